@@ -1,0 +1,186 @@
+"""Sampling trajectories: from prompts and seeds to latents, activations and images after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffprobe.backbone.capture import HALVES, capture
+from diffprobe.backbone.load import Backbone
+from diffprobe.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class TrajectoryStep:
+    """One step of a batch of trajectories.
+
+    `noisy` is what the denoiser was asked about, [batch, 4, h, w], before the scheduler's input scaling; `latents` the
+    same after the step. `activations` are [batch, channels, height, width] by layer (twice the batch, unconditional
+    first, for both halves). `images` decodes `latents`: [batch, 3, H, W] in [0, 1], or None.
+    """
+
+    index: int
+    timestep: float
+    noisy: Tensor
+    latents: Tensor
+    activations: dict[str, Tensor]
+    images: Tensor | None
+
+
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int = 15,
+    layers: Sequence[str] = (),
+    half: str = "conditional",
+    decode: bool = False,
+) -> Iterator[TrajectoryStep]:
+    """Samples one image per prompt and seed, and yields every step.
+
+    The protocol of Chen, Viegas and Wattenberg 2023 (arXiv 2306.05720): noise from a CPU generator per image,
+    classifier-free guidance with the empty prompt. An image is a function of (model, prompt, seed, sampler, steps):
+    batch size and device do not matter, and a `StableDiffusionPipeline` called with one CPU generator per image
+    gives the same.
+
+    Args:
+        steps: number of sampling steps; one evaluation of the denoiser each, on the guidance batch.
+        layers: full names of the layers whose activations to take.
+        half: 'conditional', 'unconditional' or 'both'. Without guidance there is the conditional one only.
+        decode: also decode the latents after every step.
+
+    Raises:
+        UserError: no prompts, as many seeds as prompts not given, or an impossible number of steps, layer or half.
+    """
+    if not prompts or len(prompts) != len(seeds):
+        raise UserError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt, at least one")
+    guided = backbone.guidance > 1
+    if half not in HALVES or (half == "unconditional" and not guided):
+        raise UserError(f"no half {half!r} at guidance {backbone.guidance}; use one of {', '.join(HALVES)}")
+    capture(backbone.denoiser, layers)  # unknown layers are an error now, not at the first step
+    scheduler = fresh_scheduler(backbone, steps)
+    return _sample(backbone, scheduler, list(prompts), seeds, list(layers), half, guided, decode)
+
+
+@torch.no_grad()  # as a decorator: inside a generator a `with` block would switch the caller's gradients off too
+def _sample(
+    backbone: Backbone,
+    scheduler: Any,
+    prompts: list[str],
+    seeds: Sequence[int],
+    layers: list[str],
+    half: str,
+    guided: bool,
+    decode: bool,
+) -> Iterator[TrajectoryStep]:
+    text = encode_text(backbone, prompts, guided=guided)
+    latents = initial_noise(seeds, backbone.latent_shape) * scheduler.init_noise_sigma
+    latents = latents.to(backbone.device, backbone.dtype)
+    for index, timestep in enumerate(scheduler.timesteps):
+        noisy = latents
+        inputs = scheduler.scale_model_input(torch.cat([noisy, noisy]) if guided else noisy, timestep)
+        with capture(backbone.denoiser, layers, half=half, guided=guided) as taken:
+            noise = backbone.denoiser(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0]
+        if guided:
+            unconditional, conditional = noise.chunk(2)
+            noise = unconditional + backbone.guidance * (conditional - unconditional)
+        latents = scheduler.step(noise, timestep, noisy, return_dict=False)[0]
+        images = decode_latents(backbone, latents) if decode else None
+        yield TrajectoryStep(index, float(timestep), noisy, latents, taken.activations, images)
+
+
+def replay(
+    backbone: Backbone,
+    denoiser: nn.Module,
+    prompts: Sequence[str],
+    noisy: Tensor,
+    indices: Sequence[int],
+    *,
+    steps: int,
+    layers: Sequence[str],
+) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
+    """Shows another denoiser (a permuted copy, say) the noisy latents of a trajectory, on the conditional prompt only.
+
+    The forward ends after the last wanted layer.
+
+    Args:
+        denoiser: takes the place of the backbone's; text encoder and scheduler are the backbone's.
+        noisy: `TrajectoryStep.noisy` of some steps, [len(indices), batch, 4, h, w].
+        indices: the step each row of `noisy` comes from.
+        steps: the number of sampling steps of the trajectory.
+        layers: full names of the wanted layers.
+
+    Yields:
+        Step index, timestep, and {layer: [batch, channels, height, width]}.
+
+    Raises:
+        UserError: unknown layer, no layer, or `noisy`, `indices`, `steps` and `prompts` do not fit together.
+    """
+    if noisy.shape[:2] != (len(indices), len(prompts)):
+        raise UserError(
+            f"noisy latents of shape {list(noisy.shape)} for {len(indices)} steps of {len(prompts)} prompts; "
+            "they must be [steps, prompts, channels, height, width]"
+        )
+    timesteps = fresh_scheduler(backbone, steps).timesteps
+    if any(not 0 <= index < len(timesteps) for index in indices):
+        raise UserError(f"steps {list(indices)} of a trajectory of {len(timesteps)} steps")
+    capture(denoiser, layers, stop=True)
+    return _evaluate(backbone, denoiser, list(prompts), noisy, indices, steps, list(layers))
+
+
+@torch.no_grad()
+def _evaluate(
+    backbone: Backbone,
+    denoiser: nn.Module,
+    prompts: list[str],
+    noisy: Tensor,
+    indices: Sequence[int],
+    steps: int,
+    layers: list[str],
+) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
+    text = encode_text(backbone, prompts, guided=False)
+    for latents, index in zip(noisy, indices, strict=True):
+        # LMS and Euler count their steps: a scheduler that has not begun finds the timestep's own sigma.
+        scheduler = fresh_scheduler(backbone, steps)
+        timestep = scheduler.timesteps[index]
+        inputs = scheduler.scale_model_input(latents.to(backbone.device, backbone.dtype), timestep)
+        with capture(denoiser, layers, guided=False, stop=True) as taken:
+            denoiser(inputs, timestep, encoder_hidden_states=text, return_dict=False)
+        yield index, float(timestep), taken.activations
+
+
+def fresh_scheduler(backbone: Backbone, steps: int) -> Any:
+    """A copy of the backbone's scheduler at the start of a trajectory: schedulers keep state between steps."""
+    own: Any = backbone.pipeline.scheduler
+    if not 1 <= steps <= own.config.num_train_timesteps:
+        raise UserError(f"{steps} sampling steps; use 1 to {own.config.num_train_timesteps}")
+    scheduler = type(own).from_config(own.config)
+    scheduler.set_timesteps(steps, device=backbone.device)
+    return scheduler
+
+
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal noise [len(seeds), *shape] in float32, each image from its own generator on the CPU."""
+    generators = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
+    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])
+
+
+def encode_text(backbone: Backbone, prompts: list[str], *, guided: bool) -> Tensor:
+    """Text embeddings [batch, tokens, width]; if guided those of the empty prompt, batch times, come first."""
+    pipeline: Any = backbone.pipeline
+    conditional, unconditional = pipeline.encode_prompt(
+        prompts, backbone.device, 1, guided, negative_prompt=[""] * len(prompts) if guided else None
+    )
+    return torch.cat([unconditional, conditional]) if guided else conditional
+
+
+def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
+    """Latents [batch, 4, h, w] to images [batch, 3, H, W], float32 in [0, 1]."""
+    vae: Any = backbone.vae
+    images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    return (images.float() / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,100 @@
+"""One clear line instead of a traceback for what the user can mend."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from diffprobe.errors import UserError
+
+
+# Read before Hydra is told to raise instead of printing and exiting.
+_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+_CONF = Path(sys.argv[0]).resolve().parent / "conf"
+
+
+def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a Hydra main and the job in it: user errors print one line and exit with 1, Ctrl-C exits with 130.
+
+    All other exceptions keep their traceback; `HYDRA_FULL_ERROR=1` shows it for user errors too. The job needs it as
+    well as the main, which catches what goes wrong before there is a job, since Hydra adds lines of its own otherwise.
+    """
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any) -> Any:
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            return function(*arguments)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        except Exception as error:
+            line = explanation(error, _CONF)
+            if line is None or _WANTS_TRACEBACK:
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return guarded
+
+
+def explanation(error: BaseException, conf: Path) -> str | None:
+    """What to tell the user, or None for an error that is not theirs. `conf` is the folder of configurations."""
+    from hydra.errors import HydraException, InstantiationException
+
+    causes = list(_chain(error))
+    for cause in causes:
+        if isinstance(cause, UserError):
+            return str(cause)
+    if isinstance(error, InstantiationException) or not isinstance(error, HydraException):
+        return None
+    text = " ".join(str(error).split())
+    return _unknown_choice(text) or _unknown_key(text, conf) or text
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unknown_choice(text: str) -> str | None:
+    """Hydra's message for `model=pockt`."""
+    found = re.search(r"Could not find '([^']+)/([^'/]+)' Available options in '[^']*': (.*?)(?: Config search|$)", text)
+    if not found:
+        return None
+    group, choice, options = found.groups()
+    names = re.findall(r"[\w./+-]+", options)
+    near = get_close_matches(choice, names, n=1, cutoff=0.3)
+    hint = f"did you mean {group}={near[0]}? " if near else ""
+    return f"{group} has no choice {choice!r}; {hint}Choices: {', '.join(names)}"
+
+
+def _unknown_key(text: str, conf: Path) -> str | None:
+    """Hydra's messages for `trainr.devices=2` and `+modle=pocket`."""
+    found = re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text)
+    if not found:
+        return None
+    key = found.group(1).lstrip("+~").split("=")[0].split("@")[0]
+    near = get_close_matches(key, valid_keys(conf), n=1, cutoff=0.4)
+    hint = f"the nearest valid key is {near[0]!r}" if near else "--help lists the valid keys"
+    return f"unknown key {key!r}; {hint}"
+
+
+def valid_keys(conf: Path) -> list[str]:
+    """Every group, key and group.key that the configuration folder defines."""
+    import yaml
+
+    groups = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml") if path.parent != conf}
+    keys = set(groups)
+    for path in conf.rglob("*.yaml"):
+        content = yaml.safe_load(path.read_text()) or {}
+        prefix = "" if path.parent == conf or path.is_relative_to(conf / "experiment") else f"{path.parent.name}."
+        keys |= {f"{prefix}{name}" for name in content if name not in ("defaults", "hydra", "_target_")}
+    return sorted(keys)

@@ -1,0 +1,240 @@
+"""The main job: `train.py`'s configuration to a run folder with tables, figures, probes and a tracked run."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.doors.errors import plain_errors
+from diffprobe.doors.schema import ProbingSettings, checked, chosen_steps
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.backbone.layers import Layer
+    from diffprobe.backbone.load import Backbone
+    from diffprobe.data.prompts import Prompt
+    from diffprobe.report.example import PredictionExample
+    from diffprobe.report.tracking import Tracker
+    from diffprobe.studies.emergence import Findings, Question
+
+
+@plain_errors
+def run(config: DictConfig) -> None:
+    """Runs the study that `config` asks for, into Hydra's output folder."""
+    from rich.console import Console
+
+    started = time.perf_counter()
+    settings = checked(config)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    console = Console()
+    with quiet_libraries():
+        task = _prepare(settings, folder, console)
+        plain = OmegaConf.to_container(config, resolve=True)
+        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
+            findings = _work(task, settings, folder, tracker, console)
+            _leave(settings, folder, tracker, console, findings, task.question, started)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is left once everything the user gave has been checked against everything else."""
+
+    backbone: Backbone
+    prompts: list[Prompt]
+    labeler: Any
+    question: Question
+
+
+def _prepare(settings: ProbingSettings, folder: Path, console: Console) -> _Task:
+    """Checks all input and tells the plan.
+
+    Raises:
+        UserError: for anything the user got wrong, before any work is done.
+    """
+    from diffprobe.backbone.layers import catalogue, select_layers
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.data.prompts import load_prompts
+    from diffprobe.features.plan import check_room, plan_pass
+
+    prompts = load_prompts(settings.data.prompts, settings.data.count, settings.seed)
+    labeler = instantiate(settings.labeler)
+    steps = chosen_steps(settings.steps.select, settings.steps.sampling)
+    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    wanted = settings.layers.select
+    layers = select_layers(catalogue(backbone.denoiser), wanted if isinstance(wanted, str) else list(wanted))
+    question = _question(settings, layers, steps)
+    labeler.check([prompt.name for prompt in prompts], question.properties, backbone.image_size)
+    networks = int("permuted" in question.controls)
+    plan = plan_pass(len(prompts), question.sampling_steps, steps, layers, settings.features.dtype, networks)
+    check_room(plan, settings.features.store, folder)
+    console.print(
+        f"{backbone.name} on {backbone.device}: {len(prompts)} images, {len(layers)} layers, {len(steps)} of "
+        f"{question.sampling_steps} steps, {', '.join(question.properties)}; {plan.evaluations} network evaluations, "
+        f"{plan.size} of activations in {settings.features.store}",
+        soft_wrap=True,
+    )
+    return _Task(backbone, prompts, labeler, question)
+
+
+def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) -> Question:
+    from diffprobe.studies.emergence import Question
+
+    return Question(
+        layers=layers,
+        steps=steps,
+        properties=list(settings.property.names),
+        controls=list(settings.control.names),
+        sampling_steps=settings.steps.sampling,
+        half=settings.features.half,
+        fractions=list(settings.data.fractions),
+        epochs=settings.probe.epochs,
+        batch_size=settings.probe.batch_size,
+        bias=settings.probe.bias,
+        validate_every=settings.probe.validate_every,
+        threshold=settings.property.threshold,
+        seed=settings.seed,
+    )
+
+
+def _work(task: _Task, settings: ProbingSettings, folder: Path, tracker: Tracker, console: Console) -> Findings:
+    from diffprobe.studies.emergence import Means, study_emergence
+
+    with ExitStack() as stack:
+        place = None
+        if settings.features.store == "disk":
+            place = Path(tempfile.mkdtemp(prefix="activations-", dir=folder))
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
+        means = Means(
+            batch_size=settings.features.batch_size,
+            dtype=settings.features.dtype,
+            folder=place,
+            shown=settings.report.examples,
+            trainer=lambda stage: _trainer(settings, stage, tracker),
+            tell=console.print,
+        )
+        return study_emergence(task.backbone, task.prompts, task.labeler, task.question, means)
+
+
+def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker) -> Any:
+    import lightning
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return lightning.Trainer(
+        **settings.trainer,  # type: ignore[arg-type]
+        max_epochs=settings.probe.epochs,
+        check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
+        num_sanity_val_steps=0,
+        logger=tracker.lightning_logger() if stage == "train" else False,
+        callbacks=[RichProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=50,
+    )
+
+
+def _leave(
+    settings: ProbingSettings,
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+    findings: Findings,
+    question: Question,
+    started: float,
+) -> None:
+    """Writes the run folder, prints the closing table, hands all to the tracker."""
+    from diffprobe.probes.storage import save_bank
+    from diffprobe.probes.tables import write_scores, write_summary
+    from diffprobe.report.choices import choose
+    from diffprobe.report.console import print_report, report_text
+    from diffprobe.report.environment import write_environment
+    from diffprobe.report.files import write_text
+    from diffprobe.report.tracking import Results
+
+    tables = [folder / "scores.csv", folder / "summary.csv"]
+    write_scores(tables[0], findings.scores)
+    write_summary(tables[1], findings.summaries)
+    probes = save_bank(findings.bank, folder / "probes")
+    choices = choose(findings.summaries, findings.scores)
+    examples = [
+        _example(findings, row, {choice.property: choice.best for choice in choices})
+        for row in findings.extraction.shown
+    ]
+    figures = _draw(folder / "figures", findings, question, choices, examples)
+    write_text(folder / "report.txt", report_text(findings.summaries, choices))
+    tracker.log(
+        Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes})
+    )
+    write_environment(
+        folder / "environment.json",
+        seeds={"seed": settings.seed},
+        wall_seconds=time.perf_counter() - started,
+        network_evaluations=findings.evaluations,
+    )
+    print_report(findings.summaries, choices, console)
+    console.print(tracker.describe(), soft_wrap=True)
+    console.print(f"run folder: {folder} ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
+
+
+def _example(findings: Findings, row: int, layers: dict[str, str]) -> PredictionExample:
+    """What the best layer's probes say of one test image, step by step."""
+    from diffprobe.probes.scoring import predict_maps
+    from diffprobe.backbone.layers import Layer
+    from diffprobe.backbone.load import Backbone
+    from diffprobe.data.prompts import Prompt
+    from diffprobe.report.example import PredictionExample
+
+    activations = findings.extraction.activations
+    return PredictionExample(
+        title=activations.names[row],
+        steps=tuple(activations.steps),
+        images=findings.extraction.shown[row].permute(0, 2, 3, 1).numpy(),
+        predictions={
+            name: predict_maps(findings.bank, activations, name, layer, [row])[:, 0].numpy()
+            for name, layer in layers.items()
+        },
+        labels={name: findings.targets[name][row].numpy() for name in layers},
+        final=findings.extraction.images[row].permute(1, 2, 0).numpy(),
+    )
+
+
+def _draw(
+    folder: Path, findings: Findings, question: Question, choices: Sequence[Any], examples: Sequence[PredictionExample]
+) -> dict[str, Path]:
+    """All figures as PNG and PDF; the PNG paths by name."""
+    from diffprobe.report.figures import layer_step_heatmap, scores_over_steps
+    from diffprobe.report.grid import prediction_grid
+    from diffprobe.report.style import save_figure
+
+    figures = {"scores_over_steps": scores_over_steps(findings.summaries, choices)}
+    for choice in choices:
+        figures[f"layers_{choice.property}"] = layer_step_heatmap(
+            findings.summaries, choice.property, choice.metric, layers=question.layers
+        )
+    figures |= {f"example_{number}": prediction_grid(example) for number, example in enumerate(examples, 1)}
+    return {name: save_figure(figure, folder, name)["png"] for name, figure in figures.items()}
+
+
+def quiet_libraries() -> Any:
+    """Inside: no notices about data workers, devices and the like from Lightning and its dependencies."""
+    stack = ExitStack()
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        log = logging.getLogger(name)
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.ERROR)
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    return stack

@@ -1,0 +1,148 @@
+"""The types of everything a user can set, so that a wrong value is named before any work is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffprobe.errors import UserError
+
+
+@dataclass
+class ModelSettings:
+    path: str = MISSING
+    device: str = MISSING
+    dtype: str = MISSING
+    guidance: float = MISSING
+    scheduler: str = MISSING
+    revision: str | None = MISSING
+
+
+@dataclass
+class DataSettings:
+    prompts: str | None = MISSING
+    count: int | None = MISSING
+    fractions: list[float] = MISSING
+
+
+@dataclass
+class LayerSettings:
+    select: Any = MISSING  # one item or a list of them
+
+
+@dataclass
+class StepSettings:
+    sampling: int = MISSING
+    select: Any = MISSING  # 'all' or a list of steps
+
+
+@dataclass
+class PropertySettings:
+    names: list[str] = MISSING
+    threshold: Any = MISSING  # 'validation' or a number
+
+
+@dataclass
+class ProbeSettings:
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    bias: bool = MISSING
+    validate_every: int = MISSING
+
+
+@dataclass
+class ControlSettings:
+    names: list[str] = MISSING
+
+
+@dataclass
+class FeatureSettings:
+    store: str = MISSING
+    dtype: str = MISSING
+    half: str = MISSING
+    batch_size: int = MISSING
+
+
+@dataclass
+class TrainerSettings:
+    accelerator: str = MISSING
+    devices: int = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class ReportSettings:
+    examples: int = MISSING
+
+
+@dataclass
+class ProbingSettings:
+    """Everything `train.py` takes. `labeler` and `logger` name a class and its arguments, which check themselves."""
+
+    model: ModelSettings
+    data: DataSettings
+    labeler: Any
+    layers: LayerSettings
+    steps: StepSettings
+    property: PropertySettings
+    probe: ProbeSettings
+    control: ControlSettings
+    features: FeatureSettings
+    trainer: TrainerSettings
+    logger: Any
+    report: ReportSettings
+    seed: int
+    job: str
+
+
+POSITIVE = (
+    "steps.sampling",
+    "probe.epochs",
+    "probe.batch_size",
+    "probe.validate_every",
+    "features.batch_size",
+    "trainer.devices",
+)
+
+
+def checked(config: DictConfig) -> ProbingSettings:
+    """The configuration as typed settings.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type, a value that must be given and is not, or one that
+            must be positive and is not.
+    """
+    try:
+        settings: Any = OmegaConf.merge(OmegaConf.structured(ProbingSettings), config)
+        missing = sorted(OmegaConf.missing_keys(settings))
+        if missing:
+            raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
+        for key in POSITIVE:
+            if OmegaConf.select(settings, key) < 1:
+                raise UserError(f"{key}={OmegaConf.select(settings, key)}: must be at least 1")
+        return settings
+    except OmegaConfBaseException as error:
+        where = error.full_key or error.key
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def chosen_steps(select: Any, sampling: int) -> list[int]:
+    """The 0-based steps that `steps.select` means: 'all', one number, or a list.
+
+    Raises:
+        UserError: anything else, or a step outside the trajectory.
+    """
+    if select == "all":
+        return list(range(sampling))
+    wanted = [select] if isinstance(select, int) else select
+    try:
+        steps = sorted({int(step) for step in wanted})
+    except (TypeError, ValueError):
+        raise UserError(f"steps.select={select}: give 'all' or a list of steps such as [0,4,14]") from None
+    bad = [step for step in steps if not 0 <= step < sampling]
+    if bad or not steps:
+        raise UserError(f"steps.select={select}: steps count from 0 to {sampling - 1} (steps.sampling={sampling})")
+    return steps

@@ -1,0 +1,1 @@
+"""What was extracted from a backbone, in memory and on disk."""

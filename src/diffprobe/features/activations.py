@@ -1,0 +1,45 @@
+"""The activations of a run in memory: every wanted layer, step and image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffprobe.backbone.layers import Layer
+
+
+@dataclass
+class Activations:
+    """Outputs of `layers` while the denoiser made (or saw) the images called `names`.
+
+    `values[layer.name]` is `[steps, images, channels, height, width]`, float16 or float32, on the CPU: the conditional
+    half unless the extraction was asked for the other. `steps` are 0-based positions in the sampling trajectory and
+    `timesteps` the scheduler's t in [0, 1000) at each of them.
+
+    Raises ValueError when a layer is missing or a shape disagrees with the lists.
+    """
+
+    layers: list[Layer]
+    steps: list[int]
+    timesteps: list[float]
+    names: list[str]
+    values: dict[str, Tensor]
+
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """The distinct resolutions (height, width) of the layers, smallest first."""
+        return sorted({(layer.height, layer.width) for layer in self.layers})
+
+    def __post_init__(self) -> None:
+        if len(self.steps) != len(self.timesteps):
+            raise ValueError(f"{len(self.steps)} steps but {len(self.timesteps)} timesteps")
+        for layer in self.layers:
+            expected = (len(self.steps), len(self.names), layer.channels, layer.height, layer.width)
+            if layer.name not in self.values:
+                raise ValueError(f"no values for layer {layer.name!r}")
+            found = tuple(self.values[layer.name].shape)
+            if found != expected:
+                raise ValueError(f"layer {layer.name!r} has shape {found}, expected {expected}")

@@ -1,0 +1,86 @@
+"""Rendered pocket scenes on disk, so that training reads instead of rendering: safetensors shards, made once."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffprobe.pocket.render import RenderedScenes, render_indices
+from diffprobe.pocket.scenes import COLOURS, sample_scene
+
+SHARD = 1000
+BATCH = 25
+
+
+@dataclass(frozen=True)
+class SceneArrays:
+    """Rendered scenes of one stream, scene i in row i.
+
+    Attributes:
+        images: [scenes, 3, size, size] uint8.
+        salient: [scenes, size, size] bool.
+        depth, shading: [scenes, size, size] float16.
+        classes, colours: [scenes, 3] int64, index into SHAPES / COLOURS, -1 where there is no object.
+        captions: one a scene.
+    """
+
+    images: Tensor
+    salient: Tensor
+    depth: Tensor
+    shading: Tensor
+    classes: Tensor
+    colours: Tensor
+    captions: list[str]
+
+
+def rendered(folder: Path, stream: str, count: int, size: int = 64, workers: int | None = None) -> SceneArrays:
+    """The first `count` scenes of a stream, rendered where the folder does not hold them yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, count, SHARD)
+    missing = [start for start in starts if not _path(folder, stream, start, size).exists()]
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        list(pool.map(partial(_write_shard, folder, stream, size), missing))
+    shards = [load_file(_path(folder, stream, start, size)) for start in starts]
+    arrays = {name: torch.cat([shard[name] for shard in shards])[:count] for name in shards[0]}
+    captions = [sample_scene(index, stream).caption for index in range(count)]
+    return SceneArrays(captions=captions, **arrays)
+
+
+def _path(folder: Path, stream: str, start: int, size: int) -> Path:
+    return folder / f"{stream}-{size}px-{start:07d}.safetensors"
+
+
+def _write_shard(folder: Path, stream: str, size: int, start: int) -> None:
+    torch.set_num_threads(1)
+    batches = [
+        _pack(render_indices(range(first, first + BATCH), stream, size))
+        for first in range(start, start + SHARD, BATCH)
+    ]
+    arrays = {name: torch.cat([batch[name] for batch in batches]).contiguous() for name in batches[0]}
+    arrays["colours"] = torch.stack([_colours(index, stream) for index in range(start, start + SHARD)])
+    path = _path(folder, stream, start, size)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(arrays, temporary)
+    os.replace(temporary, path)
+
+
+def _pack(scenes: RenderedScenes) -> dict[str, Tensor]:
+    return {
+        "images": (scenes.images * 255).round().to(torch.uint8),
+        "salient": scenes.salient,
+        "depth": scenes.depth.half(),
+        "shading": scenes.shading.half(),
+        "classes": scenes.classes,
+    }
+
+
+def _colours(index: int, stream: str) -> Tensor:
+    colours = [COLOURS.index(item.colour) for item in sample_scene(index, stream).objects]
+    return torch.tensor(colours + [-1] * (3 - len(colours)))

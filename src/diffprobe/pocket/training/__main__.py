@@ -1,0 +1,181 @@
+"""Trains the pocket world from nothing: `python -m diffprobe.pocket.training all`, or one part at a time.
+
+Parts, in the order in which they need each other: text, vae, labeler, classifier, unet, card. Each resumes where it
+was stopped, is skipped where it is done, and keeps its checkpoints and the rendered scenes in --folder. `card` puts
+the weights together as a pipeline, measures everything on scenes and prompts that were not trained on, writes the model
+card and the contact sheet, and with --install replaces the weights inside the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffprobe.pocket.shards import SceneArrays, rendered
+
+PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
+STEPS = {"text": 600, "vae": 2500, "labeler": 6000, "classifier": 4000, "unet": 40_000}
+DEGRADED = 4000
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where training happens and with what: a folder, the number of processes, their precision, sizes."""
+
+    folder: Path
+    devices: int
+    precision: str
+    scenes: int
+    steps: int | None
+    install: bool
+
+    def scene_arrays(self, stream: str, count: int) -> SceneArrays:
+        return rendered(self.folder / "scenes", stream, count)
+
+    def steps_of(self, part: str) -> int:
+        return self.steps or STEPS[part]
+
+
+def text(shop: Workshop) -> None:
+    from diffprobe.pocket.training.text import train_text
+
+    train_text(shop.folder / "text", shop.steps_of("text"), shop.devices, "32-true")
+
+
+def vae(shop: Workshop) -> None:
+    from diffprobe.pocket.training.autoencoder import train_autoencoder
+
+    images = shop.scene_arrays("train", shop.scenes).images
+    train_autoencoder(images, shop.folder / "vae", shop.steps_of("vae"), shop.devices, shop.precision)
+
+
+def labeler(shop: Workshop) -> None:
+    from diffprobe.pocket.training.labeler import train_labeler
+
+    scenes = shop.scene_arrays("train", shop.scenes)
+    train_labeler(
+        scenes, degraded(shop), shop.folder / "labeler", shop.steps_of("labeler"), shop.devices, shop.precision
+    )
+
+
+def classifier(shop: Workshop) -> None:
+    from diffprobe.pocket.training.classifier import train_classifier
+
+    scenes = shop.scene_arrays("train", shop.scenes)
+    train_classifier(
+        scenes, degraded(shop), shop.folder / "classifier", shop.steps_of("classifier"), shop.devices, shop.precision
+    )
+
+
+def unet(shop: Workshop) -> None:
+    from transformers import CLIPTextModel
+
+    from diffprobe.pocket.training.denoiser import train_denoiser
+
+    encoded = latents(shop)
+    text_encoder = CLIPTextModel.from_pretrained(shop.folder / "text" / "text_encoder", dtype=torch.float32)
+    train_denoiser(
+        encoded["latents"],
+        encoded["tokens"].long(),
+        text_encoder,
+        shop.folder / "unet",
+        shop.steps_of("unet"),
+        shop.devices,
+        shop.precision,
+    )
+
+
+def card(shop: Workshop) -> None:
+    from diffprobe.pocket.training.card import assemble, install, write_card
+
+    assemble(shop.folder)
+    write_card(shop.folder, shop.scene_arrays("train", 2000), shop.scene_arrays("test", 1000))
+    if shop.install:
+        install(shop.folder)
+
+
+def latents(shop: Workshop) -> dict[str, torch.Tensor]:
+    """The training scenes as scaled latents, and their captions as tokens with the empty caption last."""
+    from transformers import CLIPTokenizer
+
+    from diffprobe.pocket.training.denoiser import encode
+
+    path = shop.folder / f"latents-{shop.scenes}.safetensors"
+    if not path.exists():
+        scenes = shop.scene_arrays("train", shop.scenes)
+        tokenizer = CLIPTokenizer.from_pretrained(shop.folder / "text" / "tokenizer")
+        tokens = tokenizer([*scenes.captions, ""], padding="max_length", return_tensors="pt").input_ids
+        values = {"latents": encode(_trained_vae(shop), scenes.images, _device()), "tokens": tokens.to(torch.int16)}
+        _save(values, path)
+    return load_file(path)
+
+
+def degraded(shop: Workshop) -> torch.Tensor:
+    """Degraded pictures of the first training scenes, as the labeler and the classifier are to know them."""
+    from diffprobe.pocket.training.denoiser import encode
+    from diffprobe.pocket.training.labeler import degrade
+
+    path = shop.folder / "degraded.safetensors"
+    if not path.exists():
+        images = shop.scene_arrays("train", DEGRADED).images
+        autoencoder = _trained_vae(shop)
+        _save({"images": degrade(autoencoder, encode(autoencoder, images, _device()).cpu())}, path)
+    return load_file(path)["images"]
+
+
+def _trained_vae(shop: Workshop) -> torch.nn.Module:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(shop.folder / "vae" / "vae", dtype=torch.float32).eval()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _save(values: dict[str, torch.Tensor], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    save_file({name: value.contiguous() for name, value in values.items()}, temporary)
+    temporary.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m diffprobe.pocket.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("part", choices=(*PARTS, "all"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/pocket"), help="checkpoints and rendered scenes")
+    parser.add_argument("--devices", type=int, default=1, help="processes; on a CPU one per core is fastest")
+    parser.add_argument("--precision", default="bf16-mixed", help="of Lightning: bf16-mixed, 32-true, ...")
+    parser.add_argument("--scenes", type=int, default=60_000, help="training scenes")
+    parser.add_argument("--steps", type=int, default=None, help="optimiser steps of one part; more steps resume")
+    parser.add_argument("--install", action="store_true", help="replace the weights inside the package")
+    chosen = parser.parse_args()
+    if chosen.part == "all" and chosen.steps:
+        parser.error("--steps belongs to one part; name it instead of all")
+    if chosen.devices > 1:
+        torch.set_num_threads(1)
+    shop = Workshop(
+        chosen.folder, chosen.devices, chosen.precision, chosen.scenes, chosen.steps, chosen.install
+    )
+    functions: dict[str, Callable[[Workshop], None]] = {
+        "text": text,
+        "vae": vae,
+        "labeler": labeler,
+        "classifier": classifier,
+        "unet": unet,
+        "card": card,
+    }
+    for part in PARTS if chosen.part == "all" else (chosen.part,):
+        functions[part](shop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Trains the U-Net on latents and captions of rendered scenes, the VAE and the text encoder being done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from diffprobe.pocket.architecture import SCALING_FACTOR, build_denoiser, build_scheduler
+from diffprobe.pocket.training.autoencoder import to_signed
+from diffprobe.pocket.training.fit import PocketModule, fit
+
+CAPTION_DROPOUT = 0.1
+AVERAGE_DECAY = 0.999
+MOST_WEIGHT, LEAST_WEIGHT = 5.0, 0.25
+
+
+class DenoiserModule(PocketModule):
+    """Predicts v (Salimans and Ho 2022, appendix D) under a weight that keeps both ends of the schedule in view.
+
+    In terms of the clean latent the weight is min(SNR + 0.25, 5): min-SNR (Hang et al. 2023) at the low-noise end, and
+    a floor at the high-noise end, where the picture's layout is decided and few training samples have to teach it.
+    """
+
+    def __init__(
+        self, latents: Tensor, tokens: Tensor, text_encoder: torch.nn.Module, steps: int, batch_size: int = 16
+    ) -> None:
+        super().__init__(steps, batch_size, learning_rate=1e-3, weight_decay=0.01)
+        self.latents, self.tokens = latents, tokens
+        self.denoiser = build_denoiser().to(memory_format=torch.channels_last)
+        start_gently(self.denoiser)
+        self.average = AveragedModel(self.denoiser, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE_DECAY))
+        self.average.requires_grad_(False)
+        self.text_encoder = text_encoder.requires_grad_(False).eval()
+        self.register_buffer("alphas", build_scheduler().alphas_cumprod, persistent=False)
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        generator = self.generator()
+        rows = self.rows(generator, len(self.latents))
+        clean = self.latents[rows].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        strata = (torch.arange(self.batch_size) + torch.rand(self.batch_size, generator=generator)) / self.batch_size
+        timesteps = (strata * len(self.alphas)).long()
+        dropped = torch.rand(self.batch_size, generator=generator) < CAPTION_DROPOUT
+        tokens = torch.where(dropped[:, None], self.tokens[-1], self.tokens[rows])  # the last row is the empty caption
+        clean, noise, timesteps, tokens = (x.to(self.device) for x in (clean, noise, timesteps, tokens))
+
+        alpha = self.alphas[timesteps][:, None, None, None]
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+        with torch.no_grad():
+            context = self.text_encoder(tokens).last_hidden_state
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else list(SDPBackend.__members__.values())):
+            predicted = self.denoiser(noisy, timesteps, context).sample.float()
+        error = functional.mse_loss(predicted, velocity, reduction="none").mean((1, 2, 3))
+        ratio = alpha.flatten() / (1 - alpha.flatten())
+        loss = (error * (ratio + LEAST_WEIGHT).clamp(max=MOST_WEIGHT) / (ratio + 1)).mean()
+        self.log_dict({"loss": loss, "error": error.mean()}, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, *arguments: object) -> None:
+        self.average.update_parameters(self.denoiser)
+
+    def on_train_epoch_start(self) -> None:
+        self.text_encoder.eval()
+
+
+def start_gently(denoiser: torch.nn.Module) -> None:
+    """Initial weights that small budgets need: residual branches start at zero, self-attention starts on like tokens.
+
+    With the default initialisation the top self-attention stays a near average over the picture: its queries and keys
+    are too small and unrelated. Equal ones, twice as large, begin as a similarity that training can then reshape.
+    """
+    for name, module in denoiser.named_modules():
+        if name.endswith(("conv2", "proj_out", "conv_out")):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+        if name.endswith("attn1"):
+            with torch.no_grad():
+                module.to_q.weight *= 2
+                module.to_k.weight.copy_(module.to_q.weight)
+
+
+@torch.no_grad()
+def encode(autoencoder: torch.nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Scaled latent means [scenes, 4, 16, 16] float16 of uint8 pictures."""
+    autoencoder = autoencoder.to(device)
+    batches = [
+        (autoencoder.encode(to_signed(batch.to(device))).latent_dist.mean * SCALING_FACTOR).half().cpu()
+        for batch in images.split(20)
+    ]
+    return torch.cat(batches)
+
+
+def train_denoiser(
+    latents: Tensor, tokens: Tensor, text_encoder: torch.nn.Module, folder: Path, steps: int, devices: int, precision: str
+) -> None:
+    """Trains on latents [scenes, 4, 16, 16] and tokens [scenes + 1, tokens]; saves the averaged U-Net to `folder/unet`."""
+    module = DenoiserModule(latents, tokens, text_encoder, steps)
+    fit(module, folder, devices, precision)
+    if module.global_rank == 0:
+        module.average.module.eval().to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")

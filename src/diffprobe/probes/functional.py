@@ -1,0 +1,136 @@
+"""Scores per image between predictions at token resolution and targets at image resolution, without upsampling.
+
+A prediction [..., images, h, w] stands for its nearest-neighbour upsampling to the target's [images, H, W]: every pixel
+of a token carries the token's value. If H and W are multiples of h and w, the image-resolution score follows exactly
+from the target's mean over each token's pixels, so a target is pooled once and reused by every probe. Otherwise the
+prediction is upsampled first. All results are [..., images] in float64 (float32 where the device has no float64).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A target map seen from a grid of tokens: `mean` over each token's pixels [images, h, w], `variance` over all
+    pixels of an image [images], and whether the image is `constant` [images]."""
+
+    mean: Tensor
+    variance: Tensor
+    constant: Tensor
+
+
+def precise(values: Tensor) -> Tensor:
+    """Float64, or float32 on Apple's GPUs, which have no float64."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
+def token_means(maps: Tensor, grid: Grid) -> Tensor:
+    """Mean of maps [images, H, W] over the pixels of each token of `grid` (h, w): [images, h, w].
+
+    Exact patches if H and W are multiples of h and w, else the overlapping patches of adaptive average pooling.
+    """
+    return F.adaptive_avg_pool2d(maps[:, None], grid)[:, 0]
+
+
+def pool(target: Tensor, grid: Grid) -> Pooled:
+    """Statistics of target maps [images, H, W] for predictions on `grid` (h, w), or on (H, W) if that is no divisor."""
+    size = (target.shape[-2], target.shape[-1])
+    divides = size[0] % grid[0] == 0 and size[1] % grid[1] == 0
+    values = precise(target)
+    flat = values.flatten(-2)
+    return Pooled(
+        mean=token_means(values, grid if divides else size),
+        variance=flat.var(-1, correction=0),
+        constant=flat.amax(-1) == flat.amin(-1),
+    )
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks 1..n along the last axis of [..., n]; equal values share their mean rank (as scipy.stats.rankdata)."""
+    ordered, order = values.sort(dim=-1)
+    count = values.shape[-1]
+    position = torch.arange(count, device=values.device).expand_as(order)
+    differs = ordered[..., 1:] != ordered[..., :-1]
+    edge = torch.ones_like(ordered[..., :1], dtype=torch.bool)
+    starts = torch.cat([edge, differs], -1)
+    ends = torch.cat([differs, edge], -1)
+    first = torch.where(starts, position, 0).cummax(-1).values
+    last = torch.where(ends, position, count - 1).flip(-1).cummin(-1).values.flip(-1)
+    ranks = (precise(first) + precise(last)) / 2 + 1
+    return torch.zeros_like(ranks).scatter_(-1, order, ranks)
+
+
+def rank_maps(maps: Tensor) -> Tensor:
+    """Average ranks of the pixels of each map [..., h, w], as maps."""
+    return average_ranks(maps.flatten(-2)).view(maps.shape)
+
+
+def dice(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+    """2 |P and T| / (|P| + |T|) of masks: prediction [..., images, h, w] in {0, 1}, target [images, H, W] in {0, 1}.
+
+    Both empty is agreement: 1. One empty: 0. (Dice 1945; the foreground score of Chen et al. 2023.)
+    """
+    mask, pooled = _aligned(prediction, target)
+    overlap = (mask * pooled.mean).sum((-2, -1))
+    total = mask.sum((-2, -1)) + pooled.mean.sum((-2, -1))
+    return torch.where(total > 0, 2 * overlap / total.where(total > 0, 1), 1.0)
+
+
+def background_dice(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+    """Dice of the complements of two masks, see `dice`."""
+    mask, pooled = _aligned(prediction, target)
+    return dice(1 - mask, Pooled(1 - pooled.mean, pooled.variance, pooled.constant))
+
+
+def pearson(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+    """Pearson correlation over pixels of prediction [..., images, h, w] and target [images, H, W].
+
+    NaN where either is constant (the correlation is undefined) or the prediction holds NaN.
+    """
+    values, pooled = _aligned(prediction, target)
+    flat = values.flatten(-2)
+    constant = (flat.amax(-1) == flat.amin(-1)) | pooled.constant
+    deviation = flat - flat.mean(-1, keepdim=True)
+    means = pooled.mean.flatten(-2)
+    covariance = (deviation * (means - means.mean(-1, keepdim=True))).mean(-1)
+    correlation = covariance / (deviation.square().mean(-1) * pooled.variance).sqrt()
+    return correlation.clamp(-1, 1).masked_fill(constant, float("nan"))
+
+
+def spearman(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+    """Spearman rank correlation: the Pearson correlation of average ranks. NaN as in `pearson`.
+
+    A target given as `Pooled` must be the pooled *ranks*: `pool(rank_maps(target), grid)`. The ranks of an upsampled
+    prediction are an affine function of the ranks of its tokens, so ranking the tokens suffices.
+    """
+    grid = (prediction.shape[-2], prediction.shape[-1])
+    ranks = pool(rank_maps(target), grid) if isinstance(target, Tensor) else target
+    values, ranks = _aligned(prediction, ranks)
+    missing = values.isnan().flatten(-2).any(-1)
+    return pearson(rank_maps(values), ranks).masked_fill(missing, float("nan"))
+
+
+def rmse(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+    """Root mean squared error over pixels of prediction [..., images, h, w] and target [images, H, W]; their units."""
+    values, pooled = _aligned(prediction, target)
+    within = (pooled.variance - pooled.mean.var((-2, -1), correction=0)).clamp(min=0)
+    return ((values - pooled.mean).square().mean((-2, -1)) + within).sqrt()
+
+
+def _aligned(prediction: Tensor, target: Tensor | Pooled) -> tuple[Tensor, Pooled]:
+    """The prediction on the grid of the pooled target, upsampled only where it has to be."""
+    pooled = pool(target, (prediction.shape[-2], prediction.shape[-1])) if isinstance(target, Tensor) else target
+    values = precise(prediction)
+    grid = pooled.mean.shape[-2:]
+    if values.shape[-2:] != grid:
+        leading = values.shape[:-2]
+        values = F.interpolate(values.flatten(0, -3)[:, None], tuple(grid), mode="nearest").view(*leading, *grid)
+    return values, pooled

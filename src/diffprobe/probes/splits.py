@@ -1,0 +1,65 @@
+"""Which images a probe trains on, is selected on, and is judged on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from diffprobe.errors import UserError
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the images of each part."""
+
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+
+    def __post_init__(self) -> None:
+        """Raises UserError if a part is empty or an image is in two parts."""
+        for part in PARTS:
+            if not getattr(self, part):
+                raise UserError(f"the {part} part of the split is empty: give more images or a larger fraction to it.")
+        rows = [*self.train, *self.validation, *self.test]
+        if len(set(rows)) < len(rows):
+            repeated = next(row for row, times in Counter(rows).items() if times > 1)
+            raise UserError(f"the split uses image row {repeated} more than once: parts must not overlap.")
+
+
+def split_images(images: int | Sequence[str], fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Split:
+    """Random split by image, given their number or names; `fractions` of train, validation and test sum to 1.
+
+    Validation and test get at least one image each; the rest trains. Raises UserError when a part would be empty.
+    """
+    count = images if isinstance(images, int) else len(images)
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(f"split fractions {tuple(fractions)}: need three positive numbers that sum to 1.")
+    validation, test = (max(1, round(count * fraction)) for fraction in fractions[1:])
+    train = count - validation - test
+    if train < 1:
+        raise UserError(f"{count} images cannot be split by {tuple(fractions)} into train, validation and test.")
+    rows = np.random.default_rng(seed).permutation(count)
+    first, second, third = np.split(rows, [train, train + validation])
+    return Split(*(sorted(part.tolist()) for part in (first, second, third)))
+
+
+def split_by_names(names: Sequence[str], train: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> Split:
+    """The split that is given by image names. Raises UserError on unknown names, overlaps and empty parts."""
+    row_of = {name: row for row, name in enumerate(names)}
+
+    def rows(part: Sequence[str]) -> list[int]:
+        for name in part:
+            if name not in row_of:
+                near = get_close_matches(name, row_of, n=3)
+                hint = f"nearest names: {', '.join(near)}" if near else f"there are {len(row_of)} images"
+                raise UserError(f"the split names an unknown image {name!r}; {hint}.")
+        return [row_of[name] for name in part]
+
+    return Split(rows(train), rows(validation), rows(test))

@@ -1,0 +1,22 @@
+"""Fixtures that more than one room uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffprobe.backbone.load import Backbone, load_backbone
+from tests.tiny import build_tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random pipeline with SD 1.4's module names, 16x16 latents and 128x128 images, as `save_pretrained` left it."""
+    return build_tiny_pipeline(tmp_path_factory.mktemp("models") / "tiny", sample_size=16)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tiny_pipeline_folder: Path) -> Backbone:
+    """The pipeline of `tiny_pipeline_folder`, on the CPU in float32; do not change it."""
+    return load_backbone(str(tiny_pipeline_folder), device="cpu")

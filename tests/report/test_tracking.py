@@ -1,0 +1,244 @@
+"""Trackers: what reaches them, and that no run is left unfinished."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from diffprobe.errors import UserError
+from diffprobe.report.choices import HEADLINE_LAYER
+from diffprobe.report.style import save_figure
+from diffprobe.report.tracking import CsvTracker, Results, WandbTracker, curve_scalars
+from tests.report.made_up_run import BEST, LAYERS, make_choices, make_example, make_summaries
+
+
+def make_results(folder: Path) -> Results:
+    figure = Figure(figsize=(1, 1))
+    figure.add_subplot()
+    table = folder / "summary.csv"
+    table.write_text("a,b\n1,2\n")
+    return Results(
+        summaries=make_summaries([BEST, HEADLINE_LAYER], range(3)),
+        choices=make_choices(),
+        figures={"curves": save_figure(figure, folder / "figures", "curves")["png"]},
+        examples=[make_example(steps=2, size=8)],
+        files={"tables": [table]},
+    )
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home directory of our own, to see what lands in it; no W&B settings from outside."""
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def records(folder: Path) -> list:
+    """Every record of the one offline run below a folder (a log in LevelDB's format: blocks of 32 KiB)."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    data, at, pending, found = path.read_bytes(), 7, b"", []
+    while at < len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7].ljust(7, b"\0"))
+        if at + 7 + length > len(data):
+            break  # still being written
+        pending += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            found.append(Record.FromString(pending))
+            pending = b""
+    return found
+
+
+def exit_codes(folder: Path) -> list[int]:
+    """How the run ended. W&B's own process writes a moment after `finish` returns, so this waits for it."""
+    for _ in range(100):
+        found = [record.exit.exit_code for record in records(folder) if record.WhichOneof("record_type") == "exit"]
+        if found:
+            return found
+        time.sleep(0.1)
+    return []
+
+
+def history(folder: Path) -> list[dict]:
+    rows = [record.history.item for record in records(folder) if record.WhichOneof("record_type") == "history"]
+    return [{item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
+
+
+class TestScalars:
+    def test_steps_count_from_one_and_hold_every_curve(self, summaries, choices):
+        rows = curve_scalars(summaries, choices)
+
+        assert [row["denoising_step"] for row in rows] == list(range(1, 16))
+        assert rows[14]["saliency/dice/best"] == pytest.approx(0.88, abs=0.01)
+        assert rows[14]["saliency/dice/best_low"] == pytest.approx(rows[14]["saliency/dice/best"] - 0.03)
+        assert rows[0]["depth/spearman/position"] == rows[14]["depth/spearman/position"] == 0.3
+        assert rows[14]["shading/spearman/permuted"] < rows[14]["shading/spearman/headline"]
+
+    def test_a_missing_score_has_no_key(self, choices):
+        assert not any(
+            "headline" in key for row in curve_scalars(make_summaries(LAYERS[11:12]), choices) for key in row
+        )
+
+
+class TestCsv:
+    def test_curves_are_written_to_the_run_folder_and_nothing_else(self, tmp_path, summaries, choices):
+        with CsvTracker(tmp_path) as tracker:
+            tracker.log(Results(summaries, choices))
+
+        with (tmp_path / "curves.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["denoising_step"] for row in rows] == [str(step) for step in range(1, 16)]
+        assert float(rows[14]["depth/spearman/best"]) == pytest.approx(0.8, abs=0.01)
+        assert [path.name for path in tmp_path.iterdir()] == ["curves.csv"]
+
+    def test_the_lightning_logger_writes_below_the_run_folder(self, tmp_path):
+        logger = CsvTracker(tmp_path).lightning_logger("permuted")
+
+        logger.log_metrics({"loss": 1.0}, step=0)
+        logger.save()
+        assert "loss" in (tmp_path / "training" / "permuted" / "metrics.csv").read_text()
+
+    def test_wandb_is_not_imported(self, tmp_path):
+        code = (
+            "import sys; from diffprobe.report.tracking import CsvTracker\n"
+            f"with CsvTracker({str(tmp_path)!r}): pass\n"
+            "sys.exit('wandb' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestWandb:
+    @pytest.mark.slow
+    def test_an_offline_run_holds_everything_and_is_finished(self, tmp_path, home):
+        run = tmp_path / "run"
+        run.mkdir()
+        with WandbTracker(run, config={"steps": 15}) as tracker:
+            tracker.lightning_logger("probes").log_metrics({"train/loss": 0.5}, step=3)
+            tracker.log(make_results(run))
+            assert str(run) in tracker.describe()
+
+        assert exit_codes(run) == [0]
+        rows = history(run)
+        curves = [row for row in rows if "saliency/dice/best" in row]
+        assert [row["denoising_step"] for row in curves] == [1, 2, 3]
+        overlays = [row for row in rows if any("predictions/saliency" in key for key in row)]
+        assert [row["denoising_step"] for row in overlays] == [1, 2]
+        assert any(row.get("probes-train/loss") == 0.5 for row in rows)
+        assert any(key.startswith("summary") for row in rows for key in row)
+        media = [str(path) for path in run.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
+        assert any("figures/curves" in path for path in media)
+        assert any("mask" in path for path in media)
+        assert any("summary" in path and path.endswith(".table.json") for path in media)
+        artifacts = [r.artifact.type for r in records(run) if r.WhichOneof("record_type") == "artifact"]
+        assert "tables" in artifacts
+
+    def test_curves_are_drawn_over_the_denoising_step(self, tmp_path, home):
+        with WandbTracker(tmp_path) as tracker:
+            tracker.lightning_logger("probes").log_metrics({"loss": 0.5}, step=0)
+            tracker.log(make_results(tmp_path))
+
+        assert exit_codes(tmp_path) == [0]
+        metrics = [record.metric for record in records(tmp_path) if record.WhichOneof("record_type") == "metric"]
+        over = {metric.name or metric.glob_name: metric.step_metric for metric in metrics}
+        assert over["depth/spearman/permuted"] == "denoising_step"
+        assert over["predictions/saliency"] == "denoising_step"
+        assert over["*"] == "trainer/global_step"
+
+    def test_nothing_lands_in_the_home_directory_and_the_environment_is_restored(self, tmp_path, home, monkeypatch):
+        monkeypatch.setenv("WANDB_CACHE_DIR", "/somewhere")
+        run = tmp_path / "run"
+        run.mkdir()
+
+        with WandbTracker(run) as tracker:
+            tracker.log(make_results(run))
+
+        assert list(home.rglob("*")) == []
+        assert os.environ["WANDB_CACHE_DIR"] == "/somewhere"
+        assert "WANDB_DATA_DIR" not in os.environ
+
+    @pytest.mark.parametrize(("error", "code"), [(RuntimeError("stop"), 1), (KeyboardInterrupt(), 130)])
+    def test_a_run_that_breaks_off_is_finished_as_failed(self, tmp_path, home, error, code):
+        def body():
+            with WandbTracker(tmp_path) as tracker:
+                tracker.lightning_logger("probes").log_metrics({"train/loss": 0.5}, step=0)
+                raise error
+
+        with pytest.raises(type(error)):
+            body()
+        assert exit_codes(tmp_path) == [code]
+
+    @pytest.mark.slow
+    def test_ctrl_c_in_a_terminal_finishes_the_run(self, tmp_path, home):
+        code = (
+            "import time; from diffprobe.report.tracking import WandbTracker\n"
+            f"with WandbTracker({str(tmp_path)!r}):\n    print('ready', flush=True); time.sleep(60)"
+        )
+        program = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+
+        os.killpg(program.pid, signal.SIGINT)  # a terminal interrupts the whole group, W&B's own process too
+        program.communicate(timeout=30)
+
+        assert program.returncode != 0
+        assert exit_codes(tmp_path) == [130]
+
+    def test_two_runs_in_one_process_each_stay_in_their_folder(self, tmp_path, home):
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            with WandbTracker(tmp_path / name, config={"name": name}):
+                pass
+
+        assert exit_codes(tmp_path / "first") == exit_codes(tmp_path / "second") == [0]
+
+    def test_disabled_takes_everything_and_writes_no_run(self, tmp_path, home):
+        with WandbTracker(tmp_path, mode="disabled") as tracker:
+            tracker.lightning_logger("probes").log_metrics({"loss": 0.5}, step=0)
+            tracker.log(make_results(tmp_path))
+
+        assert not list(tmp_path.glob("wandb/*run*"))
+
+    def test_only_the_first_process_of_a_distributed_run_tracks(self, tmp_path, home, monkeypatch):
+        from lightning.pytorch.utilities import rank_zero_only
+
+        monkeypatch.setattr(rank_zero_only, "rank", 1)
+        with WandbTracker(tmp_path):
+            pass
+
+        assert not list(tmp_path.glob("wandb/*run*"))
+
+    def test_an_unknown_mode_is_refused_with_the_known_ones(self, tmp_path):
+        with pytest.raises(UserError, match=r"'of-line' is not one of offline, online, disabled"):
+            WandbTracker(tmp_path, mode="of-line")
+
+    def test_online_without_a_login_says_what_to_do(self, tmp_path, home, monkeypatch):
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+        with pytest.raises(UserError, match=r"wandb login"), WandbTracker(tmp_path, mode="online"):
+            pass
+        assert "WANDB_DATA_DIR" not in os.environ
+
+    def test_absent_wandb_is_one_clear_line(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(UserError, match=r"pip install wandb.*logger=csv"), WandbTracker(tmp_path):
+            pass

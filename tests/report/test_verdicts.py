@@ -1,0 +1,100 @@
+"""Sentences say what the scores support, and no more."""
+
+from dataclasses import replace
+
+import pytest
+
+from diffprobe.probes.summaries import Emergence
+from diffprobe.report.verdicts import interval_text, verdict_lines
+from tests.report.made_up_run import BEST, make_choices
+
+DEPTH = make_choices()[1]
+
+
+def lines(summaries, choice=DEPTH):
+    return verdict_lines(summaries, [choice])
+
+
+def with_control(summaries, control, low, high):
+    """The rows with one control of depth at an interval of our choosing."""
+    return [
+        replace(row, mean=(low + high) / 2, low=low, high=high)
+        if (row.control, row.property) == (control, "depth")
+        else row
+        for row in summaries
+    ]
+
+
+def test_emergence_is_told_with_its_interval_counted_from_one(summaries):
+    assert lines(summaries)[0] == (
+        f"By step 5 of 15 [4, 7] the probe on {BEST} reaches 95 % of its final depth score, "
+        "rank correlation 0.80 [0.77, 0.83]."
+    )
+
+
+def test_a_score_above_both_controls_is_said_to_be_so(summaries):
+    assert lines(summaries)[1] == (
+        "At step 15 depth (0.80 [0.77, 0.83], n = 100) is above both controls with separated intervals "
+        "(the permuted network 0.35 [0.31, 0.39]; pixel position 0.30 [0.26, 0.34])."
+    )
+
+
+@pytest.mark.parametrize("control", ["permuted", "position"])
+def test_overlapping_intervals_are_not_called_a_difference(summaries, control):
+    line = lines(with_control(summaries, control, 0.70, 0.78))[1]
+
+    assert "is not shown to be above both controls" in line
+    assert "0.74 [0.70, 0.78], the intervals overlap" in line
+    assert "separated intervals" in line  # the other control's
+
+
+def test_a_control_that_is_ahead_is_named(summaries):
+    line = lines(with_control(summaries, "position", 0.90, 0.95))[1]
+
+    assert "is not shown to be above both controls" in line
+    assert "pixel position 0.93 [0.90, 0.95], the control is ahead" in line
+
+
+def test_intervals_that_touch_overlap(summaries):
+    top = next(r.low for r in summaries if (r.property, r.layer, r.step, r.control) == ("depth", BEST, 14, "none"))
+
+    assert "the intervals overlap" in lines(with_control(summaries, "position", 0.5, top))[1]
+
+
+@pytest.mark.parametrize("control", ["permuted", "position"])
+def test_a_control_that_was_not_run_proves_nothing(summaries, control):
+    line = lines([row for row in summaries if row.control != control])[1]
+
+    assert "is not shown to be above both controls" in line
+    assert "no score, no interval to compare" in line
+
+
+def test_a_property_there_from_the_first_step_is_not_said_to_emerge(summaries):
+    choice = replace(DEPTH, emergence=Emergence(0, 0, 1))
+
+    assert lines(summaries, choice)[0].endswith("already at the first step probed, so nothing is seen to emerge.")
+
+
+def test_a_score_still_rising_at_the_end_is_said_to(summaries):
+    choice = replace(DEPTH, emergence=Emergence(14, 12, 14))
+
+    assert lines(summaries, choice)[0].endswith("not before the last step, so it may still be rising.")
+
+
+def test_no_emergence_is_said(summaries):
+    assert lines(summaries, replace(DEPTH, emergence=Emergence(None, None, None)))[0].startswith("No step was")
+
+
+def test_a_missing_last_score_gives_no_verdict(summaries):
+    rows = [replace(r, mean=None, low=None, high=None) if r.step == 14 else r for r in summaries]
+
+    assert lines(rows) == [f"depth: no test score of {BEST} at the last step, so no verdict."]
+
+
+def test_interval_text_shows_what_there_is(summaries):
+    row = next(row for row in summaries if row.layer == BEST)
+
+    assert interval_text(replace(row, mean=0.8612, low=0.83, high=0.89)) == "0.86 [0.83, 0.89]"
+    assert interval_text(replace(row, mean=0.8612, low=None, high=None)) == "0.86"
+    assert interval_text(replace(row, mean=None)) == "no score"
+    assert interval_text(None) == "no score"
