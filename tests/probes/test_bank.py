@@ -59,6 +59,24 @@ def test_probes_trained_together_are_probes_trained_alone(bias: bool) -> None:
             torch.testing.assert_close(bank.bias_of(name, layer)[step], probe.bias, atol=2e-5, rtol=1e-4)  # type: ignore[index]
 
 
+def test_every_probe_sees_the_gradient_it_would_see_alone() -> None:
+    activations, targets = noise(6), label_maps(6)
+    bank = ProbeBank(CHANNELS, activations.steps, ["saliency"])
+    tokens = token_targets(targets["saliency"], [(8, 8), (4, 4)])
+    ProbeBankModule(bank, images=6).training_step(
+        Batch(torch.arange(6), activations.values, {"saliency": tokens})
+    ).backward()
+    for layer in CHANNELS:
+        for step in (0, 1):
+            probe = as_linear(bank, "saliency", layer, step)
+            logits = probe(activations.values[layer][step].movedim(1, -1)).movedim(-1, 1)
+            pixels = nn.functional.interpolate(logits, (16, 16), mode="nearest")
+            nn.functional.cross_entropy(pixels, targets["saliency"].long()).backward()
+            gradient = bank.weight("saliency", layer).grad
+            assert gradient is not None
+            torch.testing.assert_close(gradient[step], probe.weight.grad)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_forward_is_one_linear_map_per_step(bias: bool) -> None:
     bank = ProbeBank(CHANNELS, [0, 1], PROPERTIES, bias=bias)

@@ -44,14 +44,8 @@ def trained(batch_size: int, **options) -> dict[str, Tensor]:
     return bank.state_dict()
 
 
-def _work(rank: int, folder: str) -> None:
-    environment = {
-        "LOCAL_RANK": rank,
-        "NODE_RANK": 0,
-        "WORLD_SIZE": 2,
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": 29507,
-    }
+def _work(rank: int, folder: str, port: int) -> None:
+    environment = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in environment.items()})
     strategy = DDPStrategy(process_group_backend="gloo")
     weights = trained(batch_size=3, strategy=strategy, devices=2)

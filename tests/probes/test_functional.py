@@ -55,6 +55,7 @@ def test_any_small_maps_score_as_the_reference_does(prediction: np.ndarray, targ
         np.testing.assert_allclose(found, SCORES[metric](first, second), atol=1e-6)
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float64, (3, 7), elements=st.integers(0, 4).map(float)))
 def test_ranks_share_ties_as_scipy_does(values: np.ndarray) -> None:
     np.testing.assert_array_equal(average_ranks(torch.from_numpy(values)), stats.rankdata(values, axis=-1))

@@ -9,6 +9,7 @@ from diffprobe.probes.splits import Split, split_by_names, split_images
 def test_every_image_is_in_exactly_one_part() -> None:
     split = split_images(50)
     assert sorted(split.train + split.validation + split.test) == list(range(50))
+    assert all(part == sorted(part) for part in vars(split).values())
     assert [len(split.train), len(split.validation), len(split.test)] == [30, 10, 10]
 
 

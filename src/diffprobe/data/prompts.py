@@ -61,7 +61,9 @@ def read_prompts(path: Path) -> list[Prompt]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read prompts from {path}: {error.strerror}; give a CSV file as data.prompts") from error
+        raise UserError(
+            f"cannot read prompts from {path}: {error.strerror}; give a CSV file as data.prompts"
+        ) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -70,8 +72,9 @@ def read_prompts(path: Path) -> list[Prompt]:
     columns = rows.fieldnames or []
     missing = [column for column in ("prompts", "seeds") if column not in columns]
     if missing:
+        wanted, found = " and ".join(map(repr, missing)), ", ".join(map(repr, columns))
         raise UserError(
-            f"{path} has no column {' and no column '.join(map(repr, missing))}; it has {', '.join(map(repr, columns))}. "
+            f"{path} has no column {wanted}; it has {found}. "
             "The first line must name the columns prompts, seeds and, if wanted, prompt_inds"
         )
     prompts = [_prompt(path, rows.line_num, number, row) for number, row in enumerate(rows)]

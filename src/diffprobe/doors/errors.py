@@ -13,7 +13,6 @@ from typing import Any
 
 from diffprobe.errors import UserError
 
-
 # Read before Hydra is told to raise instead of printing and exiting.
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 _CONF = Path(sys.argv[0]).resolve().parent / "conf"
@@ -47,11 +46,14 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 def explanation(error: BaseException, conf: Path) -> str | None:
     """What to tell the user, or None for an error that is not theirs. `conf` is the folder of configurations."""
     from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import MissingMandatoryValue
 
     causes = list(_chain(error))
     for cause in causes:
         if isinstance(cause, UserError):
             return str(cause)
+        if isinstance(cause, MissingMandatoryValue):
+            return f"{cause.full_key} is not set; give it as {cause.full_key}=VALUE"
     if isinstance(error, InstantiationException) or not isinstance(error, HydraException):
         return None
     text = " ".join(str(error).split())
@@ -66,7 +68,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _unknown_choice(text: str) -> str | None:
     """Hydra's message for `model=pockt`."""
-    found = re.search(r"Could not find '([^']+)/([^'/]+)' Available options in '[^']*': (.*?)(?: Config search|$)", text)
+    found = re.search(
+        r"Could not find '([^']+)/([^'/]+)' Available options in '[^']*': (.*?)(?: Config search|$)", text
+    )
     if not found:
         return None
     group, choice, options = found.groups()

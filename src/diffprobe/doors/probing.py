@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.doors.errors import plain_errors
+from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import ProbingSettings, checked, chosen_steps
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def run(config: DictConfig) -> None:
     settings = checked(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     console = Console()
+    console = Console(width=max(console.width, REPORT_WIDTH))
     with quiet_libraries():
         task = _prepare(settings, folder, console)
         plain = OmegaConf.to_container(config, resolve=True)
@@ -137,7 +138,7 @@ def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker) -> Any:
         max_epochs=settings.probe.epochs,
         check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
         num_sanity_val_steps=0,
-        logger=tracker.lightning_logger() if stage == "train" else False,
+        logger=tracker.lightning_logger(stage) if stage.startswith("train") else False,
         callbacks=[RichProgressBar()],
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -161,6 +162,7 @@ def _leave(
     from diffprobe.report.console import print_report, report_text
     from diffprobe.report.environment import write_environment
     from diffprobe.report.files import write_text
+    from diffprobe.report.run_folder import draw_figures
     from diffprobe.report.tracking import Results
 
     tables = [folder / "scores.csv", folder / "summary.csv"]
@@ -172,11 +174,9 @@ def _leave(
         _example(findings, row, {choice.property: choice.best for choice in choices})
         for row in findings.extraction.shown
     ]
-    figures = _draw(folder / "figures", findings, question, choices, examples)
+    figures = draw_figures(folder / "figures", findings.summaries, choices, question.layers, examples)
     write_text(folder / "report.txt", report_text(findings.summaries, choices))
-    tracker.log(
-        Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes})
-    )
+    tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
     write_environment(
         folder / "environment.json",
         seeds={"seed": settings.seed},
@@ -191,9 +191,6 @@ def _leave(
 def _example(findings: Findings, row: int, layers: dict[str, str]) -> PredictionExample:
     """What the best layer's probes say of one test image, step by step."""
     from diffprobe.probes.scoring import predict_maps
-    from diffprobe.backbone.layers import Layer
-    from diffprobe.backbone.load import Backbone
-    from diffprobe.data.prompts import Prompt
     from diffprobe.report.example import PredictionExample
 
     activations = findings.extraction.activations
@@ -210,27 +207,12 @@ def _example(findings: Findings, row: int, layers: dict[str, str]) -> Prediction
     )
 
 
-def _draw(
-    folder: Path, findings: Findings, question: Question, choices: Sequence[Any], examples: Sequence[PredictionExample]
-) -> dict[str, Path]:
-    """All figures as PNG and PDF; the PNG paths by name."""
-    from diffprobe.report.figures import layer_step_heatmap, scores_over_steps
-    from diffprobe.report.grid import prediction_grid
-    from diffprobe.report.style import save_figure
-
-    figures = {"scores_over_steps": scores_over_steps(findings.summaries, choices)}
-    for choice in choices:
-        figures[f"layers_{choice.property}"] = layer_step_heatmap(
-            findings.summaries, choice.property, choice.metric, layers=question.layers
-        )
-    figures |= {f"example_{number}": prediction_grid(example) for number, example in enumerate(examples, 1)}
-    return {name: save_figure(figure, folder, name)["png"] for name, figure in figures.items()}
-
-
 def quiet_libraries() -> Any:
     """Inside: no notices about data workers, devices and the like from Lightning and its dependencies."""
+    import lightning.pytorch  # sets its own log level when it is imported
+
     stack = ExitStack()
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+    for name in ("lightning.pytorch", "lightning.fabric"):
         log = logging.getLogger(name)
         stack.callback(log.setLevel, log.level)
         log.setLevel(logging.ERROR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,22 +39,24 @@ class Extraction:
 
 
 class TrajectoryModule(lightning.LightningModule):
-    """Runs the frozen pipeline on a batch of (row, prompt); `predict_step` yields that batch's trajectory steps."""
+    """Runs the frozen pipeline on rows of `prompts`; `predict_step` yields that batch's trajectory steps."""
 
-    def __init__(self, backbone: Backbone, layers: Sequence[str], sampling_steps: int, half: str) -> None:
+    def __init__(
+        self, backbone: Backbone, prompts: Sequence[Prompt], layers: Sequence[str], sampling_steps: int, half: str
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.layers, self.sampling_steps, self.half = list(layers), sampling_steps, half
+        self.backbone, self.prompts = backbone, prompts
+        self.layers, self.sampling_steps, self.wanted_half = list(layers), sampling_steps, half
 
-    def predict_step(self, batch: list[tuple[int, Prompt]], *_: Any) -> Any:
-        prompts = [prompt for _, prompt in batch]
+    def predict_step(self, rows: list[int], *_: Any) -> Iterator[TrajectoryStep]:
+        prompts = [self.prompts[row] for row in rows]
         return generate(
             self.backbone,
             [prompt.text for prompt in prompts],
             [prompt.seed for prompt in prompts],
             steps=self.sampling_steps,
             layers=self.layers,
-            half=self.half,
+            half=self.wanted_half,
         )
 
 
@@ -65,22 +67,21 @@ class ReplayModule(lightning.LightningModule):
         self,
         backbone: Backbone,
         denoiser: nn.Module,
+        prompts: Sequence[Prompt],
         layers: Sequence[str],
         sampling_steps: int,
         steps: Sequence[int],
         noisy: Tensor,
     ) -> None:
         super().__init__()
-        self.backbone, self.denoiser = backbone, denoiser
+        self.backbone, self.denoiser, self.prompts = backbone, denoiser, prompts
         self.layers, self.sampling_steps, self.steps, self.noisy = list(layers), sampling_steps, list(steps), noisy
 
-    def predict_step(self, batch: list[tuple[int, Prompt]], *_: Any) -> Any:
-        rows = [row for row, _ in batch]
-        texts = [prompt.text for _, prompt in batch]
+    def predict_step(self, rows: list[int], *_: Any) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
         return replay(
             self.backbone,
             self.denoiser,
-            texts,
+            [self.prompts[row].text for row in rows],
             self.noisy[:, rows],
             self.steps,
             steps=self.sampling_steps,
@@ -95,8 +96,7 @@ class _TrajectoryWriter(BasePredictionWriter):
         super().__init__("batch")
         self.extraction, self.backbone, self.last = extraction, backbone, sampling_steps - 1
 
-    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, indices: Any, batch: Any, *_: Any) -> None:
-        rows = [row for row, _ in batch]
+    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, indices: Any, rows: Any, *_: Any) -> None:
         step: TrajectoryStep
         for step in prediction:
             if step.index in self.extraction.activations.steps:
@@ -122,8 +122,7 @@ class _ReplayWriter(BasePredictionWriter):
         super().__init__("batch")
         self.activations = activations
 
-    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, indices: Any, batch: Any, *_: Any) -> None:
-        rows = [row for row, _ in batch]
+    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, indices: Any, rows: Any, *_: Any) -> None:
         for index, _, taken in prediction:
             _store(self.activations, taken, self.activations.steps.index(index), rows)
 
@@ -163,7 +162,9 @@ def extract(
     """
     bad = [step for step in steps if not 0 <= step < sampling_steps]
     if bad or not steps:
-        raise UserError(f"steps {bad or 'none'}: choose from 0 to {sampling_steps - 1} (steps.sampling={sampling_steps})")
+        raise UserError(
+            f"steps {bad or 'none'}: choose from 0 to {sampling_steps - 1} (steps.sampling={sampling_steps})"
+        )
     timesteps = fresh_scheduler(backbone, sampling_steps).timesteps
     activations = _allocate(prompts, layers, steps, [float(timesteps[s]) for s in steps], dtype, folder, "activations")
     size = backbone.image_size
@@ -174,13 +175,8 @@ def extract(
         shown={row: torch.zeros(len(steps), 3, size, size) for row in shown},
     )
     names = [layer.name for layer in layers]
-    _predict(
-        TrajectoryModule(backbone, names, sampling_steps, half),
-        prompts,
-        batch_size,
-        _TrajectoryWriter(extraction, backbone, sampling_steps),
-        trainer,
-    )
+    module = TrajectoryModule(backbone, prompts, names, sampling_steps, half)
+    _predict(module, len(prompts), batch_size, _TrajectoryWriter(extraction, backbone, sampling_steps), trainer)
     _check_finite(activations)
     return extraction
 
@@ -201,20 +197,20 @@ def extract_replayed(
     dtype = str(next(iter(like.values.values())).dtype).removeprefix("torch.")
     activations = _allocate(prompts, like.layers, like.steps, like.timesteps, dtype, folder, "control")
     names = [layer.name for layer in like.layers]
-    module = ReplayModule(backbone, denoiser, names, sampling_steps, like.steps, extraction.noisy)
-    _predict(module, prompts, batch_size, _ReplayWriter(activations), trainer)
+    module = ReplayModule(backbone, denoiser, prompts, names, sampling_steps, like.steps, extraction.noisy)
+    _predict(module, len(prompts), batch_size, _ReplayWriter(activations), trainer)
     _check_finite(activations)
     return activations
 
 
 def _predict(
     module: lightning.LightningModule,
-    prompts: Sequence[Prompt],
+    images: int,
     batch_size: int,
     writer: BasePredictionWriter,
     trainer: lightning.Trainer | None,
 ) -> None:
-    rows: Any = list(enumerate(prompts))
+    rows: Any = range(images)
     trainer = trainer or lightning.Trainer(
         logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1, accelerator="cpu"
     )

@@ -47,7 +47,9 @@ class FilesLabeler:
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
         """[images, 3, height, width] -> {property: [images, height, width]}; only the size of `images` matters."""
         self.check(names, properties, images.shape[-1])
-        return {name: torch.stack([self._read(name, image, images.shape[-2:]) for image in names]) for name in properties}
+        return {
+            name: torch.stack([self._read(name, image, images.shape[-2:]) for image in names]) for name in properties
+        }
 
     def _file(self, name: str, image: str) -> Path | None:
         paths = (self.path / name / (image + ending) for ending in ENDINGS)
@@ -59,8 +61,9 @@ class FilesLabeler:
         values = _load_map(path)
         if name == "saliency":
             values = (values > 0).float()
-        mode = {"mode": "nearest-exact"} if name == "saliency" else {"mode": "bilinear", "antialias": True}
-        return functional.interpolate(values[None, None], size=size, **mode)[0, 0]
+        if name == "saliency":
+            return functional.interpolate(values[None, None], size=size, mode="nearest-exact")[0, 0]
+        return functional.interpolate(values[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
 
 
 def _load_map(path: Path) -> Tensor:

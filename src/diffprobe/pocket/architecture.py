@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,7 +28,8 @@ def build_autoencoder() -> AutoencoderKL:
     """64x64 pixels to 16x16 latents of 4 channels. Two norm groups: with 8 the absolute colour is lost."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
+    build: Any = AutoencoderKL  # its annotations are narrower than what it takes
+    return build(
         block_out_channels=(16, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -84,7 +85,8 @@ def build_tokenizer() -> CLIPTokenizer:
             merges.append((parts[0], parts[1]))
     symbols = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS, unk_token=END)
+    build: Any = CLIPTokenizer
+    return build(vocab=vocabulary, merges=merges, model_max_length=TOKENS, unk_token=END)
 
 
 def _merged(word: str, merges: list[tuple[str, str]]) -> list[str]:

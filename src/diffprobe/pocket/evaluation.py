@@ -24,7 +24,7 @@ def rank_correlation(one: Tensor, other: Tensor) -> float:
     from scipy.stats import spearmanr
 
     pairs = zip(one.flatten(1).numpy(), other.flatten(1).numpy(), strict=True)
-    return float(np.mean([spearmanr(a, b).statistic for a, b in pairs]))
+    return float(np.mean([spearmanr(a, b)[0] for a, b in pairs]))
 
 
 def mean_dice(predicted: Tensor, target: Tensor) -> float:

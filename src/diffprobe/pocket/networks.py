@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,16 +29,18 @@ class Labeler(nn.Module):
     def __init__(self, width: int = 24) -> None:
         super().__init__()
         widths = (width, 2 * width, 3 * width, 4 * width)
+        self.mean: Tensor
+        self.scale: Tensor
         self.register_buffer("mean", torch.zeros(len(MAPS)))
         self.register_buffer("scale", torch.ones(len(MAPS)))
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, padding=1), _Block(width))
         self.down = nn.ModuleList(
             nn.Sequential(nn.Conv2d(low, high, 3, stride=2, padding=1), _Block(high), _Block(high))
-            for low, high in zip(widths, widths[1:], strict=False)
+            for low, high in pairwise(widths)
         )
         self.up = nn.ModuleList(
             nn.Sequential(nn.Conv2d(low + high, low, 3, padding=1), _Block(low))
-            for low, high in zip(widths, widths[1:], strict=False)
+            for low, high in pairwise(widths)
         )
         self.head = nn.Sequential(nn.Conv2d(width, 4 * len(MAPS), 3, padding=1), nn.PixelShuffle(2))
 
@@ -65,12 +68,12 @@ class Labeler(nn.Module):
 class Classifier(nn.Module):
     """Names the colour and shape of up to three objects, from left to right; the last class of each is 'no object'."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1)]
-        for low, high in ((width, 2 * width), (2 * width, 3 * width), (3 * width, 4 * width)):
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, padding=1)]
+        for low, high in ((width, 2 * width), (2 * width, 3 * width)):
             layers += [_Block(low), nn.Conv2d(low, high, 3, stride=2, padding=1)]
-        layers += [_Block(4 * width), nn.Conv2d(4 * width, 16, 1), nn.Flatten(), nn.SiLU()]
+        layers += [_Block(3 * width), nn.Conv2d(3 * width, 16, 1), nn.Flatten(), nn.SiLU()]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(16 * 64, SLOTS * (len(COLOURS) + len(SHAPES) + 2))
 

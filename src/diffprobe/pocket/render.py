@@ -58,7 +58,9 @@ def render(scenes: list[Scene], size: int = 64, supersampling: int = 2) -> Rende
     distance, normal, surface = _first_hit(scenes, objects, origin, rays)
     points = origin[:, None] + distance[..., None] * rays
     shading = _irradiance(scenes, objects, points, normal)
-    palette = torch.cat([objects.albedo, torch.stack([_stack(scenes, "ground_albedo"), _stack(scenes, "wall_albedo")], 1)], 1)
+    palette = torch.cat(
+        [objects.albedo, torch.stack([_stack(scenes, "ground_albedo"), _stack(scenes, "wall_albedo")], 1)], 1
+    )
     albedo = palette.gather(1, surface[..., None].expand(-1, -1, 3))
     linear = (albedo * shading[..., None]).clamp(0, 1)
 
@@ -115,7 +117,9 @@ def _rays(scenes: list[Scene], size: int) -> Tensor:
     return camera_rays @ _stack(scenes, "axes")
 
 
-def _first_hit(scenes: list[Scene], objects: _ObjectTable, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _first_hit(
+    scenes: list[Scene], objects: _ObjectTable, origin: Tensor, rays: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Distance [batch, pixels], normal [batch, pixels, 3] and surface index (0-2 objects, 3 ground, 4 wall)."""
     batch, pixels, _ = rays.shape
     ground = -origin[:, None, 2] / rays[..., 2]

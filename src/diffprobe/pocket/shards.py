@@ -60,8 +60,7 @@ def _path(folder: Path, stream: str, start: int, size: int) -> Path:
 def _write_shard(folder: Path, stream: str, size: int, start: int) -> None:
     torch.set_num_threads(1)
     batches = [
-        _pack(render_indices(range(first, first + BATCH), stream, size))
-        for first in range(start, start + SHARD, BATCH)
+        _pack(render_indices(range(first, first + BATCH), stream, size)) for first in range(start, start + SHARD, BATCH)
     ]
     arrays = {name: torch.cat([batch[name] for batch in batches]).contiguous() for name in batches[0]}
     arrays["colours"] = torch.stack([_colours(index, stream) for index in range(start, start + SHARD)])

@@ -94,7 +94,7 @@ def pooled_targets(item: Property, target: Tensor, grids: Iterable[Grid]) -> dic
 def score_maps(
     item: Property, maps: Tensor, targets: Mapping[str, Pooled], thresholds: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Metrics of decoded maps [steps, images, h, w]: {metric: [steps, images]}; a threshold per step cuts binary ones."""
+    """Metrics of decoded maps [steps, images, h, w]: {metric: [steps, images]}; `thresholds` cut binary maps."""
     prediction = maps > torch.tensor(thresholds)[:, None, None, None] if item.binary else maps
     return {metric: METRICS[metric](prediction, targets[metric]) for metric in item.metrics}
 

@@ -78,8 +78,8 @@ class Question:
 class Means:
     """How the frozen network is run: images at once, precision and place of the activations, trainers, progress.
 
-    `shown` test images are decoded after every step, for pictures. `trainer` makes the Lightning trainer of a stage, 'generate', 'replay', 'train' or 'train control'; `tell` takes
-    one line when a stage begins.
+    `shown` test images are decoded after every step, for pictures. `trainer` makes the Lightning trainer of a stage:
+    'generate', 'replay', 'train' or 'train_control'. `tell` takes one line when a stage begins.
     """
 
     batch_size: int = 8
@@ -184,7 +184,7 @@ def _train_and_score(
         bias=question.bias,
         seed=question.seed,
         validate_every=question.validate_every,
-        trainer=means.trainer("train" if control == "none" else "train control"),
+        trainer=means.trainer("train" if control == "none" else "train_control"),
     )
     bank.thresholds = choose_thresholds(bank, activations, targets, split, question.threshold)
     return bank, score_bank(bank, activations, targets, split, model=model, control=control)

@@ -162,9 +162,7 @@ def main() -> None:
         parser.error("--steps belongs to one part; name it instead of all")
     if chosen.devices > 1:
         torch.set_num_threads(1)
-    shop = Workshop(
-        chosen.folder, chosen.devices, chosen.precision, chosen.scenes, chosen.steps, chosen.install
-    )
+    shop = Workshop(chosen.folder, chosen.devices, chosen.precision, chosen.scenes, chosen.steps, chosen.install)
     functions: dict[str, Callable[[Workshop], None]] = {
         "text": text,
         "vae": vae,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ class AutoencoderModule(PocketModule):
     def __init__(self, images: Tensor, steps: int, batch_size: int = 16, learning_rate: float = 2e-3) -> None:
         super().__init__(steps, batch_size, learning_rate)
         self.images = images
-        self.autoencoder = build_autoencoder().to(memory_format=torch.channels_last)
+        self.autoencoder: Any = build_autoencoder()
+        self.autoencoder.to(memory_format=torch.channels_last)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         pictures = to_signed(self.images[self.rows(self.generator(), len(self.images))].to(self.device))
@@ -48,7 +50,7 @@ def train_autoencoder(images: Tensor, folder: Path, steps: int, devices: int, pr
 
 
 @torch.no_grad()
-def standardise(autoencoder: torch.nn.Module, images: Tensor) -> None:
+def standardise(autoencoder: Any, images: Tensor) -> None:
     """Folds a shift and scale of each latent channel into the 1x1 convolutions around the latent.
 
     Afterwards scaled latents have mean 0 and standard deviation 1 with Stable Diffusion's own scaling factor, and

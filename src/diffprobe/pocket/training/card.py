@@ -36,14 +36,15 @@ def assemble(folder: Path) -> None:
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    pipeline = StableDiffusionPipeline(
+    build: Any = StableDiffusionPipeline
+    pipeline = build(
         vae=AutoencoderKL.from_pretrained(folder / "vae" / "vae", dtype=torch.float32),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text" / "text_encoder", dtype=torch.float32),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "text" / "tokenizer"),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet" / "unet", dtype=torch.float32),
         scheduler=build_scheduler(),
-        safety_checker=None,  # type: ignore[arg-type]
-        feature_extractor=None,  # type: ignore[arg-type]
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     target = folder / "weights"
@@ -75,7 +76,9 @@ def write_card(folder: Path, train: SceneArrays, test: SceneArrays) -> None:
         "classifier": evaluation.measure_classifier(classifier, test),
         "one object": evaluation.measure_samples(pipeline, classifier, 1),
         "two objects": evaluation.measure_samples(pipeline, classifier, 2),
-        "training steps": {part: trained_steps(folder / part) for part in ("text", "vae", "labeler", "classifier", "unet")},
+        "training steps": {
+            part: trained_steps(folder / part) for part in ("text", "vae", "labeler", "classifier", "unet")
+        },
     }
     sizes = {
         "U-Net": parameters(pipeline.unet),
@@ -137,8 +140,8 @@ def render_card(measures: Mapping[str, Mapping[str, float]], sizes: Mapping[str,
         "",
         "## Make it again",
         "",
-        "`python -m diffprobe.pocket.training all --install` trains every part in order, resuming where it was stopped; "
-        "`--devices 2` uses two CPU cores. More U-Net steps (`unet --steps N`) make better pictures.",
+        "`python -m diffprobe.pocket.training all --install` trains every part in order, resuming where it was "
+        "stopped; `--devices 2` uses two CPU cores. More U-Net steps (`unet --steps N`) make better pictures.",
         "",
     ]
     return "\n".join(lines)

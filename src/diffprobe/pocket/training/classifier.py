@@ -21,7 +21,8 @@ class ClassifierModule(PocketModule):
     def __init__(self, scenes: SceneArrays, degraded: Tensor, steps: int, batch_size: int = 32) -> None:
         super().__init__(steps, batch_size, learning_rate=2e-3, weight_decay=0.02)
         self.scenes, self.degraded = scenes, degraded
-        self.classifier = Classifier().to(memory_format=torch.channels_last)
+        self.classifier = Classifier()
+        self.classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         images, rows = mixed_pictures(self.scenes.images, self.degraded, self.batch_size, self.generator())

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -69,7 +70,7 @@ def fit(module: PocketModule, folder: Path, devices: int, precision: str) -> Non
         strategy="ddp" if devices > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
         callbacks=[checkpoint],
-        logger=lightning.pytorch.loggers.CSVLogger(folder, name="", version="log"),
+        logger=CSVLogger(folder, name="", version="log"),
         log_every_n_steps=50,
         enable_model_summary=False,
         use_distributed_sampler=False,

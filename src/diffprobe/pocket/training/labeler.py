@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -20,7 +21,8 @@ class LabelerModule(PocketModule):
     def __init__(self, scenes: SceneArrays, degraded: Tensor, steps: int, batch_size: int = 16) -> None:
         super().__init__(steps, batch_size, learning_rate=2e-3, weight_decay=0.01)
         self.scenes, self.degraded = scenes, degraded
-        self.labeler = Labeler().to(memory_format=torch.channels_last)
+        self.labeler = Labeler()
+        self.labeler.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for slot, values in ((1, scenes.depth), (2, scenes.shading)):
             self.labeler.mean[slot] = values[:2000].float().mean()
             self.labeler.scale[slot] = values[:2000].float().std()
@@ -63,7 +65,7 @@ def mixed_pictures(images: Tensor, degraded: Tensor, count: int, generator: torc
 
 
 @torch.no_grad()
-def degrade(autoencoder: torch.nn.Module, latents: Tensor) -> Tensor:
+def degrade(autoencoder: Any, latents: Tensor) -> Tensor:
     """Pictures [scenes, 3, 64, 64] uint8 decoded from latents to which noise of up to twice their spread was added."""
     generator = torch.Generator().manual_seed(5)
     pictures = []

@@ -1,0 +1,18 @@
+"""Tell a finished run again from its tables: `python analyze.py run=FOLDER`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from diffprobe.doors.errors import plain_errors
+
+
+@plain_errors
+@hydra.main(version_base="1.3", config_path="conf", config_name="analyze")
+def main(config: DictConfig) -> None:
+    from diffprobe.doors.reporting import run
+
+    run(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Tells a finished run again from its tables: `analyze.py`'s job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from diffprobe.doors.errors import plain_errors
+from diffprobe.errors import UserError
+
+REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
+
+
+@plain_errors
+def run(config: DictConfig) -> None:
+    """Reads `config.run`/scores.csv, recomputes the summary, prints the closing table and draws the figures anew."""
+    from rich.console import Console
+
+    from diffprobe.probes.summaries import summarise
+    from diffprobe.probes.tables import read_scores, write_summary
+    from diffprobe.report.choices import choose
+    from diffprobe.report.console import print_report
+    from diffprobe.report.run_folder import draw_figures
+
+    folder = Path(config.run)
+    if not folder.is_dir():
+        raise UserError(f"run={folder}: there is no such folder; give a run folder that train.py made")
+    scores = read_scores(folder / "scores.csv")
+    summaries = summarise(scores, seed=config.seed)
+    choices = choose(summaries, scores)
+    write_summary(folder / "summary.csv", summaries)
+    figures = draw_figures(folder / "figures", summaries, choices)
+    console = Console()
+    console = Console(width=max(console.width, REPORT_WIDTH))
+    print_report(summaries, choices, console)
+    console.print(f"{len(figures)} figures in {folder / 'figures'}", soft_wrap=True)

@@ -1,0 +1,92 @@
+"""Prompt files as the papers publish them, and prompts of the scene grammar."""
+
+import pytest
+
+from diffprobe.data.prompts import Prompt, load_prompts, read_prompts, scene_prompts
+from diffprobe.errors import UserError
+from diffprobe.pocket.scenes import COLOURS, SHAPES
+
+# Rows as in the papers' files: ISO-8859-1, doubled quotes, commas inside quotes.
+PAPERS_FILE = (
+    "prompts,seeds,prompt_inds\r\n"
+    '"""""""36"""""""" Electric Cooktop with 5 Elements and Knob Controls - Black""""""",30918977,5091175\r\n'
+    "Carbo Harken Winch Triple/émerillon/taquet 150 57 mm,28943888,4834596\r\n"
+    '"Herders with a yak team. Big Pamir, Afghanistan.",63270105,7094682\r\n'
+).encode("iso-8859-1")
+
+
+@pytest.fixture
+def papers_file(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_bytes(PAPERS_FILE)
+    return path
+
+
+def write(tmp_path, text: str):
+    path = tmp_path / "prompts.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_papers_encoding_and_quoting_are_read(papers_file):
+    cooktop, winch, herders = read_prompts(papers_file)
+    assert cooktop.text == '"""36"""" Electric Cooktop with 5 Elements and Knob Controls - Black"""'
+    assert winch == Prompt(
+        "Carbo Harken Winch Triple/émerillon/taquet 150 57 mm", 28943888, "prompt_4834596_seed_28943888"
+    )
+    assert herders.text == "Herders with a yak team. Big Pamir, Afghanistan."
+
+
+def test_utf8_is_read_as_utf8(tmp_path):
+    assert read_prompts(write(tmp_path, "prompts,seeds\nün café,3\n"))[0].text == "ün café"
+
+
+def test_rows_without_index_are_numbered(tmp_path):
+    prompts = read_prompts(write(tmp_path, "prompts,seeds\na,3\nb,4\n"))
+    assert [prompt.name for prompt in prompts] == ["prompt_0_seed_3", "prompt_1_seed_4"]
+
+
+def test_a_count_takes_the_first_rows(papers_file):
+    assert len(load_prompts(papers_file)) == 3
+    assert [prompt.seed for prompt in load_prompts(papers_file, 2)] == [30918977, 28943888]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt,seeds\na,3\n", "no column 'prompts'.*'prompt', 'seeds'"),
+        ("prompts,seeds\n", "no prompts"),
+        ("prompts,seeds\na,x\n", "line 2: the seed 'x'"),
+        ("prompts,seeds\na,-1\n", "line 2: the seed '-1'"),
+        ("prompts,seeds\na,1,2\n", "line 2: .* one value for each column"),
+        ("prompts,seeds\na\n", "line 2: .* one value for each column"),
+        ("prompts,seeds,prompt_inds\na,1,one\n", "line 2: the prompt index 'one'"),
+        ("prompts,seeds,prompt_inds\na,1,7\nb,1,7\n", "2 images 'prompt_7_seed_1'"),
+    ],
+)
+def test_a_bad_file_is_an_error_that_says_where(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        read_prompts(write(tmp_path, text))
+
+
+def test_a_missing_file_and_an_impossible_count_are_errors(tmp_path, papers_file):
+    with pytest.raises(UserError, match=r"nothere\.csv"):
+        load_prompts(tmp_path / "nothere.csv")
+    with pytest.raises(UserError, match="only 3 prompts"):
+        load_prompts(papers_file, 4)
+    with pytest.raises(UserError, match="at least 1"):
+        load_prompts(None, 0)
+
+
+def test_scene_prompts_speak_the_grammar_and_depend_on_the_seed():
+    prompts = scene_prompts(30, seed=1)
+    words = {word.strip(",") for prompt in prompts for word in prompt.text.split()}
+    assert words & set(COLOURS)
+    assert words <= {*COLOURS, *SHAPES, *["a", "to", "the", "left", "right", "of", "and", "from"]}
+    assert len({prompt.name for prompt in prompts}) == 30
+    assert scene_prompts(30, seed=1) == prompts
+    assert not {prompt.seed for prompt in scene_prompts(30, seed=2)} & {prompt.seed for prompt in prompts}
+
+
+def test_without_a_file_two_hundred_scenes_are_the_default():
+    assert len(load_prompts()) == 200
