@@ -209,7 +209,7 @@ def _example(findings: Findings, row: int, layers: dict[str, str]) -> Prediction
 
 def quiet_libraries() -> Any:
     """Inside: no notices about data workers, devices and the like from Lightning and its dependencies."""
-    import lightning.pytorch  # sets its own log level when it is imported
+    import lightning.pytorch  # noqa: F401  (it sets its log level when it is imported, so before ours)
 
     stack = ExitStack()
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -39,8 +39,7 @@ class Labeler(nn.Module):
             for low, high in pairwise(widths)
         )
         self.up = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(low + high, low, 3, padding=1), _Block(low))
-            for low, high in pairwise(widths)
+            nn.Sequential(nn.Conv2d(low + high, low, 3, padding=1), _Block(low)) for low, high in pairwise(widths)
         )
         self.head = nn.Sequential(nn.Conv2d(width, 4 * len(MAPS), 3, padding=1), nn.PixelShuffle(2))
 

@@ -173,7 +173,9 @@ class WandbTracker:
                 f"W&B could not start in mode '{self.mode}': {error} "
                 "Run 'wandb login' once, or use logger.mode=offline or logger=csv."
             ) from error
-        except BaseException:
+        except BaseException as error:
+            if wandb.run is not None:  # Ctrl-C while it started
+                wandb.run.finish(exit_code=_exit_code(error))
             self._restore_environment()
             raise
         return self

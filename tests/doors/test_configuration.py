@@ -1,0 +1,94 @@
+"""Every choice of every group composes into settings that pass the checks; wrong ones are named with the nearest."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from diffprobe.doors.errors import explanation
+from diffprobe.doors.schema import checked, chosen_steps
+from diffprobe.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+CHOICES = [
+    f"{path.parent.relative_to(CONF)}={path.stem}"
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if path.parent.name != "experiment"
+]
+EXPERIMENTS = [
+    f"experiment={path.relative_to(CONF / 'experiment').with_suffix('')}"
+    for path in sorted((CONF / "experiment").rglob("*.yaml"))
+]
+
+
+def settings(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return checked(compose("train", list(overrides)))
+
+
+@pytest.mark.parametrize("choice", CHOICES + EXPERIMENTS)
+def test_every_choice_makes_valid_settings(choice):
+    assert settings(choice, "++model.path=somewhere", "++labeler.path=somewhere").seed == 0
+
+
+def test_the_default_is_the_papers_protocol_on_the_built_in_model():
+    found = settings()
+    assert found.model.path == "pocket"
+    assert found.layers.select == "self_attention"
+    assert chosen_steps(found.steps.select, found.steps.sampling) == list(range(15))
+    assert list(found.property.names) == ["saliency", "depth", "shading"]
+    assert (found.probe.epochs, found.probe.batch_size, found.probe.bias) == (30, 4, False)
+    assert list(found.control.names) == ["permuted", "position"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("probe.epochs=many", "probe.epochs: .*many"),
+        ("probe.epochs=0", "probe.epochs=0: must be at least 1"),
+        ("+learning_rate=3", "learning_rate"),
+        ("model=local", r"model.path is not set; give it as model.path=VALUE"),
+        ("data.count=some", "data.count: .*some"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(override, message):
+    with pytest.raises(UserError, match=message):
+        settings(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("modle=pocket", "'model'"),
+        ("data.cuont=3", "'data.count'"),
+        ("probe.epoch=3", "'probe.epochs'"),
+        ("model=sd15", "model=sd14"),
+        ("layers=self_atention", "layers=self_attention"),
+    ],
+)
+def test_a_typo_is_answered_with_the_nearest_valid_key(override, nearest):
+    with pytest.raises(HydraException) as caught:
+        settings(override)
+    line = explanation(caught.value, CONF)
+    assert line is not None
+    assert nearest in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("select", ["last", [15], [-1], [], [0, "x"]])
+def test_steps_outside_the_trajectory_are_refused(select):
+    with pytest.raises(UserError, match=r"steps\.select"):
+        chosen_steps(select, 15)
+
+
+def test_steps_are_sorted_and_one_may_stand_alone():
+    assert chosen_steps([4, 0, 4], 15) == [0, 4]
+    assert chosen_steps(7, 15) == [7]
+
+
+def test_a_programming_error_is_not_explained_away():
+    assert explanation(RuntimeError("bug"), CONF) is None
+    error = RuntimeError("wrapped")
+    error.__cause__ = UserError("no such layer")
+    assert explanation(error, CONF) == "no such layer"

@@ -1,0 +1,163 @@
+"""`python train.py` as a person runs it: on their own model, prompts and maps; wrong; interrupted; swept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffprobe.probes.storage import load_bank
+from diffprobe.probes.tables import read_scores, read_summary
+from tests.report.test_tracking import exit_codes
+from tests.tiny import build_tiny_pipeline
+
+ROOT = Path(__file__).parents[2]
+IMAGES = 6
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory) -> Path:
+    """A pipeline in SD 1.4's layout (512 pixels, 64x64 latents), a prompt file as the papers', and label maps."""
+    folder = tmp_path_factory.mktemp("material")
+    build_tiny_pipeline(folder / "model", sample_size=64)
+    rows = "".join(f'"""quoted"", émerillon {row}",{row + 50},{row + 100}\r\n' for row in range(IMAGES))
+    (folder / "prompts.csv").write_bytes(f"prompts,seeds,prompt_inds\r\n{rows}".encode("iso-8859-1"))
+    random = np.random.default_rng(0)
+    for name in ("saliency", "depth", "shading"):
+        (folder / "maps" / name).mkdir(parents=True)
+        for row in range(IMAGES):
+            values = random.random((64, 64), np.float32)
+            values = values > 0.7 if name == "saliency" else values
+            np.save(folder / "maps" / name / f"prompt_{row + 100}_seed_{row + 50}.npy", values)
+    return folder
+
+
+def overrides(material: Path, runs: Path) -> list[str]:
+    return [
+        "model=local",
+        f"model.path={material / 'model'}",
+        f"data.prompts={material / 'prompts.csv'}",
+        "labeler=files",
+        f"labeler.path={material / 'maps'}",
+        "layers=headline",
+        "steps.sampling=2",
+        "probe=quick",
+        "features.batch_size=2",
+        "report.examples=1",
+        f"hydra.run.dir={runs}",
+    ]
+
+
+def train(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=options.pop("cwd", None),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        timeout=300,
+        check=False,
+    )
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The error of a run that went wrong as it should."""
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.slow
+def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(material, tmp_path):
+    runs = tmp_path / "run"
+    done = train(*overrides(material, runs), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "24 network evaluations" in done.stdout  # 6 images x (2 steps + 2 of the permuted control)
+    scores, summary = read_scores(runs / "scores.csv"), read_summary(runs / "summary.csv")
+    assert {row.control for row in scores} == {"none", "permuted", "position"}
+    assert {row.image for row in scores} <= {f"prompt_{row + 100}_seed_{row + 50}" for row in range(IMAGES)}
+    assert {row.metric for row in summary} == {"dice", "dice_background", "spearman", "pearson", "rmse"}
+    (layer,) = load_bank(runs / "probes").layers
+    assert layer == "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
+    environment = json.loads((runs / "environment.json").read_text())
+    assert environment["network_evaluations"] == 24
+    names = {path.name for path in (runs / "figures").iterdir()}
+    assert {"scores_over_steps.png", "layers_depth.pdf", "example_1.png"} <= names
+    assert (runs / ".hydra" / "config.yaml").is_file()
+    assert list((runs / "wandb").glob("offline-run-*/*.wandb"))
+    assert "up 3.0" in (runs / "report.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_one_folder_a_job_and_disk_and_memory_agree(material, tmp_path):
+    sweep = [item for item in overrides(material, tmp_path) if not item.startswith("hydra.run.dir")]
+    sweep += [f"hydra.sweep.dir={tmp_path}", "features=memory,disk", "control=none", "logger=csv"]
+    done = train("-m", *sweep, "report.examples=0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    memory, disk = (read_scores(tmp_path / job / "scores.csv") for job in "01")
+    assert len(memory) > 0
+    assert [row.value for row in memory] == pytest.approx([row.value for row in disk])
+    assert not list(tmp_path.glob("1/activations-*"))
+    with (tmp_path / "0" / "curves.csv").open() as file:
+        assert [row["denoising_step"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+@pytest.mark.slow
+def test_bad_input_gives_one_line_and_no_traceback(material, tmp_path):
+    good = [*overrides(material, tmp_path / "run"), "logger=csv"]
+    assert "no layer 'up_blocks.9'" in one_line(train(*good, "layers.select=up_blocks.9"))
+    assert "did you mean depth" in one_line(train(*good, "property.names=[depht]"))
+    assert "nowhere" in one_line(train(*good, "model.path=nowhere"))
+    assert "tpu7" in one_line(train(*good, "model.device=tpu7"))
+    assert "'model'" in one_line(train(*good, "modle=pocket"))
+    bad = tmp_path / "bad.csv"
+    bad.write_text("text,seeds\na,1\n")
+    assert "no column 'prompts'" in one_line(train(*good, f"data.prompts={bad}"))
+    assert not (tmp_path / "run" / "scores.csv").exists()
+
+
+@pytest.mark.slow
+def test_help_shows_groups_and_examples(tmp_path):
+    done = train("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "python train.py model=sd14" in done.stdout
+    assert "layers: cross_attention" in done.stdout
+
+
+def test_no_heavy_library_is_imported_before_the_configuration_is_composed():
+    heavy = ["torch", "lightning", "diffusers", "transformers", "wandb", "matplotlib"]
+    code = f"import sys, train; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_tracked_run_and_leaves_no_table(material, tmp_path):
+    runs = tmp_path / "run"
+    arguments = [*overrides(material, runs), "steps.sampling=200", "steps.select=[0]", "control=none"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert any("generating" in line for line in process.stdout)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    assert process.wait(timeout=120) != 0
+    assert exit_codes(runs)[0] != 0  # finished, and as failed
+    assert not (runs / "scores.csv").exists()
+    assert not list(runs.rglob("*.tmp"))
