@@ -17,6 +17,7 @@ from diffprobe.pocket.training.classifier import numbered
 
 GUIDANCE = 3.0
 STEPS = 15
+CAPTIONS = 200
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
@@ -105,9 +106,9 @@ def sample_pictures(pipeline: Any, captions: list[str], first_seed: int, batch: 
 
 
 @torch.no_grad()
-def measure_samples(pipeline: Any, classifier: Classifier, objects: int, count: int = 200) -> dict[str, float]:
-    """What the classifier sees in pictures of `count` captions of one or two objects, not one of them selected."""
-    scenes = [sample_scene(index, "prompts", objects) for index in range(10_000_000, 10_000_000 + count)]
+def measure_samples(pipeline: Any, classifier: Classifier, objects: int) -> dict[str, float]:
+    """What the classifier sees in pictures of 200 captions of one or two objects, not one of them selected."""
+    scenes = [sample_scene(index, "prompts", objects) for index in range(10_000_000, 10_000_000 + CAPTIONS)]
     pictures, seconds = sample_pictures(pipeline, [scene.caption for scene in scenes], first_seed=objects * 1_000_000)
     by_colour, by_shape = classifier(pictures)
     wanted_colours = torch.tensor([[COLOURS.index(item.colour) for item in scene.objects] for scene in scenes])
@@ -116,7 +117,7 @@ def measure_samples(pipeline: Any, classifier: Classifier, objects: int, count: 
     shape = (by_shape[:, :objects].argmax(-1) == wanted_shapes).all(1)
     number = (by_colour[:, objects:].argmax(-1) == len(COLOURS)).all(1)
     return {
-        "captions": count,
+        "captions": CAPTIONS,
         "colours_right": float(colour.float().mean()),
         "shapes_right": float(shape.float().mean()),
         "colours_and_shapes_right": float((colour & shape).float().mean()),

@@ -21,6 +21,7 @@ from diffprobe.pocket.shards import SceneArrays, rendered
 PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
 STEPS = {"text": 600, "vae": 2500, "labeler": 6000, "classifier": 4000, "unet": 40_000}
 DEGRADED = 4000
+TRAIN_SCENES_MEASURED, TEST_SCENES_MEASURED = 2000, 1000
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def card(shop: Workshop) -> None:
     from diffprobe.pocket.training.card import assemble, install, write_card
 
     assemble(shop.folder)
-    write_card(shop.folder, shop.scene_arrays("train", 2000), shop.scene_arrays("test", 1000))
+    train = shop.scene_arrays("train", TRAIN_SCENES_MEASURED)
+    write_card(shop.folder, train, shop.scene_arrays("test", TEST_SCENES_MEASURED))
     if shop.install:
         install(shop.folder)
 
