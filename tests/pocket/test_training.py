@@ -142,7 +142,8 @@ def test_one_command_makes_every_part_from_nothing(tmp_path, monkeypatch):
     command.main()
     weights = tmp_path / "weights"
     assert (weights / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
-    assert (weights / "contact_sheet.png").is_file()
+    assert (tmp_path / "contact_sheet.png").is_file()
+    assert (tmp_path / "scenes.png").is_file()
     measures = json.loads((weights / "measures.json").read_text())
     assert measures["training steps"] == dict.fromkeys(("text", "vae", "labeler", "classifier", "unet"), 1)
     assert f"{measures['autoencoder']['psnr_db']:.4g}" in (weights / "MODEL_CARD.md").read_text()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import textwrap
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffprobe.pocket import evaluation
 from diffprobe.pocket.architecture import build_scheduler, parameters
 from diffprobe.pocket.networks import Classifier, Labeler, load_weights
+from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import sample_scene
 from diffprobe.pocket.shards import SceneArrays
 
@@ -59,7 +62,10 @@ def assemble(folder: Path) -> None:
 
 
 def write_card(folder: Path, train: SceneArrays, test: SceneArrays) -> None:
-    """Measures `folder/weights` and writes `measures.json`, `MODEL_CARD.md` and `contact_sheet.png` beside them."""
+    """Measures `folder/weights` and writes `measures.json` and `MODEL_CARD.md` beside them.
+
+    The pictures `contact_sheet.png` and `scenes.png` go into `folder` itself.
+    """
     from diffusers import StableDiffusionPipeline
 
     weights = folder / "weights"
@@ -91,7 +97,8 @@ def write_card(folder: Path, train: SceneArrays, test: SceneArrays) -> None:
     (weights / "MODEL_CARD.md").write_text(render_card(measures, sizes, megabytes(weights)))
     captions = [sample_scene(20_000_000 + number, "prompts").caption for number in range(SHEET[0] * SHEET[1])]
     pictures, _ = evaluation.sample_pictures(pipeline, captions, first_seed=20_000_000)
-    save_sheet(pictures, captions, weights / "contact_sheet.png")
+    save_sheet(pictures, captions, folder / "contact_sheet.png")
+    save_scenes(render_indices(range(10), "test"), folder / "scenes.png")
 
 
 def trained_steps(folder: Path) -> int:
@@ -149,18 +156,30 @@ def render_card(measures: Mapping[str, Mapping[str, float]], sizes: Mapping[str,
 
 def save_sheet(pictures: Tensor, captions: list[str], path: Path) -> None:
     """A contact sheet of pictures [number, 3, size, size] above their captions, in order, none left out."""
-    import textwrap
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows, columns = SHEET
     figure = Figure(figsize=(1.25 * columns, 1.75 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, picture, caption in zip(figure.subplots(rows, columns).flat, pictures, captions, strict=True):
         axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axes.set_title(textwrap.fill(caption, 20), fontsize=6.5)
+        axes.set_title(textwrap.fill(caption, 20), fontsize=7)
         axes.set_axis_off()
+    figure.savefig(path, dpi=130)
+
+
+def save_scenes(scenes: RenderedScenes, path: Path) -> None:
+    """Rendered scenes, one a column: picture, salient mask, depth, shading."""
+    count = len(scenes.images)
+    figure = Figure(figsize=(1.0 * count, 4.1), layout="constrained")
+    rows = {
+        "image": scenes.images.permute(0, 2, 3, 1),
+        "saliency": scenes.salient.float(),
+        "depth": scenes.depth,
+        "shading": scenes.shading,
+    }
+    for line, (name, maps) in zip(figure.subplots(4, count), rows.items(), strict=True):
+        for axes, values in zip(line, maps.numpy(), strict=True):
+            axes.imshow(values, cmap={"depth": "viridis"}.get(name, "gray"), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=8)
     figure.savefig(path, dpi=130)
 
 

@@ -16,7 +16,9 @@ from diffprobe.pocket.training.fit import PocketModule, fit
 
 
 class LabelerModule(PocketModule):
-    """Cross entropy and soft Dice for saliency, squared error for standardised depth and shading."""
+    """Cross entropy and soft Dice for saliency; for depth and shading squared error and, as relative depth models are
+    trained (Ranftl et al. 2020), agreement within each picture whatever its scale and shift: 1 - Pearson correlation.
+    """
 
     def __init__(self, scenes: SceneArrays, degraded: Tensor, steps: int, batch_size: int = 16) -> None:
         super().__init__(steps, batch_size, learning_rate=2e-3, weight_decay=0.01)
@@ -38,11 +40,18 @@ class LabelerModule(PocketModule):
         overlap = 2 * (logit.sigmoid() * salient).sum((1, 2)) / (logit.sigmoid().sum((1, 2)) + salient.sum((1, 2)) + 1)
         parts = {
             "saliency": functional.binary_cross_entropy_with_logits(logit, salient) + (1 - overlap).mean(),
-            "depth": functional.mse_loss(depth, scaled[:, 1]),
-            "shading": functional.mse_loss(shading, scaled[:, 2]),
+            "depth": functional.mse_loss(depth, scaled[:, 1]) + disagreement(depth, scaled[:, 1]),
+            "shading": functional.mse_loss(shading, scaled[:, 2]) + disagreement(shading, scaled[:, 2]),
         }
         self.log_dict(parts, prog_bar=True)
         return sum(parts.values())  # type: ignore[return-value]
+
+
+def disagreement(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over pictures of 1 - Pearson correlation of maps [batch, height, width]."""
+    predicted = predicted.flatten(1) - predicted.mean((1, 2))[:, None]
+    target = target.flatten(1) - target.mean((1, 2))[:, None]
+    return 1 - functional.cosine_similarity(predicted, target).mean()
 
 
 def mixed_pictures(images: Tensor, degraded: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

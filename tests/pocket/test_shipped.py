@@ -1,0 +1,97 @@
+"""The weights inside the package: their form, and that they do what the card says."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffprobe.backbone.blueprint import blueprint
+from diffprobe.backbone.load import load_backbone
+from diffprobe.backbone.trajectory import generate
+from diffprobe.pocket.evaluation import measure_autoencoder, measure_classifier, measure_labeler
+from diffprobe.pocket.networks import load_classifier, load_labeler
+from diffprobe.pocket.scenes import COLOURS, sample_scene
+from diffprobe.pocket.shards import rendered
+
+WEIGHTS = Path(str(files("diffprobe.pocket"))) / "weights"
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return load_backbone("pocket", guidance=3.0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffprobe.pocket.shards.SHARD", 100)
+        return rendered(tmp_path_factory.mktemp("scenes"), "validation", 100, workers=1)
+
+
+@pytest.fixture(scope="module")
+def card() -> dict[str, dict[str, float]]:
+    return json.loads((WEIGHTS / "measures.json").read_text())
+
+
+def test_all_files_together_are_at_most_20_megabytes_and_none_is_a_pickle():
+    paths = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in paths) <= 20_000_000
+    assert {path.suffix for path in paths} <= {".safetensors", ".json", ".md"}
+
+
+def test_the_denoiser_has_exactly_the_module_names_of_stable_diffusion(pocket):
+    own = [name for name, _ in pocket.denoiser.named_modules()]
+    assert own == [name for name, _ in blueprint("sd14").named_modules()]
+
+
+def test_the_pipeline_loads_whole_in_float32_and_frozen(pocket):
+    parts = (pocket.denoiser, pocket.vae, pocket.pipeline.text_encoder)
+    assert {parameter.dtype for part in parts for parameter in part.parameters()} == {torch.float32}
+    assert not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+
+def test_reconstructions_are_as_good_as_the_card_says(pocket, scenes, card):
+    found = measure_autoencoder(pocket.vae, scenes.images)["psnr_db"]
+    assert found >= 30
+    assert found == pytest.approx(card["autoencoder"]["psnr_db"], abs=1)
+
+
+def test_the_labeler_is_as_good_as_the_card_says(scenes, card):
+    for name, value in measure_labeler(load_labeler(), scenes).items():
+        assert value == pytest.approx(card["labeler"][name], abs=0.03)
+
+
+def test_the_classifier_is_as_good_as_the_card_says(scenes, card):
+    for name, value in measure_classifier(load_classifier(), scenes).items():
+        assert value == pytest.approx(card["classifier"][name], abs=0.06)
+
+
+@pytest.mark.slow
+def test_pictures_of_one_object_mostly_show_its_colour(pocket, card):
+    wanted = [sample_scene(index, "prompts", 1) for index in range(30)]
+    *_, last = generate(pocket, [scene.caption for scene in wanted], range(30), steps=15, decode=True)
+    by_colour, _ = load_classifier()(last.images)
+    right = [
+        COLOURS[guess] == scene.objects[0].colour
+        for guess, scene in zip(by_colour[:, 0, :-1].argmax(-1).tolist(), wanted, strict=True)
+    ]
+    assert sum(right) / len(right) >= card["one object"]["colours_right"] - 0.2
+
+
+def test_the_card_states_every_bar_and_what_was_measured(card):
+    text = (WEIGHTS / "MODEL_CARD.md").read_text()
+    assert text.count("reached") + text.count("missed") == 6
+    for part in ("autoencoder", "labeler", "one object", "two objects"):
+        for value in card[part].values():
+            assert f"{value:.4g}" in text
+
+
+def test_the_scenes_defeat_pixel_position(card):
+    found = card["position only"]
+    assert found["depth_rank_correlation"] <= 0.6
+    assert found["shading_rank_correlation"] <= 0.35
+    assert found["saliency_dice"] <= 0.4
