@@ -98,3 +98,9 @@ def test_interval_text_shows_what_there_is(summaries):
     assert interval_text(replace(row, mean=0.8612, low=None, high=None)) == "0.86"
     assert interval_text(replace(row, mean=None)) == "no score"
     assert interval_text(None) == "no score"
+
+
+def test_of_a_single_step_nothing_is_said_to_emerge(summaries):
+    last = [row for row in summaries if row.step in (14, -1)]
+
+    assert "Only step 15 was probed" in lines(last, DEPTH)[0]

@@ -39,6 +39,8 @@ def interval_text(row: Summary | None, digits: int = 2) -> str:
 
 def _when(choice: Choice, rows: Sequence[Summary]) -> str:
     last = rows[-1]
+    if len(rows) == 1:
+        return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
     score = f"final {choice.property} score, {METRIC_NAMES.get(choice.metric, choice.metric)} {interval_text(last)}"
     found = choice.emergence
     if found.step is None:
