@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from diffprobe.pocket.shards import SceneArrays, rendered
 
 PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
-STEPS = {"text": 600, "vae": 2500, "labeler": 6000, "classifier": 4000, "unet": 40_000}
+STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "classifier": 7000, "unet": 40_000}
 DEGRADED = 4000
 TRAIN_SCENES_MEASURED, TEST_SCENES_MEASURED = 2000, 1000
 

@@ -1,0 +1,34 @@
+"""What the documentation tells people to type works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_the_python_page_runs_as_written(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    study, activations = blocks
+    fewer = study.replace("load_prompts(count=40)", "load_prompts(count=6)").replace("range(15)", "[0, 14]")
+    assert fewer.count("count=6") == fewer.count("[0, 14]") == 1
+    scope: dict[str, object] = {}
+    exec(fewer, scope)
+    assert "best layer" in capsys.readouterr().out
+    exec(activations, scope)
+    assert "'up_blocks.3.attentions.2.transformer_blocks.0.attn1.to_out.0': (1, 64, 16, 16)" in capsys.readouterr().out
+
+
+def test_every_choice_the_readme_names_exists():
+    text = (ROOT / "README.md").read_text()
+    for group, names in re.findall(r"\b(model|labeler|layers|property|logger|experiment)=([\w/,]+)", text):
+        for name in names.split(","):
+            assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), f"{group}={name}"
+
+
+def test_links_and_figures_of_the_pages_exist():
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
