@@ -142,7 +142,8 @@ def render_card(measures: Mapping[str, Mapping[str, float]], sizes: Mapping[str,
         for measure, value in values.items():
             bar = bars.get((part, measure))
             verdict = "" if bar is None else f">= {bar:g}: {'reached' if value >= bar else 'missed'}"
-            lines.append(f"| {part} | {measure.replace('_', ' ')} | {value:.4g} | {verdict} |")
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+            lines.append(f"| {part} | {measure.replace('_', ' ')} | {shown} | {verdict} |")
     lines += [
         "",
         "## Make it again",

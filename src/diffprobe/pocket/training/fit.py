@@ -77,3 +77,4 @@ def fit(module: PocketModule, folder: Path, devices: int, precision: str) -> Non
     )
     last = folder / "last.ckpt"
     trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    trainer.save_checkpoint(last)  # the last step need not be one of those that were kept on the way
