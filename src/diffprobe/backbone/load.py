@@ -96,7 +96,7 @@ def load_backbone(
             "an inpainting or upscaling model; use a text-to-image one"
         )
     pipeline.scheduler = _scheduler(pipeline.scheduler, *sampler)
-    pipeline.to(place, precision)
+    pipeline.to(place)  # already of the wanted precision
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)

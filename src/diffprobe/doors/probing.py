@@ -46,7 +46,7 @@ def run(config: DictConfig) -> None:
         plain = OmegaConf.to_container(config, resolve=True)
         with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
             findings = _work(task, settings, folder, tracker, console)
-            _leave(settings, folder, tracker, console, findings, task.question, started)
+            _leave(task, settings, folder, tracker, console, findings, started)
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,12 @@ def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker) -> Any:
 
 
 def _leave(
+    task: _Task,
     settings: ProbingSettings,
     folder: Path,
     tracker: Tracker,
     console: Console,
     findings: Findings,
-    question: Question,
     started: float,
 ) -> None:
     """Writes the run folder, prints the closing table, hands all to the tracker."""
@@ -171,10 +171,10 @@ def _leave(
     probes = save_bank(findings.bank, folder / "probes")
     choices = choose(findings.summaries, findings.scores)
     examples = [
-        _example(findings, row, {choice.property: choice.best for choice in choices})
+        _example(findings, row, task.prompts[row].text, {choice.property: choice.best for choice in choices})
         for row in findings.extraction.shown
     ]
-    figures = draw_figures(folder / "figures", findings.summaries, choices, question.layers, examples)
+    figures = draw_figures(folder / "figures", findings.summaries, choices, task.question.layers, examples)
     write_text(folder / "report.txt", report_text(findings.summaries, choices))
     tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
     write_environment(
@@ -188,14 +188,14 @@ def _leave(
     console.print(f"run folder: {folder} ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
 
 
-def _example(findings: Findings, row: int, layers: dict[str, str]) -> PredictionExample:
+def _example(findings: Findings, row: int, prompt: str, layers: dict[str, str]) -> PredictionExample:
     """What the best layer's probes say of one test image, step by step."""
     from diffprobe.probes.scoring import predict_maps
     from diffprobe.report.example import PredictionExample
 
     activations = findings.extraction.activations
     return PredictionExample(
-        title=activations.names[row],
+        title=prompt,
         steps=tuple(activations.steps),
         images=findings.extraction.shown[row].permute(0, 2, 3, 1).numpy(),
         predictions={

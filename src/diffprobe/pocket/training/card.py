@@ -158,10 +158,10 @@ def render_card(measures: Mapping[str, Mapping[str, float]], sizes: Mapping[str,
 def save_sheet(pictures: Tensor, captions: list[str], path: Path) -> None:
     """A contact sheet of pictures [number, 3, size, size] above their captions, in order, none left out."""
     rows, columns = SHEET
-    figure = Figure(figsize=(1.25 * columns, 1.75 * rows), layout="constrained")
+    figure = Figure(figsize=(1.25 * columns, 2.0 * rows), layout="constrained")
     for axes, picture, caption in zip(figure.subplots(rows, columns).flat, pictures, captions, strict=True):
         axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axes.set_title(textwrap.fill(caption, 20), fontsize=7)
+        axes.set_title(textwrap.fill(caption, 22), fontsize=6.5)
         axes.set_axis_off()
     figure.savefig(path, dpi=130)
 
