@@ -43,6 +43,10 @@ def test_all_files_together_are_at_most_20_megabytes_and_none_is_a_pickle():
     assert {path.suffix for path in paths} <= {".safetensors", ".json", ".md"}
 
 
+def test_no_file_tells_where_it_was_made():
+    assert not [path for path in WEIGHTS.rglob("*.json") if "_name_or_path" in path.read_text()]
+
+
 def test_the_denoiser_has_exactly_the_module_names_of_stable_diffusion(pocket):
     own = [name for name, _ in pocket.denoiser.named_modules()]
     assert own == [name for name, _ in blueprint("sd14").named_modules()]

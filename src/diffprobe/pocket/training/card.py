@@ -55,6 +55,10 @@ def assemble(folder: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(fresh / "pipeline", safe_serialization=True)
+    for path in fresh.rglob("config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)  # where this machine kept the part
+        path.write_text(json.dumps(config, indent=2) + "\n")
     for name in ("labeler", "classifier"):
         shutil.copy(folder / name / f"{name}.safetensors", fresh)
     shutil.rmtree(target, ignore_errors=True)
