@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffprobe.backbone.calls import decode_latents, encode_prompts, evaluate
 from diffprobe.backbone.capture import HALVES, capture
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
@@ -78,14 +79,14 @@ def _sample(
     guided: bool,
     decode: bool,
 ) -> Iterator[TrajectoryStep]:
-    text = encode_text(backbone, prompts, guided=guided)
+    conditions = encode_prompts(backbone, prompts, guided=guided)
     latents = initial_noise(seeds, backbone.latent_shape) * scheduler.init_noise_sigma
     latents = latents.to(backbone.device, backbone.dtype)
     for index, timestep in enumerate(scheduler.timesteps):
         noisy = latents
         inputs = scheduler.scale_model_input(torch.cat([noisy, noisy]) if guided else noisy, timestep)
         with capture(backbone.denoiser, layers, half=half, guided=guided) as taken:
-            noise = backbone.denoiser(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0]
+            noise = evaluate(backbone.denoiser, inputs, timestep, conditions)
         if guided:
             unconditional, conditional = noise.chunk(2)
             noise = unconditional + backbone.guidance * (conditional - unconditional)
@@ -143,14 +144,14 @@ def _evaluate(
     steps: int,
     layers: list[str],
 ) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
-    text = encode_text(backbone, prompts, guided=False)
+    conditions = encode_prompts(backbone, prompts, guided=False)
     for latents, index in zip(noisy, indices, strict=True):
         # LMS and Euler count their steps: a scheduler that has not begun finds the timestep's own sigma.
         scheduler = fresh_scheduler(backbone, steps)
         timestep = scheduler.timesteps[index]
         inputs = scheduler.scale_model_input(latents.to(backbone.device, backbone.dtype), timestep)
         with capture(denoiser, layers, guided=False, stop=True) as taken:
-            denoiser(inputs, timestep, encoder_hidden_states=text, return_dict=False)
+            evaluate(denoiser, inputs, timestep, conditions)
         yield index, float(timestep), taken.activations
 
 
@@ -168,19 +169,3 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal noise [len(seeds), *shape] in float32, each image from its own generator on the CPU."""
     generators = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
     return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])
-
-
-def encode_text(backbone: Backbone, prompts: list[str], *, guided: bool) -> Tensor:
-    """Text embeddings [batch, tokens, width]; if guided those of the empty prompt, batch times, come first."""
-    pipeline: Any = backbone.pipeline
-    conditional, unconditional = pipeline.encode_prompt(
-        prompts, backbone.device, 1, guided, negative_prompt=[""] * len(prompts) if guided else None
-    )
-    return torch.cat([unconditional, conditional]) if guided else conditional
-
-
-def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
-    """Latents [batch, 4, h, w] to images [batch, 3, H, W], float32 in [0, 1]."""
-    vae: Any = backbone.vae
-    images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-    return (images.float() / 2 + 0.5).clamp(0, 1)

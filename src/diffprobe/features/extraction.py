@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.trajectory import TrajectoryStep, decode_latents, fresh_scheduler, generate, replay
+from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.features.activations import Activations
