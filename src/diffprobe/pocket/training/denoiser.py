@@ -14,9 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from diffprobe.pocket.architecture import SCALING_FACTOR, build_denoiser, build_scheduler
 from diffprobe.pocket.training.autoencoder import to_signed
 from diffprobe.pocket.training.fit import PocketModule, fit
+from diffprobe.pocket.training.muon import Muon
 
 CAPTION_DROPOUT = 0.1
 AVERAGE_DECAY = 0.999
+OUTER = ("conv_in", "conv_out", "time_embedding")
 MOST_WEIGHT, LEAST_WEIGHT = 5.0, 0.25
 
 
@@ -42,6 +44,14 @@ class DenoiserModule(PocketModule):
         self.text_encoder = text_encoder.requires_grad_(False).eval()
         self.alphas: Tensor
         self.register_buffer("alphas", build_scheduler().alphas_cumprod, persistent=False)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Muon for what lies between the first and the last layer, where AdamW learns the same more slowly."""
+        named = [(name, weight) for name, weight in self.named_parameters() if weight.requires_grad]
+        weights = [weight for name, weight in named if weight.ndim > 1 and not any(part in name for part in OUTER)]
+        inner = {id(weight) for weight in weights}
+        others = [weight for _, weight in named if id(weight) not in inner]
+        return Muon(weights, others, self.learning_rate, self.weight_decay)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         generator = self.generator()

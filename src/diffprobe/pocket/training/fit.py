@@ -16,7 +16,7 @@ DECAY_SHARE = 0.2  # share of all steps over which the learning rate falls to ze
 
 
 class PocketModule(lightning.LightningModule):
-    """AdamW with warm-up, a plateau and a linear decay; batches drawn as a function of (seed, step, rank) alone.
+    """Warm-up, a plateau and a linear decay; batches drawn as a function of (seed, step, rank) alone.
 
     Drawing by step makes a resumed run see exactly the batches that an undisturbed one would have seen. The plateau
     lets a run that stopped before its decay go on to more steps than it was first given.
@@ -37,11 +37,15 @@ class PocketModule(lightning.LightningModule):
         """[batch_size] random row numbers below `count`."""
         return torch.randint(count, (self.batch_size,), generator=generator)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What trains the parameters that require a gradient."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             trained, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True
         )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer()
         warmup, decay = min(200, self.steps // 10 + 1), self.steps * DECAY_SHARE
 
         def factor(step: int) -> float:

@@ -1,0 +1,168 @@
+"""What taking activations costs: python benchmarks/capture.py [pocket] [exit] [memory]
+
+pocket   the trajectory with all 16 self-attention layers at all 15 steps, nothing stored, against the plain
+         `StableDiffusionPipeline` call (images decoded in both).
+exit     a forward that ends after down_blocks.2.resnets.0 against the whole forward, beside the share of the
+         multiply-adds up to that layer; of pocket and of a full-size Stable Diffusion 1.4 U-Net with random weights.
+memory   the full-size U-Net: catalogue and captured shapes against the published ones, and peak memory with all 16
+         self-attention layers captured against the bare forward, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffprobe.backbone.blueprint import blueprint
+from diffprobe.backbone.capture import capture
+from diffprobe.backbone.layers import catalogue, select_layers
+
+EXIT = "down_blocks.2.resnets.0"
+PUBLISHED = (
+    [(320, 64)] * 2
+    + [(640, 32)] * 2
+    + [(1280, 16)] * 2
+    + [(1280, 8)]
+    + ([(1280, 16)] * 3 + [(640, 32)] * 3 + [(320, 64)] * 3)
+)
+
+
+def main(wanted: list[str]) -> None:
+    parts: dict[str, Callable[[], None]] = {"pocket": pocket, "exit": early_exit, "memory": memory}
+    for name in wanted or parts:
+        parts[name]()
+
+
+def pocket() -> None:
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.backbone.trajectory import generate
+    from diffprobe.data.prompts import load_prompts
+
+    backbone = load_backbone("pocket", guidance=3.0, device="cpu")
+    prompts = load_prompts(count=20)
+    texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+    layers = [layer.name for layer in select_layers(catalogue(backbone.denoiser), "self_attention")]
+
+    def plain() -> None:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        backbone.pipeline(texts, generator=generators, num_inference_steps=15, guidance_scale=3.0, output_type="pt")
+
+    def captured() -> None:
+        from diffprobe.backbone.calls import decode_latents
+
+        for step in generate(backbone, texts, seeds, steps=15, layers=layers):
+            last = step.latents
+        with torch.no_grad():
+            decode_latents(backbone, last)
+
+    seconds = interleaved({"plain": plain, "captured": captured}, repeats=5)
+    print(
+        f"pocket: {len(layers)} layers at 15 steps captured: {seconds['captured'] / seconds['plain']:.3f} times the "
+        f"plain pipeline call ({seconds['plain'] / len(texts):.3f} s an image)"
+    )
+
+
+@torch.no_grad()
+def early_exit() -> None:
+    for model, repeats in (("pocket", 15), ("sd14", 3)):
+        twin = blueprint(model)
+        inputs = example(twin, "meta")
+        share = operations(twin, inputs, stop=True) / operations(twin, inputs, stop=False)
+        denoiser = random_weights(twin)
+        inputs = example(denoiser, "cpu")
+        seconds = interleaved({"whole": partial(denoiser, *inputs), "exit": partial(run, denoiser, inputs)}, repeats)
+        ratio = seconds["exit"] / seconds["whole"]
+        print(
+            f"{model}: ending after {EXIT} takes {ratio:.3f} of a forward; its share of the multiply-adds is "
+            f"{share:.3f}: {ratio / share:.2f} times that share"
+        )
+
+
+def run(denoiser: Any, inputs: tuple[Any, ...]) -> None:
+    with capture(denoiser, [EXIT], guided=False, stop=True):
+        denoiser(*inputs)
+
+
+def operations(denoiser: Any, inputs: tuple[Any, ...], *, stop: bool) -> int:
+    """Floating point operations of a forward on the meta device."""
+    counter = FlopCounterMode(display=False)
+    with counter, capture(denoiser, [EXIT], guided=False, stop=stop):
+        denoiser(*inputs)
+    return counter.get_total_flops()
+
+
+def memory() -> None:
+    denoiser = blueprint("sd14")
+    layers = select_layers(catalogue(denoiser), "self_attention")
+    listed = [(layer.channels, layer.height) for layer in layers]
+    print(f"sd14: the catalogue's 16 self-attention layers are the published ones: {listed == PUBLISHED}")
+    context = multiprocessing.get_context("spawn")
+    peaks = {}
+    for captured in (False, True):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=peak, args=([layer.name for layer in layers] if captured else [], sender))
+        process.start()
+        peaks[captured], shapes, size = receiver.recv()
+        process.join()
+    print(f"sd14: captured shapes equal the catalogue's: {shapes == [(c, s, s) for c, s in listed]}")
+    extra = peaks[True] - peaks[False]
+    print(
+        f"sd14: peak memory of the bare forward {peaks[False] / 1e6:.0f} MB; capturing {size / 1e6:.1f} MB of "
+        f"activations adds {extra / 1e6:.1f} MB, {extra / size:.2f} times their size"
+    )
+
+
+@torch.no_grad()
+def peak(layers: list[str], sender: Any) -> None:
+    """Sends the process's highest memory after a forward, the captured shapes, and their bytes."""
+    denoiser = random_weights(blueprint("sd14"))
+    inputs = example(denoiser, "cpu")
+    with capture(denoiser, layers, guided=False) as taken:
+        denoiser(*inputs)
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    values = list(taken.activations.values())
+    sender.send((highest, [tuple(value.shape[1:]) for value in values], sum(value.nbytes for value in values)))
+
+
+def random_weights(twin: Any) -> Any:
+    """A network of the twin's configuration on the CPU, with small random weights."""
+    denoiser = twin.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in denoiser.parameters():
+        parameter.data.normal_(0, 0.02, generator=generator)
+    return denoiser.eval().requires_grad_(False)
+
+
+def example(denoiser: Any, device: str) -> tuple[Any, ...]:
+    """One image's latents, timestep and text."""
+    size = denoiser.config.sample_size
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, denoiser.config.in_channels, size, size, generator=generator)
+    text = torch.randn(1, 77, denoiser.config.cross_attention_dim, generator=generator)
+    return noise.to(device), torch.tensor(500, device=device), text.to(device)
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, run in turns so that a busy moment meets all."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
