@@ -52,13 +52,13 @@ def test_mistakes_are_one_line_and_exit_code_one(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (None, "neither unet/config.json nor config.json"),
+        (None, "has none of unet/config.json, transformer/config.json, config.json"),
         ("{", "is not JSON"),
-        (json.dumps({"_class_name": "SD3Transformer2DModel"}), "not a UNet2DConditionModel"),
+        (json.dumps({"_class_name": "DiTTransformer2DModel"}), "is a DiTTransformer2DModel, not one of UNet2DCond"),
         (json.dumps({"_class_name": "UNet2DConditionModel", "block_out_channels": [3]}), "cannot load"),
     ],
 )
-def test_folders_that_hold_no_unet_are_named(
+def test_folders_that_hold_no_denoiser_are_named(
     config: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if config is not None:
@@ -72,8 +72,9 @@ def test_only_the_config_of_a_hub_id_is_fetched(
 ) -> None:
     import huggingface_hub
 
-    def fetch(path: str, *, allow_patterns: str) -> str:
-        assert (path, allow_patterns) == ("someone/model", "unet/config.json")
+    def fetch(path: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert (path, revision) == ("someone/model", None)
+        assert all(pattern.endswith(".json") for pattern in allow_patterns)
         return str(tiny_pipeline_folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)

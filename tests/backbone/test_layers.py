@@ -103,7 +103,7 @@ def test_catalogue_leaves_the_denoiser_without_hooks() -> None:
 
 def test_models_that_need_more_inputs_are_refused() -> None:
     denoiser = build_tiny_denoiser(16)
-    denoiser.register_to_config(addition_embed_type="text_time")
+    denoiser.register_to_config(addition_embed_type="image")
     with pytest.raises(UserError, match="addition_embed_type"):
         catalogue(denoiser)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone.load import SCHEDULERS, Backbone, find_model, load_backbone
+from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
+from diffprobe.backbone.source import find_model
+from diffprobe.backbone.trajectory import fresh_scheduler
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_pipeline
 
@@ -89,7 +91,7 @@ def test_impossible_options_are_named(tiny_pipeline_folder: Path, options: dict[
 
 
 def test_missing_folder_is_named() -> None:
-    with pytest.raises(UserError, match="no model '/no/such/folder': not a folder here"):
+    with pytest.raises(UserError, match=r"no model '/no/such/folder': not a folder or \.safetensors or \.ckpt file"):
         load_backbone("/no/such/folder")
 
 
@@ -102,18 +104,24 @@ def test_broken_weights_are_one_clear_line(tiny_pipeline_folder: Path, tmp_path:
     folder = tmp_path / "broken"
     shutil.copytree(tiny_pipeline_folder, folder)
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(UserError, match=r"cannot load .*broken.* as a Stable Diffusion pipeline") as error:
+    with pytest.raises(UserError, match=r"cannot load .*broken.* as a pipeline in safetensors") as error:
         load_backbone(str(folder), device="cpu")
     assert "\n" not in str(error.value)
 
 
-def test_unreachable_hub_id_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reached", ["nothing", "configs"])
+def test_unreachable_hub_id_says_what_to_do(
+    tiny_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    import huggingface_hub
     from diffusers import StableDiffusionPipeline
 
     def no_network(*arguments: object, **options: object) -> None:
-        assert options["local_files_only"] is False
+        assert options.get("local_files_only", False) is False
         raise OSError("We couldn't connect\nto the hub")
 
+    configs = no_network if reached == "nothing" else lambda *arguments, **options: str(tiny_pipeline_folder)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", configs)
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", no_network)
     with pytest.raises(UserError, match=r"hf download someone/model .*couldn't connect to the hub"):
         load_backbone("someone/model")
@@ -131,10 +139,27 @@ def test_inpainting_models_are_refused(tiny_pipeline_folder: Path, monkeypatch: 
         load_backbone(str(tiny_pipeline_folder))
 
 
+def test_own_keeps_the_pipelines_scheduler_as_it_was_saved(tiny_pipeline_folder: Path) -> None:
+    own = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler="own").pipeline.scheduler
+    assert type(own).__name__ == "PNDMScheduler"
+    assert own.config.skip_prk_steps is True
+
+
+def test_a_sampler_of_more_evaluations_than_steps_is_refused(tiny_pipeline_folder: Path) -> None:
+    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler="own")
+    with pytest.raises(UserError, match="PNDMScheduler evaluates the denoiser 16 times in 15 steps"):
+        fresh_scheduler(backbone, 15)
+
+
+def test_a_tokenizer_for_a_model_that_has_one_is_refused(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has a tokenizer of its own"):
+        load_backbone(str(tiny_pipeline_folder), device="cpu", tokenizer=str(tmp_path))
+
+
 def test_pocket_without_weights_names_the_command_that_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffprobe.backbone.load.files", lambda package: tmp_path)
+    monkeypatch.setattr("diffprobe.backbone.source.files", lambda package: tmp_path)
     with pytest.raises(UserError, match=r"python -m diffprobe\.pocket\.training all"):
         find_model("pocket")
 
@@ -143,7 +168,7 @@ def test_pocket_is_the_packaged_folder(tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / "pocket" / "weights" / "pipeline"
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
-    monkeypatch.setattr("diffprobe.backbone.load.files", lambda package: tmp_path)
+    monkeypatch.setattr("diffprobe.backbone.source.files", lambda package: tmp_path)
     assert find_model("pocket") == folder
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
-from diffprobe.backbone.trajectory import TrajectoryStep, generate, initial_noise, replay
+from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, initial_noise, replay
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_pipeline
 
@@ -161,7 +161,17 @@ def test_replaying_the_own_denoiser_gives_the_trajectorys_activations(
     steps = all_steps(backbone, steps=5, layers=LAYERS)
     chosen = [steps[index] for index in (4, 0, 2)]  # any subset, in any order
     noisy = torch.stack([step.noisy for step in chosen])
-    replayed = list(replay(backbone, backbone.denoiser, PROMPTS, noisy, [4, 0, 2], steps=5, layers=LAYERS))
+    replayed = list(
+        replay(
+            backbone,
+            backbone.denoiser,
+            PROMPTS,
+            noisy,
+            [4, 0, 2],
+            scheduler=fresh_scheduler(backbone, 5),
+            layers=LAYERS,
+        )
+    )
     for step, (index, timestep, activations) in zip(chosen, replayed, strict=True):
         assert (index, timestep) == (step.index, step.timestep)
         for name in LAYERS:
@@ -177,7 +187,11 @@ def test_replay_asks_the_other_denoiser_and_stops_early(tiny_backbone: Backbone)
     ran: list[int] = []
     other.mid_block.register_forward_hook(lambda module, inputs, output: ran.append(len(output)))
     other.conv_in.register_forward_hook(lambda module, inputs, output: ran.append(len(output)))
-    replayed = list(replay(tiny_backbone, other, PROMPTS, noisy, [0, 1], steps=2, layers=LAYERS[:1]))
+    replayed = list(
+        replay(
+            tiny_backbone, other, PROMPTS, noisy, [0, 1], scheduler=fresh_scheduler(tiny_backbone, 2), layers=LAYERS[:1]
+        )
+    )
     assert ran == [3, 3]  # conv_in once a step, on the conditional batch; mid_block never
     for step, (_, _, activations) in zip(steps, replayed, strict=True):
         assert not torch.allclose(activations[LAYERS[0]], step.activations[LAYERS[0]], atol=1e-2)
@@ -186,11 +200,35 @@ def test_replay_asks_the_other_denoiser_and_stops_early(tiny_backbone: Backbone)
 def test_replay_refuses_what_does_not_fit(tiny_backbone: Backbone) -> None:
     noisy = torch.zeros(2, 3, 4, 16, 16)
     with pytest.raises(UserError, match=r"shape \[2, 3, 4, 16, 16\] for 1 steps of 3 prompts"):
-        replay(tiny_backbone, tiny_backbone.denoiser, PROMPTS, noisy, [0], steps=2, layers=LAYERS)
+        replay(
+            tiny_backbone,
+            tiny_backbone.denoiser,
+            PROMPTS,
+            noisy,
+            [0],
+            scheduler=fresh_scheduler(tiny_backbone, 2),
+            layers=LAYERS,
+        )
     with pytest.raises(UserError, match=r"steps \[1, 2\] of a trajectory of 2 steps"):
-        replay(tiny_backbone, tiny_backbone.denoiser, PROMPTS, noisy, [1, 2], steps=2, layers=LAYERS)
+        replay(
+            tiny_backbone,
+            tiny_backbone.denoiser,
+            PROMPTS,
+            noisy,
+            [1, 2],
+            scheduler=fresh_scheduler(tiny_backbone, 2),
+            layers=LAYERS,
+        )
     with pytest.raises(UserError, match="no layers are wanted"):
-        replay(tiny_backbone, tiny_backbone.denoiser, PROMPTS, noisy, [0, 1], steps=2, layers=[])
+        replay(
+            tiny_backbone,
+            tiny_backbone.denoiser,
+            PROMPTS,
+            noisy,
+            [0, 1],
+            scheduler=fresh_scheduler(tiny_backbone, 2),
+            layers=[],
+        )
 
 
 def test_the_layout_of_sd14_at_512_pixels_goes_through(tmp_path: Path) -> None:

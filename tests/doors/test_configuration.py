@@ -29,14 +29,14 @@ def settings(*overrides: str):
 
 @pytest.mark.parametrize("choice", CHOICES + EXPERIMENTS)
 def test_every_choice_makes_valid_settings(choice):
-    assert settings(choice, "++model.path=somewhere", "++labeler.path=somewhere").seed == 0
+    assert settings(choice, "++model.path=somewhere", "++labeler.path=somewhere", "++data.images=somewhere").seed == 0
 
 
 def test_the_default_is_the_papers_protocol_on_the_built_in_model():
     found = settings()
     assert found.model.path == "pocket"
     assert found.layers.select == "self_attention"
-    assert chosen_steps(found.steps.select, found.steps.sampling) == list(range(15))
+    assert chosen_steps(found.steps.select, range(found.steps.sampling)) == list(range(15))
     assert list(found.property.names) == ["saliency", "depth", "shading"]
     assert (found.probe.epochs, found.probe.batch_size, found.probe.bias) == (30, 4, False)
     assert list(found.control.names) == ["permuted", "position"]
@@ -63,7 +63,7 @@ def test_a_wrong_value_is_named_with_its_key(override, message):
         ("modle=pocket", "'model'"),
         ("data.cuont=3", "'data.count'"),
         ("probe.epoch=3", "'probe.epochs'"),
-        ("model=sd15", "model=sd14"),
+        ("model=pockt", "model=pocket"),
         ("layers=self_atention", "layers=self_attention"),
     ],
 )
@@ -79,12 +79,12 @@ def test_a_typo_is_answered_with_the_nearest_valid_key(override, nearest):
 @pytest.mark.parametrize("select", ["last", [15], [-1], [], [0, "x"]])
 def test_steps_outside_the_trajectory_are_refused(select):
     with pytest.raises(UserError, match=r"steps\.select"):
-        chosen_steps(select, 15)
+        chosen_steps(select, range(15))
 
 
 def test_steps_are_sorted_and_one_may_stand_alone():
-    assert chosen_steps([4, 0, 4], 15) == [0, 4]
-    assert chosen_steps(7, 15) == [7]
+    assert chosen_steps([4, 0, 4], range(15)) == [0, 4]
+    assert chosen_steps(7, range(15)) == [7]
 
 
 def test_a_programming_error_is_not_explained_away():
@@ -92,3 +92,8 @@ def test_a_programming_error_is_not_explained_away():
     error = RuntimeError("wrapped")
     error.__cause__ = UserError("no such layer")
     assert explanation(error, CONF) == "no such layer"
+
+
+def test_real_images_are_noised_unless_asked_otherwise():
+    assert settings("data=images", "data.images=somewhere").trajectory.kind == "noised"
+    assert settings("data=images", "data.images=somewhere", "trajectory=inversion").trajectory.kind == "inversion"

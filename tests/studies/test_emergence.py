@@ -8,9 +8,11 @@ import torch
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
+from diffprobe.features.sources.generation import Generation
 from diffprobe.studies.emergence import Means, Question, study_emergence
 
 PROMPTS = [Prompt("a cat", seed, f"image_{seed}") for seed in range(10)]
+SOURCE = Generation(PROMPTS, sampling_steps=3)
 
 
 def brightness(images, names, properties):
@@ -24,12 +26,12 @@ def brightness(images, names, properties):
 @pytest.fixture(scope="module")
 def question(tiny_backbone):
     layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
-    return Question(layers[-2:], steps=[0, 2], sampling_steps=3, epochs=2)
+    return Question(layers[-2:], steps=[0, 2], epochs=2)
 
 
 @pytest.fixture(scope="module")
 def findings(tiny_backbone, question):
-    return study_emergence(tiny_backbone, PROMPTS, brightness, question, Means(batch_size=4, shown=1))
+    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=4, shown=1))
 
 
 def test_probes_and_controls_are_scored_on_the_same_images(findings, question):
@@ -54,7 +56,7 @@ def test_test_labels_do_not_change_what_is_trained_or_chosen(tiny_backbone, ques
         maps = brightness(images, names, properties)
         return {name: values.index_fill(0, torch.tensor(findings.split.test), 0) for name, values in maps.items()}
 
-    other = study_emergence(tiny_backbone, PROMPTS, corrupted, question, Means(batch_size=4))
+    other = study_emergence(tiny_backbone, SOURCE, corrupted, question, Means(batch_size=4))
     for name in question.properties:
         for layer in question.layers:
             assert torch.equal(findings.bank.weight(name, layer.name), other.bank.weight(name, layer.name))
@@ -62,24 +64,25 @@ def test_test_labels_do_not_change_what_is_trained_or_chosen(tiny_backbone, ques
 
 
 def test_the_study_repeats_itself_and_depends_on_its_seed(tiny_backbone, question, findings):
-    again = study_emergence(tiny_backbone, PROMPTS, brightness, question, Means(batch_size=4))
+    again = study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=4))
     assert again.scores == findings.scores
     assert again.summaries == findings.summaries
 
 
 def test_evaluations_are_counted_and_stages_told(tiny_backbone, question, findings):
     told = []
-    study_emergence(tiny_backbone, PROMPTS, brightness, question, Means(batch_size=4, tell=told.append))
+    study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=4, tell=told.append))
     assert findings.evaluations == 10 * 3 + 10 * 2
     assert told == [
-        "generating 10 images in 3 steps",
+        "running 10 images through 3 steps",
+        told[1],  # the time for the rest
         "training 12 probes on 6 images",
         "control: the same for the network with permuted weights",
     ]
 
 
 def test_shown_images_are_test_images(findings):
-    assert list(findings.extraction.shown) == findings.split.test[:1]
+    assert list(findings.shown) == findings.split.test[:1]
 
 
 def test_an_unknown_control_property_or_threshold_is_refused(question):

@@ -12,7 +12,7 @@ from diffprobe.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m diffprobe.backbone", description="List the layers of a model.")
-    parser.add_argument("model", help="pocket, sd14 (needs no weights), a pipeline or U-Net folder, or a hub id")
+    parser.add_argument("model", help="pocket, sd14 (needs no weights), a pipeline or denoiser folder, or a hub id")
     parser.add_argument("--layers", nargs="+", metavar="GLOB", help="name, glob, kind or key=value, joined by &")
     parser.add_argument("--resolution", nargs="+", metavar="N", help="only layers of this height, or height x width")
     options = parser.parse_args(arguments)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from diffprobe.backbone.layers import unknown_layer
-from diffprobe.backbone.spatial import SpatialSizes, as_tokens, enclosing, first_tensor
+from diffprobe.backbone.spatial import SpatialSizes, enclosing
+from diffprobe.backbone.speed import inside_compiled
 from diffprobe.errors import UserError
 
 HALVES = ("conditional", "unconditional", "both")
@@ -46,7 +47,7 @@ def capture(
             not computed, and nor are statements that follow the call inside the block.
         replace: functions from a layer's whole output batch, both halves, [batch, channels, height, width], to what
             shall go on through the network instead, of the same shape. A layer that is both replaced and taken gives
-            the replacement. Of a block, the skip connections stay as they were.
+            the replacement. Skip connections of a block and the tokens of a text stay as they were.
 
     Raises:
         UserError: a name that is no module (with the nearest names), a layer without spatial output, an odd guidance
@@ -77,6 +78,9 @@ class Capture:
         for name in (*layers, *replace):
             if not name or name not in self._modules:
                 raise unknown_layer(name, filter(None, self._modules))
+            outer = inside_compiled(self._modules, name)
+            if outer:
+                raise UserError(f"layer {name!r} is inside {outer!r}, which is compiled; use model.compile=false")
         self.activations: dict[str, Tensor] = {}
         self._wanted, self._waiting = frozenset(layers), set(layers)
         self._half, self._guided, self._stop, self._replace = half, guided, stop, replace
@@ -101,12 +105,13 @@ class Capture:
         self.activations, self._waiting = {}, set(self._wanted)
 
     def _see(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        image = self._sizes.as_image(name, first_tensor(output))
-        if image is None:
+        place = self._sizes.place(name, output)
+        if place is None:
             raise UserError(f"layer {name!r} has no spatial output; `python -m diffprobe.backbone MODEL` lists those")
+        image = place.read(output)
         if name in self._replace:
             image = _checked(name, image, self._replace[name](image))
-            output = _in_layout_of(output, image)
+            output = place.write(output, image)
         if name in self._wanted:
             part = self._part(name, image)
             self.activations[name] = part.detach().clone(memory_format=torch.contiguous_format)
@@ -128,9 +133,3 @@ def _checked(name: str, old: Tensor, new: Tensor) -> Tensor:
     if new.shape != old.shape:
         raise UserError(f"replacement of {name!r} has shape {list(new.shape)}, not {list(old.shape)}")
     return new.to(old)
-
-
-def _in_layout_of(output: Any, image: Tensor) -> Any:
-    """The image in the place and layout, tokens or image, of what the module returned."""
-    tensor = as_tokens(image) if first_tensor(output).ndim == 3 else image
-    return (tensor, *output[1:]) if isinstance(output, tuple) else tensor

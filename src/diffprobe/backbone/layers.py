@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from diffprobe.backbone.spatial import SpatialSizes, first_tensor
+from diffprobe.backbone.families import Family, family_of
+from diffprobe.backbone.spatial import SpatialSizes
 from diffprobe.errors import UserError
 
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
-# What the parts of a diffusers U-Net are called; a module that matches none is named after its class.
+# What the parts of diffusers' networks are called; a module that matches none is named after its class. Where image
+# and text attend to each other in one attention, its output for the image counts as self-attention.
 KINDS = (
-    (r"\.attn1\.to_out\.0$", "self_attention"),
+    (r"\.(attn1?|attentions\.\d+)\.to_out\.0$", "self_attention"),
+    (r"^single_transformer_blocks\.\d+\.attn$", "self_attention"),
     (r"\.attn2\.to_out\.0$", "cross_attention"),
     (r"\.resnets\.\d+$", "resnet"),
     (r"\.attentions\.\d+$", "attention_block"),
-    (r"\.transformer_blocks\.\d+$", "transformer_block"),
+    (r"(^|\.)(single_)?transformer_blocks\.\d+$", "transformer_block"),
     (r"\.ff$", "feed_forward"),
     (r"\.(down|up)samplers\.\d+$", "sampler"),
     (r"^(down_blocks\.\d+|mid_block|up_blocks\.\d+)$", "block"),
 )
-STAGES = {"conv_in": "encoder", "down_blocks": "encoder", "mid_block": "mid"}
+# A U-Net's stages (what is not named is its decoder), and a transformer's: input, block0, block1 and so on, output.
+STAGES = {
+    "conv_in": "encoder",
+    "down_blocks": "encoder",
+    "mid_block": "mid",
+    "pos_embed": "input",
+    "x_embedder": "input",
+    "norm_out": "output",
+    "proj_out": "output",
+}
 KEYS = ("kind", "stage", "resolution")
-
-# Longer than any text and prime, so that text tokens are never taken for the height x width tokens of an image.
-_TEXT_TOKENS = 251
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Layer:
         return str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
 
 
-def catalogue(denoiser: UNet2DConditionModel) -> list[Layer]:
+def catalogue(denoiser: nn.Module) -> list[Layer]:
     """Every module with a spatial output, in execution order (a block comes after its parts).
 
     Found by one forward of a twin without weights on the meta device, at the latent size of the denoiser's config.
@@ -68,50 +75,55 @@ def catalogue(denoiser: UNet2DConditionModel) -> list[Layer]:
     their name does not stand for one activation.
 
     Raises:
-        UserError: the denoiser needs more inputs than noise, timestep and text (Stable Diffusion XL, upscalers).
+        UserError: a network that is not supported, or one that needs inputs which are not (upscalers, classes).
     """
+    family, network = family_of(denoiser), type(denoiser)
     config: Any = denoiser.config
-    for key in ("addition_embed_type", "class_embed_type", "num_class_embeds"):
-        if config.get(key) is not None:
-            raise UserError(f"a U-Net with {key}={config[key]!r} needs more than noise, timestep and text: unsupported")
+    known = inspect.signature(network.__init__).parameters
     with torch.device("meta"):
-        twin: Any = denoiser if denoiser.device.type == "meta" else type(denoiser).from_config(config)
-        size = config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        noise = torch.empty(1, config.in_channels, height, width)
-        text = torch.empty(1, _TEXT_TOKENS, config.encoder_hid_dim or config.cross_attention_dim)
-    return _observe(twin.eval(), noise, text)
+        conditions = family.example(config)
+        latents = torch.empty(1, *family.latent_shape(config))
+        twin: Any = denoiser
+        if next(denoiser.parameters()).device.type != "meta":
+            twin = network.from_config({key: config[key] for key in config if key in known})  # type: ignore[attr-defined]
+    return _observe(twin.eval(), family, lambda: family.evaluate(twin, latents, 0, conditions))
 
 
 @torch.no_grad()
-def _observe(denoiser: nn.Module, noise: torch.Tensor, text: torch.Tensor) -> list[Layer]:
+def _observe(denoiser: nn.Module, family: Family, run: Callable[[], Any]) -> list[Layer]:
     """Runs the denoiser once with a hook on every module."""
     modules = dict(denoiser.named_modules())
     sizes = SpatialSizes(modules, modules)
+    side_by_side = sum(bool(re.fullmatch(r"transformer_blocks\.\d+", name)) for name in modules)
     found: list[Layer] = []
     runs: Counter[str] = Counter()
 
     def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         runs[name] += 1
-        image = sizes.as_image(name, first_tensor(output))
-        if image is not None and not (inputs and output is inputs[0]):
-            found.append(Layer(name, _kind(name, module), _stage(name), *image.shape[1:]))
+        place = sizes.place(name, output)
+        if place is not None and not (inputs and output is inputs[0]):
+            shape = place.read(output).shape[1:]
+            found.append(Layer(name, _kind(name, module, family), _stage(name, side_by_side), *shape))
 
     hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules.items() if name]
     try:
-        denoiser(noise, 0, encoder_hidden_states=text, return_dict=False)
+        run()
     finally:
         for handle in (*hooks, *sizes.handles):
             handle.remove()
     return [layer for layer in found if runs[layer.name] == 1]
 
 
-def _kind(name: str, module: nn.Module) -> str:
-    kind = next((kind for pattern, kind in KINDS if re.search(pattern, name)), None)
+def _kind(name: str, module: nn.Module, family: Family) -> str:
+    kind = next((kind for pattern, kind in (*family.kinds, *KINDS) if re.search(pattern, name)), None)
     return kind or ("convolution" if isinstance(module, nn.Conv2d) else type(module).__name__.lower())
 
 
-def _stage(name: str) -> str:
+def _stage(name: str, side_by_side: int) -> str:
+    """Blocks of a transformer are counted in the order they run: the single ones come after those side by side."""
+    block = re.match(r"(single_)?transformer_blocks\.(\d+)", name)
+    if block:
+        return f"block{int(block[2]) + (side_by_side if block[1] else 0)}"
     return STAGES.get(name.split(".")[0], "decoder")
 
 
@@ -119,8 +131,8 @@ def select_layers(layers: list[Layer], wanted: str | Sequence[str]) -> list[Laye
     """The layers that match any of the items, in the order of `layers` and without duplicates.
 
     An item is a full name, a glob (`up_blocks.*.resnets.*`), a kind (`self_attention`), a condition
-    (`kind=resnet`, `stage=decoder`, `resolution=16`, `resolution=16x24`), or several joined by `&`
-    (`self_attention&stage=decoder`).
+    (`kind=resnet`, `stage=decoder`, `resolution=16`, `resolution=16x24`; values may be globs, `stage=block1?`), or
+    several joined by `&` (`self_attention&stage=decoder`).
 
     Raises:
         UserError: an item matches nothing; the message lists what comes nearest.
@@ -151,7 +163,7 @@ def _meeting(layers: list[Layer], condition: str) -> list[Layer]:
     if not equals and condition in {layer.kind for layer in layers}:
         key, equals, value = "kind", "=", condition
     if equals:
-        meeting = [layer for layer in layers if getattr(layer, key) == value]
+        meeting = [layer for layer in layers if fnmatchcase(getattr(layer, key), value)]
         if not meeting:
             have = ", ".join(dict.fromkeys(getattr(layer, key) for layer in layers))
             raise UserError(f"no layer has {key} {value!r}; this model has: {have}")

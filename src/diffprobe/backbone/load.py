@@ -1,23 +1,29 @@
-"""Loads a diffusers Stable Diffusion pipeline, frozen, from the package, a local folder or the hub."""
+"""Loads a pipeline of diffusers, frozen, from the package, a local folder, one checkpoint file or the hub."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import nn
 
+from diffprobe.backbone.families import BY_PIPELINE, Family
+from diffprobe.backbone.fingerprint import fingerprint_of
+from diffprobe.backbone.source import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
+from diffprobe.backbone.speed import speed_up
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import DiffusionPipeline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+OWN = "own"  # the pipeline's own scheduler
 
 # Class of diffusers, and what Stable Diffusion sets where the pipeline's own scheduler has no such setting.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -32,34 +38,56 @@ Choice = TypeVar("Choice")
 
 @dataclass
 class Backbone:
-    """A frozen pipeline: VAE, text encoder, scheduler and denoiser."""
+    """A frozen pipeline, its parts as its family has them: denoiser and scheduler, and most often VAE and text encoder.
 
-    pipeline: StableDiffusionPipeline
+    Attributes:
+        family: what this kind of pipeline does its own way; call it through `calls` and `trajectory`.
+        guidance: scale of classifier-free guidance, or the guidance that the denoiser is told as a number (FLUX).
+    """
+
+    pipeline: Any
+    family: Family
     name: str
     guidance: float
     device: torch.device
     dtype: torch.dtype
+    autocast: str | None = None
 
     @property
-    def denoiser(self) -> UNet2DConditionModel:
-        return self.pipeline.unet
+    def denoiser(self) -> Any:
+        """The U-Net or transformer."""
+        return getattr(self.pipeline, self.family.part)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells the weights and configurations of all networks in the pipeline from any others."""
+        parts = self.pipeline.components.items()
+        return {name: fingerprint_of(part) for name, part in parts if isinstance(part, nn.Module)}
 
     @property
-    def vae(self) -> AutoencoderKL:
-        return self.pipeline.vae
+    def vae(self) -> Any:
+        """The VAE; None in pixel space."""
+        return getattr(self.pipeline, "vae", None)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the denoiser runs on a guidance batch, without and with prompt."""
+        return self.family.guided(self.guidance)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image's latents."""
-        config: Any = self.denoiser.config
-        size = config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return config.in_channels, height, width
+        return self.family.latent_shape(self.denoiser.config)
 
     @property
     def image_size(self) -> int:
         """Height of the images in pixels (and their width, in every published model)."""
-        return self.latent_shape[1] * self.pipeline.vae_scale_factor
+        return self.latent_shape[1] * self.pixels
+
+    @property
+    def pixels(self) -> int:
+        """Height and width in pixels of what one latent stands for."""
+        return 1 if self.vae is None else self.pipeline.vae_scale_factor
 
 
 def load_backbone(
@@ -70,100 +98,112 @@ def load_backbone(
     guidance: float = 7.5,
     scheduler: str = "lms",
     revision: str | None = None,
+    size: int | None = None,
+    tokenizer: str | None = None,
+    autocast: str | None = None,
+    channels_last: bool = False,
+    compile: bool = False,
 ) -> Backbone:
     """Loads a pipeline for looking at, not for training: gradients off, eval mode, no safety checker.
 
     Args:
-        path: 'pocket' (the built-in model), a folder written by `save_pretrained`, or a hub id 'owner/name'.
-        device: 'auto' (cuda, else mps, else cpu) or a torch device.
+        path: 'pocket' (the built-in model), a folder written by `save_pretrained`, a hub id 'owner/name', or a
+            Stable Diffusion 1.x checkpoint, *.safetensors or *.ckpt. The class in the pipeline's model_index.json
+            says of which family it is.
+        device: 'auto' (cuda, else mps, else cpu; of several GPUs the one of this process) or a torch device.
         dtype: 'float32', 'float16' or 'bfloat16'; the weights are converted from whatever precision was saved.
-        guidance: scale of classifier-free guidance; 1 or less means none.
-        scheduler: 'lms', 'ddim', 'euler' or 'dpm++', with the noise schedule of the pipeline's own scheduler.
+        guidance: scale of classifier-free guidance; 1 or less means none. FLUX is told the number; DDPM has none.
+        scheduler: 'lms', 'ddim', 'euler' or 'dpm++', with the noise schedule of the pipeline's own scheduler; or
+            'own', that scheduler itself: the only choice for flow matching (Stable Diffusion 3, FLUX).
         revision: branch, tag or commit of a hub id.
+        size: height and width of the images in pixels; None for what the model was made for.
+        tokenizer: folder of CLIP's tokenizer, for a checkpoint file, which has none.
+        autocast, channels_last, compile: of the denoiser, see `speed_up`.
 
     Raises:
-        UserError: unknown or unusable path, device, dtype or scheduler.
+        UserError: unknown or unusable path, device, dtype, scheduler, size or tokenizer.
     """
     place = _device(device)
     precision = _one_of(DTYPES, dtype, "dtype")
-    sampler = _one_of(SCHEDULERS, scheduler, "scheduler")
+    sampler = _one_of({**SCHEDULERS, OWN: None}, scheduler, "scheduler")
     source = find_model(path)
-    pipeline = _read(path, source, precision, revision)
-    channels, latent_channels = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
-    if channels != latent_channels:
-        raise UserError(
-            f"the U-Net of {path!r} takes {channels} channels and its VAE has {latent_channels}: "
-            "an inpainting or upscaling model; use a text-to-image one"
-        )
-    pipeline.scheduler = _scheduler(pipeline.scheduler, *sampler)
+    family = _family(path, source, revision)
+    if family.flow and sampler:
+        raise UserError(f"{path!r} is a flow-matching model, which {scheduler} cannot sample; use scheduler={OWN}")
+    pipeline = _read(path, source, family, precision, revision, tokenizer)
+    if sampler:
+        pipeline.scheduler = _scheduler(pipeline.scheduler, *sampler)
     pipeline.to(place)  # already of the wanted precision
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.requires_grad_(False).eval()
+    if family.exact_vae and precision == torch.float16:
+        pipeline.vae.to(torch.float32)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     name = source.name if isinstance(source, Path) and path != "pocket" else path
-    return Backbone(pipeline, name, guidance, place, precision)
+    backbone = Backbone(pipeline, family, name, guidance, place, precision, autocast)
+    _check_channels(backbone, path)
+    if size is not None:
+        _resize(backbone, size)
+    speed_up(backbone.denoiser, place, autocast, channels_last, compile)
+    return backbone
 
 
-def find_model(path: str) -> Path | str:
-    """The folder that `path` names, or `path` itself if it reads like a hub id.
-
-    Raises:
-        UserError: it is neither; or it is 'pocket' and the weights of the built-in model are not there.
-    """
-    if path == "pocket":
-        folder = Path(str(files("diffprobe") / "pocket" / "weights" / "pipeline"))
-        if not (folder / "model_index.json").is_file():
-            raise UserError(
-                f"the pocket model has no weights in {folder}; train them: python -m diffprobe.pocket.training all"
-            )
-        return folder
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
-        return path
-    raise UserError(f"no model {path!r}: not a folder here, nor 'pocket', nor a hub id of the form owner/name")
+def _check_channels(backbone: Backbone, path: str) -> None:
+    channels = backbone.latent_shape[0]
+    made = channels if backbone.vae is None else backbone.vae.config.latent_channels
+    if channels != made:
+        raise UserError(
+            f"the denoiser of {path!r} takes {channels} channels and its VAE has {made}: "
+            "an inpainting or upscaling model; use a text-to-image one"
+        )
 
 
-def _read(path: str, source: Path | str, dtype: torch.dtype, revision: str | None) -> StableDiffusionPipeline:
+def _resize(backbone: Backbone, size: int) -> None:
+    """Another size of images, written into the denoiser's config, where everything reads it."""
+    step = backbone.pixels * backbone.family.size_step(backbone.denoiser.config)
+    if size < 1 or size % step:
+        raise UserError(f"size {size}: images of {backbone.name} must be a multiple of {step} pixels high and wide")
+    backbone.denoiser.register_to_config(sample_size=size // backbone.pixels)
+
+
+def _family(path: str, source: Path | str, revision: str | None) -> Family:
+    """The family that a model's index names; a checkpoint file is of Stable Diffusion's."""
+    if isinstance(source, Path) and source.is_file():
+        return BY_PIPELINE["StableDiffusionPipeline"]
+    folder = source if isinstance(source, Path) else fetch_configs(source, revision)
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"{folder} is not a pipeline folder: it has no model_index.json (see save_pretrained)")
+    name = read_config(folder / "model_index.json").get("_class_name")
+    if name not in BY_PIPELINE:
+        raise UserError(f"{path!r} is a {name}, which is not supported; these are: {', '.join(BY_PIPELINE)}")
+    return BY_PIPELINE[name]
+
+
+def _read(
+    path: str, source: Path | str, family: Family, dtype: torch.dtype, revision: str | None, tokenizer: str | None
+) -> DiffusionPipeline:
     local = isinstance(source, Path)
-    if local and not (source / "model_index.json").is_file():
-        raise UserError(f"{source} is not a pipeline folder: it has no model_index.json (see save_pretrained)")
     with quiet():
-        from diffusers import StableDiffusionPipeline
+        import diffusers
 
+        if local and source.is_file():
+            from diffprobe.backbone.single_file import read_single_file
+
+            return read_single_file(source, dtype, tokenizer)
+        if tokenizer is not None:
+            raise UserError(f"{path!r} has a tokenizer of its own; leave out tokenizer={tokenizer}")
         try:
-            return StableDiffusionPipeline.from_pretrained(
+            return getattr(diffusers, family.pipeline).from_pretrained(
                 source,
                 dtype=dtype,  # without it the text encoder of an fp16 folder stays fp16 beside an fp32 U-Net
                 revision=revision,
-                safety_checker=None,
-                requires_safety_checker=False,
-                feature_extractor=None,
                 use_safetensors=True,
                 local_files_only=local,
+                **family.options,
             )
         except Exception as error:  # whatever a broken folder or network makes several libraries raise
             raise (unreadable if local else unreachable)(path, error) from error
-
-
-def unreadable(path: str, error: Exception) -> UserError:
-    """The error for a model folder that exists and does not load."""
-    return UserError(f"cannot load {path!r} as a Stable Diffusion pipeline in safetensors: {_one_line(error)}")
-
-
-def unreachable(path: str, error: Exception) -> UserError:
-    """The error for a hub id that cannot be had."""
-    return UserError(
-        f"cannot get {path!r}: no folder of that name here, and the Hugging Face hub or its local cache did not "
-        f"give it. Name a local pipeline folder, or download it once where there is a network: "
-        f"hf download {path} ({_one_line(error)})"
-    )
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}{'...' if len(text) > 200 else ''}"
 
 
 def _scheduler(own: Any, class_name: str, defaults: Mapping[str, Any]) -> Any:
@@ -180,8 +220,10 @@ def _scheduler(own: Any, class_name: str, defaults: Mapping[str, Any]) -> Any:
 
 def _device(wanted: str) -> torch.device:
     mps = torch.backends.mps.is_available()
+    if wanted == "auto" and torch.cuda.is_available():
+        return torch.device("cuda", _local_rank() % torch.cuda.device_count())
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+        return torch.device("mps" if mps else "cpu")
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
@@ -193,27 +235,12 @@ def _device(wanted: str) -> torch.device:
     return device
 
 
+def _local_rank() -> int:
+    """Which of a machine's processes this is: Lightning's, or torchrun's, or SLURM's."""
+    return next((int(os.environ[name]) for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in os.environ), 0)
+
+
 def _one_of(choices: Mapping[str, Choice], wanted: str, what: str) -> Choice:
     if wanted not in choices:
         raise UserError(f"no {what} {wanted!r}; use one of {', '.join(choices)}")
     return choices[wanted]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the loading bars and notices of diffusers and transformers off the terminal."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    libraries: tuple[Any, ...] = (of_diffusers, of_transformers)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, (verbosity, bars) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +21,9 @@ from diffprobe.errors import UserError
 class TrajectoryStep:
     """One step of a batch of trajectories.
 
-    `noisy` is what the denoiser was asked about, [batch, 4, h, w], before the scheduler's input scaling; `latents` the
-    same after the step. `activations` are [batch, channels, height, width] by layer (twice the batch, unconditional
-    first, for both halves). `images` decodes `latents`: [batch, 3, H, W] in [0, 1], or None.
+    `noisy` is what the denoiser was asked about, [batch, channels, h, w], before the scheduler's input scaling;
+    `latents` the same after the step. `activations` are [batch, channels, height, width] by layer (twice the batch,
+    unconditional first, for both halves). `images` decodes `latents`: [batch, 3, H, W] in [0, 1], or None.
     """
 
     index: int
@@ -46,8 +48,8 @@ def generate(
 
     The protocol of Chen, Viegas and Wattenberg 2023 (arXiv 2306.05720): noise from a CPU generator per image,
     classifier-free guidance with the empty prompt. An image is a function of (model, prompt, seed, sampler, steps):
-    batch size and device do not matter, and a `StableDiffusionPipeline` called with one CPU generator per image
-    gives the same.
+    batch size and device do not matter, and the model's own pipeline called with one CPU generator per image gives
+    the same. A model without text makes its images from the seeds alone.
 
     Args:
         steps: number of sampling steps; one evaluation of the denoiser each, on the guidance batch.
@@ -60,37 +62,49 @@ def generate(
     """
     if not prompts or len(prompts) != len(seeds):
         raise UserError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt, at least one")
-    guided = backbone.guidance > 1
+    guided = backbone.guided
     if half not in HALVES or (half == "unconditional" and not guided):
-        raise UserError(f"no half {half!r} at guidance {backbone.guidance}; use one of {', '.join(HALVES)}")
+        why = f"at guidance {backbone.guidance}" if backbone.family.guided(2) else "of a model without guidance batch"
+        raise UserError(f"no half {half!r} {why}; use one of {', '.join(HALVES)}")
     capture(backbone.denoiser, layers)  # unknown layers are an error now, not at the first step
     scheduler = fresh_scheduler(backbone, steps)
-    return _sample(backbone, scheduler, list(prompts), seeds, list(layers), half, guided, decode)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    latents = _noise(generators, backbone.latent_shape) * getattr(scheduler, "init_noise_sigma", 1.0)
+    latents = latents.to(backbone.device, backbone.dtype)
+    indices = range(len(scheduler.timesteps))
+    return walk(backbone, scheduler, latents, list(prompts), list(layers), indices, generators, half, guided, decode)
 
 
 @torch.no_grad()  # as a decorator: inside a generator a `with` block would switch the caller's gradients off too
-def _sample(
+def walk(
     backbone: Backbone,
     scheduler: Any,
+    latents: Tensor,
     prompts: list[str],
-    seeds: Sequence[int],
     layers: list[str],
-    half: str,
-    guided: bool,
-    decode: bool,
+    indices: range,
+    generators: Sequence[torch.Generator] = (),
+    half: str = "conditional",
+    guided: bool = False,
+    decode: bool = False,
 ) -> Iterator[TrajectoryStep]:
+    """Takes the steps `indices` of a scheduler that has not begun, from latents [batch, channels, h, w] on.
+
+    Samplers that add noise on the way take each image's from its generator.
+    """
     conditions = encode_prompts(backbone, prompts, guided=guided)
-    latents = initial_noise(seeds, backbone.latent_shape) * scheduler.init_noise_sigma
-    latents = latents.to(backbone.device, backbone.dtype)
-    for index, timestep in enumerate(scheduler.timesteps):
+    takes = inspect.signature(scheduler.step).parameters
+    options = {"generator": list(generators)} if generators and "generator" in takes else {}
+    for index in indices:
+        timestep = scheduler.timesteps[index]
         noisy = latents
-        inputs = scheduler.scale_model_input(torch.cat([noisy, noisy]) if guided else noisy, timestep)
+        inputs = _scaled(scheduler, torch.cat([noisy, noisy]) if guided else noisy, timestep)
         with capture(backbone.denoiser, layers, half=half, guided=guided) as taken:
-            noise = evaluate(backbone.denoiser, inputs, timestep, conditions)
+            predicted = evaluate(backbone.denoiser, inputs, timestep, conditions)
         if guided:
-            unconditional, conditional = noise.chunk(2)
-            noise = unconditional + backbone.guidance * (conditional - unconditional)
-        latents = scheduler.step(noise, timestep, noisy, return_dict=False)[0]
+            unconditional, conditional = predicted.chunk(2)
+            predicted = unconditional + backbone.guidance * (conditional - unconditional)
+        latents = scheduler.step(predicted, timestep, noisy, **options, return_dict=False)[0]
         images = decode_latents(backbone, latents) if decode else None
         yield TrajectoryStep(index, float(timestep), noisy, latents, taken.activations, images)
 
@@ -102,7 +116,7 @@ def replay(
     noisy: Tensor,
     indices: Sequence[int],
     *,
-    steps: int,
+    scheduler: Any,
     layers: Sequence[str],
 ) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
     """Shows another denoiser (a permuted copy, say) the noisy latents of a trajectory, on the conditional prompt only.
@@ -110,28 +124,28 @@ def replay(
     The forward ends after the last wanted layer.
 
     Args:
-        denoiser: takes the place of the backbone's; text encoder and scheduler are the backbone's.
-        noisy: `TrajectoryStep.noisy` of some steps, [len(indices), batch, 4, h, w].
+        denoiser: takes the place of the backbone's; the text encoder is the backbone's.
+        noisy: `TrajectoryStep.noisy` of some steps, [len(indices), batch, channels, h, w].
         indices: the step each row of `noisy` comes from.
-        steps: the number of sampling steps of the trajectory.
+        scheduler: of the trajectory, at its start: `fresh_scheduler(backbone, steps)`.
         layers: full names of the wanted layers.
 
     Yields:
         Step index, timestep, and {layer: [batch, channels, height, width]}.
 
     Raises:
-        UserError: unknown layer, no layer, or `noisy`, `indices`, `steps` and `prompts` do not fit together.
+        UserError: unknown layer, no layer, or `noisy`, `indices`, `scheduler` and `prompts` do not fit together.
     """
     if noisy.shape[:2] != (len(indices), len(prompts)):
         raise UserError(
             f"noisy latents of shape {list(noisy.shape)} for {len(indices)} steps of {len(prompts)} prompts; "
             "they must be [steps, prompts, channels, height, width]"
         )
-    timesteps = fresh_scheduler(backbone, steps).timesteps
+    timesteps = scheduler.timesteps
     if any(not 0 <= index < len(timesteps) for index in indices):
         raise UserError(f"steps {list(indices)} of a trajectory of {len(timesteps)} steps")
     capture(denoiser, layers, stop=True)
-    return _evaluate(backbone, denoiser, list(prompts), noisy, indices, steps, list(layers))
+    return _evaluate(backbone, denoiser, list(prompts), noisy, indices, scheduler, list(layers))
 
 
 @torch.no_grad()
@@ -141,31 +155,47 @@ def _evaluate(
     prompts: list[str],
     noisy: Tensor,
     indices: Sequence[int],
-    steps: int,
+    scheduler: Any,
     layers: list[str],
 ) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
     conditions = encode_prompts(backbone, prompts, guided=False)
     for latents, index in zip(noisy, indices, strict=True):
-        # LMS and Euler count their steps: a scheduler that has not begun finds the timestep's own sigma.
-        scheduler = fresh_scheduler(backbone, steps)
         timestep = scheduler.timesteps[index]
-        inputs = scheduler.scale_model_input(latents.to(backbone.device, backbone.dtype), timestep)
+        # LMS and Euler count their steps: a scheduler that has not begun finds the timestep's own sigma.
+        inputs = _scaled(copy.deepcopy(scheduler), latents.to(backbone.device, backbone.dtype), timestep)
         with capture(denoiser, layers, guided=False, stop=True) as taken:
             evaluate(denoiser, inputs, timestep, conditions)
         yield index, float(timestep), taken.activations
 
 
 def fresh_scheduler(backbone: Backbone, steps: int) -> Any:
-    """A copy of the backbone's scheduler at the start of a trajectory: schedulers keep state between steps."""
+    """A copy of the backbone's scheduler at the start of a trajectory: schedulers keep state between steps.
+
+    Raises:
+        UserError: an impossible number of steps, or a sampler that evaluates the denoiser more often than that.
+    """
     own: Any = backbone.pipeline.scheduler
     if not 1 <= steps <= own.config.num_train_timesteps:
         raise UserError(f"{steps} sampling steps; use 1 to {own.config.num_train_timesteps}")
     scheduler = type(own).from_config(own.config)
-    scheduler.set_timesteps(steps, device=backbone.device)
+    backbone.family.set_timesteps(scheduler, steps, backbone)
+    if len(scheduler.timesteps) != steps:
+        raise UserError(
+            f"{type(own).__name__} evaluates the denoiser {len(scheduler.timesteps)} times in {steps} steps; "
+            "use a scheduler of one evaluation a step, such as model.scheduler=ddim"
+        )
     return scheduler
+
+
+def _scaled(scheduler: Any, latents: Tensor, timestep: Any) -> Tensor:
+    """The denoiser's input; flow matching scales nothing."""
+    return scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal noise [len(seeds), *shape] in float32, each image from its own generator on the CPU."""
-    generators = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
+    return _noise([torch.Generator("cpu").manual_seed(seed) for seed in seeds], shape)
+
+
+def _noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
     return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])

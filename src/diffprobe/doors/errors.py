@@ -98,7 +98,17 @@ def valid_keys(conf: Path) -> list[str]:
     groups = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml") if path.parent != conf}
     keys = set(groups)
     for path in conf.rglob("*.yaml"):
-        content = yaml.safe_load(path.read_text()) or {}
-        prefix = "" if path.parent == conf or path.is_relative_to(conf / "experiment") else f"{path.parent.name}."
-        keys |= {f"{prefix}{name}" for name in content if name not in ("defaults", "hydra", "_target_")}
+        text = path.read_text()
+        content = yaml.safe_load(text) or {}
+        at_the_top = path.parent == conf or text.startswith("# @package _global_")
+        keys |= set(_keys(content if at_the_top else {path.parent.name: content}))
     return sorted(keys)
+
+
+def _keys(content: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in content.items():
+        if name in ("defaults", "hydra", "_target_"):
+            continue
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")

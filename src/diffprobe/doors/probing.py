@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import time
 import warnings
 from contextlib import ExitStack
@@ -19,13 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from diffprobe.doors.errors import plain_errors
 from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import ProbingSettings, checked, chosen_steps
+from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
-    from diffprobe.data.prompts import Prompt
+    from diffprobe.features.plan import Plan
+    from diffprobe.features.sources.source import Source
     from diffprobe.report.example import PredictionExample
     from diffprobe.report.tracking import Tracker
     from diffprobe.studies.emergence import Findings, Question
@@ -42,10 +42,13 @@ def run(config: DictConfig) -> None:
     console = Console()
     console = Console(width=max(console.width, REPORT_WIDTH))
     with quiet_libraries():
-        task = _prepare(settings, folder, console)
+        task = _prepare(settings, console)
+        if settings.dry_run:
+            console.print("\n".join(task.plan.lines()), soft_wrap=True)
+            return
         plain = OmegaConf.to_container(config, resolve=True)
         with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-            findings = _work(task, settings, folder, tracker, console)
+            findings = _work(task, settings, tracker, console)
             _leave(task, settings, folder, tracker, console, findings, started)
 
 
@@ -54,12 +57,13 @@ class _Task:
     """What is left once everything the user gave has been checked against everything else."""
 
     backbone: Backbone
-    prompts: list[Prompt]
+    source: Source
     labeler: Any
     question: Question
+    plan: Plan
 
 
-def _prepare(settings: ProbingSettings, folder: Path, console: Console) -> _Task:
+def _prepare(settings: ProbingSettings, console: Console) -> _Task:
     """Checks all input and tells the plan.
 
     Raises:
@@ -67,27 +71,52 @@ def _prepare(settings: ProbingSettings, folder: Path, console: Console) -> _Task
     """
     from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.backbone.load import load_backbone
-    from diffprobe.data.prompts import load_prompts
-    from diffprobe.features.plan import check_room, plan_pass
+    from diffprobe.doors.sources import make_source
+    from diffprobe.features.store.plan import in_units
 
-    prompts = load_prompts(settings.data.prompts, settings.data.count, settings.seed)
+    source = make_source(settings, console.print)
     labeler = instantiate(settings.labeler)
-    steps = chosen_steps(settings.steps.select, settings.steps.sampling)
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     wanted = settings.layers.select
     layers = select_layers(catalogue(backbone.denoiser), wanted if isinstance(wanted, str) else list(wanted))
     question = _question(settings, layers, steps)
-    labeler.check([prompt.name for prompt in prompts], question.properties, backbone.image_size)
-    networks = int("permuted" in question.controls)
-    plan = plan_pass(len(prompts), question.sampling_steps, steps, layers, settings.features.dtype, networks)
-    check_room(plan, settings.features.store, folder)
+    labeler.check(source.names, question.properties, backbone.image_size)
+    plan = _plan(settings, backbone, source, question)
     console.print(
-        f"{backbone.name} on {backbone.device}: {len(prompts)} images, {len(layers)} layers, {len(steps)} of "
-        f"{question.sampling_steps} steps, {', '.join(question.properties)}; {plan.evaluations} network evaluations, "
-        f"{plan.size} of activations in {settings.features.store}",
+        f"{backbone.name} on {backbone.device}: {len(source.names)} images, {len(layers)} layers, {len(steps)} of "
+        f"{len(source.timesteps(backbone))} steps, {', '.join(question.properties)}; {plan.evaluations} network "
+        f"evaluations, {in_units(plan.bytes)} of activations in {settings.features.store}",
         soft_wrap=True,
     )
-    return _Task(backbone, prompts, labeler, question)
+    return _Task(backbone, source, labeler, question, plan)
+
+
+def _plan(settings: ProbingSettings, backbone: Backbone, source: Source, question: Question) -> Plan:
+    from diffprobe.features.description import describe
+    from diffprobe.features.plan import STORES, check_memory, plan_run, plan_stores
+    from diffprobe.studies.emergence import replayed_controls
+
+    features = settings.features
+    if features.store not in STORES:
+        raise UserError(f"features.store={features.store}: choose one of {', '.join(STORES)}")
+    on_disk = features.store == "disk"
+    manifest = describe(
+        backbone,
+        source,
+        question.layers,
+        question.steps,
+        features.dtype,
+        features.images_per_shard,
+        identified=on_disk,
+    )
+    once, again = source.evaluations(backbone, question.steps), len(question.steps) * source.draws
+    controls = replayed_controls(question)
+    if on_disk:
+        return plan_stores(manifest, once, controls, again, Path(features.folder))
+    plan = plan_run(manifest, once, controls, again)
+    check_memory(plan)
+    return plan
 
 
 def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) -> Question:
@@ -98,8 +127,6 @@ def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) 
         steps=steps,
         properties=list(settings.property.names),
         controls=list(settings.control.names),
-        sampling_steps=settings.steps.sampling,
-        half=settings.features.half,
         fractions=list(settings.data.fractions),
         epochs=settings.probe.epochs,
         batch_size=settings.probe.batch_size,
@@ -110,23 +137,20 @@ def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) 
     )
 
 
-def _work(task: _Task, settings: ProbingSettings, folder: Path, tracker: Tracker, console: Console) -> Findings:
+def _work(task: _Task, settings: ProbingSettings, tracker: Tracker, console: Console) -> Findings:
     from diffprobe.studies.emergence import Means, study_emergence
 
-    with ExitStack() as stack:
-        place = None
-        if settings.features.store == "disk":
-            place = Path(tempfile.mkdtemp(prefix="activations-", dir=folder))
-            stack.callback(shutil.rmtree, place, ignore_errors=True)
-        means = Means(
-            batch_size=settings.features.batch_size,
-            dtype=settings.features.dtype,
-            folder=place,
-            shown=settings.report.examples,
-            trainer=lambda stage: _trainer(settings, stage, tracker),
-            tell=console.print,
-        )
-        return study_emergence(task.backbone, task.prompts, task.labeler, task.question, means)
+    features = settings.features
+    means = Means(
+        batch_size=features.batch_size,
+        dtype=features.dtype,
+        stores=Path(features.folder) if features.store == "disk" else None,
+        images_per_shard=features.images_per_shard,
+        shown=settings.report.examples,
+        trainer=lambda stage: _trainer(settings, stage, tracker),
+        tell=console.print,
+    )
+    return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
 
 
 def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker) -> Any:
@@ -171,8 +195,8 @@ def _leave(
     probes = save_bank(findings.bank, folder / "probes")
     choices = choose(findings.summaries, findings.scores)
     examples = [
-        _example(findings, row, task.prompts[row].text, {choice.property: choice.best for choice in choices})
-        for row in findings.extraction.shown
+        _example(findings, row, task.source.captions[row], {choice.property: choice.best for choice in choices})
+        for row in findings.shown
     ]
     figures = draw_figures(folder / "figures", findings.summaries, choices, task.question.layers, examples)
     write_text(folder / "report.txt", report_text(findings.summaries, choices))
@@ -197,13 +221,13 @@ def _example(findings: Findings, row: int, prompt: str, layers: dict[str, str]) 
     return PredictionExample(
         title=prompt,
         steps=tuple(activations.steps),
-        images=findings.extraction.shown[row].permute(0, 2, 3, 1).numpy(),
+        images=findings.shown[row].permute(0, 2, 3, 1).numpy(),
         predictions={
             name: predict_maps(findings.bank, activations, name, layer, [row])[:, 0].numpy()
             for name, layer in layers.items()
         },
         labels={name: findings.targets[name][row].numpy() for name in layers},
-        final=findings.extraction.images[row].permute(1, 2, 0).numpy(),
+        final=findings.images[row].permute(1, 2, 0).numpy(),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -19,13 +20,33 @@ class ModelSettings:
     guidance: float = MISSING
     scheduler: str = MISSING
     revision: str | None = MISSING
+    size: int | None = None
+    tokenizer: str | None = None
+    autocast: str | None = None
+    channels_last: bool = False
+    compile: bool = False
 
 
 @dataclass
 class DataSettings:
-    prompts: str | None = MISSING
+    prompts: str | None = None
+    images: str | None = None
+    root: str | None = None
+    fit: str = "stretch"
+    on_error: str = "error"
     count: int | None = MISSING
     fractions: list[float] = MISSING
+
+
+@dataclass
+class TrajectorySettings:
+    """`kind`, and what that kind needs."""
+
+    kind: str = MISSING
+    timesteps: list[float] = field(default_factory=lambda: [0.0])
+    noise: str = "seeded"
+    draws: int = 1
+    strength: float = 0.5
 
 
 @dataclass
@@ -61,6 +82,8 @@ class ControlSettings:
 @dataclass
 class FeatureSettings:
     store: str = MISSING
+    folder: str = "stores"
+    images_per_shard: int = 16
     dtype: str = MISSING
     half: str = MISSING
     batch_size: int = MISSING
@@ -71,6 +94,8 @@ class TrainerSettings:
     accelerator: str = MISSING
     devices: int = MISSING
     precision: str = MISSING
+    num_nodes: int = 1
+    strategy: str = "auto"
 
 
 @dataclass
@@ -84,6 +109,7 @@ class ProbingSettings:
 
     model: ModelSettings
     data: DataSettings
+    trajectory: TrajectorySettings
     labeler: Any
     layers: LayerSettings
     steps: StepSettings
@@ -96,6 +122,7 @@ class ProbingSettings:
     report: ReportSettings
     seed: int
     job: str
+    dry_run: bool
 
 
 POSITIVE = (
@@ -104,6 +131,8 @@ POSITIVE = (
     "probe.batch_size",
     "probe.validate_every",
     "features.batch_size",
+    "features.images_per_shard",
+    "trajectory.draws",
     "trainer.devices",
 )
 
@@ -129,20 +158,21 @@ def checked(config: DictConfig) -> ProbingSettings:
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
-def chosen_steps(select: Any, sampling: int) -> list[int]:
-    """The 0-based steps that `steps.select` means: 'all', one number, or a list.
+def chosen_steps(select: Any, there: Iterable[int]) -> list[int]:
+    """The steps, of those that are there, that `steps.select` means: 'all', one number, or a list.
 
     Raises:
-        UserError: anything else, or a step outside the trajectory.
+        UserError: anything else, or a step that is not there.
     """
+    possible = sorted(there)
     if select == "all":
-        return list(range(sampling))
+        return possible
     wanted = [select] if isinstance(select, int) else select
     try:
         steps = sorted({int(step) for step in wanted})
     except (TypeError, ValueError):
         raise UserError(f"steps.select={select}: give 'all' or a list of steps such as [0,4,14]") from None
-    bad = [step for step in steps if not 0 <= step < sampling]
+    bad = [step for step in steps if step not in possible]
     if bad or not steps:
-        raise UserError(f"steps.select={select}: steps count from 0 to {sampling - 1} (steps.sampling={sampling})")
+        raise UserError(f"steps.select={select}: choose from {possible[0]} to {possible[-1]}")
     return steps

@@ -1,8 +1,10 @@
-"""Fills `Activations` by running the frozen network once over all images, as Lightning prediction."""
+"""Runs the frozen network once over all images of a source, as Lightning prediction, and keeps the activations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,240 +13,273 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
-from diffprobe.data.prompts import Prompt
+from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
 from diffprobe.features.activations import Activations
+from diffprobe.features.description import describe, describe_replay, manifest_folder
+from diffprobe.features.sources.source import Source
+from diffprobe.features.store.folder import Store, create_store
+from diffprobe.features.store.layout import extra_name, tensor_name
+from diffprobe.features.store.manifest import Manifest
+from diffprobe.features.store.memory import MemoryWriter
+from diffprobe.features.store.reader import StoredActivations
+from diffprobe.features.store.writer import StoreWriter
+
+Put = Callable[[str, Sequence[int], Tensor], None]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one pass over the prompts leaves.
+    """What one pass over the images leaves.
 
     Attributes:
+        source: where the images came from.
         activations: of the wanted layers at the wanted steps.
-        images: [images, 3, height, width] in [0, 1], the generated images.
-        noisy: [steps, images, channels, height, width], the latents that the denoiser saw at the wanted steps.
-        shown: row -> [steps, 3, height, width], the images of some rows decoded after each wanted step.
+        extras: `image` [images, 3, H, W] in [0, 1], generated or real; `noisy` [steps, images, channels, h, w], the
+            latents that the denoiser saw; where the source walks, `latents`, the same after each step. Tensors in
+            memory, or the like of them on disk: index with [rows] or [:, rows].
+        manifest: what describes all of this.
+        computed: how many images were run; the others were in the store already.
     """
 
-    activations: Activations
-    images: Tensor
-    noisy: Tensor
-    shown: dict[int, Tensor]
+    source: Source
+    activations: Activations | StoredActivations
+    extras: Any
+    manifest: Manifest
+    computed: int
 
-
-class TrajectoryModule(lightning.LightningModule):
-    """Runs the frozen pipeline on rows of `prompts`; `predict_step` yields that batch's trajectory steps."""
-
-    def __init__(
-        self, backbone: Backbone, prompts: Sequence[Prompt], layers: Sequence[str], sampling_steps: int, half: str
-    ) -> None:
-        super().__init__()
-        self.backbone, self.prompts = backbone, prompts
-        self.layers, self.sampling_steps, self.wanted_half = list(layers), sampling_steps, half
-
-    def predict_step(self, rows: list[int], *_: Any) -> Iterator[TrajectoryStep]:
-        prompts = [self.prompts[row] for row in rows]
-        return generate(
-            self.backbone,
-            [prompt.text for prompt in prompts],
-            [prompt.seed for prompt in prompts],
-            steps=self.sampling_steps,
-            layers=self.layers,
-            half=self.wanted_half,
-        )
-
-
-class ReplayModule(lightning.LightningModule):
-    """Shows the latents of an earlier pass to another denoiser, such as the permuted control."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        denoiser: nn.Module,
-        prompts: Sequence[Prompt],
-        layers: Sequence[str],
-        sampling_steps: int,
-        steps: Sequence[int],
-        noisy: Tensor,
-    ) -> None:
-        super().__init__()
-        self.backbone, self.denoiser, self.prompts = backbone, denoiser, prompts
-        self.layers, self.sampling_steps, self.steps, self.noisy = list(layers), sampling_steps, list(steps), noisy
-
-    def predict_step(self, rows: list[int], *_: Any) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
-        return replay(
-            self.backbone,
-            self.denoiser,
-            [self.prompts[row].text for row in rows],
-            self.noisy[:, rows],
-            self.steps,
-            steps=self.sampling_steps,
-            layers=self.layers,
-        )
-
-
-class _TrajectoryWriter(BasePredictionWriter):
-    """Puts each batch's steps in its rows as they are computed, so that no step of a batch is held twice."""
-
-    def __init__(self, extraction: Extraction, backbone: Backbone, sampling_steps: int) -> None:
-        super().__init__("batch")
-        self.extraction, self.backbone, self.last = extraction, backbone, sampling_steps - 1
-
-    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, indices: Any, rows: Any, *_: Any) -> None:
-        step: TrajectoryStep
-        for step in prediction:
-            if step.index in self.extraction.activations.steps:
-                self._keep(step, rows)
-            if step.index == self.last:
-                self.extraction.images[rows] = self._decode(step.latents)
-
-    def _keep(self, step: TrajectoryStep, rows: list[int]) -> None:
-        at = self.extraction.activations.steps.index(step.index)
-        _store(self.extraction.activations, step.activations, at, rows)
-        self.extraction.noisy[at, rows] = step.noisy.float().cpu()
-        for place, row in enumerate(rows):
-            if row in self.extraction.shown:
-                self.extraction.shown[row][at] = self._decode(step.latents[place : place + 1])[0]
+    @property
+    def images(self) -> Tensor:
+        """All images, [images, 3, H, W] in [0, 1]."""
+        return self.extras["image"][:]
 
     @torch.no_grad()
-    def _decode(self, latents: Tensor) -> Tensor:
-        return decode_latents(self.backbone, latents).cpu()
+    def decoded(self, backbone: Backbone, row: int) -> Tensor:
+        """One image as it looks after each wanted step, [steps, 3, H, W] in [0, 1]."""
+        if not self.source.walks:
+            return self.extras["image"][row].expand(len(self.activations.steps), -1, -1, -1)
+        latents = self.extras["latents"][:, row].to(backbone.device, backbone.dtype)
+        return torch.cat([decode_latents(backbone, step[None]).cpu() for step in latents])
 
 
-class _ReplayWriter(BasePredictionWriter):
-    def __init__(self, activations: Activations) -> None:
+class ExtractionModule(lightning.LightningModule):
+    """Takes rows of images through the frozen network. `predict_step` yields (rows, step) as they are computed."""
+
+    def __init__(self, run: Callable[[list[int]], Iterator[Any]], batch_size: int, batches: list[range]) -> None:
+        super().__init__()
+        self.run_rows, self.batch_size, self.batches = run, batch_size, batches
+
+    def predict_dataloader(self) -> DataLoader:
+        """This process's share: whole shards, each of which belongs to one process whatever is already finished."""
+        return DataLoader(_Shards(self.batches), batch_size=None)
+
+    def predict_step(self, rows: range, *_: Any) -> Iterator[tuple[list[int], Any]]:
+        for start in range(0, len(rows), self.batch_size):
+            batch = list(rows[start : start + self.batch_size])
+            for step in self.run_rows(batch):
+                yield batch, step
+
+
+class _Shards(IterableDataset):
+    """Iterable, so that Lightning does not distribute what is distributed already."""
+
+    def __init__(self, rows: list[range]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[range]:
+        return iter(self.rows)
+
+
+class _Recorder(BasePredictionWriter):
+    """Hands on every step as it is computed, so that no step of a batch is held twice, and says how long it will take.
+
+    Lightning gives it the generator that `predict_step` returned; running through it is the computation.
+    """
+
+    def __init__(self, record: Callable[[list[int], Any], None], images: int, tell: Tell) -> None:
         super().__init__("batch")
-        self.activations = activations
+        self.record, self.images, self.tell = record, images, tell
 
-    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, indices: Any, rows: Any, *_: Any) -> None:
-        for index, _, taken in prediction:
-            _store(self.activations, taken, self.activations.steps.index(index), rows)
+    def on_predict_start(self, trainer: Any, module: Any) -> None:
+        self.started, self.first = time.perf_counter(), True
 
+    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, *_: Any) -> None:
+        before: list[int] = []
+        for rows, step in prediction:
+            if before and rows is not before:
+                self._estimate(len(before))
+            before = rows
+            self.record(rows, step)
+        self._estimate(len(before))
 
-def _store(activations: Activations, taken: dict[str, Tensor], at: int, rows: list[int]) -> None:
-    for layer, activation in taken.items():
-        values = activations.values[layer]
-        values[at, rows] = activation.to("cpu", values.dtype)
+    def _estimate(self, done: int) -> None:
+        if self.first and done < self.images:
+            seconds = (time.perf_counter() - self.started) / done * (self.images - done)
+            self.tell(f"about {_duration(seconds)} for the other {self.images - done} images, by the first {done}")
+        self.first = False
 
 
 def extract(
     backbone: Backbone,
-    prompts: Sequence[Prompt],
+    source: Source,
     layers: Sequence[Layer],
     steps: Sequence[int],
     *,
-    sampling_steps: int = 15,
-    half: str = "conditional",
     batch_size: int = 8,
     dtype: str = "float16",
-    folder: Path | None = None,
-    shown: Sequence[int] = (),
+    stores: Path | None = None,
+    images_per_shard: int = 16,
     trainer: lightning.Trainer | None = None,
+    tell: Tell = lambda line: None,
 ) -> Extraction:
-    """Generates every prompt's image and takes the activations of `layers` at `steps` on the way.
+    """Takes every image of the source through its steps once, and keeps the activations of `layers` at `steps`.
 
-    Each (image, step) is evaluated once, whatever is asked. Activations live in memory, or in files of `folder`.
+    In memory, or in a store in the folder `stores`, whose name follows from all that determines the activations: what
+    is there already is not computed again, and an interrupted extraction goes on where it was. Devices share the
+    shards of a store among them.
 
     Args:
-        steps: 0-based steps to keep, in order.
-        half: of the guidance batch: 'conditional' or 'unconditional'.
+        steps: which of the source's steps to keep, in order.
+        batch_size: images that are run at once.
         dtype: 'float16', 'bfloat16' or 'float32', of the kept activations.
-        shown: rows of the images that are to be decoded after every step.
+        images_per_shard: of a new store.
+        trainer: brings devices; without one, a silent one for one device is made.
+        tell: takes a line for people, such as the time that the rest will take.
 
     Raises:
-        UserError: steps outside the trajectory, unknown layers, or activations that overflow the dtype.
+        UserError: steps that the source does not have, unknown layers, activations that overflow the dtype, a full or
+            failing disk, or several devices without a store.
     """
-    bad = [step for step in steps if not 0 <= step < sampling_steps]
-    if bad or not steps:
-        raise UserError(
-            f"steps {bad or 'none'}: choose from 0 to {sampling_steps - 1} (steps.sampling={sampling_steps})"
-        )
-    timesteps = fresh_scheduler(backbone, sampling_steps).timesteps
-    activations = _allocate(prompts, layers, steps, [float(timesteps[s]) for s in steps], dtype, folder, "activations")
-    size = backbone.image_size
-    extraction = Extraction(
-        activations=activations,
-        images=torch.zeros(len(prompts), 3, size, size),
-        noisy=torch.zeros(len(steps), len(prompts), *backbone.latent_shape),
-        shown={row: torch.zeros(len(steps), 3, size, size) for row in shown},
-    )
+    manifest = describe(backbone, source, layers, steps, dtype, images_per_shard, identified=stores is not None)
     names = [layer.name for layer in layers]
-    module = TrajectoryModule(backbone, prompts, names, sampling_steps, half)
-    _predict(module, len(prompts), batch_size, _TrajectoryWriter(extraction, backbone, sampling_steps), trainer)
-    _check_finite(activations)
-    return extraction
+
+    def run(rows: list[int]) -> Iterator[TrajectoryStep]:
+        return source.run(backbone, rows, names, steps)
+
+    def record(put: Put, rows: list[int], step: TrajectoryStep, last: int) -> None:
+        if step.index in steps:
+            _put_activations(put, rows, step.index, step.activations)
+            put(extra_name("noisy", step.index), rows, step.noisy)
+            if source.walks:
+                put(extra_name("latents", step.index), rows, step.latents)
+        if step.index == last:
+            pictures = source.pictures(backbone, rows)
+            put(extra_name("image"), rows, _decoded(backbone, step.latents) if pictures is None else pictures)
+
+    last = max(source.timesteps(backbone)) if source.walks else max(steps)
+    activations, extras, computed = _fill(manifest, run, record, last, stores, batch_size, trainer, tell)
+    return Extraction(source, activations, extras, manifest, computed)
 
 
 def extract_replayed(
     backbone: Backbone,
     denoiser: nn.Module,
-    prompts: Sequence[Prompt],
     extraction: Extraction,
+    called: Mapping[str, Any],
     *,
-    sampling_steps: int = 15,
     batch_size: int = 8,
-    folder: Path | None = None,
+    stores: Path | None = None,
     trainer: lightning.Trainer | None = None,
-) -> Activations:
-    """The same activations of another denoiser that is shown the same noisy latents and prompts."""
-    like = extraction.activations
-    dtype = str(next(iter(like.values.values())).dtype).removeprefix("torch.")
-    activations = _allocate(prompts, like.layers, like.steps, like.timesteps, dtype, folder, "control")
-    names = [layer.name for layer in like.layers]
-    module = ReplayModule(backbone, denoiser, prompts, names, sampling_steps, like.steps, extraction.noisy)
-    _predict(module, len(prompts), batch_size, _ReplayWriter(activations), trainer)
-    _check_finite(activations)
-    return activations
+    tell: Tell = lambda line: None,
+) -> Extraction:
+    """The same activations, without extras, of another denoiser that is shown the same noisy latents and prompts.
+
+    Args:
+        called: what determines that denoiser, see `describe_replay`.
+    """
+    source, steps = extraction.source, extraction.activations.steps
+    manifest = describe_replay(extraction.manifest, called)
+    names = [layer.name for layer in manifest.layers]
+
+    def run(rows: list[int]) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
+        return source.replay(backbone, denoiser, rows, names, extraction.extras["noisy"][:, rows], steps)
+
+    def record(put: Put, rows: list[int], step: tuple[int, float, dict[str, Tensor]], last: int) -> None:
+        _put_activations(put, rows, step[0], step[2])
+
+    activations, extras, computed = _fill(manifest, run, record, max(steps), stores, batch_size, trainer, tell)
+    return Extraction(source, activations, extras, manifest, computed)
 
 
-def _predict(
-    module: lightning.LightningModule,
-    images: int,
+def _fill(
+    manifest: Manifest,
+    run: Callable[[list[int]], Iterator[Any]],
+    record: Callable[[Put, list[int], Any, int], None],
+    last: int,
+    stores: Path | None,
     batch_size: int,
-    writer: BasePredictionWriter,
     trainer: lightning.Trainer | None,
-) -> None:
-    rows: Any = range(images)
+    tell: Tell,
+) -> tuple[Activations | StoredActivations, Any, int]:
+    """Computes what is missing; gives activations and extras, in memory or stored, and how many images were run."""
     trainer = trainer or lightning.Trainer(
         logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1, accelerator="cpu"
     )
-    trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+    if stores is None:
+        if trainer.world_size > 1:
+            raise UserError("activations in memory are those of one device; with several, choose features=disk")
+        memory = MemoryWriter(manifest)
+        rows = range(len(manifest.images))
+        batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        _predict(ExtractionModule(run, batch_size, batches), record, memory.put, last, trainer, tell)
+        return memory.activations, memory.extras, len(rows)
+    store = create_store(stores / manifest_folder(manifest), manifest)
+    missing = sum(len(shard.rows) for shard in store.survey().unfinished)
+    share = _share(store, trainer)
+    if share or trainer.world_size > 1:
+        with StoreWriter(store) as writer:
+            _predict(ExtractionModule(run, batch_size, share), record, writer.put, last, trainer, tell)
+        trainer.strategy.barrier("activations stored")
+    stored = StoredActivations(store)
+    return stored, stored.extras, missing
+
+
+def _share(store: Store, trainer: lightning.Trainer) -> list[range]:
+    """The unfinished shards of this process: by their place in the store, so that processes need not agree on the rest.
+
+    A process of several that finds nothing to do still takes part, since Lightning's processes wait for each other.
+    """
+    unfinished = set(store.survey().unfinished)
+    own = store.shards[trainer.global_rank :: trainer.world_size]
+    return [shard.rows for shard in own if shard in unfinished]
+
+
+def _predict(
+    module: ExtractionModule,
+    record: Callable[[Put, list[int], Any, int], None],
+    put: Put,
+    last: int,
+    trainer: lightning.Trainer,
+    tell: Tell,
+) -> None:
+    images = sum(len(rows) for rows in module.batches)
+    recorder: Any = _Recorder(lambda rows, step: record(put, rows, step, last), images, tell)
+    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
     try:
-        trainer.predict(module, DataLoader(rows, batch_size, collate_fn=list), return_predictions=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")  # rows come with the batches
+            trainer.predict(module, return_predictions=False)
     finally:
-        trainer.callbacks.remove(writer)  # type: ignore[attr-defined]
+        trainer.callbacks.remove(recorder)  # type: ignore[attr-defined]
 
 
-def _allocate(
-    prompts: Sequence[Prompt],
-    layers: Sequence[Layer],
-    steps: Sequence[int],
-    timesteps: list[float],
-    dtype: str,
-    folder: Path | None,
-    name: str,
-) -> Activations:
-    values = {}
-    for number, layer in enumerate(layers):
-        shape = (len(steps), len(prompts), layer.channels, layer.height, layer.width)
-        if folder is None:
-            values[layer.name] = torch.zeros(shape, dtype=getattr(torch, dtype))
-        else:
-            path = folder / f"{name}-{number:03d}.bin"
-            count = torch.Size(shape).numel()
-            flat = torch.from_file(str(path), shared=True, size=count, dtype=getattr(torch, dtype))
-            values[layer.name] = flat.view(shape)
-    return Activations(list(layers), list(steps), timesteps, [prompt.name for prompt in prompts], values)
+def _put_activations(put: Put, rows: list[int], step: int, activations: dict[str, Tensor]) -> None:
+    for layer, values in activations.items():
+        put(tensor_name(layer, step), rows, values)
 
 
-def _check_finite(activations: Activations) -> None:
-    for layer, values in activations.values.items():
-        if not all(bool(step.isfinite().all()) for step in values):
-            raise UserError(f"activations of {layer} overflow {values.dtype}; use features.dtype=float32")
+@torch.no_grad()
+def _decoded(backbone: Backbone, latents: Tensor) -> Tensor:
+    return torch.cat([decode_latents(backbone, one[None]) for one in latents])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -2,73 +2,116 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
+from diffprobe.features.description import describe_replay, manifest_folder
+from diffprobe.features.store.folder import find_store
+from diffprobe.features.store.layout import tensor_name, tensor_specs
+from diffprobe.features.store.manifest import Manifest
+from diffprobe.features.store.plan import StorePlan, check_disk, in_units, plan_store
 
-BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 STORES = ("memory", "disk")
-HEADROOM = 0.8  # share of the free memory or disk that activations may take
+HEADROOM = 0.8  # share of the free memory that activations may take
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Costs of one pass over all images.
+    """Costs of a pass over all images, and of one more for each control network.
 
     Attributes:
         images: number of images.
-        evaluations: denoiser evaluations: images x sampling steps, each on a guidance batch of two where guided,
-            plus one conditional evaluation per image and probed step for every control network.
-        bytes: size of the activations that are held at once.
+        evaluations: of the denoiser, each on a guidance batch of two where guided, that are still to be done.
+        layers: bytes of activations by layer.
+        bytes: of everything that is kept, all passes together.
+        remaining: of these, the bytes that no finished shard holds.
+        folders: the stores, of the pass and of each control; none in memory.
     """
 
     images: int
     evaluations: int
+    layers: dict[str, int]
     bytes: int
+    remaining: int
+    folders: list[Path]
 
-    @property
-    def size(self) -> str:
-        """Bytes in the largest fitting unit."""
-        value = float(self.bytes)
-        for unit in ("B", "KB", "MB", "GB"):
-            if value < 1000:
-                return f"{value:.3g} {unit}"
-            value /= 1000
-        return f"{value:.3g} TB"
+    def lines(self) -> list[str]:
+        """The plan for people: totals first, then every layer, then where it goes."""
+        table = [f"  {in_units(size):>8}  {layer}" for layer, size in self.layers.items()]
+        where = [f"store {folder}" for folder in self.folders] or ["kept in memory"]
+        return [
+            f"{self.images} images, {self.evaluations} network evaluations, {in_units(self.bytes)} to keep, "
+            f"{in_units(self.remaining)} of it still to be made",
+            *table,
+            *where,
+        ]
 
 
-def plan_pass(
-    images: int, sampling_steps: int, steps: Sequence[int], layers: Sequence[Layer], dtype: str, control_networks: int
+def plan_run(manifest: Manifest, per_image: int, controls: Sequence[Mapping[str, Any]], replayed: int) -> Plan:
+    """The plan in memory.
+
+    Args:
+        manifest: of the extraction.
+        per_image: evaluations of each image.
+        controls: what each replayed control is called, see `describe_replay`.
+        replayed: evaluations of each image by a control.
+    """
+    specs, images = tensor_specs(manifest), len(manifest.images)
+    size = images * sum(spec.row_bytes for spec in specs.values())
+    layers = {
+        layer.name: (1 + len(controls))
+        * images
+        * sum(specs[tensor_name(layer.name, step)].row_bytes for step in manifest.steps)
+        for layer in manifest.layers
+    }
+    extras = size - sum(layers.values()) // (1 + len(controls))
+    total = extras + sum(layers.values())
+    return Plan(images, images * (per_image + replayed * len(controls)), layers, total, total, [])
+
+
+def plan_stores(
+    manifest: Manifest, per_image: int, controls: Sequence[Mapping[str, Any]], replayed: int, stores: Path
 ) -> Plan:
-    """The plan of a run over these layers and probed steps; activations are kept in `dtype`."""
-    if dtype not in BYTES:
-        raise UserError(f"features.dtype={dtype}: choose one of {', '.join(BYTES)}")
-    elements = sum(layer.channels * layer.tokens for layer in layers)
+    """The plan on disk, counting what is there already.
+
+    Raises:
+        UserError: the disk cannot take the rest.
+    """
+    manifests = [manifest, *(describe_replay(manifest, called) for called in controls)]
+    found = [find_store(stores / manifest_folder(each), each) for each in manifests]
+    plans = [plan_store(store) for store in found]
+    missing = [sum(len(shard.rows) for shard in store.survey().unfinished) for store in found]
+    together = StorePlan(
+        layers={name: sum(plan.layers[name] for plan in plans) for name in plans[0].layers},
+        extras=plans[0].extras,
+        total=sum(plan.total for plan in plans),
+        remaining=sum(plan.remaining for plan in plans),
+    )
+    check_disk(together, stores)
     return Plan(
-        images=images,
-        evaluations=images * (sampling_steps + control_networks * len(steps)),
-        bytes=images * len(steps) * elements * BYTES[dtype],
+        images=len(manifest.images),
+        evaluations=missing[0] * per_image + sum(missing[1:]) * replayed,
+        layers=together.layers,
+        bytes=together.total,
+        remaining=together.remaining,
+        folders=[store.folder for store in found],
     )
 
 
-def check_room(plan: Plan, store: str, folder: Path) -> None:
-    """Refuses a plan that does not fit.
+def check_memory(plan: Plan) -> None:
+    """Refuses a plan that does not fit into the free memory.
 
     Raises:
-        UserError: unknown store, or more bytes than the free memory or disk can take.
+        UserError: with the bytes needed and free.
     """
-    if store not in STORES:
-        raise UserError(f"features.store={store}: choose one of {', '.join(STORES)}")
-    free = psutil.virtual_memory().available if store == "memory" else shutil.disk_usage(folder).free
+    free = psutil.virtual_memory().available
     if plan.bytes > HEADROOM * free:
-        other = "" if store == "disk" else "features.store=disk, "
         raise UserError(
-            f"the activations of {plan.images} images need {plan.size} of {store}, of which {free / 1e9:.1f} GB are "
-            f"free; choose {other}fewer layers, steps or images (data.count)"
+            f"the activations of {plan.images} images need {in_units(plan.bytes)} of memory, of which "
+            f"{in_units(free)} are free; choose features=disk, fewer layers, steps or images (data.count)"
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.features.activations import Activations
+from diffprobe.features.store.reader import StoredActivations
 from diffprobe.probes import functional
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid, Pooled, pool, rank_maps
@@ -32,7 +33,9 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 SCORED_PARTS = ("validation", "test")
 
 
-def predict_maps(bank: ProbeBank, activations: Activations, name: str, layer: str, rows: Sequence[int]) -> Tensor:
+def predict_maps(
+    bank: ProbeBank, activations: Activations | StoredActivations, name: str, layer: str, rows: Sequence[int]
+) -> Tensor:
     """What the probes of property `name` on `layer` say of some images: [steps, images, h, w].
 
     Saliency: the probability of foreground. Depth and shading: label units.
@@ -42,7 +45,7 @@ def predict_maps(bank: ProbeBank, activations: Activations, name: str, layer: st
 
 def choose_thresholds(
     bank: ProbeBank,
-    activations: Activations,
+    activations: Activations | StoredActivations,
     targets: Mapping[str, Tensor],
     split: Split,
     threshold: Threshold = "validation",
@@ -101,7 +104,7 @@ def score_maps(
 
 def score_bank(
     bank: ProbeBank,
-    activations: Activations,
+    activations: Activations | StoredActivations,
     targets: Mapping[str, Tensor],
     split: Split,
     *,
@@ -153,7 +156,9 @@ def score_rows(
 
 
 @torch.no_grad()
-def _outputs(bank: ProbeBank, activations: Activations, layer: str, rows: Sequence[int]) -> dict[str, Tensor]:
+def _outputs(
+    bank: ProbeBank, activations: Activations | StoredActivations, layer: str, rows: Sequence[int]
+) -> dict[str, Tensor]:
     return bank(layer, activations.values[layer][:, list(rows)])
 
 

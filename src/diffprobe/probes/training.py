@@ -1,4 +1,4 @@
-"""Train a probe bank on activations in memory: the plain function behind the Lightning classes."""
+"""Train a probe bank on activations, in memory or stored: the plain function behind the Lightning classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from diffprobe.features.activations import Activations
+from diffprobe.features.store.reader import StoredActivations, StoredSteps
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid
 from diffprobe.probes.module import Batch, ProbeBankModule
@@ -24,7 +25,9 @@ from diffprobe.probes.targets import target_maps, token_targets
 class Collate:
     """Row numbers -> `Batch`. Slices the activations, which stay in the precision they are stored in."""
 
-    def __init__(self, values: Mapping[str, Tensor], targets: Mapping[str, Mapping[Grid, Tensor]]) -> None:
+    def __init__(
+        self, values: Mapping[str, Tensor | StoredSteps], targets: Mapping[str, Mapping[Grid, Tensor]]
+    ) -> None:
         self.values = values
         self.targets = targets
 
@@ -32,13 +35,13 @@ class Collate:
         index = torch.tensor(rows)
         return Batch(
             index,
-            {layer: values.index_select(1, index) for layer, values in self.values.items()},
+            {layer: values[:, index] for layer, values in self.values.items()},
             {name: {grid: maps[index] for grid, maps in grids.items()} for name, grids in self.targets.items()},
         )
 
 
 def train_bank(
-    activations: Activations,
+    activations: Activations | StoredActivations,
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from diffprobe.backbone.layers import Layer
-from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.features.extraction import Extraction, extract, extract_replayed
+from diffprobe.features.sources.source import Source
 from diffprobe.probes.controls import permute_weights, position_scores
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.scoring import Threshold, check_threshold, choose_thresholds, score_bank
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from diffprobe.backbone.load import Backbone
     from diffprobe.features.activations import Activations
+    from diffprobe.features.store.reader import StoredActivations
     from diffprobe.probes.bank import ProbeBank
 
 Labeler = Callable[[Tensor, Sequence[str], Sequence[str]], dict[str, Tensor]]
@@ -38,11 +39,9 @@ class Question:
 
     Attributes:
         layers: whose activations are probed.
-        steps: 0-based steps of the trajectory at which they are.
+        steps: which of the source's steps, from 0, they are at.
         properties: 'saliency', 'depth', 'shading'.
         controls: 'permuted' (the U-Net's weights permuted) and 'position' (pixel position alone).
-        sampling_steps: length of the trajectory.
-        half: of the guidance batch that is probed.
         fractions: of the images, to train, select and test on.
         epochs, batch_size, bias, validate_every: of the probes' training.
         threshold: at which a saliency probability is foreground: 'validation' or a number.
@@ -53,8 +52,6 @@ class Question:
     steps: Sequence[int]
     properties: Sequence[str] = ("saliency", "depth", "shading")
     controls: Sequence[str] = CONTROLS
-    sampling_steps: int = 15
-    half: str = "conditional"
     fractions: Sequence[float] = (0.6, 0.2, 0.2)
     epochs: int = 30
     batch_size: int = 4
@@ -78,13 +75,15 @@ class Question:
 class Means:
     """How the frozen network is run: images at once, precision and place of the activations, trainers, progress.
 
-    `shown` test images are decoded after every step, for pictures. `trainer` makes the Lightning trainer of a stage:
-    'generate', 'replay', 'train' or 'train_control'. `tell` takes one line when a stage begins.
+    `stores` is the folder of activation stores; without one, activations stay in memory. `shown` test images are
+    decoded after every step, for pictures. `trainer` makes the Lightning trainer of a stage: 'generate', 'replay',
+    'train' or 'train_control'. `tell` takes one line when a stage begins.
     """
 
     batch_size: int = 8
     dtype: str = "float16"
-    folder: Path | None = None
+    stores: Path | None = None
+    images_per_shard: int = 16
     shown: int = 0
     trainer: Callable[[str], lightning.Trainer | None] = field(default=lambda stage: None)
     tell: Callable[[str], None] = field(default=lambda line: None)
@@ -92,21 +91,31 @@ class Means:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the study leaves: tables first, and what the pictures are made from."""
+    """What the study leaves: tables first, and what the pictures are made from.
+
+    `shown` are test images by row, decoded after every probed step: [steps, 3, H, W] in [0, 1].
+    """
 
     scores: list[Score]
     summaries: list[Summary]
     bank: ProbeBank
     extraction: Extraction
+    images: Tensor
+    shown: dict[int, Tensor]
     targets: dict[str, Tensor]
     split: Split
     evaluations: int
 
 
+def replayed_controls(question: Question) -> list[dict[str, Any]]:
+    """What the control networks are called that see the latents again, see `describe_replay`."""
+    return [{"control": "permuted", "seed": question.seed}] if "permuted" in question.controls else []
+
+
 def study_emergence(
-    backbone: Backbone, prompts: Sequence[Prompt], labeler: Labeler, question: Question, means: Means | None = None
+    backbone: Backbone, source: Source, labeler: Labeler, question: Question, means: Means | None = None
 ) -> Findings:
-    """Generates the prompts' images once, trains every probe, scores probes and controls.
+    """Takes the source's images through the network once, trains every probe, scores probes and controls.
 
     The permuted control sees the very latents and prompts that the network saw, and its probes are trained, selected
     and scored like the others. Test images are used for the scores alone.
@@ -115,58 +124,58 @@ def study_emergence(
         UserError: the question does not fit the network, the images or the labels.
     """
     means = means or Means()
-    names = [prompt.name for prompt in prompts]
-    split = split_images(names, question.fractions, question.seed)
+    split = split_images(source.names, question.fractions, question.seed)
 
-    means.tell(f"generating {len(prompts)} images in {question.sampling_steps} steps")
+    means.tell(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
     extraction = extract(
         backbone,
-        prompts,
+        source,
         question.layers,
         question.steps,
-        sampling_steps=question.sampling_steps,
-        half=question.half,
         batch_size=means.batch_size,
         dtype=means.dtype,
-        folder=means.folder,
-        shown=split.test[: means.shown],
+        stores=means.stores,
+        images_per_shard=means.images_per_shard,
         trainer=means.trainer("generate"),
+        tell=means.tell,
     )
-    evaluations = len(prompts) * question.sampling_steps
-    targets = labeler(extraction.images, names, question.properties)
+    evaluations = extraction.computed * source.evaluations(backbone, question.steps)
+    images = extraction.images
+    targets = labeler(images, source.names, question.properties)
 
     probes = len(question.layers) * len(question.steps) * len(question.properties)
     means.tell(f"training {probes} probes on {len(split.train)} images")
     bank, scores = _train_and_score(extraction.activations, targets, split, question, means, backbone.name, "none")
 
-    if "permuted" in question.controls:
+    for called in replayed_controls(question):
         means.tell("control: the same for the network with permuted weights")
         control = extract_replayed(
             backbone,
             permute_weights(backbone.denoiser, question.seed),
-            prompts,
             extraction,
-            sampling_steps=question.sampling_steps,
+            called,
             batch_size=means.batch_size,
-            folder=means.folder,
+            stores=means.stores,
             trainer=means.trainer("replay"),
         )
-        evaluations += len(prompts) * len(question.steps)
-        scores += _train_and_score(control, targets, split, question, means, backbone.name, "permuted")[1]
+        evaluations += control.computed * len(question.steps) * source.draws
+        scores += _train_and_score(control.activations, targets, split, question, means, backbone.name, "permuted")[1]
     if "position" in question.controls:
         scores += position_scores(
             targets,
             split,
             question.properties,
-            names=names,
+            names=source.names,
             model=backbone.name,
             threshold=question.threshold,
         )
-    return Findings(scores, summarise(scores, seed=question.seed), bank, extraction, targets, split, evaluations)
+    shown = {row: extraction.decoded(backbone, row) for row in split.test[: means.shown]}
+    summaries = summarise(scores, seed=question.seed)
+    return Findings(scores, summaries, bank, extraction, images, shown, targets, split, evaluations)
 
 
 def _train_and_score(
-    activations: Activations,
+    activations: Activations | StoredActivations,
     targets: dict[str, Tensor],
     split: Split,
     question: Question,

@@ -1,0 +1,34 @@
+"""The families of pipelines that are supported, by the class names that diffusers writes into a model's configs."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from diffprobe.backbone.families.base import Conditions, Family
+from diffprobe.backbone.families.ddpm import Ddpm
+from diffprobe.backbone.families.flux import Flux
+from diffprobe.backbone.families.pixart import PixArt
+from diffprobe.backbone.families.stable_diffusion import StableDiffusion, StableDiffusionXL
+from diffprobe.backbone.families.stable_diffusion_3 import StableDiffusion3
+from diffprobe.errors import UserError
+
+__all__ = ["BY_DENOISER", "BY_PIPELINE", "Conditions", "Family", "family_of"]
+
+_ALL: tuple[Family, ...] = (StableDiffusionXL(), StableDiffusion(), StableDiffusion3(), Flux(), PixArt(), Ddpm())
+
+BY_PIPELINE = {family.pipeline: family for family in _ALL}
+
+# XL's U-Net is of the same class as Stable Diffusion's, whose family knows how to run both.
+BY_DENOISER = {denoiser: family for family in _ALL for denoiser in family.denoisers}
+
+
+def family_of(denoiser: nn.Module) -> Family:
+    """The family that knows how to run a denoiser.
+
+    Raises:
+        UserError: a network of another class.
+    """
+    name = type(denoiser).__name__
+    if name not in BY_DENOISER:
+        raise UserError(f"a {name} is no denoiser that is supported; those are {', '.join(BY_DENOISER)}")
+    return BY_DENOISER[name]

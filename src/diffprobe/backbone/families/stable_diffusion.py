@@ -1,0 +1,76 @@
+"""Stable Diffusion 1.x, 2.x and XL: a U-Net that looks at the text by cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, joined
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from diffprobe.backbone.load import Backbone
+
+# Which of the U-Net's inputs come in a dict of their own.
+ADDED = ("text_embeds", "time_ids")
+
+
+class StableDiffusion(Family):
+    """One text encoder. What the U-Net predicts, noise or v, is the scheduler's to know."""
+
+    pipeline = "StableDiffusionPipeline"
+    options: ClassVar = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None}
+
+    def size_step(self, config: Any) -> int:
+        return 2 ** (len(config["block_out_channels"]) - 1)
+
+    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+        pipeline: Any = backbone.pipeline
+        conditional, unconditional = pipeline.encode_prompt(
+            list(prompts), backbone.device, 1, guided, negative_prompt=[""] * len(prompts) if guided else None
+        )
+        return {"encoder_hidden_states": joined(unconditional, conditional, guided)}
+
+    def example(self, config: Any) -> Conditions:
+        """Raises UserError if the U-Net needs more than noise, timestep, text and what XL adds (upscalers do)."""
+        added = config.get("addition_embed_type")
+        known = {"addition_embed_type": (None, "text_time"), "class_embed_type": (None,), "num_class_embeds": (None,)}
+        for key, values in known.items():
+            if config.get(key) not in values:
+                raise UserError(f"a U-Net with {key}={config[key]!r} needs more than noise and text: unsupported")
+        width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
+        conditions = {"encoder_hidden_states": torch.empty(1, EXAMPLE_TOKENS, width)}
+        if added == "text_time":
+            pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+            conditions |= {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}
+        return conditions
+
+    def evaluate(self, denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
+        plain = {key: value for key, value in conditions.items() if key not in ADDED}
+        added = {key: value for key, value in conditions.items() if key in ADDED}
+        return denoiser(latents, timestep, **plain, added_cond_kwargs=added or None, return_dict=False)[0]
+
+
+class StableDiffusionXL(StableDiffusion):
+    """Two text encoders; told besides their pooled text and the size of the image, as if it had never been cropped."""
+
+    pipeline = "StableDiffusionXLPipeline"
+    options: ClassVar = {"add_watermarker": False}
+    exact_vae = True
+
+    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+        pipeline: Any = backbone.pipeline
+        # No negative prompt is not an empty one: the model's config may ask for zeros in its place.
+        text, empty, pooled, empty_pooled = pipeline.encode_prompt(
+            list(prompts), device=backbone.device, num_images_per_prompt=1, do_classifier_free_guidance=guided
+        )
+        height, width = (side * pipeline.vae_scale_factor for side in backbone.latent_shape[1:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=text.dtype, device=backbone.device)
+        return {
+            "encoder_hidden_states": joined(empty, text, guided),
+            "text_embeds": joined(empty_pooled, pooled, guided),
+            "time_ids": sizes.repeat(2 * len(prompts) if guided else len(prompts), 1),
+        }

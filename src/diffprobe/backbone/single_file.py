@@ -1,0 +1,121 @@
+"""A Stable Diffusion 1.x checkpoint in one file, in its authors' names, as a pipeline; nothing is asked of the hub."""
+
+from __future__ import annotations
+
+import pickle
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from diffprobe.backbone.source import read_config
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTokenizer
+
+SD14 = Path(str(files("diffprobe") / "backbone" / "configs" / "stable-diffusion-v1-4"))
+# As wide as the text: tells 1.x from 2.x, and from what is no Stable Diffusion.
+TEXT_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def read_single_file(
+    file: Path, dtype: torch.dtype, tokenizer: str | None, configs: Path = SD14
+) -> StableDiffusionPipeline:
+    """Builds the pipeline of a checkpoint, with the authors' names for its weights translated by diffusers.
+
+    Args:
+        file: *.safetensors, or *.ckpt, of which nothing but tensors is read.
+        tokenizer: a folder with CLIP's tokenizer: a checkpoint has none, and it is too large to come with the package.
+        configs: folder of the parts' configs as `save_pretrained` writes them.
+
+    Raises:
+        UserError: no tokenizer, an unreadable file, or weights that are not those of a Stable Diffusion 1.x.
+    """
+    text = read_config(configs / "text_encoder" / "config.json")
+    words = _read_tokenizer(file, tokenizer, text)
+    weights = _read_weights(file)
+    settings = {part: read_config(configs / part / "config.json") for part in ("unet", "vae")}
+    width = settings["unet"]["cross_attention_dim"]
+    if TEXT_KEY not in weights or weights[TEXT_KEY].shape[-1] != width:
+        raise UserError(f"{file} is not a Stable Diffusion 1.x checkpoint: no weights for a text of width {width}")
+
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.loaders import single_file_utils as translate
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    unet: Any = UNet2DConditionModel.from_config(settings["unet"])
+    vae: Any = AutoencoderKL.from_config(settings["vae"])
+    text_encoder: Any = CLIPTextModel(CLIPTextConfig.from_dict(text))
+    scheduler: Any = PNDMScheduler.from_pretrained(configs, subfolder="scheduler")
+    _fill(file, unet, translate.convert_ldm_unet_checkpoint(weights, settings["unet"]))
+    _fill(file, vae, translate.convert_ldm_vae_checkpoint(weights, settings["vae"]))
+    _fill(file, text_encoder, _text_weights(text_encoder, translate.convert_ldm_clip_checkpoint(weights)))
+    return StableDiffusionPipeline(
+        unet=unet.to(dtype),
+        vae=vae.to(dtype),
+        text_encoder=text_encoder.to(dtype),
+        tokenizer=words,
+        scheduler=scheduler,
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    )
+
+
+def _read_tokenizer(file: Path, folder: str | None, text: dict[str, Any]) -> CLIPTokenizer:
+    """The tokenizer in a folder, for texts as long as the text encoder takes."""
+    from transformers import CLIPTokenizer
+
+    how = "give tokenizer=FOLDER: the folder 'tokenizer' of any Stable Diffusion 1.x pipeline, or what `hf download "
+    how += "openai/clip-vit-large-patch14 vocab.json merges.txt --local-dir FOLDER` leaves"
+    if folder is None:
+        raise UserError(f"{file} is a checkpoint without a tokenizer; {how}")
+    place = Path(folder).expanduser()
+    if not any((place / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        raise UserError(f"no tokenizer in {place}: neither vocab.json with merges.txt nor tokenizer.json; {how}")
+    try:
+        words = CLIPTokenizer.from_pretrained(
+            place, model_max_length=text["max_position_embeddings"], local_files_only=True
+        )
+    except Exception as error:  # whatever a broken folder makes transformers and tokenizers raise
+        raise UserError(f"cannot read the tokenizer in {place} ({error}); {how}") from error
+    if len(words) != text["vocab_size"]:
+        raise UserError(f"the tokenizer in {place} has {len(words)} words, not {text['vocab_size']}; {how}")
+    return words
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name. A pickle that holds more than tensors could run code: it is refused."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{file} holds more than weights, or no weights at all; convert it to .safetensors") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"cannot read the checkpoint {file}: {' '.join(str(error).split())[:200]}") from error
+    weights = content.get("state_dict", content) if isinstance(content, dict) else {}
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+
+
+def _text_weights(text_encoder: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In the names of the installed transformers, which has the encoder in a module `text_model` or not."""
+    if not hasattr(text_encoder, "text_model"):
+        weights = {name.removeprefix("text_model."): value for name, value in weights.items()}
+    return {name: value for name, value in weights.items() if not name.endswith("position_ids")}
+
+
+def _fill(file: Path, part: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Every weight of a part, no more and no less."""
+    try:
+        part.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} does not hold the {type(part).__name__} of a Stable Diffusion 1.x: {said}") from error

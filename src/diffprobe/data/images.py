@@ -1,0 +1,253 @@
+"""Real images: found in a folder or a list, read whatever their mode, and fitted to a square."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+# A file of a folder with one of these is an image, and an error if it cannot be read; others are left alone.
+ENDINGS = frozenset(
+    {
+        *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+    }
+)
+COLUMNS = ("path", "src")  # of a CSV list; the second is the Diff-Props authors' name
+FITS = ("stretch", "crop")
+ON_ERROR = ("error", "skip")
+BACKGROUND = (255, 255, 255)  # shows through transparent pixels
+LARGEST_16_BIT = 65535
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image to be read: its name, which activations and labels carry, its file, and a caption where there is one.
+
+    The name is the path below the root folder without its ending: 'cats/0001'.
+    """
+
+    name: str
+    path: Path
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be read, and why."""
+
+    name: str
+    reason: str
+
+
+def load_images(
+    source: str | Path | Sequence[str | Path], *, root: str | Path | None = None, count: int | None = None
+) -> list[ImageFile]:
+    """The images of a folder (subfolders too, sorted by name), of a list file, or of paths given one by one.
+
+    A list file is a CSV file with a column `path` or `src` and maybe `caption`, or any other text file with one path a
+    line. Its order is kept. An entry that is a folder stands for every image in it. No image is opened yet.
+
+    Args:
+        root: what relative paths start from and names are below; by default the folder, the folder of the list file,
+            or the current folder. Files elsewhere are named by their whole path.
+        count: the first so many; None means all.
+
+    Raises:
+        UserError: there are no images or fewer than asked, some are missing, or two would have the same name.
+    """
+    if count is not None and count < 1:
+        raise UserError(f"data.count={count}: must be at least 1")
+    if isinstance(source, str | Path):
+        place = Path(source)
+        if not place.exists():
+            raise UserError(f"there is no {place}; give a folder of images or a list of them as data.images")
+        entries = [(place.absolute(), "")] if place.is_dir() or _is_image(place) else _read_list(place)
+        base = Path(root) if root is not None else place if place.is_dir() else place.parent
+    else:
+        place, base = "the paths given", Path(root or ".")
+        entries = [(Path(entry), "") for entry in source]
+    images = _named(base.absolute(), entries, place)
+    if count is not None and count > len(images):
+        raise UserError(f"data.count={count}: {place} has only {len(images)} images; ask for fewer")
+    return images[:count]
+
+
+def _read_list(path: Path) -> list[tuple[Path, str]]:
+    """(path, caption) of every row of a list file."""
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("iso-8859-1")
+    if path.suffix.lower() != ".csv":
+        return [(Path(line.strip()), "") for line in text.splitlines() if line.strip()]
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    columns = rows.fieldnames or []
+    column = next((name for name in COLUMNS if name in columns), None)
+    if column is None:
+        raise UserError(f"{path} has no column 'path' (or 'src'); it has {', '.join(map(repr, columns)) or 'none'}")
+    entries = []
+    for row in rows:
+        if not row[column] or None in row:
+            raise UserError(f"{path}, line {rows.line_num}: the row does not have one value for each column")
+        entries.append((Path(row[column]), row.get("caption") or ""))
+    return entries
+
+
+def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str) -> list[ImageFile]:
+    images: list[ImageFile] = []
+    for entry, caption in entries:
+        path = Path(os.path.normpath(root / entry))  # '..' goes, links stay: names do not depend on where links lead
+        found = _in_folder(path) if path.is_dir() else [path]
+        images += [ImageFile(_name(file, root), file, caption) for file in found]
+    if not images:
+        raise UserError(f"{place} has no images; files that count as images end in {' '.join(sorted(ENDINGS))}")
+    missing = [image.path for image in images if not image.path.exists()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(images)} images of {place} are not there, such as "
+            f"{', '.join(map(str, missing[:3]))}; relative paths start from {root}, which data.root can change"
+        )
+    paths = defaultdict(list)
+    for image in images:
+        paths[image.name].append(str(image.path))
+    name, times = Counter(image.name for image in images).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{place}: {times} images would be named {name!r}: {', '.join(paths[name][:3])}; keep one")
+    return images
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """A link to nowhere is listed too, so that it is missed."""
+    return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.is_dir())
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS
+
+
+def _name(path: Path, root: Path) -> str:
+    root = Path(os.path.normpath(root))
+    below = path.relative_to(root if path.is_relative_to(root) else path.anchor)
+    return below.with_suffix("").as_posix()
+
+
+def sort_out(images: Sequence[ImageFile], on_error: str = "error") -> tuple[list[ImageFile], list[BadImage]]:
+    """Decodes every image once, before any other work: those that can be read, in order, and those that cannot.
+
+    Raises:
+        UserError: an image cannot be read and `on_error` is not 'skip', or none can be read at all.
+    """
+    if on_error not in ON_ERROR:
+        raise UserError(f"data.on_error={on_error}: choose one of {', '.join(ON_ERROR)}")
+    with ThreadPoolExecutor() as pool:  # decoders let go of the interpreter
+        reasons = list(pool.map(_reason, images))
+    bad = [BadImage(image.name, reason) for image, reason in zip(images, reasons, strict=True) if reason]
+    if bad and (on_error == "error" or len(bad) == len(images)):
+        advice = "" if len(bad) == len(images) else "; data.on_error=skip leaves them out"
+        shown = "; ".join(image.reason for image in bad[:3])
+        raise UserError(f"{len(bad)} of {len(images)} images cannot be read: {shown}{advice}")
+    return [image for image, reason in zip(images, reasons, strict=True) if not reason], bad
+
+
+def _reason(image: ImageFile) -> str:
+    try:
+        _decode(image.path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+class ImageDataset(Dataset[tuple[str, Tensor]]):
+    """(name, [3, size, size]) of every image, read when asked for: for the workers of a DataLoader."""
+
+    def __init__(self, images: Sequence[ImageFile], size: int, fit: str = "stretch") -> None:
+        _check_fit(size, fit)
+        self.images, self.size, self.fit = list(images), size, fit
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[str, Tensor]:
+        return self.images[row].name, read_image(self.images[row], self.size, self.fit)
+
+
+def read_image(image: ImageFile, size: int, fit: str = "stretch") -> Tensor:
+    """[3, size, size], float32 in [0, 1]; grey images have three equal channels.
+
+    Turned as its EXIF data says; transparent pixels show white; of an animation the first frame. 16-bit grey keeps its
+    precision; 16-bit colour is read at 8 bits. Embedded colour profiles (ICC) are ignored. Resized by antialiased
+    Lanczos.
+
+    Args:
+        fit: 'stretch' to the square, as Diff-Props does, or 'crop' to the square in the middle first.
+
+    Raises:
+        UserError: the file cannot be read, or holds pixels of unknown range (floating point, 32 bit).
+    """
+    from PIL import Image
+
+    _check_fit(size, fit)
+    picture = _decode(image.path)
+    side = min(picture.size)
+    left, top = ((length - side) // 2 for length in picture.size)
+    box = (left, top, left + side, top + side) if fit == "crop" else (0, 0, *picture.size)
+    pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box), np.float32)
+    if pixels.ndim == 2:
+        grey = torch.from_numpy(pixels.clip(0, 1))  # Lanczos overshoots at edges
+        return grey.expand(3, size, size).contiguous()
+    return torch.from_numpy(pixels / 255).permute(2, 0, 1).contiguous()
+
+
+def _check_fit(size: int, fit: str) -> None:
+    if fit not in FITS:
+        raise UserError(f"data.fit={fit}: choose one of {', '.join(FITS)}")
+    if size < 1:
+        raise UserError(f"images of {size} pixels; the size must be at least 1")
+
+
+def _decode(path: Path) -> Picture:
+    """The picture upright in mode RGB, or, of 16-bit grey, in mode F with values in [0, 1]."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            return _without_mode(ImageOps.exif_transpose(opened))
+    except Exception as error:  # whatever a broken file makes the many decoders raise
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"cannot read the image {path}: {said or type(error).__name__}") from error
+
+
+def _without_mode(picture: Picture) -> Picture:
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > LARGEST_16_BIT:
+            raise ValueError("its grey values go beyond 16 bits, their range is unknown; save it as 8 or 16 bits")
+        values[values == picture.info.get("transparency")] = LARGEST_16_BIT
+        return Image.fromarray((values / LARGEST_16_BIT).astype(np.float32))
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, their range is unknown; save it as 8 or 16 bits")
+    if picture.has_transparency_data:
+        canvas = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
+        canvas.alpha_composite(picture.convert("RGBA"))
+        picture = canvas
+    return picture.convert("RGB")

@@ -1,0 +1,51 @@
+"""From `data` and `trajectory` settings to the source of activations that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from diffprobe.doors.schema import ProbingSettings
+    from diffprobe.features.sources.source import Source
+
+OF_IMAGES = ("noised", "inversion", "image_to_image")
+
+
+def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
+    """The source of a run; `tell` takes a line for each image that is left out.
+
+    Raises:
+        UserError: trajectory and data do not go together, or the data cannot be read.
+    """
+    from diffprobe.data.prompts import load_prompts
+    from diffprobe.features.sources.generation import Generation
+
+    kind, data = settings.trajectory.kind, settings.data
+    if kind not in ("generation", *OF_IMAGES):
+        raise UserError(f"trajectory.kind={kind}: choose one of generation, {', '.join(OF_IMAGES)}")
+    if kind != "generation":
+        return _of_images(settings, tell)
+    if data.images is not None:
+        raise UserError("trajectory=generation makes its own images; for data=images choose trajectory=noised")
+    prompts = load_prompts(data.prompts, data.count, settings.seed)
+    return Generation(prompts, settings.steps.sampling, settings.features.half)
+
+
+def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
+    from diffprobe.data.images import load_images, sort_out
+    from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
+
+    data, trajectory, steps = settings.data, settings.trajectory, settings.steps.sampling
+    if data.images is None:
+        raise UserError(f"trajectory={trajectory.kind} needs real images: data=images data.images=FOLDER")
+    files, bad = sort_out(load_images(data.images, root=data.root, count=data.count), data.on_error)
+    for image in bad:
+        tell(f"left out {image.name}: {image.reason}")
+    if trajectory.kind == "noised":
+        return Noised(files, data.fit, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
+    if trajectory.kind == "inversion":
+        return Inversion(files, data.fit, steps)
+    return ImageToImage(files, data.fit, trajectory.strength, steps, settings.features.half)

@@ -1,0 +1,78 @@
+"""Writes down, as a store's manifest, what determines activations: model, source, layers and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from diffprobe.backbone.layers import Layer
+from diffprobe.backbone.load import Backbone
+from diffprobe.errors import UserError
+from diffprobe.features.sources.source import Source
+from diffprobe.features.store.manifest import Extra, Manifest
+
+
+def describe(
+    backbone: Backbone,
+    source: Source,
+    layers: Sequence[Layer],
+    steps: Sequence[int],
+    dtype: str,
+    images_per_shard: int,
+    *,
+    identified: bool,
+) -> Manifest:
+    """The manifest of an extraction.
+
+    Args:
+        identified: whether the model's weights are read and named by their fingerprints, which a store needs.
+
+    Raises:
+        UserError: steps that the source does not have, or an unknown dtype.
+    """
+    timesteps = source.timesteps(backbone)
+    bad = [step for step in steps if step not in timesteps]
+    if bad or not steps:
+        raise UserError(f"steps {bad or 'none'}: choose from {min(timesteps)} to {max(timesteps)}")
+    size = backbone.image_size
+    extras = [Extra("noisy", backbone.latent_shape, every_step=True), Extra("image", (3, size, size))]
+    if source.walks:
+        extras.append(Extra("latents", backbone.latent_shape, every_step=True))
+    return Manifest(
+        model={"name": backbone.name, **(_identity(backbone) if identified else {})},
+        trajectory=source.description(backbone),
+        images=source.records(),
+        layers=list(layers),
+        steps=list(steps),
+        timesteps=[timesteps[step] for step in steps],
+        dtype=dtype,
+        images_per_shard=images_per_shard,
+        extras=extras,
+    )
+
+
+def describe_replay(manifest: Manifest, called: Mapping[str, Any]) -> Manifest:
+    """The manifest of what another denoiser makes of the same noisy latents.
+
+    Args:
+        called: what determines that denoiser, given ours, as JSON values: {'control': 'permuted', 'seed': 0}, say.
+    """
+    name = "-".join([manifest.model["name"], *map(str, called.values())])
+    trajectory = {**manifest.trajectory, "replay_of": manifest.fingerprint}
+    return replace(manifest, model={**manifest.model, **called, "name": name}, trajectory=trajectory, extras=[])
+
+
+def manifest_folder(manifest: Manifest) -> str:
+    """What a store of these activations is called: the model's name and the first digits of the fingerprint."""
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in manifest.model["name"])
+    return f"{name}-{manifest.fingerprint[:12]}"
+
+
+def _identity(backbone: Backbone) -> dict[str, Any]:
+    """The networks of a pipeline, and the precision they run in."""
+    return {
+        **backbone.fingerprints,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "autocast": backbone.autocast,
+    }

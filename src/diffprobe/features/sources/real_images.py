@@ -1,0 +1,188 @@
+"""Real images: noised at timesteps, inverted, or noised a little and denoised again. Noise follows from their names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffprobe.backbone.calls import encode_images
+from diffprobe.backbone.image_to_image import image_to_image, steps_taken
+from diffprobe.backbone.inversion import ddim_scheduler, invert
+from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.noising import evaluate_noised, seed_of
+from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
+from diffprobe.data.images import ImageFile, read_image
+from diffprobe.features.sources.source import Replayed, Source, described
+
+
+class RealImages(Source):
+    """What all sources of real images share; `fit` is how files become the model's square."""
+
+    def __init__(self, files: Sequence[ImageFile], fit: str = "stretch") -> None:
+        self.files, self.fit = list(files), fit
+        self.names = [file.name for file in files]
+        self.captions = [file.caption for file in files]
+
+    def pictures(self, backbone: Backbone, rows: Sequence[int]) -> Tensor | None:
+        return torch.stack([read_image(self.files[row], backbone.image_size, self.fit) for row in rows])
+
+    @torch.no_grad()
+    def latents(self, backbone: Backbone, rows: Sequence[int]) -> Tensor:
+        """Clean latents [rows, channels, h, w], one image at a time: a VAE takes more memory than a denoiser."""
+        images = (read_image(self.files[row], backbone.image_size, self.fit) for row in rows)
+        return torch.cat([encode_images(backbone, image[None]) for image in images])
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """The captions of some rows."""
+        return [self.captions[row] for row in rows]
+
+    def seeds(self, rows: Sequence[int]) -> list[int]:
+        """The seeds of some rows' noise."""
+        return [seed_of(self.names[row]) for row in rows]
+
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {"id": file.name, "caption": file.caption, "fit": self.fit, "sha256": _digest(file)} for file in self.files
+        ]
+
+
+class Noised(RealImages):
+    """One evaluation at each of some timesteps (`noise='off'`, at timestep 0 only: none), averaged over draws."""
+
+    walks = False
+
+    def __init__(
+        self,
+        files: Sequence[ImageFile],
+        fit: str = "stretch",
+        at: Sequence[float] = (0,),
+        noise: str = "seeded",
+        draws: int = 1,
+    ) -> None:
+        super().__init__(files, fit)
+        self.at, self.noise, self.draws = list(at), noise, draws
+
+    def timesteps(self, backbone: Backbone) -> dict[int, float]:
+        return {step: float(timestep) for step, timestep in enumerate(self.at)}
+
+    def run(
+        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+    ) -> Iterator[TrajectoryStep]:
+        for found in self._evaluate(backbone, backbone.denoiser, rows, layers, steps):
+            yield replace(found, index=steps[found.index])
+
+    def evaluations(self, backbone: Backbone, steps: Sequence[int]) -> int:
+        return len(steps) * self.draws
+
+    def replay(
+        self,
+        backbone: Backbone,
+        denoiser: nn.Module,
+        rows: Sequence[int],
+        layers: Sequence[str],
+        noisy: Tensor,
+        steps: Sequence[int],
+    ) -> Replayed:
+        # Noised again, since `noisy` is one draw of maybe several.
+        for found in self._evaluate(backbone, denoiser, rows, layers, steps):
+            yield steps[found.index], found.timestep, found.activations
+
+    def description(self, backbone: Backbone) -> dict[str, Any]:
+        # The scheduler says how latents are noised.
+        scheduler = described(backbone.pipeline.scheduler)
+        return {"kind": "noised", "noise": self.noise, "draws": self.draws, "scheduler": scheduler}
+
+    def _evaluate(
+        self, backbone: Backbone, denoiser: nn.Module, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+    ) -> Iterator[TrajectoryStep]:
+        return evaluate_noised(
+            backbone,
+            self.latents(backbone, rows),
+            self.seeds(rows),
+            [self.at[step] for step in steps],
+            layers,
+            prompts=self.texts(rows),
+            noise=self.noise,
+            draws=self.draws,
+            denoiser=denoiser,
+        )
+
+
+class Inversion(RealImages):
+    """Walked up to noise by DDIM inversion; step 0 is the clean end."""
+
+    def __init__(self, files: Sequence[ImageFile], fit: str = "stretch", sampling_steps: int = 15) -> None:
+        super().__init__(files, fit)
+        self.sampling_steps = sampling_steps
+
+    def scheduler(self, backbone: Backbone) -> Any:
+        return ddim_scheduler(backbone, self.sampling_steps, inverse=True)
+
+    def run(
+        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+    ) -> Iterator[TrajectoryStep]:
+        return invert(
+            backbone, self.latents(backbone, rows), self.texts(rows), steps=self.sampling_steps, layers=layers
+        )
+
+    def description(self, backbone: Backbone) -> dict[str, Any]:
+        scheduler = described(self.scheduler(backbone))
+        return {"kind": "inversion", "sampling_steps": self.sampling_steps, "scheduler": scheduler}
+
+
+class ImageToImage(RealImages):
+    """Given some noise, then taken through the last steps of sampling; the picture is what comes out."""
+
+    def __init__(
+        self,
+        files: Sequence[ImageFile],
+        fit: str = "stretch",
+        strength: float = 0.5,
+        sampling_steps: int = 15,
+        half: str = "conditional",
+    ) -> None:
+        super().__init__(files, fit)
+        self.strength, self.sampling_steps, self.half = strength, sampling_steps, half
+
+    def scheduler(self, backbone: Backbone) -> Any:
+        return fresh_scheduler(backbone, self.sampling_steps)
+
+    def timesteps(self, backbone: Backbone) -> dict[int, float]:
+        every = super().timesteps(backbone)
+        return {step: every[step] for step in steps_taken(self.sampling_steps, self.strength)}
+
+    def run(
+        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+    ) -> Iterator[TrajectoryStep]:
+        return image_to_image(
+            backbone,
+            self.latents(backbone, rows),
+            self.seeds(rows),
+            self.texts(rows),
+            strength=self.strength,
+            steps=self.sampling_steps,
+            layers=layers,
+            half=self.half,
+        )
+
+    def pictures(self, backbone: Backbone, rows: Sequence[int]) -> Tensor | None:
+        return None
+
+    def description(self, backbone: Backbone) -> dict[str, Any]:
+        return {
+            "kind": "image_to_image",
+            "half": self.half,
+            "strength": self.strength,
+            "sampling_steps": self.sampling_steps,
+            "guidance": backbone.guidance,
+            "scheduler": described(self.scheduler(backbone)),
+        }
+
+
+def _digest(file: ImageFile) -> str:
+    return hashlib.sha256(file.path.read_bytes()).hexdigest()

@@ -1,0 +1,198 @@
+"""What a store holds and what made it: `manifest.json`, and the fingerprint that ties every shard to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from diffprobe.backbone.layers import Layer
+from diffprobe.errors import UserError
+
+FORMAT = "diffprobe-activations/1"
+CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}  # what safetensors calls them
+FLOATS = ("float32", "float16", "bfloat16")
+SHAPE = ("name", "channels", "height", "width")  # of a layer, all that its values depend on
+PACKAGES = ("diffprobe", "torch", "diffusers", "transformers")
+
+
+def library_versions() -> dict[str, str | None]:
+    """The installed versions of what computes activations."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Something else that belongs to every image, such as the image itself or its noisy latents at every step.
+
+    `shape` is that of one image's tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    every_step: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds, from which model, and how it is cut into shards.
+
+    Attributes:
+        model: `name`, and whatever identifies it: fingerprints of its parts. JSON values, as in the next two.
+        trajectory: `kind` ('generation', 'images', ...) and its parameters: sampler, guidance, half, ...
+        images: one mapping an image, in row order: its `id`, and what makes it, such as `prompt` and `seed`.
+        layers, steps, timesteps, dtype: as in `Activations`; dtype is 'float16', 'bfloat16' or 'float32'.
+        extras: what is stored beside activations.
+        images_per_shard: how many consecutive images share a file.
+        versions, created: of the libraries, and when; recorded, not part of the fingerprint.
+
+    Raises UserError for no images, an id that occurs twice, no layers or steps, an unknown dtype, or a shard size
+    below one; ValueError for lists that do not fit together.
+    """
+
+    model: Mapping[str, Any]
+    trajectory: Mapping[str, Any]
+    images: Sequence[Mapping[str, Any]]
+    layers: Sequence[Layer]
+    steps: Sequence[int]
+    timesteps: Sequence[float]
+    dtype: str
+    images_per_shard: int
+    extras: Sequence[Extra] = ()
+    versions: Mapping[str, str | None] = field(default_factory=library_versions)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def __post_init__(self) -> None:
+        if not self.images or not self.layers or not self.steps:
+            raise UserError("a store needs at least one image, one layer and one step")
+        seen: set[str] = set()
+        for name in self.ids:
+            if name in seen:
+                raise UserError(f"image id {name!r} occurs twice; rows are told apart by their id")
+            seen.add(name)
+        for dtype, choices in ((self.dtype, FLOATS), *((extra.dtype, tuple(CODES)) for extra in self.extras)):
+            if dtype not in choices:
+                raise UserError(f"cannot store numbers as {dtype!r}; use one of {', '.join(choices)}")
+        if self.images_per_shard < 1:
+            raise UserError(f"{self.images_per_shard} images per shard; use at least 1")
+        if len(self.steps) != len(self.timesteps):
+            raise ValueError(f"{len(self.steps)} steps but {len(self.timesteps)} timesteps")
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Image ids in row order."""
+        return [image["id"] for image in self.images]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that determines the stored bytes, as JSON values: no names of places, no versions, no shard size."""
+        identity = {
+            "format": FORMAT,
+            "model": {key: value for key, value in self.model.items() if key != "name"},
+            "trajectory": dict(self.trajectory),
+            "images": [dict(image) for image in self.images],
+            "layers": [{key: getattr(layer, key) for key in SHAPE} for layer in self.layers],
+            "steps": list(self.steps),
+            "timesteps": [float(timestep) for timestep in self.timesteps],
+            "dtype": self.dtype,
+            "extras": [asdict(extra) for extra in self.extras],
+        }
+        return json.loads(_canonical(identity))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the identity, in hexadecimal."""
+        return hashlib.sha256(_canonical(self.identity).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        written = {
+            **self.identity,
+            "model": dict(self.model),
+            "layers": [asdict(layer) for layer in self.layers],
+            "images_per_shard": self.images_per_shard,
+            "versions": dict(self.versions),
+            "created": self.created,
+            "fingerprint": self.fingerprint,
+        }
+        return json.dumps(written, indent=1, allow_nan=False, default=dict) + "\n"
+
+
+def manifest_from_json(text: str, source: str) -> Manifest:
+    """The manifest that `to_json` wrote; `source` is named in errors.
+
+    Raises:
+        UserError: not a manifest, one of another format, or one that was edited.
+    """
+    try:
+        fields = json.loads(text)
+        form, fingerprint = fields.pop("format"), fields.pop("fingerprint")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{source} is not the manifest of a store of activations: {error}") from error
+    if form != FORMAT:
+        raise UserError(f"{source} has format {form!r}; this version of diffprobe reads {FORMAT!r}")
+    try:
+        fields["layers"] = [Layer(**layer) for layer in fields["layers"]]
+        fields["extras"] = [Extra(**{**extra, "shape": tuple(extra["shape"])}) for extra in fields["extras"]]
+        manifest = Manifest(**fields)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{source} is not the manifest of a store of activations: {error}") from error
+    if manifest.fingerprint != fingerprint:
+        raise UserError(f"{source} was changed after it was written: its contents disagree with its fingerprint")
+    return manifest
+
+
+def differences(found: Manifest, wanted: Manifest) -> list[str]:
+    """One phrase per part of the identity that differs; empty if the two describe the same activations."""
+    pairs = [(key, found.identity[key], wanted.identity[key]) for key in wanted.identity]
+    return [_difference(key, there, here) for key, there, here in pairs if there != here]
+
+
+def version_notes(found: Manifest) -> list[str]:
+    """One sentence per library that is installed in another version than made the store."""
+    return [
+        f"made with {name} {found.versions.get(name)}, here is {installed}: the last bits may differ"
+        for name, installed in library_versions().items()
+        if found.versions.get(name) != installed
+    ]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict)
+
+
+def _difference(key: str, there: Any, here: Any) -> str:
+    if key in ("images", "layers"):
+        return _difference_of_lists(key, there, here)
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+        return "; ".join(
+            f"{key}.{name} is {_short(there.get(name))} there, {_short(here.get(name))} here" for name in names
+        )
+    return f"{key} is {_short(there)} there, {_short(here)} here"
+
+
+def _difference_of_lists(key: str, there: list[dict], here: list[dict]) -> str:
+    if len(there) != len(here):
+        return f"{key}: {len(there)} there, {len(here)} here"
+    differing = [(one, other) for one, other in zip(there, here, strict=True) if one != other]
+    first, instead = map(_short, differing[0])
+    return f"{key}: {len(differing)} of {len(here)} differ, the first is {first} there, {instead} here"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:100]}..."
