@@ -9,21 +9,29 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_the_python_page_runs_as_written(capsys):
+def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    study, activations = blocks
+    study, store, activations = blocks
     fewer = study.replace("load_prompts(count=40)", "load_prompts(count=6)").replace("range(15)", "[0, 14]")
     assert fewer.count("count=6") == fewer.count("[0, 14]") == 1
     scope: dict[str, object] = {}
     exec(fewer, scope)
     assert "best layer" in capsys.readouterr().out
+    exec(store, scope)
+    exec(store, scope)
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first == "4 torch.Size([2, 2, 80, 8, 8])"
+    assert second.startswith("0 ")
     exec(activations, scope)
     assert "'up_blocks.3.attentions.2.transformer_blocks.0.attn1.to_out.0': (1, 64, 16, 16)" in capsys.readouterr().out
 
 
 def test_every_choice_the_readme_names_exists():
     text = (ROOT / "README.md").read_text()
-    for group, names in re.findall(r"\b(model|labeler|layers|property|logger|experiment)=([\w/,]+)", text):
+    for group, names in re.findall(
+        r"\b(model|labeler|layers|property|logger|experiment|trajectory|features|trainer)=([\w/,]+)", text
+    ):
         for name in names.split(","):
             assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), f"{group}={name}"
 

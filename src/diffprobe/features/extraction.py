@@ -95,6 +95,9 @@ class _Shards(IterableDataset):
     def __iter__(self) -> Iterator[range]:
         return iter(self.rows)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
 
 class _Recorder(BasePredictionWriter):
     """Hands on every step as it is computed, so that no step of a batch is held twice, and says how long it will take.

@@ -1,0 +1,68 @@
+"""Writes rendered scenes as real images with exact maps: python -m diffprobe.pocket FOLDER [--count N]"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffprobe.errors import UserError
+
+BATCH = 25
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diffprobe.pocket",
+        description="Write rendered scenes: FOLDER/images/*.png, FOLDER/images/captions.csv, FOLDER/maps/.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=100, help="number of scenes (100)")
+    options = parser.parse_args(arguments)
+    try:
+        write_scenes(options.folder, options.count)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{options.count} scenes in {options.folder}: images/, with captions.csv, and maps/")
+    return 0
+
+
+def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
+    """Scenes that nothing was trained on: a list with captions, pictures, and a map a property and scene.
+
+    Raises:
+        UserError: fewer than one scene, or the folder exists and holds something.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from diffprobe.pocket.render import render_indices
+
+    if count < 1:
+        raise UserError(f"{count} scenes; write at least 1")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; give a new folder")
+    for part in ("images", "maps/saliency", "maps/depth", "maps/shading"):
+        (folder / part).mkdir(parents=True)
+    rows = []
+    for start in range(0, count, BATCH):
+        scenes = render_indices(range(start, min(start + BATCH, count)), stream)
+        pictures = (scenes.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        for place, caption in enumerate(scenes.captions):
+            name = f"scene_{start + place:05d}"
+            Image.fromarray(pictures[place]).save(folder / "images" / f"{name}.png")
+            salient = scenes.salient[place].byte().numpy() * 255
+            Image.fromarray(salient).save(folder / "maps" / "saliency" / f"{name}.png")
+            np.save(folder / "maps" / "depth" / f"{name}.npy", scenes.depth[place].numpy())
+            np.save(folder / "maps" / "shading" / f"{name}.npy", scenes.shading[place].numpy())
+            rows.append((f"{name}.png", caption))
+    with (folder / "images" / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "caption"), *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
