@@ -112,6 +112,43 @@ def test_a_sweep_leaves_one_folder_a_job_and_disk_and_memory_agree(material, tmp
 
 
 @pytest.mark.slow
+def test_a_dry_run_tells_the_plan_and_leaves_no_store(material, tmp_path):
+    done = train(*overrides(material, tmp_path / "run"), "features=disk", "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6 images, 24 network evaluations" in done.stdout
+    assert "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0" in done.stdout
+    assert not (tmp_path / "stores").exists()
+    assert not (tmp_path / "run" / "scores.csv").exists()
+
+
+@pytest.mark.slow
+def test_real_images_go_through_noised_and_a_store_is_used_again(material, tmp_path):
+    from diffprobe.pocket.__main__ import write_scenes
+
+    write_scenes(tmp_path / "scenes", 10)
+    arguments = [
+        "data=images",
+        f"data.images={tmp_path / 'scenes' / 'images'}",
+        "labeler=files",
+        f"labeler.path={tmp_path / 'scenes' / 'maps'}",
+        "trajectory.timesteps=[0,300]",
+        "layers=headline",
+        "probe=quick",
+        "features=disk",
+        "report.examples=1",
+        "logger=csv",
+    ]
+    first = train(*arguments, f"hydra.run.dir={tmp_path / 'first'}", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    second = train(*arguments, f"hydra.run.dir={tmp_path / 'second'}", cwd=tmp_path)
+    assert "40 network evaluations" in first.stdout  # 10 images x 2 timesteps, and again for the control
+    assert "; 0 network evaluations" in second.stdout
+    one, other = (read_scores(tmp_path / run / "scores.csv") for run in ("first", "second"))
+    assert {row.timestep for row in one if row.control == "none"} == {0.0, 300.0}
+    assert one == other
+
+
+@pytest.mark.slow
 def test_bad_input_gives_one_line_and_no_traceback(material, tmp_path):
     good = [*overrides(material, tmp_path / "run"), "logger=csv"]
     assert "no layer 'up_blocks.9'" in one_line(train(*good, "layers.select=up_blocks.9"))
@@ -119,6 +156,7 @@ def test_bad_input_gives_one_line_and_no_traceback(material, tmp_path):
     assert "nowhere" in one_line(train(*good, "model.path=nowhere"))
     assert "tpu7" in one_line(train(*good, "model.device=tpu7"))
     assert "'model'" in one_line(train(*good, "modle=pocket"))
+    assert "needs real images" in one_line(train(*good, "trajectory=inversion"))
     bad = tmp_path / "bad.csv"
     bad.write_text("text,seeds\na,1\n")
     assert "no column 'prompts'" in one_line(train(*good, f"data.prompts={bad}"))
