@@ -202,3 +202,11 @@ def test_label_maps_that_do_not_fit_are_refused() -> None:
     targets["depth"][3, 0, 0] = float("nan")
     with pytest.raises(UserError, match=r"depth.*'image_3'"):
         trained(activations, targets)
+
+
+def test_a_learning_rate_replaces_the_papers_of_its_property_alone():
+    usual = trained(noise(10), label_maps(10))
+    faster = trained(noise(10), label_maps(10), learning_rates={"depth": 0.05})
+    for name in PROPERTIES:
+        same = all(torch.equal(usual.weight(name, layer), faster.weight(name, layer)) for layer in usual.layers)
+        assert same == (name != "depth")

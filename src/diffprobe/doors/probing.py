@@ -132,6 +132,7 @@ def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) 
         batch_size=settings.probe.batch_size,
         bias=settings.probe.bias,
         validate_every=settings.probe.validate_every,
+        learning_rates=dict(settings.probe.learning_rates),
         threshold=settings.property.threshold,
         seed=settings.seed,
     )

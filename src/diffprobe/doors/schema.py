@@ -72,6 +72,7 @@ class ProbeSettings:
     batch_size: int = MISSING
     bias: bool = MISSING
     validate_every: int = MISSING
+    learning_rates: dict[str, float] = MISSING
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -30,12 +31,13 @@ class ProbeBankModule(lightning.LightningModule):
     the probes whose validation loss is their lowest so far are copied (`best_loss[property]` is [layers, steps]); at
     the end of training the copies become the bank. Test data is never seen here.
 
-    images: number of rows that `Batch.rows` can name.
+    images: number of rows that `Batch.rows` can name. learning_rates: by property, instead of the papers'.
     """
 
-    def __init__(self, bank: ProbeBank, images: int) -> None:
+    def __init__(self, bank: ProbeBank, images: int, learning_rates: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.bank = bank
+        self.learning_rates = learning_rates or {}
         self.images = images
         self.best_loss = {name: torch.full((len(bank.layers), len(bank.steps)), torch.inf) for name in bank.properties}
         self._best = {
@@ -51,7 +53,7 @@ class ProbeBankModule(lightning.LightningModule):
         groups = [
             {
                 "params": [item for layer in self.bank.layers for item in self.bank.parameters_of(name, layer)],
-                "lr": self.bank.properties[name].learning_rate,
+                "lr": self.learning_rates.get(name, self.bank.properties[name].learning_rate),
             }
             for name in self.bank.properties
         ]

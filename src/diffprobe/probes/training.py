@@ -51,13 +51,15 @@ def train_bank(
     bias: bool = False,
     seed: int = 0,
     validate_every: int = 2,
+    learning_rates: Mapping[str, float] | None = None,
     trainer: lightning.Trainer | None = None,
 ) -> ProbeBank:
     """Train all probes (layer x step x property) together on the split's training images.
 
     targets: label maps [images, H, W] by property, in the row order of `activations.names`. Each probe keeps the
     weights of its epoch with the lowest validation loss, looked at every `validate_every` epochs. The defaults of
-    `epochs` and `batch_size`, the losses and learning rates are the paper's (Chen et al. 2023, appendix).
+    `epochs` and `batch_size`, the losses and learning rates are the paper's (Chen et al. 2023, appendix); `learning_rates`
+    replaces those of some properties.
 
     A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
     that writes nothing is made. Under DDP a batch holds `batch_size` images per device.
@@ -81,7 +83,7 @@ def train_bank(
     validation: DataLoader = DataLoader(split.validation, batch_size, collate_fn=collate)  # type: ignore[arg-type]
     with _quiet(trainer is None):
         fitter = trainer or _silent_trainer(epochs, validate_every)
-        fitter.fit(ProbeBankModule(bank, len(activations.names)), train, validation)
+        fitter.fit(ProbeBankModule(bank, len(activations.names), learning_rates), train, validation)
     return bank.cpu().eval().requires_grad_(False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class Question:
         properties: 'saliency', 'depth', 'shading'.
         controls: 'permuted' (the U-Net's weights permuted) and 'position' (pixel position alone).
         fractions: of the images, to train, select and test on.
-        epochs, batch_size, bias, validate_every: of the probes' training.
+        epochs, batch_size, bias, validate_every, learning_rates: of the probes' training, see `train_bank`.
         threshold: at which a saliency probability is foreground: 'validation' or a number.
         seed: of split, probes, shuffling and permutation; images have their own.
     """
@@ -57,6 +57,7 @@ class Question:
     batch_size: int = 4
     bias: bool = False
     validate_every: int = 2
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
     threshold: Threshold = "validation"
     seed: int = 0
 
@@ -193,6 +194,7 @@ def _train_and_score(
         bias=question.bias,
         seed=question.seed,
         validate_every=question.validate_every,
+        learning_rates=question.learning_rates,
         trainer=means.trainer("train" if control == "none" else "train_control"),
     )
     bank.thresholds = choose_thresholds(bank, activations, targets, split, question.threshold)
