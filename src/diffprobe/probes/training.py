@@ -58,8 +58,8 @@ def train_bank(
 
     targets: label maps [images, H, W] by property, in the row order of `activations.names`. Each probe keeps the
     weights of its epoch with the lowest validation loss, looked at every `validate_every` epochs. The defaults of
-    `epochs` and `batch_size`, the losses and learning rates are the paper's (Chen et al. 2023, appendix); `learning_rates`
-    replaces those of some properties.
+    `epochs` and `batch_size`, the losses and learning rates are the paper's (Chen et al. 2023, appendix);
+    `learning_rates` replaces those of some properties.
 
     A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
     that writes nothing is made. Under DDP a batch holds `batch_size` images per device.
