@@ -49,14 +49,14 @@ def pocket() -> None:
     from diffprobe.backbone.trajectory import generate
     from diffprobe.data.prompts import load_prompts
 
-    backbone = load_backbone("pocket", guidance=3.0, device="cpu")
+    backbone = load_backbone("pocket", guidance=2.5, device="cpu")
     prompts = load_prompts(count=20)
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
     layers = [layer.name for layer in select_layers(catalogue(backbone.denoiser), "self_attention")]
 
     def plain() -> None:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        backbone.pipeline(texts, generator=generators, num_inference_steps=15, guidance_scale=3.0, output_type="pt")
+        backbone.pipeline(texts, generator=generators, num_inference_steps=15, guidance_scale=2.5, output_type="pt")
 
     def captured() -> None:
         from diffprobe.backbone.calls import decode_latents

@@ -22,7 +22,7 @@ WEIGHTS = Path(str(files("diffprobe.pocket"))) / "weights"
 
 @pytest.fixture(scope="module")
 def pocket():
-    return load_backbone("pocket", guidance=3.0, device="cpu")
+    return load_backbone("pocket", guidance=2.5, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from diffprobe.pocket.shards import SceneArrays
 from diffprobe.pocket.training.autoencoder import to_signed
 from diffprobe.pocket.training.classifier import numbered
 
-GUIDANCE = 3.0
+GUIDANCE = 2.5
 STEPS = 15
 CAPTIONS = 200
 

@@ -124,7 +124,7 @@ def render_card(measures: Mapping[str, Mapping[str, float]], sizes: Mapping[str,
         "1 to 3 spheres, cubes, cylinders and cones. It demonstrates and tests diffprobe offline. It is not Stable "
         "Diffusion, has seen no photograph, and findings on it are findings about it alone.",
         "",
-        "64x64 pixels, 16x16 latents, v-prediction, guidance 3, 15 LMS steps. Captions are those of "
+        "64x64 pixels, 16x16 latents, v-prediction, guidance 2.5, 15 LMS steps. Captions are those of "
         "`diffprobe.pocket.scenes`; other words mean nothing to it.",
         "",
         "| part | parameters |",
