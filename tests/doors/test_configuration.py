@@ -33,16 +33,14 @@ def test_every_choice_makes_valid_settings(choice):
     assert settings(choice, "++model.path=somewhere", "++labeler.path=somewhere", "++data.images=somewhere").seed == 0
 
 
-def test_the_default_is_the_papers_protocol_on_the_built_in_model_but_for_one_learning_rate():
+def test_the_default_is_the_papers_protocol_on_the_built_in_model():
     found = settings()
     assert found.model.path == "pocket"
     assert found.layers.select == "self_attention"
     assert chosen_steps(found.steps.select, range(found.steps.sampling)) == list(range(15))
     assert list(found.property.names) == ["saliency", "depth", "shading"]
     assert (found.probe.epochs, found.probe.batch_size, found.probe.bias) == (30, 4, False)
-    assert found.probe.learning_rates == {"saliency": 1e-3, "depth": 1e-2, "shading": 1e-2}
-    papers = settings("experiment=scene_representation/sd14", "labeler.path=maps").probe
-    assert papers.learning_rates == {name: item.learning_rate for name, item in PROPERTIES.items()}
+    assert found.probe.learning_rates == {name: item.learning_rate for name, item in PROPERTIES.items()}
     assert list(found.control.names) == ["permuted", "position"]
 
 

@@ -267,6 +267,7 @@ def _predict(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")  # rows come with the batches
+            warnings.filterwarnings("ignore", message=".*has `__len__` defined")  # and are read by no workers
             trainer.predict(module, return_predictions=False)
     finally:
         trainer.callbacks.remove(recorder)  # type: ignore[attr-defined]
