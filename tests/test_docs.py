@@ -21,7 +21,7 @@ def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
     exec(store, scope)
     exec(store, scope)
     first, second = capsys.readouterr().out.splitlines()[-2:]
-    assert first == "4 torch.Size([2, 2, 80, 8, 8])"
+    assert first == "4 torch.Size([2, 2, 96, 4, 4])"
     assert second.startswith("0 ")
     exec(activations, scope)
     assert "'up_blocks.3.attentions.2.transformer_blocks.0.attn1.to_out.0': (1, 64, 16, 16)" in capsys.readouterr().out
