@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from diffprobe.backbone.families import BY_DENOISER
-from diffprobe.backbone.source import fetch_configs, find_model, quiet, read_config, unreadable
+from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreadable
 from diffprobe.errors import UserError
 
 SD14 = Path(str(files("diffprobe") / "backbone" / "configs" / "stable-diffusion-v1-4"))

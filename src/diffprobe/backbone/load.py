@@ -14,7 +14,7 @@ from torch import nn
 
 from diffprobe.backbone.families import BY_PIPELINE, Family
 from diffprobe.backbone.fingerprint import fingerprint_of
-from diffprobe.backbone.source import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
+from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
 from diffprobe.backbone.speed import speed_up
 from diffprobe.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.source import read_config
+from diffprobe.backbone.locate import read_config
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
