@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +20,7 @@ Conditions = dict[str, Tensor]
 EXAMPLE_TOKENS = 251
 
 
-class Family:
+class Family(ABC):
     """The common case: a denoiser over the latents of a VAE, told what a text says, guided by an empty prompt.
 
     Attributes:
@@ -54,13 +55,13 @@ class Family:
         """Whether the denoiser runs on a guidance batch, without and with prompt."""
         return guidance > 1
 
+    @abstractmethod
     def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
         """See `diffprobe.backbone.calls.encode_prompts`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def example(self, config: Any) -> Conditions:
         """Conditions for one image, without content, on the current device."""
-        raise NotImplementedError
 
     def evaluate(self, denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
         """See `diffprobe.backbone.calls.evaluate`."""

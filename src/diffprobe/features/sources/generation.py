@@ -8,10 +8,10 @@ from typing import Any
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate
 from diffprobe.data.prompts import Prompt
-from diffprobe.features.sources.source import Source, described
+from diffprobe.features.sources.source import Walk, described
 
 
-class Generation(Source):
+class Generation(Walk):
     """One image a prompt; `half` of the guidance batch is taken."""
 
     def __init__(self, prompts: Sequence[Prompt], sampling_steps: int = 15, half: str = "conditional") -> None:

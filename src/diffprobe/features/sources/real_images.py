@@ -17,7 +17,7 @@ from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import evaluate_noised, seed_of
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
 from diffprobe.data.images import ImageFile, read_image
-from diffprobe.features.sources.source import Replayed, Source, described
+from diffprobe.features.sources.source import Replayed, Source, Walk, described
 
 
 class RealImages(Source):
@@ -54,8 +54,6 @@ class RealImages(Source):
 class Noised(RealImages):
     """One evaluation at each of some timesteps (`noise='off'`, at timestep 0 only: none), averaged over draws."""
 
-    walks = False
-
     def __init__(
         self,
         files: Sequence[ImageFile],
@@ -75,9 +73,6 @@ class Noised(RealImages):
     ) -> Iterator[TrajectoryStep]:
         for found in self._evaluate(backbone, backbone.denoiser, rows, layers, steps):
             yield replace(found, index=steps[found.index])
-
-    def evaluations(self, backbone: Backbone, steps: Sequence[int]) -> int:
-        return len(steps) * self.draws
 
     def replay(
         self,
@@ -113,7 +108,7 @@ class Noised(RealImages):
         )
 
 
-class Inversion(RealImages):
+class Inversion(RealImages, Walk):
     """Walked up to noise by DDIM inversion; step 0 is the clean end."""
 
     def __init__(self, files: Sequence[ImageFile], fit: str = "stretch", sampling_steps: int = 15) -> None:
@@ -135,7 +130,7 @@ class Inversion(RealImages):
         return {"kind": "inversion", "sampling_steps": self.sampling_steps, "scheduler": scheduler}
 
 
-class ImageToImage(RealImages):
+class ImageToImage(RealImages, Walk):
     """Given some noise, then taken through the last steps of sampling; the picture is what comes out."""
 
     def __init__(
