@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
+
+from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,3 +47,14 @@ class Activations:
             found = tuple(self.values[layer.name].shape)
             if found != expected:
                 raise ValueError(f"layer {layer.name!r} has shape {found}, expected {expected}")
+
+
+def rows_of(names: Sequence[str], ids: Sequence[str]) -> list[int]:
+    """Where each of `ids` is among `names`. Raises UserError, with the nearest names, for one that is not."""
+    row_of = {name: row for row, name in enumerate(names)}
+    for name in ids:
+        if name not in row_of:
+            near = get_close_matches(name, row_of, n=3)
+            hint = f"nearest: {', '.join(near)}" if near else f"there are {len(row_of)} images, first {names[0]!r}"
+            raise UserError(f"there is no image {name!r}; {hint}")
+    return [row_of[name] for name in ids]

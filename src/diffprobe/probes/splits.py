@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
 from diffprobe.errors import UserError
+from diffprobe.features.activations import rows_of
 
 PARTS = ("train", "validation", "test")
 
@@ -52,14 +52,4 @@ def split_images(images: int | Sequence[str], fractions: Sequence[float] = (0.6,
 
 def split_by_names(names: Sequence[str], train: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> Split:
     """The split that is given by image names. Raises UserError on unknown names, overlaps and empty parts."""
-    row_of = {name: row for row, name in enumerate(names)}
-
-    def rows(part: Sequence[str]) -> list[int]:
-        for name in part:
-            if name not in row_of:
-                near = get_close_matches(name, row_of, n=3)
-                hint = f"nearest names: {', '.join(near)}" if near else f"there are {len(row_of)} images"
-                raise UserError(f"the split names an unknown image {name!r}; {hint}.")
-        return [row_of[name] for name in part]
-
-    return Split(rows(train), rows(validation), rows(test))
+    return Split(rows_of(names, train), rows_of(names, validation), rows_of(names, test))

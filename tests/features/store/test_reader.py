@@ -77,7 +77,7 @@ def test_rows_are_found_by_image_id_whatever_their_order(store):
     ids = ["image_6", "image_0", "image_3"]
     spec = store.specs[f"{LARGE.name}/step_3"]
     assert torch.equal(activations.values[LARGE.name][1, activations.rows_of(ids)], expected_rows(spec, ids))
-    with pytest.raises(UserError, match="no activations of image 'image_9'; nearest: image_"):
+    with pytest.raises(UserError, match="there is no image 'image_9'; nearest: image_"):
         activations.rows_of(["image_1", "image_9"])
 
 

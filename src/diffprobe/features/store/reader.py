@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
-from diffprobe.features.activations import Activations
+from diffprobe.features.activations import Activations, rows_of
 from diffprobe.features.store.folder import Store, open_store
 from diffprobe.features.store.layout import Shard, TensorSpec, extra_name, tensor_name
 from diffprobe.features.store.shards import Examined
@@ -78,17 +77,6 @@ class StoredActivations:
 def load_activations(folder: str | Path) -> StoredActivations:
     """The activations of a finished store. Raises UserError when there is none, or it is not finished."""
     return StoredActivations(open_store(folder))
-
-
-def rows_of(names: Sequence[str], ids: Sequence[str]) -> list[int]:
-    """Where each of `ids` is among `names`. Raises UserError, with the nearest names, for one that is not."""
-    row_of = {name: row for row, name in enumerate(names)}
-    for name in ids:
-        if name not in row_of:
-            near = get_close_matches(name, row_of, n=3)
-            hint = f"nearest: {', '.join(near)}" if near else f"there are {len(row_of)} images, first {names[0]!r}"
-            raise UserError(f"no activations of image {name!r}; {hint}")
-    return [row_of[name] for name in ids]
 
 
 class StoredRows:
