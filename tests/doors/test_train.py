@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffprobe.features.store.folder import open_store
 from diffprobe.probes.storage import load_bank
 from diffprobe.probes.tables import read_scores, read_summary
 from tests.report.test_tracking import exit_codes
@@ -146,6 +147,19 @@ def test_real_images_go_through_noised_and_a_store_is_used_again(material, tmp_p
     one, other = (read_scores(tmp_path / run / "scores.csv") for run in ("first", "second"))
     assert {row.timestep for row in one if row.control == "none"} == {0.0, 300.0}
     assert one == other
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_one_tells(material, tmp_path):
+    arguments = [*overrides(material, tmp_path / "run"), "features=disk", "logger=csv", "report.examples=0"]
+    done = train(*arguments, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder:") == done.stdout.count("Scores on test images") == 1
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["network_evaluations"] == 24
+    for store in (tmp_path / "stores").iterdir():
+        assert open_store(store).verify().finished
+    assert len({row.image for row in read_scores(tmp_path / "run" / "scores.csv")}) > 1
 
 
 @pytest.mark.slow

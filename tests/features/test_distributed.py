@@ -47,6 +47,7 @@ def _work(rank: int, model: str, folder: str, port: int) -> None:
     strategy = DDPStrategy(process_group_backend="gloo")
     found = extracted(model, Path(folder), strategy=strategy, devices=2)
     assert found.activations.names == SOURCE.names  # both see the whole store
+    assert found.computed == 7
     # A process that ends while the other still talks to it can be aborted.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -65,9 +65,9 @@ def test_batch_size_and_place_make_no_difference(tiny_backbone, layers, extracti
     rows = list(range(len(PROMPTS)))
     for name, values in extraction.activations.values.items():
         assert torch.allclose(values, other.activations.values[name][:, rows], atol=1e-4)
-    for name, values in extraction.extras.items():
-        assert torch.allclose(values, other.extras[name][:], atol=1e-4) if name == "image" else True
-        assert torch.allclose(values, other.extras[name][:, rows], atol=1e-4) if name != "image" else True
+    assert torch.allclose(extraction.images, other.images, atol=1e-4)
+    for name in ("noisy", "latents"):
+        assert torch.allclose(extraction.extras[name], other.extras[name][:, rows], atol=1e-4)
     assert torch.allclose(extraction.decoded(tiny_backbone, 1), other.decoded(tiny_backbone, 1), atol=1e-4)
 
 

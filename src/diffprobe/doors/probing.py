@@ -39,12 +39,17 @@ def run(config: DictConfig) -> None:
     started = time.perf_counter()
     settings = checked(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    console = Console()
-    console = Console(width=max(console.width, REPORT_WIDTH))
     with quiet_libraries():
+        from lightning.pytorch.utilities import rank_zero_only
+
+        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
+        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
         task = _prepare(settings, console)
         if settings.dry_run:
             console.print("\n".join(task.plan.lines()), soft_wrap=True)
+            return
+        if helping:
+            _work(task, settings, None, console)
             return
         plain = OmegaConf.to_container(config, resolve=True)
         with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
@@ -138,7 +143,7 @@ def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) 
     )
 
 
-def _work(task: _Task, settings: ProbingSettings, tracker: Tracker, console: Console) -> Findings:
+def _work(task: _Task, settings: ProbingSettings, tracker: Tracker | None, console: Console) -> Findings:
     from diffprobe.studies.emergence import Means, study_emergence
 
     features = settings.features
@@ -154,7 +159,7 @@ def _work(task: _Task, settings: ProbingSettings, tracker: Tracker, console: Con
     return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
 
 
-def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker) -> Any:
+def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None) -> Any:
     import lightning
     from lightning.pytorch.callbacks import RichProgressBar
 
@@ -163,7 +168,7 @@ def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker) -> Any:
         max_epochs=settings.probe.epochs,
         check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
         num_sanity_val_steps=0,
-        logger=tracker.lightning_logger(stage) if stage.startswith("train") else False,
+        logger=tracker.lightning_logger(stage) if tracker and stage.startswith("train") else False,
         callbacks=[RichProgressBar()],
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class ExtractionModule(lightning.LightningModule):
 
     def __init__(self, run: Callable[[list[int]], Iterator[Any]], batch_size: int, batches: list[range]) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a process may find nothing left to do
         self.run_rows, self.batch_size, self.batches = run, batch_size, batches
 
     def predict_dataloader(self) -> DataLoader:
@@ -165,7 +167,9 @@ def extract(
     def run(rows: list[int]) -> Iterator[TrajectoryStep]:
         return source.run(backbone, rows, names, steps)
 
-    def record(put: Put, rows: list[int], step: TrajectoryStep, last: int) -> None:
+    last = max(source.timesteps(backbone)) if source.walks else max(steps)
+
+    def record(put: Put, rows: list[int], step: TrajectoryStep) -> None:
         if step.index in steps:
             _put_activations(put, rows, step.index, step.activations)
             put(extra_name("noisy", step.index), rows, step.noisy)
@@ -175,8 +179,7 @@ def extract(
             pictures = source.pictures(backbone, rows)
             put(extra_name("image"), rows, _decoded(backbone, step.latents) if pictures is None else pictures)
 
-    last = max(source.timesteps(backbone)) if source.walks else max(steps)
-    activations, extras, computed = _fill(manifest, run, record, last, stores, batch_size, trainer, tell)
+    activations, extras, computed = _fill(manifest, run, record, stores, batch_size, trainer, tell)
     return Extraction(source, activations, extras, manifest, computed)
 
 
@@ -203,18 +206,17 @@ def extract_replayed(
     def run(rows: list[int]) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
         return source.replay(backbone, denoiser, rows, names, extraction.extras["noisy"][:, rows], steps)
 
-    def record(put: Put, rows: list[int], step: tuple[int, float, dict[str, Tensor]], last: int) -> None:
+    def record(put: Put, rows: list[int], step: tuple[int, float, dict[str, Tensor]]) -> None:
         _put_activations(put, rows, step[0], step[2])
 
-    activations, extras, computed = _fill(manifest, run, record, max(steps), stores, batch_size, trainer, tell)
+    activations, extras, computed = _fill(manifest, run, record, stores, batch_size, trainer, tell)
     return Extraction(source, activations, extras, manifest, computed)
 
 
 def _fill(
     manifest: Manifest,
     run: Callable[[list[int]], Iterator[Any]],
-    record: Callable[[Put, list[int], Any, int], None],
-    last: int,
+    record: Callable[[Put, list[int], Any], None],
     stores: Path | None,
     batch_size: int,
     trainer: lightning.Trainer | None,
@@ -230,17 +232,17 @@ def _fill(
         memory = MemoryWriter(manifest)
         rows = range(len(manifest.images))
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        _predict(ExtractionModule(run, batch_size, batches), record, memory.put, last, trainer, tell)
+        _predict(ExtractionModule(run, batch_size, batches), partial(record, memory.put), trainer, tell)
         return memory.activations, memory.extras, len(rows)
     store = create_store(stores / manifest_folder(manifest), manifest)
-    missing = sum(len(shard.rows) for shard in store.survey().unfinished)
     share = _share(store, trainer)
     if share or trainer.world_size > 1:
         with StoreWriter(store) as writer:
-            _predict(ExtractionModule(run, batch_size, share), record, writer.put, last, trainer, tell)
+            _predict(ExtractionModule(run, batch_size, share), partial(record, writer.put), trainer, tell)
         trainer.strategy.barrier("activations stored")
     stored = StoredActivations(store)
-    return stored, stored.extras, missing
+    own = torch.tensor(sum(map(len, share)), device=trainer.strategy.root_device)
+    return stored, stored.extras, int(trainer.strategy.reduce(own, reduce_op="sum"))
 
 
 def _share(store: Store, trainer: lightning.Trainer) -> list[range]:
@@ -255,14 +257,12 @@ def _share(store: Store, trainer: lightning.Trainer) -> list[range]:
 
 def _predict(
     module: ExtractionModule,
-    record: Callable[[Put, list[int], Any, int], None],
-    put: Put,
-    last: int,
+    record: Callable[[list[int], Any], None],
     trainer: lightning.Trainer,
     tell: Tell,
 ) -> None:
     images = sum(len(rows) for rows in module.batches)
-    recorder: Any = _Recorder(lambda rows, step: record(put, rows, step, last), images, tell)
+    recorder: Any = _Recorder(record, images, tell)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
     try:
         with warnings.catch_warnings():

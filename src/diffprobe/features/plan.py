@@ -61,16 +61,12 @@ def plan_run(manifest: Manifest, per_image: int, controls: Sequence[Mapping[str,
         controls: what each replayed control is called, see `describe_replay`.
         replayed: evaluations of each image by a control.
     """
-    specs, images = tensor_specs(manifest), len(manifest.images)
-    size = images * sum(spec.row_bytes for spec in specs.values())
-    layers = {
-        layer.name: (1 + len(controls))
-        * images
-        * sum(specs[tensor_name(layer.name, step)].row_bytes for step in manifest.steps)
-        for layer in manifest.layers
-    }
-    extras = size - sum(layers.values()) // (1 + len(controls))
-    total = extras + sum(layers.values())
+    images, layers, total = len(manifest.images), dict.fromkeys((layer.name for layer in manifest.layers), 0), 0
+    for each in (manifest, *(describe_replay(manifest, called) for called in controls)):
+        specs = tensor_specs(each)
+        total += images * sum(spec.row_bytes for spec in specs.values())
+        for name in layers:
+            layers[name] += images * sum(specs[tensor_name(name, step)].row_bytes for step in each.steps)
     return Plan(images, images * (per_image + replayed * len(controls)), layers, total, total, [])
 
 
