@@ -4,24 +4,24 @@ pocket   the trajectory with all 16 self-attention layers at all 15 steps, nothi
          `StableDiffusionPipeline` call (images decoded in both).
 exit     a forward that ends after down_blocks.2.resnets.0 against the whole forward, beside the share of the
          multiply-adds up to that layer; of pocket and of a full-size Stable Diffusion 1.4 U-Net with random weights.
-memory   the full-size U-Net: catalogue and captured shapes against the published ones, and peak memory with all 16
-         self-attention layers captured against the bare forward, each in a process of its own.
+memory   the full-size U-Net: catalogue and captured shapes against the published ones, and the peak of the tensors that
+         are held during a forward with all 16 self-attention layers captured, against the bare forward.
 gpu      (only if named) the full-size U-Net in float16 on a GPU: images a second of 15 guided steps, bare, with all 16
          self-attention layers captured, and with these copied to the CPU; and how long the copies alone take.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffprobe.backbone.blueprint import blueprint
@@ -102,37 +102,32 @@ def operations(denoiser: Any, inputs: tuple[Any, ...], *, stop: bool) -> int:
     return counter.get_total_flops()
 
 
+@torch.no_grad()
 def memory() -> None:
-    denoiser = blueprint("sd14")
+    denoiser = random_weights(blueprint("sd14"))
     layers = select_layers(catalogue(denoiser), "self_attention")
     listed = [(layer.channels, layer.height) for layer in layers]
     print(f"sd14: the catalogue's 16 self-attention layers are the published ones: {listed == PUBLISHED}")
-    context = multiprocessing.get_context("spawn")
-    peaks = {}
-    for captured in (False, True):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=peak, args=([layer.name for layer in layers] if captured else [], sender))
-        process.start()
-        peaks[captured], shapes, size = receiver.recv()
-        process.join()
-    print(f"sd14: captured shapes equal the catalogue's: {shapes == [(c, s, s) for c, s in listed]}")
-    extra = peaks[True] - peaks[False]
+    bare, _ = peak(denoiser, [])
+    captured, values = peak(denoiser, [layer.name for layer in layers])
+    shapes, size = [tuple(value.shape) for value in values], sum(value.nbytes for value in values)
+    print(f"sd14: captured shapes equal the catalogue's: {shapes == [(1, c, s, s) for c, s in listed]}")
     print(
-        f"sd14: peak memory of the bare forward {peaks[False] / 1e6:.0f} MB; capturing {size / 1e6:.1f} MB of "
-        f"activations adds {extra / 1e6:.1f} MB, {extra / size:.2f} times their size"
+        f"sd14: beside the weights, a bare forward holds at most {bare / 1e6:.1f} MB; capturing {size / 1e6:.1f} MB of "
+        f"activations adds {(captured - bare) / 1e6:.1f} MB, {(captured - bare) / size:.2f} times their size"
     )
 
 
-@torch.no_grad()
-def peak(layers: list[str], sender: Any) -> None:
-    """Sends the process's highest memory after a forward, the captured shapes, and their bytes."""
-    denoiser = random_weights(blueprint("sd14"))
+def peak(denoiser: Any, layers: list[str]) -> tuple[int, list[torch.Tensor]]:
+    """The most bytes of tensors that a forward holds at a time, by the allocations that torch's profiler counts (the
+    memory of the process differs by tens of megabytes from run to run), and what it captured."""
     inputs = example(denoiser, "cpu")
-    with capture(denoiser, layers, guided=False) as taken:
+    profiler: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with profiler, capture(denoiser, layers, guided=False) as taken:
         denoiser(*inputs)
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    values = list(taken.activations.values())
-    sender.send((highest, [tuple(value.shape[1:]) for value in values], sum(value.nbytes for value in values)))
+    changes = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in changes)), list(taken.activations.values())
 
 
 @torch.no_grad()
