@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffprobe.probes import functional
 from diffprobe.probes.metrics import Spearman
+from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.splits import Split
 from diffprobe.probes.training import train_bank
 from tests.probes.planted import label_maps, noise
@@ -40,7 +41,7 @@ def trained(batch_size: int, **options) -> dict[str, Tensor]:
         enable_model_summary=False,
         **options,
     )
-    bank = train_bank(noise(10), label_maps(10), SPLIT, PROPERTIES, batch_size=batch_size, trainer=trainer)
+    bank = train_bank(noise(10), label_maps(10), SPLIT, PROPERTIES, Recipe(batch_size=batch_size), trainer=trainer)
     return bank.state_dict()
 
 

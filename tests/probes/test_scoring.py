@@ -7,6 +7,7 @@ import torch
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import Standardisation
+from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.scoring import THRESHOLDS, choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import best_layer, emergence_step, summarise
@@ -108,7 +109,9 @@ def test_a_planted_signal_is_found_where_and_when_it_is() -> None:
     targets["saliency"] = (targets["depth"] > 5.5).float()
     activations = planted(40, targets, steps=3, first_step=1)
     split = Split(list(range(24)), list(range(24, 32)), list(range(32, 40)))
-    bank = train_bank(activations, targets, split, ["saliency", "depth"], epochs=60, batch_size=2, validate_every=10)
+    bank = train_bank(
+        activations, targets, split, ["saliency", "depth"], Recipe(epochs=60, batch_size=2, validate_every=10)
+    )
     bank.thresholds = choose_thresholds(bank, activations, targets, split)
     scores = score_bank(bank, activations, targets, split, model="planted")
     summaries = summarise(scores, resamples=200)

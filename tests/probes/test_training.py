@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import lightning
@@ -12,17 +13,20 @@ from diffprobe.errors import UserError
 from diffprobe.features.activations import Activations
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.module import ProbeBankModule
+from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import token_targets
 from diffprobe.probes.training import Collate, train_bank
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 
+RECIPE = [field.name for field in fields(Recipe)]
 PROPERTIES = ["saliency", "depth", "shading"]
 SPLIT = Split([0, 1, 2, 3, 4], [5, 6, 7], [8, 9])
 
 
 def trained(activations: Activations, targets: dict[str, Tensor], split: Split = SPLIT, **options) -> ProbeBank:
-    return train_bank(activations, targets, split, options.pop("properties", PROPERTIES), epochs=3, **options)
+    recipe = Recipe(epochs=3, **{key: options.pop(key) for key in list(options) if key in RECIPE})
+    return train_bank(activations, targets, split, options.pop("properties", PROPERTIES), recipe, **options)
 
 
 def quiet_trainer(**options) -> lightning.Trainer:
@@ -123,7 +127,7 @@ def test_each_probe_keeps_the_weights_of_its_best_validation_epoch() -> None:
     activations, targets = noise(10), label_maps(10)
     snapshots = Snapshots(activations, targets)
     trainer = quiet_trainer(max_epochs=25, callbacks=[snapshots], num_sanity_val_steps=0)
-    bank = train_bank(activations, targets, SPLIT, ["depth", "shading"], batch_size=2, trainer=trainer)
+    bank = train_bank(activations, targets, SPLIT, ["depth", "shading"], Recipe(batch_size=2), trainer=trainer)
     assert len(snapshots.losses) == 25
     chosen = set()
     for name in ("depth", "shading"):

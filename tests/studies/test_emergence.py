@@ -9,6 +9,7 @@ from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.features.sources.generation import Generation
+from diffprobe.probes.recipe import Recipe
 from diffprobe.studies.emergence import Means, Question, study_emergence
 
 PROMPTS = [Prompt("a cat", seed, f"image_{seed}") for seed in range(10)]
@@ -26,7 +27,7 @@ def brightness(images, names, properties):
 @pytest.fixture(scope="module")
 def question(tiny_backbone):
     layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
-    return Question(layers[-2:], steps=[0, 2], epochs=2)
+    return Question(layers[-2:], steps=[0, 2], recipe=Recipe(epochs=2))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.doors.errors import plain_errors
 from diffprobe.doors.reporting import REPORT_WIDTH
-from diffprobe.doors.schema import ProbingSettings, checked, chosen_steps
+from diffprobe.doors.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
     from diffprobe.features.plan import Plan
     from diffprobe.features.sources.source import Source
+    from diffprobe.probes.recipe import Recipe
     from diffprobe.report.example import PredictionExample
     from diffprobe.report.tracking import Tracker
     from diffprobe.studies.emergence import Findings, Question
@@ -133,14 +134,16 @@ def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) 
         properties=list(settings.property.names),
         controls=list(settings.control.names),
         fractions=list(settings.data.fractions),
-        epochs=settings.probe.epochs,
-        batch_size=settings.probe.batch_size,
-        bias=settings.probe.bias,
-        validate_every=settings.probe.validate_every,
-        learning_rates=dict(settings.probe.learning_rates),
+        recipe=_recipe(settings.probe),
         threshold=settings.property.threshold,
         seed=settings.seed,
     )
+
+
+def _recipe(probe: ProbeSettings) -> Recipe:
+    from diffprobe.probes.recipe import Recipe
+
+    return Recipe(**OmegaConf.to_container(probe))  # type: ignore[arg-type]
 
 
 def _work(task: _Task, settings: ProbingSettings, tracker: Tracker | None, console: Console) -> Findings:

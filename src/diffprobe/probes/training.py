@@ -18,6 +18,7 @@ from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid
 from diffprobe.probes.module import Batch, ProbeBankModule
 from diffprobe.probes.properties import property_named
+from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import target_maps, token_targets
 
@@ -45,52 +46,47 @@ def train_bank(
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],
+    recipe: Recipe | None = None,
     *,
-    epochs: int = 30,
-    batch_size: int = 4,
-    bias: bool = False,
     seed: int = 0,
-    validate_every: int = 2,
-    learning_rates: Mapping[str, float] | None = None,
     trainer: lightning.Trainer | None = None,
 ) -> ProbeBank:
     """Train all probes (layer x step x property) together on the split's training images.
 
-    targets: label maps [images, H, W] by property, in the row order of `activations.names`. Each probe keeps the
-    weights of its epoch with the lowest validation loss, looked at every `validate_every` epochs. The defaults of
-    `epochs` and `batch_size`, the losses and learning rates are the paper's (Chen et al. 2023, appendix);
-    `learning_rates` replaces those of some properties.
+    targets: label maps [images, H, W] by property, in the row order of `activations.names`. The probes and their
+    training are those of `recipe`, without one the papers'.
 
     A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
     that writes nothing is made. Under DDP a batch holds `batch_size` images per device.
 
     Raises UserError for unknown properties and for label maps that do not fit the activations.
     """
+    recipe = recipe or Recipe()
     maps = {name: target_maps(targets, name, activations.names) for name in properties}
     statistics = {name: property_named(name).standardisation(maps[name][split.train]) for name in properties}
     bank = ProbeBank(
         {layer.name: layer.channels for layer in activations.layers},
         activations.steps,
         properties,
-        bias=bias,
+        bias=recipe.bias,
         seed=seed,
         standardisations=statistics,
     )
     pooled = {name: token_targets(statistics[name].apply(values), activations.grids) for name, values in maps.items()}
     collate = Collate({layer: activations.values[layer] for layer in bank.layers}, pooled)
     shuffle = torch.Generator().manual_seed(seed)
-    train: DataLoader = DataLoader(split.train, batch_size, shuffle=True, generator=shuffle, collate_fn=collate)  # type: ignore[arg-type]
-    validation: DataLoader = DataLoader(split.validation, batch_size, collate_fn=collate)  # type: ignore[arg-type]
+    train: DataLoader = DataLoader(split.train, recipe.batch_size, shuffle=True, generator=shuffle, collate_fn=collate)  # type: ignore[arg-type]
+    validation: DataLoader = DataLoader(split.validation, recipe.batch_size, collate_fn=collate)  # type: ignore[arg-type]
     with _quiet(trainer is None):
-        fitter = trainer or _silent_trainer(epochs, validate_every)
-        fitter.fit(ProbeBankModule(bank, len(activations.names), learning_rates), train, validation)
+        fitter = trainer or _silent_trainer(recipe)
+        fitter.fit(ProbeBankModule(bank, len(activations.names), recipe.learning_rates), train, validation)
     return bank.cpu().eval().requires_grad_(False)
 
 
-def _silent_trainer(epochs: int, validate_every: int) -> lightning.Trainer:
+def _silent_trainer(recipe: Recipe) -> lightning.Trainer:
     return lightning.Trainer(
-        max_epochs=epochs,
-        check_val_every_n_epoch=min(validate_every, epochs),
+        max_epochs=recipe.epochs,
+        check_val_every_n_epoch=min(recipe.validate_every, recipe.epochs),
         devices=1,
         num_sanity_val_steps=0,
         logger=False,

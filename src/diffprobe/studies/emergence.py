@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from diffprobe.features.extraction import Extraction, extract, extract_replayed
 from diffprobe.features.sources.source import Source
 from diffprobe.probes.controls import permute_weights, position_scores
 from diffprobe.probes.properties import property_named
+from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.scoring import Threshold, check_threshold, choose_thresholds, score_bank
 from diffprobe.probes.splits import Split, split_images
 from diffprobe.probes.summaries import summarise
@@ -43,7 +44,7 @@ class Question:
         properties: 'saliency', 'depth', 'shading'.
         controls: 'permuted' (the U-Net's weights permuted) and 'position' (pixel position alone).
         fractions: of the images, to train, select and test on.
-        epochs, batch_size, bias, validate_every, learning_rates: of the probes' training, see `train_bank`.
+        recipe: what probes, and how they are trained.
         threshold: at which a saliency probability is foreground: 'validation' or a number.
         seed: of split, probes, shuffling and permutation; images have their own.
     """
@@ -53,11 +54,7 @@ class Question:
     properties: Sequence[str] = ("saliency", "depth", "shading")
     controls: Sequence[str] = CONTROLS
     fractions: Sequence[float] = (0.6, 0.2, 0.2)
-    epochs: int = 30
-    batch_size: int = 4
-    bias: bool = False
-    validate_every: int = 2
-    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
     threshold: Threshold = "validation"
     seed: int = 0
 
@@ -169,6 +166,7 @@ def study_emergence(
             names=source.names,
             model=backbone.name,
             threshold=question.threshold,
+            probe=question.recipe.name,
         )
     shown = {row: extraction.decoded(backbone, row) for row in split.test[: means.shown]}
     summaries = summarise(scores, seed=question.seed)
@@ -189,13 +187,10 @@ def _train_and_score(
         targets,
         split,
         question.properties,
-        epochs=question.epochs,
-        batch_size=question.batch_size,
-        bias=question.bias,
+        question.recipe,
         seed=question.seed,
-        validate_every=question.validate_every,
-        learning_rates=question.learning_rates,
         trainer=means.trainer("train" if control == "none" else "train_control"),
     )
     bank.thresholds = choose_thresholds(bank, activations, targets, split, question.threshold)
-    return bank, score_bank(bank, activations, targets, split, model=model, control=control)
+    probe = question.recipe.name
+    return bank, score_bank(bank, activations, targets, split, model=model, control=control, probe=probe)

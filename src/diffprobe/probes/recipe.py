@@ -1,0 +1,59 @@
+"""How the probes of a run are made: what they are, and what finds their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from diffprobe.errors import UserError
+
+SOLVERS = ("adam", "ridge", "exact")
+HEADS = ("linear", "mlp")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of probe. The defaults are those of Chen, Viégas and Wattenberg (2023, appendix).
+
+    Attributes:
+        name: what tables call it, in their column `probe`.
+        solver: 'adam' (the papers'), 'ridge' (closed form, squared error) or 'exact' (the loss of 'adam', solved to
+            convergence).
+        head: 'linear', or 'mlp' with half as many hidden units as channels. Only 'adam' trains an 'mlp'.
+        bias: of the linear head.
+        l1: weight of the sum of absolute weights in the loss. 'adam' only.
+        smoothness: weight of the edge-aware smoothness of the predicted map in the loss. 'adam' only.
+        epochs, batch_size, validate_every, learning_rates: of 'adam'. `batch_size` is in images. Each probe keeps the
+            weights of the epoch with the lowest validation loss, looked at every `validate_every` epochs;
+            `learning_rates` replaces the papers' for some properties.
+        strengths: of 'ridge' and 'exact', as multiples of the mean eigenvalue of the tokens' second moment; the best
+            on validation images is taken.
+
+    Raises:
+        UserError: an unknown solver or head, or a head or penalty that the solver does not know.
+    """
+
+    name: str = "linear"
+    solver: str = "adam"
+    head: str = "linear"
+    bias: bool = False
+    l1: float = 0.0
+    smoothness: float = 0.0
+    epochs: int = 30
+    batch_size: int = 4
+    validate_every: int = 2
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    strengths: Sequence[float] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+    def __post_init__(self) -> None:
+        for key, value, choices in (("solver", self.solver, SOLVERS), ("head", self.head, HEADS)):
+            if value not in choices:
+                raise UserError(f"probe.{key}={value}: choose one of {', '.join(choices)}")
+        if self.l1 < 0 or self.smoothness < 0:
+            raise UserError(f"probe.l1={self.l1} probe.smoothness={self.smoothness}: penalties must not be negative")
+        if self.solver != "adam" and (self.head != "linear" or self.l1 or self.smoothness):
+            raise UserError(
+                f"probe.solver={self.solver} knows linear probes without l1 or smoothness; choose probe.solver=adam"
+            )
+        if self.solver != "adam" and (not self.strengths or min(self.strengths) <= 0):
+            raise UserError(f"probe.strengths={list(self.strengths)}: give positive numbers")
