@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -64,3 +66,15 @@ def test_compiled_parts_give_the_same_and_refuse_hooks_inside_them(monkeypatch, 
 def test_an_unknown_precision_is_refused(tiny_pipeline_folder):
     with pytest.raises(UserError, match="no autocast precision 'fp8'"):
         load_backbone(str(tiny_pipeline_folder), device="cpu", autocast="fp8")
+
+
+@pytest.mark.parametrize("options", [{"autocast": "bfloat16"}, {"compile": True}])
+def test_a_copy_of_a_faster_network_computes_with_its_own_weights(monkeypatch, tiny_pipeline_folder, options):
+    monkeypatch.setattr(torch, "compile", lambda forward: torch._dynamo.optimize("eager")(forward))
+    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", **options)
+    copied = copy.deepcopy(backbone)
+    before = captured(backbone, "up_blocks.3.resnets.2")
+    with torch.no_grad():
+        copied.denoiser.get_submodule("up_blocks.3.resnets.2").conv2.weight.zero_()
+    assert not torch.allclose(captured(copied, "up_blocks.3.resnets.2"), before)
+    assert torch.equal(captured(backbone, "up_blocks.3.resnets.2"), before)

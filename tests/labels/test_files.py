@@ -54,3 +54,29 @@ def test_maps_that_are_no_plane_of_numbers_are_refused(maps):
     np.save(maps / "depth" / f"{NAMES[0]}.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="cannot read"):
         FilesLabeler(maps)(IMAGES, NAMES, ["depth"])
+
+
+def test_the_exact_maps_of_rendered_scenes_are_read_as_they_were_written(tmp_path):
+    from diffprobe.pocket.__main__ import write_scenes
+    from diffprobe.pocket.render import render_indices
+
+    write_scenes(tmp_path / "scenes", 3)
+    scenes = render_indices(range(3), "test")
+    names = [path.stem for path in sorted((tmp_path / "scenes" / "images").glob("*.png"))]
+    properties = ["saliency", "depth", "shading"]
+    labeler = FilesLabeler(tmp_path / "scenes" / "maps")
+    labeler.check(names, properties, 64)
+    found = labeler(scenes.images, names, properties)
+    assert torch.equal(found["saliency"], scenes.salient.float())
+    assert torch.equal(found["depth"], scenes.depth)
+    assert torch.equal(found["shading"], scenes.shading)
+
+
+def test_the_fingerprint_tells_the_contents_of_one_propertys_maps(maps):
+    labeler = FilesLabeler(maps)
+    before = {name: labeler.fingerprint(name) for name in ("saliency", "depth")}
+    np.save(maps / "depth" / f"{NAMES[0]}.npy", np.ones((8, 8)))
+    assert labeler.fingerprint("saliency") == before["saliency"]
+    assert labeler.fingerprint("depth") != before["depth"]
+    moved = maps.rename(maps.parent / "moved")
+    assert FilesLabeler(moved).fingerprint("saliency") == before["saliency"]

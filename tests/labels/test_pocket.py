@@ -34,3 +34,11 @@ def test_pictures_of_another_size_are_refused_before_work(labeler):
     labeler.check(["a"], ["depth"], 64)
     with pytest.raises(UserError, match="labeler=files"):
         labeler.check(["a"], ["depth"], 512)
+
+
+def test_the_fingerprint_is_that_of_the_weights(labeler):
+    before = labeler.fingerprint("depth")
+    assert PocketLabeler().fingerprint("depth") == before
+    other = PocketLabeler()
+    next(other.network.parameters()).data += 1
+    assert other.fingerprint("depth") != before

@@ -123,7 +123,7 @@ def load_backbone(
     Raises:
         UserError: unknown or unusable path, device, dtype, scheduler, size or tokenizer.
     """
-    place = _device(device)
+    place = chosen_device(device)
     precision = _one_of(DTYPES, dtype, "dtype")
     sampler = _one_of({**SCHEDULERS, OWN: None}, scheduler, "scheduler")
     source = find_model(path)
@@ -218,7 +218,7 @@ def _scheduler(own: Any, class_name: str, defaults: Mapping[str, Any]) -> Any:
     return getattr(diffusers, class_name).from_config(config)
 
 
-def _device(wanted: str) -> torch.device:
+def chosen_device(wanted: str) -> torch.device:
     mps = torch.backends.mps.is_available()
     if wanted == "auto" and torch.cuda.is_available():
         return torch.device("cuda", _local_rank() % torch.cuda.device_count())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from types import MethodType
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ _MARK = "diffprobe_compiled"
 def speed_up(
     denoiser: nn.Module, device: torch.device, autocast: str | None, channels_last: bool, compiled: bool
 ) -> None:
-    """Changes how a denoiser computes, in place.
+    """Changes how a denoiser computes, in place and by methods, so that copies compute with their own weights.
 
     Args:
         autocast: 'float16' or 'bfloat16' for matrix products and convolutions while the rest keeps the weights'
@@ -40,10 +41,10 @@ def speed_up(
     if compiled:
         for name, module in denoiser.named_modules():
             if _COMPILED.search(name):
-                module.forward = torch.compile(module.forward)
+                module.forward = MethodType(torch.compile(type(module).forward), module)
                 setattr(module, _MARK, True)
     if autocast is not None:
-        denoiser.forward = _autocast(denoiser.forward, device, AUTOCAST[autocast])
+        denoiser.forward = MethodType(_autocast(type(denoiser).forward, device, AUTOCAST[autocast]), denoiser)
 
 
 def inside_compiled(modules: dict[str, nn.Module], name: str) -> str | None:
@@ -55,7 +56,7 @@ def inside_compiled(modules: dict[str, nn.Module], name: str) -> str | None:
 
 def _autocast(forward: Any, device: torch.device, dtype: torch.dtype) -> Any:
     @functools.wraps(forward)
-    def cast(*arguments: Any, **named: Any) -> Any:
+    def cast(*arguments: Any, **named: Any) -> Any:  # the first argument is the network
         with torch.autocast(device.type, dtype):
             return forward(*arguments, **named)
 

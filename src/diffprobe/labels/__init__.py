@@ -1,6 +1,5 @@
-"""What gives a generated image its target maps: an image model, or maps that somebody else made.
+"""What gives an image its target maps: image models, maps that somebody else made, the exact maps of rendered scenes.
 
-A labeler is a callable `(images, names, properties) -> {property: maps}` with images [images, 3, height, width] in
-[0, 1], one name per image, and maps [images, height, width] float32: saliency 0 or 1, depth as relative inverse depth
-(larger is nearer), shading as irradiance. The two here are `PocketLabeler` and `FilesLabeler`.
+`labeler.Labeler` is the interface. `files` reads maps from a folder, `pocket` is the built-in network, `depth`,
+`saliency` and `shading` run published image models, `per_property` puts them together, and `cache` keeps their maps.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ class FilesLabeler:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise UserError(f"labeler.path={path}: there is no such folder; it must hold saliency/, depth/ or shading/")
+            raise UserError(f"no such folder of label maps: {path}; it must hold saliency/, depth/ or shading/")
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """Finds every map before any work is done; maps of any size will do.
@@ -51,6 +53,14 @@ class FilesLabeler:
             name: torch.stack([self._read(name, image, images.shape[-2:]) for image in names]) for name in properties
         }
 
+    def fingerprint(self, name: str) -> str:
+        """Of the names and contents of all maps of property `name`, which are read for it."""
+        paths = sorted(path for path in (self.path / name).rglob("*") if path.suffix in ENDINGS)
+        described = [
+            (path.relative_to(self.path).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths
+        ]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
     def _file(self, name: str, image: str) -> Path | None:
         paths = (self.path / name / (image + ending) for ending in ENDINGS)
         return next((path for path in paths if path.is_file()), None)
@@ -60,9 +70,8 @@ class FilesLabeler:
         assert path is not None  # check() has found it
         values = _load_map(path)
         if name == "saliency":
-            values = (values > 0).float()
-        if name == "saliency":
-            return functional.interpolate(values[None, None], size=size, mode="nearest-exact")[0, 0]
+            salient = (values > 0).float()
+            return functional.interpolate(salient[None, None], size=size, mode="nearest-exact")[0, 0]
         return functional.interpolate(values[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
 
 

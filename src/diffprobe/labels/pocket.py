@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.errors import UserError
 from diffprobe.pocket.architecture import IMAGE_SIZE
 from diffprobe.pocket.networks import load_labeler
@@ -38,3 +40,11 @@ class PocketLabeler:
         batches = [self.network.maps(batch.float()) for batch in images.split(BATCH)]
         maps = {name: torch.cat([batch[name] for batch in batches]) for name in properties}
         return {name: (values > 0.5).float() if name == "saliency" else values for name, values in maps.items()}
+
+    def fingerprint(self, name: str) -> str:
+        """Of the network's weights."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint_of(self.network)

@@ -1,0 +1,162 @@
+"""Depth by an image model of transformers: DPT (MiDaS), Depth Anything and their like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffprobe.backbone.fingerprint import fingerprint_of
+from diffprobe.backbone.load import chosen_device
+from diffprobe.backbone.locate import quiet, unreachable
+from diffprobe.errors import UserError
+from diffprobe.labels.labeler import check_only
+from diffprobe.labels.pictures import eight_bit, trial_picture
+
+INVERSE, DISTANCE = "inverse_depth", "distance"
+NEAREST = 0.1  # metres; what is nearer counts as that near, so that one pixel cannot outweigh all others
+
+
+class TransformersDepth:
+    """Relative inverse depth, larger is nearer, at the size of the images (bicubic, as MiDaS does it).
+
+    Models that give a distance are inverted. The image processor is the one on Pillow, whether or not torchvision is
+    there, so that maps do not depend on it.
+
+    Args:
+        model: a folder written by `save_pretrained`, or a hub id such as 'Intel/dpt-large' or
+            'depth-anything/Depth-Anything-V2-Small-hf'.
+        device: as in `load_backbone`.
+        batch_size: images at once.
+        output: what the model gives, 'inverse_depth' or 'distance'; None to take it from its configuration.
+
+    Raises:
+        UserError: the model cannot be loaded or run, lacks weights that it needs, or does not say what it gives.
+    """
+
+    def __init__(self, model: str, device: str = "auto", batch_size: int = 8, output: str | None = None) -> None:
+        self.device, self.batch_size = chosen_device(device), batch_size
+        self.processor, self.network, missing = _load(model)
+        self.output = output or _output_of(self.network.config, model)
+        if self.output not in (INVERSE, DISTANCE):
+            raise UserError(f"labeler.depth.output={output}: use {INVERSE} or {DISTANCE}")
+        _blank(self.network, missing)
+        self.network.to(self.device).requires_grad_(False).eval()
+        self._try(model, missing)
+
+    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """Any image will do.
+
+        Raises:
+            UserError: another property than depth is asked for.
+        """
+        check_only("depth", properties, self)
+
+    def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
+        """[images, 3, height, width] in [0, 1] -> {'depth': [images, height, width]}."""
+        check_only("depth", properties, self)
+        return {"depth": torch.cat([self._depth(batch) for batch in images.split(self.batch_size)])}
+
+    def fingerprint(self, name: str) -> str:
+        """Of the weights, both configurations, and what is made of the model's output."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        described = [fingerprint_of(self.network), self.processor.to_dict(), self.output, NEAREST]
+        return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+    @torch.no_grad()
+    def _depth(self, images: Tensor) -> Tensor:
+        pictures = list(eight_bit(images).permute(0, 2, 3, 1).numpy())
+        inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
+        # By position, as transformers' own pipeline does: ZoeDepth calls these source sizes, the others target sizes.
+        done = self.processor.post_process_depth_estimation(self.network(**inputs), [images.shape[-2:]] * len(pictures))
+        values = torch.stack([one["predicted_depth"] for one in done]).float().cpu()
+        return values if self.output == INVERSE else 1 / values.clamp_min(NEAREST)
+
+    def _try(self, model: str, missing: Sequence[str]) -> None:
+        try:
+            values = self._depth(trial_picture())
+        except Exception as error:  # whatever an unusual model or processor makes several libraries raise
+            raise UserError(f"the depth model {model!r} does not run here: {_one_line(error)}") from error
+        if not values.isfinite().all():
+            lacks = f"; its files lack {len(missing)} weights, such as {missing[0]}" if missing else ""
+            raise UserError(f"the depth model {model!r} gives depth that is not finite{lacks}")
+
+
+def _load(model: str) -> tuple[Any, Any, list[str]]:
+    """Processor, network, and the names of weights that its files lack."""
+    folder = _folder(model)
+    with quiet():
+        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+        try:
+            processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+            network, loaded = AutoModelForDepthEstimation.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as error:  # whatever a broken folder or an unknown model makes transformers raise
+            raise UserError(
+                f"cannot load {model!r} as a depth model of transformers in safetensors: {_one_line(error)}"
+            ) from error
+    return processor, network, sorted(loaded["missing_keys"])
+
+
+def _folder(model: str) -> Path:
+    """The folder itself, or where the hub's files are. Without a network, transformers itself tries for minutes."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if "/" not in model:
+        raise UserError(
+            f"no depth model {model!r}: neither a folder here nor a hub id; give labeler.depth.model=FOLDER or a hub "
+            "id such as Intel/dpt-large"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the hub's libraries raise many kinds
+        raise unreachable(model, error) from error
+
+
+def _blank(network: nn.Module, missing: Sequence[str]) -> None:
+    """Sets weights that no file gave to NaN.
+
+    transformers draws them at random. DPT's checkpoints lack some that are never used; then nothing changes, and the
+    fingerprint is the same every time. If they are used, the trial shows it.
+    """
+    tensors = network.state_dict()
+    for name in missing:
+        if name in tensors and tensors[name].is_floating_point():
+            tensors[name].fill_(float("nan"))
+
+
+def _output_of(config: Any, model: str) -> str:
+    """What a published model of this configuration gives.
+
+    DPT on DINOv2 (facebook/dpt-dinov2-*) was trained on distances, the DPT of MiDaS on inverse depth.
+    """
+    kind = config.model_type
+    backbone = getattr(getattr(config, "backbone_config", None), "model_type", None)
+    if kind == "dpt" and backbone != "dinov2":
+        return INVERSE
+    if kind == "depth_anything":
+        return INVERSE if config.depth_estimation_type == "relative" else DISTANCE
+    if kind in ("glpn", "zoedepth"):
+        return DISTANCE
+    raise UserError(
+        f"the depth model {model!r} ({kind}) does not say whether near things have large or small values; give "
+        f"labeler.depth.output={INVERSE} (large) or labeler.depth.output={DISTANCE} (small)"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

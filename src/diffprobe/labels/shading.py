@@ -1,0 +1,100 @@
+"""Shading by Intrinsic (Careaga and Aksoy 2023), a package that is installed from its own repository."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffprobe.backbone.fingerprint import fingerprint_of
+from diffprobe.backbone.load import chosen_device
+from diffprobe.errors import UserError
+from diffprobe.labels.labeler import check_only
+from diffprobe.labels.pictures import eight_bit, trial_picture
+
+INSTALL = "pip install https://github.com/compphoto/Intrinsic/archive/main.zip"
+GREY = 1  # the stage of its pipeline that gives grey shading
+LEAST = 0.001  # of inverse shading, as Intrinsic itself has it
+
+
+class IntrinsicShading:
+    """Irradiance: the grey shading of Intrinsic, which it gives as 1 / (shading + 1), turned back.
+
+    This adapter was tested with a stand-in for the package that has the interface of its public code (main branch of
+    April 2025), not with the package and its weights, which could not be had where this was built.
+
+    Args:
+        weights: a name that Intrinsic knows: 'paper_weights' (of the ordinal shading paper), 'rendered_only', 'v2',
+            'v2.1'; or a list of files, the ordinal and the intrinsic network first. Intrinsic downloads named ones.
+        device: as in `load_backbone`.
+
+    Raises:
+        UserError: the package is missing, is not the one meant, or cannot load its weights.
+    """
+
+    def __init__(self, weights: str | Sequence[str] = "paper_weights", device: str = "auto") -> None:
+        self.device = str(chosen_device(device))
+        self._pipeline = _import()
+        named = weights if isinstance(weights, str) else list(weights)
+        try:
+            self.models: dict[str, nn.Module] = self._pipeline.load_models(named, stage=GREY, device=self.device)
+        except Exception as error:  # downloading, reading and fitting weights each raise other kinds
+            raise UserError(f"Intrinsic cannot load the weights {named}: {_one_line(error)}") from error
+        try:
+            self._shading(trial_picture()[0])
+        except Exception as error:  # an older release has other functions and names of results
+            raise UserError(f"Intrinsic does not run here: {_one_line(error)}. The current one: {INSTALL}") from error
+
+    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """Any image will do.
+
+        Raises:
+            UserError: another property than shading is asked for.
+        """
+        check_only("shading", properties, self)
+
+    def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
+        """[images, 3, height, width] in [0, 1] -> {'shading': [images, height, width]}."""
+        check_only("shading", properties, self)
+        return {"shading": torch.stack([self._shading(image) for image in images])}
+
+    def fingerprint(self, name: str) -> str:
+        """Of the networks' weights; the package itself has no version that would tell."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        networks = {name: fingerprint_of(model) for name, model in self.models.items()}
+        return hashlib.sha256(json.dumps(["intrinsic", GREY, LEAST, networks], sort_keys=True).encode()).hexdigest()
+
+    def _shading(self, image: Tensor) -> Tensor:
+        """[3, height, width] in [0, 1] -> [height, width], brought back from the size that Intrinsic chooses."""
+        picture = eight_bit(image).permute(1, 2, 0).numpy().astype(np.float32) / 255
+        results = self._pipeline.run_pipeline(self.models, picture, stage=GREY, device=self.device)
+        if "gry_shd" not in results:
+            raise ValueError(f"no 'gry_shd' among its results {', '.join(results)}")
+        inverse = torch.as_tensor(np.asarray(results["gry_shd"], np.float32))[None, None]
+        inverse = functional.interpolate(inverse, size=image.shape[-2:], mode="bilinear", antialias=True)[0, 0]
+        return 1 / inverse.clamp(LEAST, 1) - 1
+
+
+def _import() -> Any:
+    try:
+        from intrinsic import pipeline  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise UserError(
+            f"labelling shading needs Intrinsic (compphoto/Intrinsic), which cannot be imported ({error}): {INSTALL}; "
+            "or give maps: labeler/shading=files labeler.shading.path=FOLDER"
+        ) from error
+    return pipeline
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,37 @@
+"""Images at eight bits: the nearest level, and the page's way of writing them as files keeps every one."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffprobe.labels.pictures import eight_bit
+
+PAGE = Path(__file__).parents[2] / "docs" / "labels.md"
+
+
+def test_levels_are_the_nearest_and_none_wraps_around():
+    values = torch.tensor([-0.1, 0.0, 0.4 / 255, 0.6 / 255, 1 - 0.4 / 255, 1.0, 1.1])
+    assert eight_bit(values).tolist() == [0, 0, 0, 1, 255, 255, 255]
+
+
+@pytest.mark.slow
+def test_images_written_as_the_page_says_are_those_a_run_labels(tmp_path, monkeypatch):
+    from diffprobe.backbone.layers import catalogue, select_layers
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.data.prompts import load_prompts
+    from diffprobe.features.extraction import extract
+    from diffprobe.features.sources.generation import Generation
+
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0], {})
+    backbone = load_backbone("pocket", guidance=2.5)
+    layers = select_layers(catalogue(backbone.denoiser), "self_attention&stage=mid")
+    source = Generation(load_prompts(count=4), sampling_steps=15)
+    images = extract(backbone, source, layers, [14]).images
+    for name, image in zip(source.names, images, strict=True):
+        written = np.asarray(Image.open(f"images/{name}.png")).astype(int)
+        assert np.abs(written - eight_bit(image).permute(1, 2, 0).numpy()).max() <= 1  # another batch size, last bits
