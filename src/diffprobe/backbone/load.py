@@ -219,6 +219,7 @@ def _scheduler(own: Any, class_name: str, defaults: Mapping[str, Any]) -> Any:
 
 
 def chosen_device(wanted: str) -> torch.device:
+    """The device called `wanted`, or the best there is for 'auto'. Raises UserError for one that is not there."""
     mps = torch.backends.mps.is_available()
     if wanted == "auto" and torch.cuda.is_available():
         return torch.device("cuda", _local_rank() % torch.cuda.device_count())
