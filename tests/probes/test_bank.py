@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,10 @@ from torch import nn
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.module import Batch, ProbeBankModule
+from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.smoothness import edge_weights
 from diffprobe.probes.targets import token_targets
+from diffprobe.probes.training import Collate
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
 from tests.reference.separate_probes import train_alone
 
@@ -16,47 +21,93 @@ PROPERTIES = ["saliency", "depth", "shading"]
 ROWS = [[0, 1, 2], [3, 4, 5], [1, 3, 0]] * 4
 
 
-def as_linear(bank: ProbeBank, name: str, layer: str, index: int) -> nn.Linear:
-    weight, bias = bank.weight(name, layer)[index].detach(), bank.bias_of(name, layer)
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    linear.weight.data.copy_(weight)
-    if bias is not None:
-        linear.bias.data.copy_(bias[index].detach())
-    return linear
+def as_module(bank: ProbeBank, name: str, layer: str, index: int) -> nn.Module:
+    """One probe made of torch's layers, which takes channels last."""
+    head = bank.head_of(name, layer)
+    layers = [nn.Linear(weight.shape[2], weight.shape[1], bias=bank.bias) for weight in head.maps]
+    module = nn.Sequential(layers[0], nn.ReLU(), layers[1]) if bank.head == "mlp" else layers[0]
+    for mine, theirs in zip(module.parameters(), head.parameters(), strict=True):
+        mine.data.copy_(theirs[index].detach())
+    return module
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_probes_trained_together_are_probes_trained_alone(bias: bool) -> None:
-    activations, targets = noise(6), label_maps(6)
+RECIPES = {
+    "linear": Recipe(),
+    "bias": Recipe(bias=True),
+    "mlp": Recipe(head="mlp"),
+    "mlp with biases": Recipe(head="mlp", bias=True),
+    "l1": Recipe(l1=0.05, bias=True),
+    "l1 of an mlp": Recipe(head="mlp", l1=0.05),
+    "smoothness": Recipe(smoothness=5),
+    "all": Recipe(head="mlp", bias=True, l1=0.05, smoothness=5),
+}
+
+
+def trained_together(recipe: Recipe, properties: list[str] = PROPERTIES) -> tuple[ProbeBank, dict]:
+    """The bank after training on batches of `ROWS`, and every probe as it was before."""
+    activations, targets, images = noise(6), label_maps(6), pictures(6)
     targets["depth"] = targets["depth"] - 5
-    bank = ProbeBank(CHANNELS, activations.steps, PROPERTIES, bias=bias)
+    bank = ProbeBank(CHANNELS, activations.steps, properties, head=recipe.head, bias=recipe.bias)
     alone = {
-        (name, layer, step): as_linear(bank, name, layer, step)
-        for name in PROPERTIES
+        (name, layer, step): as_module(bank, name, layer, step)
+        for name in properties
         for layer in CHANNELS
         for step in (0, 1)
     }
-    tokens = {name: token_targets(maps, [(8, 8), (4, 4)]) for name, maps in targets.items()}
-    module = ProbeBankModule(bank, images=6)
+    tokens = {name: token_targets(targets[name], [(8, 8), (4, 4)]) for name in properties}
+    edges = {grid: edge_weights(images, grid) for grid in [(8, 8), (4, 4)]} if recipe.smoothness else {}
+    collate = Collate(activations.values, tokens, edges)
+    module = ProbeBankModule(bank, images=6, recipe=recipe)
     optimiser = module.configure_optimizers()
     for rows in ROWS:
-        batch = Batch(
-            torch.tensor(rows),
-            {layer: values[:, rows] for layer, values in activations.values.items()},
-            {name: {grid: maps[rows] for grid, maps in grids.items()} for name, grids in tokens.items()},
-        )
         optimiser.zero_grad()
-        module.training_step(batch).backward()
+        module.training_step(collate(rows)).backward()
         optimiser.step()
+    return bank, alone
+
+
+def pictures(count: int) -> torch.Tensor:
+    return 2 * torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_probes_trained_together_are_probes_trained_alone(kind: str) -> None:
+    recipe, activations, targets, images = RECIPES[kind], noise(6), label_maps(6), pictures(6)
+    targets["depth"] = targets["depth"] - 5
+    bank, alone = trained_together(recipe)
     for (name, layer, step), probe in alone.items():
-        batches = [(activations.values[layer][step][rows], targets[name][rows]) for rows in ROWS]
         rate = {"saliency": 1e-3, "depth": 1e-3, "shading": 1e-2}[name]
-        start = probe.weight.detach().clone()
-        train_alone(probe, batches, learning_rate=rate, per_pixel=name == "saliency")
-        assert (probe.weight - start).abs().max() > 5 * rate
-        torch.testing.assert_close(bank.weight(name, layer)[step], probe.weight, atol=2e-5, rtol=1e-4)
-        if bias:
-            torch.testing.assert_close(bank.bias_of(name, layer)[step], probe.bias, atol=2e-5, rtol=1e-4)  # type: ignore[index]
+        start = [parameter.detach().clone() for parameter in probe.parameters()]
+        train_alone(
+            probe,
+            [(activations.values[layer][step][rows], targets[name][rows]) for rows in ROWS],
+            learning_rate=rate,
+            per_pixel=name == "saliency",
+            l1=recipe.l1,
+            smoothness=recipe.smoothness,
+            images=[images[rows] for rows in ROWS] if recipe.smoothness else None,
+        )
+        assert (next(probe.parameters()) - start[0]).abs().max() > 3 * rate
+        for joint, separate in zip(bank.parameters_of(name, layer), probe.parameters(), strict=True):
+            torch.testing.assert_close(joint[step], separate, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "l1", "smoothness"])
+def test_heads_and_penalties_do_not_couple_probes(kind: str) -> None:
+    whole, part = (trained_together(RECIPES[kind], names)[0] for names in (PROPERTIES, ["shading"]))
+    for layer in CHANNELS:
+        for one, other in zip(part.parameters_of("shading", layer), whole.parameters_of("shading", layer), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["l1", "smoothness"])
+def test_penalties_change_every_probe(kind: str) -> None:
+    recipe = RECIPES[kind]
+    penalised, plain = trained_together(recipe)[0], trained_together(replace(recipe, l1=0, smoothness=0))[0]
+    for name in PROPERTIES:
+        for layer in CHANNELS:
+            difference = (penalised.weight(name, layer) - plain.weight(name, layer)).abs().flatten(1).amax(1)
+            assert difference.min() > 1e-4
 
 
 def test_every_probe_sees_the_gradient_it_would_see_alone() -> None:
@@ -68,13 +119,13 @@ def test_every_probe_sees_the_gradient_it_would_see_alone() -> None:
     ).backward()
     for layer in CHANNELS:
         for step in (0, 1):
-            probe = as_linear(bank, "saliency", layer, step)
+            probe = as_module(bank, "saliency", layer, step)
             logits = probe(activations.values[layer][step].movedim(1, -1)).movedim(-1, 1)
             pixels = nn.functional.interpolate(logits, (16, 16), mode="nearest")
             nn.functional.cross_entropy(pixels, targets["saliency"].long()).backward()
             gradient = bank.weight("saliency", layer).grad
             assert gradient is not None
-            torch.testing.assert_close(gradient[step], probe.weight.grad)
+            torch.testing.assert_close(gradient[step], next(probe.parameters()).grad)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -89,7 +140,7 @@ def test_forward_is_one_linear_map_per_step(bias: bool) -> None:
     }
     for name, value in found.items():
         for step in range(2):
-            expected = as_linear(bank, name, DEEP, step)(activation[step].movedim(1, -1)).movedim(-1, 1)
+            expected = as_module(bank, name, DEEP, step)(activation[step].movedim(1, -1)).movedim(-1, 1)
             torch.testing.assert_close(value[step], expected)
 
 
@@ -109,6 +160,18 @@ def test_the_start_depends_on_the_seed_and_stays_within_that_of_a_linear_layer()
     assert not torch.equal(first, second)
     assert 0.9 / 20 < first.abs().max().item() <= 1 / 20
     assert abs(first.mean().item()) < 0.01
+
+
+def test_an_mlp_starts_the_same_whatever_else_is_in_the_bank() -> None:
+    whole = ProbeBank(CHANNELS, [0, 1, 2], PROPERTIES, head="mlp", bias=True, seed=4)
+    part = ProbeBank({DEEP: 5}, [2], ["shading"], head="mlp", bias=True, seed=4)
+    for one, other in zip(part.parameters_of("shading", DEEP), whole.parameters_of("shading", DEEP), strict=True):
+        assert torch.equal(one[0], other[2])
+
+
+def test_an_mlp_has_no_single_weight() -> None:
+    with pytest.raises(TypeError, match="head_of"):
+        ProbeBank(CHANNELS, [0], ["depth"], head="mlp").weight("depth", DEEP)
 
 
 def test_an_unknown_property_is_refused() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from diffprobe.errors import UserError
 from diffprobe.probes import storage
@@ -16,11 +17,12 @@ from diffprobe.probes.storage import load_bank, save_bank
 LAYERS = {"up_blocks.3.b": 5, "down_blocks.0.a": 3}
 
 
-def bank(bias: bool = False, seed: int = 3) -> ProbeBank:
+def bank(bias: bool = False, seed: int = 3, head: str = "linear") -> ProbeBank:
     made = ProbeBank(
         LAYERS,
         [4, 9],
         ["saliency", "depth"],
+        head=head,
         bias=bias,
         seed=seed,
         standardisations={"depth": Standardisation(15.740597, 9.281932)},
@@ -29,14 +31,15 @@ def bank(bias: bool = False, seed: int = 3) -> ProbeBank:
     return made
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_saved_bank_comes_back_equal(tmp_path: Path, bias: bool) -> None:
-    saved = bank(bias)
+def test_a_saved_bank_comes_back_equal(tmp_path: Path, bias: bool, head: str) -> None:
+    saved = bank(bias, head=head)
     assert [path.name for path in save_bank(saved, tmp_path)] == ["saliency.safetensors", "depth.safetensors"]
     loaded = load_bank(tmp_path)
     assert loaded.state_dict().keys() == saved.state_dict().keys()
     assert all(torch.equal(value, saved.state_dict()[key]) for key, value in loaded.state_dict().items())
-    for attribute in ("channels", "layers", "steps", "properties", "standardisations", "thresholds", "bias"):
+    for attribute in ("channels", "layers", "steps", "properties", "standardisations", "thresholds", "bias", "head"):
         assert getattr(loaded, attribute) == getattr(saved, attribute)
     assert list(loaded.properties) == ["saliency", "depth"]
     activation = torch.randn(2, 1, 5, 4, 4)
@@ -50,9 +53,21 @@ def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
         assert torch.equal(file.get_tensor("up_blocks.3.b/step_9"), saved.weight("depth", "up_blocks.3.b")[1])
         assert file.get_tensor("down_blocks.0.a/step_4/bias").shape == (1,)
-    assert metadata["property"] == "depth"
+    assert (metadata["property"], metadata["head"]) == ("depth", "linear")
     assert metadata["standardisation"] == {"mean": 15.740597, "std": 9.281932}
     assert (metadata["layers"], metadata["steps"]) == (list(LAYERS), [4, 9])
+
+
+def test_a_file_of_before_there_were_heads_is_read(tmp_path: Path) -> None:
+    saved = bank(bias=True)
+    for path in save_bank(saved, tmp_path):
+        with safe_open(path, framework="pt") as file:
+            metadata = {key: value for key, value in file.metadata().items() if key != "head"}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        save_file(tensors, path, metadata)
+    loaded = load_bank(tmp_path)
+    assert loaded.head == "linear"
+    assert all(torch.equal(value, saved.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +101,7 @@ def test_an_empty_folder_and_a_broken_file_are_named(tmp_path: Path) -> None:
 
 def test_files_of_different_runs_are_not_mixed(tmp_path: Path) -> None:
     save_bank(bank(), tmp_path)
-    save_bank(ProbeBank(LAYERS, [0, 1], ["depth"]), tmp_path)
-    with pytest.raises(UserError, match="different runs"):
-        load_bank(tmp_path)
+    for other in (ProbeBank(LAYERS, [0, 1], ["depth"]), ProbeBank(LAYERS, [4, 9], ["depth"], head="mlp")):
+        save_bank(other, tmp_path)
+        with pytest.raises(UserError, match="different runs"):
+            load_bank(tmp_path)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from diffprobe.errors import UserError
 from diffprobe.features.activations import Activations
+from diffprobe.probes import training
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.module import ProbeBankModule
 from diffprobe.probes.recipe import Recipe
@@ -123,19 +124,22 @@ class Snapshots(lightning.Callback):
         self.weights.append({name: value.clone() for name, value in bank.state_dict().items()})
 
 
-def test_each_probe_keeps_the_weights_of_its_best_validation_epoch() -> None:
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_each_probe_keeps_the_weights_of_its_best_validation_epoch(head: str) -> None:
     activations, targets = noise(10), label_maps(10)
     snapshots = Snapshots(activations, targets)
     trainer = quiet_trainer(max_epochs=25, callbacks=[snapshots], num_sanity_val_steps=0)
-    bank = train_bank(activations, targets, SPLIT, ["depth", "shading"], Recipe(batch_size=2), trainer=trainer)
+    recipe = Recipe(batch_size=2, head=head, bias=head == "mlp")
+    bank = train_bank(activations, targets, SPLIT, ["depth", "shading"], recipe, trainer=trainer)
     assert len(snapshots.losses) == 25
     chosen = set()
     for name in ("depth", "shading"):
         best = torch.stack([losses[name] for losses in snapshots.losses]).argmin(0)
         for number, layer in enumerate(bank.layers):
             for step, epoch in enumerate(best[number].tolist()):
-                key = f"weights.{name}.{layer.replace('.', '/')}"
-                torch.testing.assert_close(bank.weight(name, layer)[step], snapshots.weights[epoch][key][step])
+                for key, values in bank.head_of(name, layer).named_parameters():
+                    key = f"heads.{name}.{layer.replace('.', '/')}.{key}"
+                    torch.testing.assert_close(values[step], snapshots.weights[epoch][key][step])
                 chosen.add(epoch)
     assert len(chosen) > 2  # else this test could not fail
 
@@ -214,3 +218,37 @@ def test_a_learning_rate_replaces_the_papers_of_its_property_alone():
     for name in PROPERTIES:
         same = all(torch.equal(usual.weight(name, layer), faster.weight(name, layer)) for layer in usual.layers)
         assert same == (name != "depth")
+
+
+def test_the_recipe_makes_the_head_and_its_penalties() -> None:
+    activations, targets, images = noise(10), label_maps(10), torch.rand(10, 3, 16, 16)
+    assert trained(activations, targets, head="mlp", bias=True).head == "mlp"
+    plain = trained(activations, targets)
+    assert not equal(plain, trained(activations, targets, l1=0.1))
+    assert not equal(plain, trained(activations, targets, smoothness=1.0, images=images))
+    assert equal(plain, trained(activations, targets, images=images))
+
+
+def test_smoothness_is_the_same_however_few_images_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    activations, targets, images = noise(10), label_maps(10), torch.rand(10, 3, 16, 16)
+    whole = trained(activations, targets, smoothness=1.0, images=images)
+    monkeypatch.setattr(training, "IMAGES_AT_ONCE", 3)
+    assert equal(whole, trained(activations, targets, smoothness=1.0, images=images))
+
+
+def test_penalties_do_not_choose_the_epoch() -> None:
+    activations, targets = noise(10), label_maps(10)
+    bank = ProbeBank({SHALLOW: 6, DEEP: 5}, activations.steps, PROPERTIES)
+    tokens = {name: token_targets(maps, [(8, 8), (4, 4)]) for name, maps in targets.items()}
+    module = ProbeBankModule(bank, images=10, recipe=Recipe(l1=10, smoothness=10))
+    loader = DataLoader([Collate(activations.values, tokens)([5, 6, 7])], batch_size=None)  # type: ignore[arg-type]
+    quiet_trainer().validate(module, loader, verbose=False)
+    expected = validation_losses(bank, activations, targets, "saliency")
+    torch.testing.assert_close(module.best_loss["saliency"], expected)
+
+
+def test_smoothness_asks_for_images_that_fit() -> None:
+    with pytest.raises(UserError, match=r"probe\.smoothness needs the images"):
+        trained(noise(10), label_maps(10), smoothness=0.1)
+    with pytest.raises(UserError, match=r"expected \[10, channels"):
+        trained(noise(10), label_maps(10), smoothness=0.1, images=torch.rand(4, 3, 16, 16))

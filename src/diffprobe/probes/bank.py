@@ -1,4 +1,4 @@
-"""The probe bank: every linear probe of a run, (layer x step x property), in one module."""
+"""The probe bank: every probe of a run, (layer x step x property), in one module."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from diffprobe.probes.heads import KINDS, Head, LinearHead, run_heads
 from diffprobe.probes.properties import Property, Standardisation, property_named
 
 
 class ProbeBank(nn.Module):
-    """Linear probes on `channels[layer]` channels for every layer, step and property.
+    """Probes on `channels[layer]` channels for every layer, step and property.
 
-    The probes of one (layer, property) share a parameter [steps, outputs, channels], so all probes of a layer run in
-    one batched product and every property can have its own learning rate. A probe starts as `nn.Linear` does, from a
-    seed made of `seed` and its own (property, layer, step): it is the same probe whatever else is in the bank.
+    The probes of one (layer, property) are one head, whose parameters begin with the steps, so all steps run in one
+    batched product and every property can have its own learning rate. A probe starts as `nn.Linear` does, from a seed
+    made of `seed` and its own (property, layer, step): it is the same probe whatever else is in the bank.
 
     channels: layer name -> channels, in execution order. steps: 0-based step numbers. properties: their names.
+    head: what every probe is, 'linear' or 'mlp'.
     bias: off in the paper, which reports that it does no better.
     standardisations: of the training targets, by property; needed to decode. Missing ones are the identity.
     thresholds: binary property -> layer -> probability above which a pixel is foreground, one per step; 0.5 (the
@@ -34,6 +36,7 @@ class ProbeBank(nn.Module):
         steps: Sequence[int],
         properties: Sequence[str],
         *,
+        head: str = "linear",
         bias: bool = False,
         seed: int = 0,
         standardisations: Mapping[str, Standardisation] | None = None,
@@ -48,39 +51,40 @@ class ProbeBank(nn.Module):
             for name, item in self.properties.items()
             if item.binary
         }
-        self.bias = bias
-        self.weights = self._parameters_of("weight", seed)
-        self.biases = self._parameters_of("bias", seed) if bias else None
+        self.head, self.bias = head, bias
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.ModuleDict({_key(layer): self._new_head(item, layer, seed) for layer in self.channels})
+                for name, item in self.properties.items()
+            }
+        )
 
     @property
     def layers(self) -> list[str]:
         """Names of the probed layers, in execution order."""
         return list(self.channels)
 
+    def head_of(self, name: str, layer: str) -> Head:
+        """The probes of property `name` on `layer`, of all steps."""
+        by_layer = self.heads[name]
+        assert isinstance(by_layer, nn.ModuleDict)
+        return by_layer[_key(layer)]  # type: ignore[return-value]
+
     def weight(self, name: str, layer: str) -> nn.Parameter:
-        """Weights of the probes of property `name` on `layer`: [steps, outputs, channels]."""
-        return _entry(self.weights, name, layer)
+        """Weights of the linear probes of property `name` on `layer`: [steps, outputs, channels]."""
+        return self._linear(name, layer).weight
 
     def bias_of(self, name: str, layer: str) -> nn.Parameter | None:
-        """Biases of the probes of property `name` on `layer`: [steps, outputs], or None."""
-        return None if self.biases is None else _entry(self.biases, name, layer)
+        """Biases of the linear probes of property `name` on `layer`: [steps, outputs], or None."""
+        return self._linear(name, layer).bias
 
     def parameters_of(self, name: str, layer: str) -> list[nn.Parameter]:
-        """All parameters of the probes of property `name` on `layer`; steps come first in each."""
-        found = [self.weight(name, layer), self.bias_of(name, layer)]
-        return [parameter for parameter in found if parameter is not None]
+        """All parameters of the probes of property `name` on `layer`, biases last; steps come first in each."""
+        return list(self.head_of(name, layer).parameters())
 
     def outputs(self, layer: str, activation: Tensor) -> Tensor:
         """All properties' outputs for an activation [steps, batch, channels, h, w] -> [steps, batch, outputs, h, w]."""
-        weight = torch.cat([self.weight(name, layer) for name in self.properties], 1)
-        steps, batch, channels, height, width = activation.shape
-        tokens = activation.to(weight.dtype).reshape(steps * batch, channels, height * width)
-        maps = weight[:, None].expand(-1, batch, -1, -1).flatten(0, 1)
-        outputs = torch.bmm(maps, tokens).view(steps, batch, -1, height, width)
-        if self.biases is not None:
-            bias = torch.cat([_entry(self.biases, name, layer) for name in self.properties], 1)
-            outputs = outputs + bias[:, None, :, None, None]
-        return outputs
+        return run_heads([self.head_of(name, layer) for name in self.properties], activation)
 
     def separate(self, outputs: Tensor) -> dict[str, Tensor]:
         """Outputs [..., outputs, h, w] of all properties -> {property: [..., its outputs, h, w]}."""
@@ -91,36 +95,26 @@ class ProbeBank(nn.Module):
         """Activation of `layer` [steps, batch, channels, h, w] -> {property: [steps, batch, outputs, h, w]}."""
         return self.separate(self.outputs(layer, activation))
 
-    def _parameters_of(self, kind: str, seed: int) -> nn.ModuleDict:
-        return nn.ModuleDict(
-            {
-                name: _parameter_dict(
-                    {
-                        layer: torch.stack([_initial(kind, item, layer, width, step, seed) for step in self.steps])
-                        for layer, width in self.channels.items()
-                    }
-                )
-                for name, item in self.properties.items()
-            }
-        )
+    def _linear(self, name: str, layer: str) -> LinearHead:
+        head = self.head_of(name, layer)
+        if not isinstance(head, LinearHead):
+            raise TypeError(f"a probe of kind {self.head!r} is no single weight; see head_of")
+        return head
+
+    def _new_head(self, item: Property, layer: str, seed: int) -> Head:
+        def start(parameter: str, shape: tuple[int, ...], incoming: int) -> Tensor:
+            names = (f"{seed}/{parameter}/{item.name}/{layer}/{step}" for step in self.steps)
+            return torch.stack([_initial(name, shape, incoming) for name in names])
+
+        return KINDS[self.head](self.channels[layer], item.outputs, self.bias, start)
 
 
-def _initial(kind: str, item: Property, layer: str, channels: int, step: int, seed: int) -> Tensor:
-    """nn.Linear's start, uniform within +-1/sqrt(channels): [outputs, channels] for a weight, [outputs] for a bias."""
-    generator = torch.Generator().manual_seed(crc32(f"{seed}/{kind}/{item.name}/{layer}/{step}".encode()))
-    shape = (item.outputs, channels) if kind == "weight" else (item.outputs,)
-    return (2 * torch.rand(shape, generator=generator) - 1) / sqrt(channels)
+def _initial(name: str, shape: tuple[int, ...], incoming: int) -> Tensor:
+    """nn.Linear's start, uniform within +-1/sqrt(incoming channels), for weights and biases, from a seed of its own."""
+    generator = torch.Generator().manual_seed(crc32(name.encode()))
+    return (2 * torch.rand(shape, generator=generator) - 1) / sqrt(incoming)
 
 
-def _parameter_dict(tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
-    # Names of parameters must not hold dots; names of layers never hold slashes.
-    parameters = nn.ParameterDict()
-    for layer, tensor in tensors.items():
-        parameters[layer.replace(".", "/")] = nn.Parameter(tensor)
-    return parameters
-
-
-def _entry(parameters: nn.ModuleDict, name: str, layer: str) -> nn.Parameter:
-    by_layer = parameters[name]
-    assert isinstance(by_layer, nn.ParameterDict)
-    return by_layer[layer.replace(".", "/")]
+def _key(layer: str) -> str:
+    # Names of modules must not hold dots; names of layers never hold slashes.
+    return layer.replace(".", "/")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -12,32 +12,37 @@ from torch import Tensor
 
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid
+from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.smoothness import Edges, smoothness
 
 
 class Batch(NamedTuple):
     """Images at all layers and steps. `rows` [batch] are row numbers of the images; `activations[layer]` is
-    [steps, batch, channels, h, w]; `targets[property][(h, w)]` is [batch, h, w], the mean target of each token."""
+    [steps, batch, channels, h, w]; `targets[property][(h, w)]` is [batch, h, w], the mean target of each token;
+    `edges[(h, w)]` are the images' edges, needed by the smoothness penalty alone."""
 
     rows: Tensor
     activations: dict[str, Tensor]
     targets: dict[str, dict[Grid, Tensor]]
+    edges: Mapping[Grid, Edges] = {}
 
 
 class ProbeBankModule(lightning.LightningModule):
     """Trains every probe of `bank` on batches of `Batch`, and leaves in it each probe's weights of its best epoch.
 
-    The loss is the sum over probes of the mean loss of the batch, so each probe sees exactly the gradient it would see
-    alone, and Adam, which works element by element, takes the steps it would take alone. After every validation epoch
-    the probes whose validation loss is their lowest so far are copied (`best_loss[property]` is [layers, steps]); at
-    the end of training the copies become the bank. Test data is never seen here.
+    The loss is the sum over probes of the mean loss of the batch and the recipe's penalties, so each probe sees exactly
+    the gradient it would see alone, and Adam, which works element by element, takes the steps it would take alone.
+    After every validation epoch the probes whose validation loss (without penalties) is their lowest so far are copied
+    (`best_loss[property]` is [layers, steps]); at the end of training the copies become the bank. Test data is never
+    seen here.
 
-    images: number of rows that `Batch.rows` can name. learning_rates: by property, instead of the papers'.
+    images: number of rows that `Batch.rows` can name. recipe: learning rates and penalties; without one the papers'.
     """
 
-    def __init__(self, bank: ProbeBank, images: int, learning_rates: Mapping[str, float] | None = None) -> None:
+    def __init__(self, bank: ProbeBank, images: int, recipe: Recipe | None = None) -> None:
         super().__init__()
         self.bank = bank
-        self.learning_rates = learning_rates or {}
+        self.recipe = recipe or Recipe()
         self.images = images
         self.best_loss = {name: torch.full((len(bank.layers), len(bank.steps)), torch.inf) for name in bank.properties}
         self._best = {
@@ -53,28 +58,34 @@ class ProbeBankModule(lightning.LightningModule):
         groups = [
             {
                 "params": [item for layer in self.bank.layers for item in self.bank.parameters_of(name, layer)],
-                "lr": self.learning_rates.get(name, self.bank.properties[name].learning_rate),
+                "lr": self.recipe.learning_rates.get(name, self.bank.properties[name].learning_rate),
             }
             for name in self.bank.properties
         ]
         return torch.optim.Adam(groups, fused=True)
 
-    def losses(self, batch: Batch) -> list[tuple[str, list[int], Tensor]]:
-        """Mean loss over the tokens of each image: (property, numbers of the layers, [layers, steps, batch]) each.
-
-        Layers of one resolution share their targets and go through the loss together.
-        """
-        found = []
+    def outputs(self, batch: Batch) -> Iterator[tuple[str, Grid, list[int], Tensor]]:
+        """Layers of one resolution together: (property, resolution, numbers of the layers,
+        [layers, steps, batch, outputs, h, w]) each."""
         numbered = sorted(enumerate(self.bank.layers), key=lambda item: self._grid(batch, item[1]))
         for grid, group in groupby(numbered, key=lambda item: self._grid(batch, item[1])):
             numbers, layers = zip(*group, strict=True)
             outputs = torch.stack([self.bank.outputs(layer, batch.activations[layer]) for layer in layers])
             for name, part in self.bank.separate(outputs).items():
-                found.append((name, list(numbers), self.bank.properties[name].loss(part, batch.targets[name][grid])))
-        return found
+                yield name, grid, list(numbers), part
 
     def training_step(self, batch: Batch, *_: Any) -> Tensor:
-        return torch.stack([loss.mean(-1).sum() for _, _, loss in self.losses(batch)]).sum()
+        terms = []
+        for name, grid, _numbers, outputs in self.outputs(batch):
+            item = self.bank.properties[name]
+            loss = item.loss(outputs, batch.targets[name][grid])
+            if self.recipe.smoothness:
+                loss = loss + self.recipe.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
+            terms.append(loss.mean(-1).sum())
+        if self.recipe.l1:
+            heads = (self.bank.head_of(name, layer) for name in self.bank.properties for layer in self.bank.layers)
+            terms += [self.recipe.l1 * weight.abs().sum() for head in heads for weight in head.maps]
+        return torch.stack(terms).sum()
 
     def on_validation_epoch_start(self) -> None:
         shape = (len(self.bank.layers), len(self.bank.steps), self.images)
@@ -83,7 +94,8 @@ class ProbeBankModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, *_: Any) -> None:
         self._counts.index_add_(0, batch.rows, torch.ones(len(batch.rows), device=self.device))
-        for name, numbers, loss in self.losses(batch):
+        for name, grid, numbers, outputs in self.outputs(batch):
+            loss = self.bank.properties[name].loss(outputs, batch.targets[name][grid])
             for number, values in zip(numbers, loss, strict=True):
                 self._loss_sums[name][number].index_add_(1, batch.rows, values.float())
 
@@ -116,8 +128,8 @@ class ProbeBankModule(lightning.LightningModule):
                 self._best[key][better[number]] = parameter.detach().cpu()[better[number]]
 
     def _named(self, name: str, layer: str) -> list[tuple[str, Tensor]]:
-        keys = (f"{name}/{layer}/weight", f"{name}/{layer}/bias")
-        return list(zip(keys, self.bank.parameters_of(name, layer), strict=False))
+        parameters = self.bank.head_of(name, layer).named_parameters()
+        return [(f"{name}/{layer}/{key}", parameter) for key, parameter in parameters]
 
     def _summed(self, values: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(values, reduce_op="sum")  # type: ignore[return-value]

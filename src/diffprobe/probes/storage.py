@@ -20,8 +20,9 @@ def save_bank(bank: ProbeBank, folder: str | Path) -> list[Path]:
     """Write `<folder>/<property>.safetensors` for every property of the bank; returns the paths.
 
     Keys: `<layer>/step_<step>` -> weight [outputs, channels], and `<layer>/step_<step>/bias` -> [outputs] if there is
-    one. Metadata, JSON each: property, standardisation (mean and std in label units), thresholds (layer -> one per
-    step; binary properties only), layers, steps.
+    one; an mlp has `.../hidden_weight` [hidden, channels] and `.../hidden_bias` [hidden] too, and its weight is
+    [outputs, hidden]. Metadata, JSON each: property, head (linear or mlp), standardisation (mean and std in label
+    units), thresholds (layer -> one per step; binary properties only), layers, steps.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,13 +37,14 @@ def load_bank(folder: str | Path) -> ProbeBank:
     contents = {path.stem: _read(path) for path in files}
     tensors, metadata = next(iter(contents.values()))
     for path, (_, other) in zip(files, contents.values(), strict=True):
-        if other["layers"] != metadata["layers"] or other["steps"] != metadata["steps"]:
-            raise UserError(f"{path} has other layers or steps than {files[0]}: they come from different runs.")
+        if any(other[key] != metadata[key] for key in ("layers", "steps", "head")):
+            raise UserError(f"{path} has other layers, steps or heads than {files[0]}: they come from different runs.")
     layers, steps = metadata["layers"], metadata["steps"]
     bank = ProbeBank(
-        {layer: tensors[f"{layer}/step_{steps[0]}"].shape[1] for layer in layers},
+        {layer: _channels(tensors, f"{layer}/step_{steps[0]}") for layer in layers},
         steps,
         metadata["properties"] if set(metadata["properties"]) == set(contents) else list(contents),
+        head=metadata["head"],
         bias=any(key.endswith("/bias") for key in tensors),
         standardisations={name: Standardisation(**data["standardisation"]) for name, (_, data) in contents.items()},
     )
@@ -56,13 +58,12 @@ def load_bank(folder: str | Path) -> ProbeBank:
 def _save_property(bank: ProbeBank, name: str, folder: Path) -> Path:
     tensors = {}
     for layer in bank.layers:
-        weight, bias = bank.weight(name, layer), bank.bias_of(name, layer)
-        for index, step in enumerate(bank.steps):
-            tensors[f"{layer}/step_{step}"] = weight[index].detach().cpu().contiguous().clone()
-            if bias is not None:
-                tensors[f"{layer}/step_{step}/bias"] = bias[index].detach().cpu().contiguous().clone()
+        for parameter, values in bank.head_of(name, layer).named_parameters():
+            for index, step in enumerate(bank.steps):
+                tensors[_key(layer, step, parameter)] = values[index].detach().cpu().contiguous().clone()
     metadata = {
         "property": name,
+        "head": bank.head,
         "properties": list(bank.properties),
         "standardisation": asdict(bank.standardisations[name]),
         "thresholds": bank.thresholds.get(name, {}),
@@ -89,14 +90,21 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     missing = {"properties", "standardisation", "thresholds", "layers", "steps"} - set(metadata)
     if missing:
         raise UserError(f"{path} is not a file of probes: its metadata lacks {', '.join(sorted(missing))}.")
-    return tensors, metadata
+    return tensors, {"head": "linear"} | metadata  # the first files did not say, there was nothing else
 
 
 def _fill(bank: ProbeBank, name: str, tensors: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for layer in bank.layers:
-            keys = [f"{layer}/step_{step}" for step in bank.steps]
-            bank.weight(name, layer).copy_(torch.stack([tensors[key] for key in keys]))
-            bias = bank.bias_of(name, layer)
-            if bias is not None:
-                bias.copy_(torch.stack([tensors[f"{key}/bias"] for key in keys]))
+            for parameter, values in bank.head_of(name, layer).named_parameters():
+                values.copy_(torch.stack([tensors[_key(layer, step, parameter)] for step in bank.steps]))
+
+
+def _key(layer: str, step: int, parameter: str) -> str:
+    probe = f"{layer}/step_{step}"
+    return probe if parameter == "weight" else f"{probe}/{parameter}"
+
+
+def _channels(tensors: dict[str, torch.Tensor], probe: str) -> int:
+    """Channels that come into a probe: those of its first weight."""
+    return tensors.get(f"{probe}/hidden_weight", tensors[probe]).shape[1]

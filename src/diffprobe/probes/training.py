@@ -6,31 +6,39 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diffprobe.features.activations import Activations
-from diffprobe.features.store.reader import StoredActivations, StoredSteps
+from diffprobe.errors import UserError
+from diffprobe.features.reading import ReadableActivations
+from diffprobe.features.store.reader import StoredRows
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid
 from diffprobe.probes.module import Batch, ProbeBankModule
-from diffprobe.probes.properties import property_named
+from diffprobe.probes.preparation import prepare_bank
 from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.smoothness import Edges, edge_weights
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import target_maps, token_targets
+
+IMAGES_AT_ONCE = 16
 
 
 class Collate:
     """Row numbers -> `Batch`. Slices the activations, which stay in the precision they are stored in."""
 
     def __init__(
-        self, values: Mapping[str, Tensor | StoredSteps], targets: Mapping[str, Mapping[Grid, Tensor]]
+        self,
+        values: Mapping[str, Any],
+        targets: Mapping[str, Mapping[Grid, Tensor]],
+        edges: Mapping[Grid, Edges] | None = None,
     ) -> None:
         self.values = values
         self.targets = targets
+        self.edges = edges or {}
 
     def __call__(self, rows: Sequence[int]) -> Batch:
         index = torch.tensor(rows)
@@ -38,11 +46,12 @@ class Collate:
             index,
             {layer: values[:, index] for layer, values in self.values.items()},
             {name: {grid: maps[index] for grid, maps in grids.items()} for name, grids in self.targets.items()},
+            {grid: Edges(*(weights[index] for weights in edges)) for grid, edges in self.edges.items()},
         )
 
 
 def train_bank(
-    activations: Activations | StoredActivations,
+    activations: ReadableActivations,
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],
@@ -50,37 +59,53 @@ def train_bank(
     *,
     seed: int = 0,
     trainer: lightning.Trainer | None = None,
+    images: Tensor | StoredRows | None = None,
 ) -> ProbeBank:
     """Train all probes (layer x step x property) together on the split's training images.
 
     targets: label maps [images, H, W] by property, in the row order of `activations.names`. The probes and their
-    training are those of `recipe`, without one the papers'.
+    training are those of `recipe`, without one the papers'. images: [images, 3, H, W] in [0, 1], in the same order;
+    only the smoothness penalty looks at them.
 
     A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
     that writes nothing is made. Under DDP a batch holds `batch_size` images per device.
 
-    Raises UserError for unknown properties and for label maps that do not fit the activations.
+    Raises UserError for unknown properties, label maps that do not fit the activations, and a smoothness penalty
+    without images or with images that do not fit.
     """
     recipe = recipe or Recipe()
-    maps = {name: target_maps(targets, name, activations.names) for name in properties}
-    statistics = {name: property_named(name).standardisation(maps[name][split.train]) for name in properties}
-    bank = ProbeBank(
-        {layer.name: layer.channels for layer in activations.layers},
-        activations.steps,
-        properties,
-        bias=recipe.bias,
-        seed=seed,
-        standardisations=statistics,
-    )
-    pooled = {name: token_targets(statistics[name].apply(values), activations.grids) for name, values in maps.items()}
-    collate = Collate({layer: activations.values[layer] for layer in bank.layers}, pooled)
-    shuffle = torch.Generator().manual_seed(seed)
-    train: DataLoader = DataLoader(split.train, recipe.batch_size, shuffle=True, generator=shuffle, collate_fn=collate)  # type: ignore[arg-type]
-    validation: DataLoader = DataLoader(split.validation, recipe.batch_size, collate_fn=collate)  # type: ignore[arg-type]
+    bank, tokens = prepare_bank(activations, targets, split, properties, recipe, seed)
+    edges = _edges(images, activations) if recipe.smoothness else {}
+    values = {layer: activations.values[layer] for layer in bank.layers}
+    train, validation = _loaders(Collate(values, tokens, edges), Collate(values, tokens), split, recipe, seed)
     with _quiet(trainer is None):
         fitter = trainer or _silent_trainer(recipe)
-        fitter.fit(ProbeBankModule(bank, len(activations.names), recipe.learning_rates), train, validation)
+        fitter.fit(ProbeBankModule(bank, len(activations.names), recipe), train, validation)
     return bank.cpu().eval().requires_grad_(False)
+
+
+def _loaders(training: Collate, validation: Collate, split: Split, recipe: Recipe, seed: int) -> list[DataLoader]:
+    """Batches of training images in an order of their own every epoch, and of validation images in order."""
+    shuffle = torch.Generator().manual_seed(seed)
+    return [
+        DataLoader(split.train, recipe.batch_size, shuffle=True, generator=shuffle, collate_fn=training),  # type: ignore[arg-type]
+        DataLoader(split.validation, recipe.batch_size, collate_fn=validation),  # type: ignore[arg-type]
+    ]
+
+
+def _edges(images: Tensor | StoredRows | None, activations: ReadableActivations) -> dict[Grid, Edges]:
+    """Of all images, for every resolution; few images at a time, since they may be large and on disk."""
+    count = len(activations.names)
+    if images is None:
+        raise UserError("probe.smoothness needs the images: give train_bank its `images`, or set probe.smoothness=0.")
+    if len(images) != count or len(images.shape) != 4:
+        raise UserError(f"images of shape {list(images.shape)}, expected [{count}, channels, height, width].")
+    found: dict[Grid, list[Edges]] = {grid: [] for grid in activations.grids}
+    for start in range(0, count, IMAGES_AT_ONCE):
+        part = images[start : start + IMAGES_AT_ONCE]
+        for grid, edges in found.items():
+            edges.append(edge_weights(part, grid))
+    return {grid: Edges(*map(torch.cat, zip(*edges, strict=True))) for grid, edges in found.items()}
 
 
 def _silent_trainer(recipe: Recipe) -> lightning.Trainer:

@@ -1,0 +1,195 @@
+"""Linear probes whose loss, the one that Adam is given, is solved to convergence.
+
+The loss of each property is convex in a linear probe, so there is one best probe, and Newton's method finds it. A small
+ridge term, chosen on validation images, makes it unique. There are no learning rate, epochs or order of images.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffprobe.features.reading import ReadableActivations, Values
+from diffprobe.probes.bank import ProbeBank
+from diffprobe.probes.newton import minimise
+from diffprobe.probes.preparation import prepare_bank
+from diffprobe.probes.properties import Property
+from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.splits import Split
+
+KEPT_BYTES = 2**31  # of a layer's training images, as stored, in memory; steps are solved in groups of this size
+CHUNK_NUMBERS = 2**20  # of activations at once in float64: about what a cache holds
+
+
+class Tokens:
+    """The tokens of some images at some steps of a layer, to be run through again and again, a few images at a time.
+
+    Yields (places among `rows`, [steps, inputs, places * h * w] in float64): the inputs are the channels and, with
+    `bias`, a constant 1. They are kept in memory if `KEPT_BYTES` hold them, else read anew each time.
+    """
+
+    def __init__(
+        self, values: Values, steps: slice, rows: Sequence[int], bias: bool, device: str | torch.device
+    ) -> None:
+        self.values, self.steps, self.rows, self.bias, self.device = values, steps, list(rows), bias, device
+        numbers = (steps.stop - steps.start) * values.shape[2:].numel()
+        self.at_once = max(1, CHUNK_NUMBERS // numbers)
+        fits = numbers * len(self.rows) * values.dtype.itemsize <= KEPT_BYTES
+        self.kept = list(self._read()) if fits else None
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        for places, stored in self.kept or self._read():
+            tokens = stored.movedim(1, 2).flatten(2).double()
+            if self.bias:
+                tokens = torch.cat([tokens, torch.ones_like(tokens[:, :1])], 1)
+            yield places, tokens
+
+    def _read(self) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, len(self.rows), self.at_once):
+            rows = self.rows[start : start + self.at_once]
+            stored = self.values[self.steps, rows].flatten(3)  # [steps, rows, channels, tokens]
+            yield slice(start, start + len(rows)), stored.to(self.device)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The mean loss over `tokens`, and `penalty` [steps, inputs] / 2 times the squares of the probe's weights.
+
+    `targets` [images, h, w] are the images' in the order of the tokens. A binary property's probe is one map, of the
+    log odds: its two logits are minus and plus half of it.
+    """
+
+    item: Property
+    tokens: Tokens
+    targets: Tensor
+    penalty: Tensor
+
+    def __call__(self, points: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probes [some, inputs] of the steps `index` [some] -> value, gradient and Hessian of each, for `minimise`."""
+        penalty = self.penalty[index]
+        value = (penalty * points.square()).sum(-1) / 2
+        gradient, hessian = penalty * points, torch.diag_embed(penalty)
+        for places, chunk in self.tokens:
+            tokens = chunk if len(index) == len(chunk) else chunk[index]
+            maps = (points[:, None] @ tokens).requires_grad_()
+            loss = self._losses(maps, places).sum(-1) / len(self.targets)
+            slope = torch.autograd.grad(loss.sum(), maps, create_graph=True)[0]
+            curvature = torch.autograd.grad(slope.sum(), maps)[0]  # each token's loss depends on its own output alone
+            value += loss.detach()
+            gradient += (tokens @ slope.detach().mT)[..., 0]
+            hessian += (tokens * curvature) @ tokens.mT
+        return value, gradient, hessian
+
+    def losses(self, points: Tensor) -> Tensor:
+        """Mean loss of probes [steps, inputs], without the penalty: [steps]."""
+        total = torch.zeros_like(points[:, 0])
+        for places, tokens in self.tokens:
+            total += self._losses(points[:, None] @ tokens, places).sum(-1)
+        return total / len(self.targets)
+
+    def _losses(self, maps: Tensor, places: slice) -> Tensor:
+        """Outputs [steps, 1, places * h * w] -> mean loss of each image [steps, places]."""
+        targets = self.targets[places]
+        outputs = maps.view(len(maps), *targets.shape)
+        outputs = torch.stack([-outputs / 2, outputs / 2], 2) if self.item.binary else outputs[:, :, None]
+        return self.item.loss(outputs, targets)
+
+
+def solve_bank(
+    activations: ReadableActivations,
+    targets: Mapping[str, Tensor],
+    split: Split,
+    properties: Sequence[str],
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> ProbeBank:
+    """All probes (layer x step x property) at the minimum of their loss over the split's training images.
+
+    Minimised is the mean loss plus strength * e / 2 * |w|^2 (of the log odds, if binary; the bias is free), where e is
+    the mean eigenvalue of the tokens' second moment (with a bias: their covariance). All `recipe.strengths` are solved,
+    from strong to weak, each from the one before; a probe keeps that with the lowest validation loss.
+
+    targets: label maps [images, H, W] by property, in the row order of `activations.names`. device: one that has
+    float64. However many images there are, at most `KEPT_BYTES` of training and of validation tokens are in memory.
+    `seed` is that of the bank's start, of which nothing is left. Warns of probes that did not converge.
+
+    Raises UserError for unknown properties and for label maps that do not fit the activations or do not vary.
+    """
+    bank, tokens = prepare_bank(activations, targets, split, properties, recipe, seed)
+    unfinished: list[str] = []
+    for layer in activations.layers:
+        values = activations.values[layer.name]
+        for steps in _groups(values, len(split.train)):
+            train, validation = (
+                Tokens(values, steps, rows, recipe.bias, device) for rows in (split.train, split.validation)
+            )
+            scales = _scales(train)
+            for name, item in bank.properties.items():
+                wanted = tokens[name][layer.height, layer.width].double().to(device)
+                objectives = [
+                    (
+                        Objective(item, train, wanted[split.train], strength * scales),
+                        Objective(item, validation, wanted[split.validation], strength * scales),
+                    )
+                    for strength in sorted(recipe.strengths, reverse=True)
+                ]
+                probes, converged = _best(objectives)
+                _fill(bank, name, layer.name, steps, probes.cpu())
+                missed = [step for step, done in zip(bank.steps[steps], converged.tolist(), strict=True) if not done]
+                unfinished += [f"{name} of {layer.name} at step {step}" for step in missed]
+    if unfinished:
+        warnings.warn(f"{len(unfinished)} exact probes did not converge: {'; '.join(unfinished)}", stacklevel=2)
+    return bank.eval().requires_grad_(False)
+
+
+def _groups(values: Values, images: int) -> list[slice]:
+    """The steps in groups whose training tokens can be kept in memory, one step at least."""
+    steps = values.shape[0]
+    size = images * values.shape[2:].numel() * values.dtype.itemsize
+    together = max(1, KEPT_BYTES // size)
+    return [slice(start, min(start + together, steps)) for start in range(0, steps, together)]
+
+
+def _scales(tokens: Tokens) -> Tensor:
+    """What a strength multiplies, [steps, inputs]: the mean eigenvalue, and for the constant 0."""
+    count, sums, squares = 0, torch.zeros(()), torch.zeros(())
+    for _, chunk in tokens:
+        count += chunk.shape[-1]
+        sums, squares = sums.to(chunk) + chunk.sum(-1), squares.to(chunk) + chunk.square().sum(-1)
+    if not tokens.bias:
+        return (squares / count).mean(-1, keepdim=True).expand_as(squares)
+    variances = (squares / count - (sums / count).square())[:, :-1]
+    scales = variances.mean(-1, keepdim=True).expand_as(squares).clone()
+    scales[:, -1] = 0
+    return scales
+
+
+def _best(objectives: Sequence[tuple[Objective, Objective]]) -> tuple[Tensor, Tensor]:
+    """For (training, validation) of each strength: of the minima of training that with the lowest validation loss,
+    [steps, inputs], and whether it converged [steps]."""
+    probes = torch.zeros_like(objectives[0][0].penalty)
+    best, lowest = probes.clone(), torch.full_like(probes[:, 0], torch.inf)
+    finished = torch.zeros_like(lowest, dtype=torch.bool)
+    for training, validation in objectives:
+        probes, converged = minimise(training, probes)
+        losses = validation.losses(probes)
+        better = losses < lowest
+        best[better], lowest[better], finished[better] = probes[better], losses[better], converged[better]
+    return best, finished
+
+
+@torch.no_grad()
+def _fill(bank: ProbeBank, name: str, layer: str, steps: slice, probes: Tensor) -> None:
+    """Puts probes [steps, inputs] into the bank."""
+    both = torch.stack([-probes / 2, probes / 2], 1) if bank.properties[name].binary else probes[:, None]
+    channels = bank.channels[layer]
+    bank.weight(name, layer)[steps] = both[..., :channels].float()
+    bias = bank.bias_of(name, layer)
+    if bias is not None:
+        bias[steps] = both[..., channels].float()
