@@ -37,6 +37,17 @@ class Activations:
         """The distinct resolutions (height, width) of the layers, smallest first."""
         return sorted({(layer.height, layer.width) for layer in self.layers})
 
+    def select(self, layers: Sequence[str], steps: Sequence[int]) -> Activations:
+        """The same activations of some layers and steps alone, in the order given; evenly spaced steps are not copied.
+
+        Raises:
+            UserError: a layer or step that is not there.
+        """
+        chosen, places = chosen_parts(self.layers, self.steps, layers, steps)
+        run = _evenly_spaced(places)
+        values = {layer.name: self.values[layer.name][run] for layer in chosen}
+        return Activations(chosen, list(steps), [self.timesteps[place] for place in places], self.names, values)
+
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.timesteps):
             raise ValueError(f"{len(self.steps)} steps but {len(self.timesteps)} timesteps")
@@ -47,6 +58,31 @@ class Activations:
             found = tuple(self.values[layer.name].shape)
             if found != expected:
                 raise ValueError(f"layer {layer.name!r} has shape {found}, expected {expected}")
+
+
+def chosen_parts(
+    layers: Sequence[Layer], steps: Sequence[int], wanted_layers: Sequence[str], wanted_steps: Sequence[int]
+) -> tuple[list[Layer], list[int]]:
+    """The wanted layers, and the places of the wanted steps, among those that are there.
+
+    Raises:
+        UserError: one that is not there, with what is; or none wanted.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    strange = [*(name for name in wanted_layers if name not in by_name), *(k for k in wanted_steps if k not in steps)]
+    if strange or not wanted_layers or not wanted_steps:
+        raise UserError(
+            f"no activations of {strange[0] if strange else 'no layers or no steps'}; there are layers "
+            f"{', '.join(by_name)} and steps {', '.join(map(str, steps))}"
+        )
+    return [by_name[name] for name in wanted_layers], [list(steps).index(step) for step in wanted_steps]
+
+
+def _evenly_spaced(places: list[int]) -> slice | list[int]:
+    """The places as a slice, which a tensor is indexed by without copying, where they rise evenly."""
+    stride = places[1] - places[0] if len(places) > 1 else 1
+    even = slice(places[0], places[-1] + 1, stride) if stride > 0 else slice(0)
+    return even if list(range(places[-1] + 1))[even] == places else places
 
 
 def rows_of(names: Sequence[str], ids: Sequence[str]) -> list[int]:

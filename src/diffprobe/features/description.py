@@ -63,6 +63,16 @@ def describe_replay(manifest: Manifest, called: Mapping[str, Any]) -> Manifest:
     return replace(manifest, model={**manifest.model, **called, "name": name}, trajectory=trajectory, extras=[])
 
 
+def describe_control_inputs(manifest: Manifest, layers: Sequence[Layer]) -> Manifest:
+    """The manifest of what is kept beside the network's activations at the same steps, see `control_inputs`.
+
+    Args:
+        layers: the inputs as layers, from `control_layers`.
+    """
+    called = {"control": "-".join(layer.name for layer in layers)}
+    return replace(describe_replay(manifest, called), layers=list(layers))
+
+
 def manifest_folder(manifest: Manifest) -> str:
     """What a store of these activations is called: the model's name and the first digits of the fingerprint."""
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in manifest.model["name"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,14 @@ from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
 from diffprobe.features.activations import Activations
 from diffprobe.features.description import describe, describe_replay, manifest_folder
+from diffprobe.features.keeping import Stores, as_stores
 from diffprobe.features.sources.source import Source
 from diffprobe.features.store.folder import Store, create_store
 from diffprobe.features.store.layout import extra_name, tensor_name
 from diffprobe.features.store.manifest import Manifest
 from diffprobe.features.store.memory import MemoryWriter
 from diffprobe.features.store.reader import StoredActivations
+from diffprobe.features.store.turns import taking_turns
 from diffprobe.features.store.writer import StoreWriter
 
 Put = Callable[[str, Sequence[int], Tensor], None]
@@ -44,8 +47,8 @@ class Extraction:
         activations: of the wanted layers at the wanted steps.
         extras: `image` [images, 3, H, W] in [0, 1], generated or real; `noisy` [steps, images, channels, h, w], the
             latents that the denoiser saw; where the source walks, `latents`, the same after each step. Tensors in
-            memory, or the like of them on disk: index with [rows] or [:, rows].
-        manifest: what describes all of this.
+            memory, or the like of them on disk: index with [rows] or [:, rows]. Their steps are those of the manifest.
+        manifest: what describes all that is kept, which may be more layers and steps than the wanted ones.
         computed: how many images were run; the others were in the store already.
     """
 
@@ -65,14 +68,17 @@ class Extraction:
         """One image as it looks after each wanted step, [steps, 3, H, W] in [0, 1]."""
         if not self.source.walks:
             return self.extras["image"][row].expand(len(self.activations.steps), -1, -1, -1)
-        latents = self.extras["latents"][:, row].to(backbone.device, backbone.dtype)
+        places = [self.manifest.steps.index(step) for step in self.activations.steps]
+        latents = [self.extras["latents"][place, row].to(backbone.device, backbone.dtype) for place in places]
         return torch.cat([decode_latents(backbone, step[None]).cpu() for step in latents])
 
 
 class ExtractionModule(lightning.LightningModule):
     """Takes rows of images through the frozen network. `predict_step` yields (rows, step) as they are computed."""
 
-    def __init__(self, run: Callable[[list[int]], Iterator[Any]], batch_size: int, batches: list[range]) -> None:
+    def __init__(
+        self, run: Callable[[list[int]], Iterator[Any]], batch_size: int, batches: Sequence[Sequence[int]]
+    ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a process may find nothing left to do
         self.run_rows, self.batch_size, self.batches = run, batch_size, batches
@@ -81,7 +87,7 @@ class ExtractionModule(lightning.LightningModule):
         """This process's share: whole shards, each of which belongs to one process whatever is already finished."""
         return DataLoader(_Shards(self.batches), batch_size=None)
 
-    def predict_step(self, rows: range, *_: Any) -> Iterator[tuple[list[int], Any]]:
+    def predict_step(self, rows: Sequence[int], *_: Any) -> Iterator[tuple[list[int], Any]]:
         for start in range(0, len(rows), self.batch_size):
             batch = list(rows[start : start + self.batch_size])
             for step in self.run_rows(batch):
@@ -91,10 +97,10 @@ class ExtractionModule(lightning.LightningModule):
 class _Shards(IterableDataset):
     """Iterable, so that Lightning does not distribute what is distributed already."""
 
-    def __init__(self, rows: list[range]) -> None:
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.rows = rows
 
-    def __iter__(self) -> Iterator[range]:
+    def __iter__(self) -> Iterator[Sequence[int]]:
         return iter(self.rows)
 
     def __len__(self) -> int:
@@ -138,7 +144,7 @@ def extract(
     *,
     batch_size: int = 8,
     dtype: str = "float16",
-    stores: Path | None = None,
+    stores: Stores | Path | None = None,
     images_per_shard: int = 16,
     trainer: lightning.Trainer | None = None,
     tell: Tell = lambda line: None,
@@ -147,7 +153,8 @@ def extract(
 
     In memory, or in a store in the folder `stores`, whose name follows from all that determines the activations: what
     is there already is not computed again, and an interrupted extraction goes on where it was. Devices share the
-    shards of a store among them.
+    shards of a store among them; of other processes that want the same store at once, one fills it and the rest wait.
+    `Stores` may keep more layers and steps than these, for other studies.
 
     Args:
         steps: which of the source's steps to keep, in order.
@@ -158,20 +165,23 @@ def extract(
         tell: takes a line for people, such as the time that the rest will take.
 
     Raises:
-        UserError: steps that the source does not have, unknown layers, activations that overflow the dtype, a full or
-            failing disk, or several devices without a store.
+        UserError: steps that the source does not have, unknown layers, layers or steps that are not among those the
+            stores keep, activations that overflow the dtype, a full or failing disk, or several devices without a
+            store.
     """
-    manifest = describe(backbone, source, layers, steps, dtype, images_per_shard, identified=stores is not None)
-    names = [layer.name for layer in layers]
+    where = as_stores(stores)
+    kept, kept_steps = where.kept(layers, steps) if where else (list(layers), list(steps))
+    manifest = describe(backbone, source, kept, kept_steps, dtype, images_per_shard, identified=where is not None)
+    names = [layer.name for layer in kept]
 
     def run(rows: list[int]) -> Iterator[TrajectoryStep]:
-        return source.run(backbone, rows, names, steps)
+        return source.run(backbone, rows, names, kept_steps)
 
-    last = max(source.timesteps(backbone)) if source.walks else max(steps)
+    last = max(source.timesteps(backbone)) if source.walks else max(kept_steps)
 
     def record(put: Put, rows: list[int], step: TrajectoryStep) -> None:
-        if step.index in steps:
-            _put_activations(put, rows, step.index, step.activations)
+        if step.index in kept_steps:
+            put_activations(put, rows, step.index, step.activations)
             put(extra_name("noisy", step.index), rows, step.noisy)
             if source.walks:
                 put(extra_name("latents", step.index), rows, step.latents)
@@ -179,8 +189,8 @@ def extract(
             pictures = source.pictures(backbone, rows)
             put(extra_name("image"), rows, _decoded(backbone, step.latents) if pictures is None else pictures)
 
-    activations, extras, computed = _fill(manifest, run, record, stores, batch_size, trainer, tell)
-    return Extraction(source, activations, extras, manifest, computed)
+    found, extras, computed = fill(manifest, run, record, where, batch_size, trainer, tell)
+    return Extraction(source, found.select([layer.name for layer in layers], steps), extras, manifest, computed)
 
 
 def extract_replayed(
@@ -190,7 +200,7 @@ def extract_replayed(
     called: Mapping[str, Any],
     *,
     batch_size: int = 8,
-    stores: Path | None = None,
+    stores: Stores | Path | None = None,
     trainer: lightning.Trainer | None = None,
     tell: Tell = lambda line: None,
 ) -> Extraction:
@@ -199,50 +209,59 @@ def extract_replayed(
     Args:
         called: what determines that denoiser, see `describe_replay`.
     """
-    source, steps = extraction.source, extraction.activations.steps
+    source, wanted = extraction.source, extraction.activations
     manifest = describe_replay(extraction.manifest, called)
+    steps = manifest.steps
     names = [layer.name for layer in manifest.layers]
 
     def run(rows: list[int]) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
         return source.replay(backbone, denoiser, rows, names, extraction.extras["noisy"][:, rows], steps)
 
     def record(put: Put, rows: list[int], step: tuple[int, float, dict[str, Tensor]]) -> None:
-        _put_activations(put, rows, step[0], step[2])
+        put_activations(put, rows, step[0], step[2])
 
-    activations, extras, computed = _fill(manifest, run, record, stores, batch_size, trainer, tell)
+    found, extras, computed = fill(manifest, run, record, as_stores(stores), batch_size, trainer, tell)
+    activations = found.select([layer.name for layer in wanted.layers], wanted.steps)
     return Extraction(source, activations, extras, manifest, computed)
 
 
-def _fill(
+def fill(
     manifest: Manifest,
     run: Callable[[list[int]], Iterator[Any]],
     record: Callable[[Put, list[int], Any], None],
-    stores: Path | None,
+    stores: Stores | None,
     batch_size: int,
     trainer: lightning.Trainer | None,
     tell: Tell,
 ) -> tuple[Activations | StoredActivations, Any, int]:
     """Computes what is missing; gives activations and extras, in memory or stored, and how many images were run."""
-    trainer = trainer or lightning.Trainer(
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1, accelerator="cpu"
-    )
+    trainer = trainer or silent_trainer()
     if stores is None:
         if trainer.world_size > 1:
             raise UserError("activations in memory are those of one device; with several, choose features=disk")
         memory = MemoryWriter(manifest)
         rows = range(len(manifest.images))
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        _predict(ExtractionModule(run, batch_size, batches), partial(record, memory.put), trainer, tell)
+        predict(ExtractionModule(run, batch_size, batches), partial(record, memory.put), trainer, tell)
         return memory.activations, memory.extras, len(rows)
-    store = create_store(stores / manifest_folder(manifest), manifest)
-    share = _share(store, trainer)
-    if share or trainer.world_size > 1:
-        with StoreWriter(store) as writer:
-            _predict(ExtractionModule(run, batch_size, share), partial(record, writer.put), trainer, tell)
-        trainer.strategy.barrier("activations stored")
+    store = create_store(stores.folder / manifest_folder(manifest), manifest)
+    with _turn(store, trainer, tell):
+        share = _share(store, trainer)
+        if share or trainer.world_size > 1:
+            with StoreWriter(store) as writer:
+                predict(ExtractionModule(run, batch_size, share), partial(record, writer.put), trainer, tell)
+            trainer.strategy.barrier("activations stored")
     stored = StoredActivations(store)
     own = torch.tensor(sum(map(len, share)), device=trainer.strategy.root_device)
     return stored, stored.extras, int(trainer.strategy.reduce(own, reduce_op="sum"))
+
+
+def _turn(store: Store, trainer: lightning.Trainer, tell: Tell) -> AbstractContextManager[None]:
+    """Waits until nobody else fills the store. The first of several processes stands for all of its run; a finished
+    store is nobody's turn."""
+    if trainer.global_rank > 0 or not store.survey().unfinished:
+        return nullcontext()
+    return taking_turns(store.folder, tell)
 
 
 def _share(store: Store, trainer: lightning.Trainer) -> list[range]:
@@ -255,12 +274,20 @@ def _share(store: Store, trainer: lightning.Trainer) -> list[range]:
     return [shard.rows for shard in own if shard in unfinished]
 
 
-def _predict(
+def silent_trainer() -> lightning.Trainer:
+    """One device, no progress bar, no files. The backbone is where it is; only the processes are the trainer's."""
+    return lightning.Trainer(
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1, accelerator="cpu"
+    )
+
+
+def predict(
     module: ExtractionModule,
     record: Callable[[list[int], Any], None],
     trainer: lightning.Trainer,
     tell: Tell,
 ) -> None:
+    """Runs the module's batches; `record` takes (rows, step) as they are computed, `tell` the time for the rest."""
     images = sum(len(rows) for rows in module.batches)
     recorder: Any = _Recorder(record, images, tell)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
@@ -273,7 +300,7 @@ def _predict(
         trainer.callbacks.remove(recorder)  # type: ignore[attr-defined]
 
 
-def _put_activations(put: Put, rows: list[int], step: int, activations: dict[str, Tensor]) -> None:
+def put_activations(put: Put, rows: list[int], step: int, activations: dict[str, Tensor]) -> None:
     for layer, values in activations.items():
         put(tensor_name(layer, step), rows, values)
 

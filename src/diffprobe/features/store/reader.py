@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
-from diffprobe.features.activations import Activations, rows_of
+from diffprobe.features.activations import Activations, chosen_parts, rows_of
 from diffprobe.features.store.folder import Store, open_store
 from diffprobe.features.store.layout import Shard, TensorSpec, extra_name, tensor_name
 from diffprobe.features.store.shards import Examined
@@ -69,6 +70,23 @@ class StoredActivations:
         """The distinct resolutions (height, width) of the layers, smallest first."""
         return sorted({(layer.height, layer.width) for layer in self.layers})
 
+    def select(self, layers: Sequence[str], steps: Sequence[int]) -> StoredActivations:
+        """The same activations and extras of some layers and steps alone, in the order given. Reads nothing.
+
+        Raises:
+            UserError: a layer or step that is not there.
+        """
+        chosen, places = chosen_parts(self.layers, self.steps, layers, steps)
+        view = copy(self)
+        view.layers, view.steps = chosen, list(steps)
+        view.timesteps = [self.timesteps[place] for place in places]
+        view.values = {layer.name: self.values[layer.name].select(places) for layer in chosen}
+        view.extras = {
+            name: extra.select(places) if isinstance(extra, StoredSteps) else extra
+            for name, extra in self.extras.items()
+        }
+        return view
+
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """The rows of these images. Raises UserError for an id that is not in the store."""
         return rows_of(self.names, ids)
@@ -114,6 +132,10 @@ class StoredSteps:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def select(self, places: Sequence[int]) -> StoredSteps:
+        """The steps at these places alone."""
+        return StoredSteps([self._steps[place] for place in places])
 
     def __getitem__(self, index: tuple[int | slice, Any]) -> Tensor:
         if not (isinstance(index, tuple) and len(index) == 2 and isinstance(index[0], int | slice)):

@@ -1,0 +1,52 @@
+"""Which activations are kept on disk, and where: more than one study asks for, so that others find theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffprobe.backbone.layers import Layer
+from diffprobe.errors import UserError
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A folder of activation stores, and what an extraction keeps there.
+
+    Attributes:
+        folder: holds one store for each model, set of images, layers and steps.
+        layers, steps: what is kept, in order; None keeps what is asked for. Studies of parts of them share one store.
+    """
+
+    folder: Path
+    layers: Sequence[Layer] | None = None
+    steps: Sequence[int] | None = None
+
+    def kept(self, layers: Sequence[Layer], steps: Sequence[int]) -> tuple[list[Layer], list[int]]:
+        """What is kept for a study of these layers and steps.
+
+        Raises:
+            UserError: some of them are not among what is kept.
+        """
+        all_layers = list(layers if self.layers is None else self.layers)
+        all_steps = list(steps if self.steps is None else self.steps)
+        names = {layer.name for layer in all_layers}
+        left_out = [layer.name for layer in layers if layer.name not in names]
+        if left_out:
+            raise UserError(
+                f"{len(left_out)} of {len(layers)} layers to probe are not among the {len(names)} of features.layers, "
+                f"first {left_out[0]}; add them there, or probe fewer (layers.select)"
+            )
+        missing = sorted(set(steps) - set(all_steps))
+        if missing:
+            raise UserError(
+                f"steps {missing} are to be probed but are not among features.steps={all_steps}; add them there, or "
+                "probe fewer (steps.select)"
+            )
+        return all_layers, all_steps
+
+
+def as_stores(stores: Stores | Path | None) -> Stores | None:
+    """A plain folder as stores that keep what is asked for."""
+    return Stores(stores) if isinstance(stores, Path) else stores
