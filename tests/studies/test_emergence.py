@@ -83,7 +83,7 @@ def test_evaluations_are_counted_and_stages_told(tiny_backbone, question, findin
 
 
 def test_shown_images_are_test_images(findings):
-    assert list(findings.shown) == findings.split.test[:1]
+    assert [one.row for one in findings.shown] == findings.split.test[:1]
 
 
 def test_an_unknown_control_property_or_threshold_is_refused(question):

@@ -20,7 +20,7 @@ class Recipe:
         solver: 'adam' (the papers'), 'ridge' (closed form, squared error) or 'exact' (the loss of 'adam', solved to
             convergence).
         head: 'linear', or 'mlp' with half as many hidden units as channels. Only 'adam' trains an 'mlp'.
-        bias: of the linear head.
+        bias: of the head's layers (an mlp has two).
         l1: weight of the sum of absolute weights in the loss. 'adam' only.
         smoothness: weight of the edge-aware smoothness of the predicted map in the loss. 'adam' only.
         epochs, batch_size, validate_every, learning_rates: of 'adam'. `batch_size` is in images. Each probe keeps the

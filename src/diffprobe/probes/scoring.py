@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.features.activations import Activations
-from diffprobe.features.store.reader import StoredActivations
+from diffprobe.features.reading import ReadableActivations
 from diffprobe.probes import functional
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid, Pooled, pool, rank_maps
@@ -34,7 +33,7 @@ SCORED_PARTS = ("validation", "test")
 
 
 def predict_maps(
-    bank: ProbeBank, activations: Activations | StoredActivations, name: str, layer: str, rows: Sequence[int]
+    bank: ProbeBank, activations: ReadableActivations, name: str, layer: str, rows: Sequence[int]
 ) -> Tensor:
     """What the probes of property `name` on `layer` say of some images: [steps, images, h, w].
 
@@ -45,7 +44,7 @@ def predict_maps(
 
 def choose_thresholds(
     bank: ProbeBank,
-    activations: Activations | StoredActivations,
+    activations: ReadableActivations,
     targets: Mapping[str, Tensor],
     split: Split,
     threshold: Threshold = "validation",
@@ -77,6 +76,11 @@ def check_threshold(threshold: object) -> float:
     return float(threshold)
 
 
+def candidate_thresholds(threshold: Threshold) -> list[float]:
+    """What is chosen from on validation images: `THRESHOLDS`, or the given one alone. Raises as `check_threshold`."""
+    return list(THRESHOLDS) if threshold == "validation" else [check_threshold(threshold)]
+
+
 def best_thresholds(maps: Tensor, target: Pooled) -> list[float]:
     """Of `THRESHOLDS` the one with the best mean Dice over images, for maps [steps, images, h, w]; one per step."""
     scores = torch.stack([functional.dice(maps > value, target).mean(-1) for value in THRESHOLDS])
@@ -98,13 +102,13 @@ def score_maps(
     item: Property, maps: Tensor, targets: Mapping[str, Pooled], thresholds: Sequence[float]
 ) -> dict[str, Tensor]:
     """Metrics of decoded maps [steps, images, h, w]: {metric: [steps, images]}; `thresholds` cut binary maps."""
-    prediction = maps > torch.tensor(thresholds)[:, None, None, None] if item.binary else maps
+    prediction = maps > torch.tensor(thresholds, device=maps.device)[:, None, None, None] if item.binary else maps
     return {metric: METRICS[metric](prediction, targets[metric]) for metric in item.metrics}
 
 
 def score_bank(
     bank: ProbeBank,
-    activations: Activations | StoredActivations,
+    activations: ReadableActivations,
     targets: Mapping[str, Tensor],
     split: Split,
     *,
@@ -157,7 +161,7 @@ def score_rows(
 
 @torch.no_grad()
 def _outputs(
-    bank: ProbeBank, activations: Activations | StoredActivations, layer: str, rows: Sequence[int]
+    bank: ProbeBank, activations: ReadableActivations, layer: str, rows: Sequence[int]
 ) -> dict[str, Tensor]:
     return bank(layer, activations.values[layer][:, list(rows)])
 

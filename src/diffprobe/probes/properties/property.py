@@ -59,13 +59,16 @@ class Property:
         if self.binary:
             return Standardisation()
         values = target.double()
-        mean, std = values.mean().item(), values.std(correction=0).item()
-        if not 0 < std < float("inf"):
+        return self.checked(Standardisation(values.mean().item(), values.std(correction=0).item()))
+
+    def checked(self, found: Standardisation) -> Standardisation:
+        """The standardisation of training labels, if they are such that a probe can learn them. Raises UserError."""
+        if not 0 < found.std < float("inf"):
             raise UserError(
-                f"{self.name}: the training labels have mean {mean} and standard deviation {std}; a probe needs finite "
-                "labels that vary. Check the label maps."
+                f"{self.name}: the training labels have mean {found.mean} and standard deviation {found.std}; a probe "
+                "needs finite labels that vary. Check the label maps."
             )
-        return Standardisation(mean, std)
+        return found
 
     def decode_map(self, outputs: Tensor, standardisation: Standardisation) -> Tensor:
         """Outputs [..., outputs, h, w] to the map [..., h, w] a person looks at: probability, or label units."""

@@ -1,0 +1,181 @@
+"""Probes that are trained, selected and scored while images pass by, each of them once: training images first, then
+validation images, then test images. Nothing is kept of an image but its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from diffprobe.probes.functional import Grid, Pooled
+from diffprobe.probes.properties import Property, Standardisation, property_named
+from diffprobe.probes.scoring import METRICS, Threshold, candidate_thresholds, pooled_targets, score_rows
+from diffprobe.probes.tables import Score
+
+Reduce = Callable[[Tensor], Tensor]
+Gather = Callable[[list], list]
+
+
+class Candidates(Protocol):
+    """Probes that differ in one choice (the strength of a penalty), to be chosen from on validation images."""
+
+    standardisations: dict[str, Standardisation]
+
+    def outputs(self, layer: str, activation: Tensor) -> Tensor:
+        """[steps, batch, C, h, w] -> [candidates, properties, steps, batch, h, w]"""
+        ...
+
+    def errors(self, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """Mean squared errors of outputs for target maps {property: [batch, H, W]}: [..., steps, batch]."""
+        ...
+
+    def decode(self, item: Property, outputs: Tensor) -> Tensor:
+        """Outputs of one property as probabilities or standardised values."""
+        ...
+
+    def take(self, chosen: Mapping[str, Tensor]) -> Candidates:
+        """The candidates numbered {layer: [properties, steps]}, alone."""
+        ...
+
+
+class Learner(Protocol):
+    """What is summed up over the training images, and what follows from it."""
+
+    def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+        """Activations {layer: [steps, batch, C, h, w]} and target maps {property: [batch, H, W]}."""
+        ...
+
+    def merge(self, reduce: Reduce) -> None:
+        """Adds up what several processes have seen."""
+        ...
+
+    def solve(self) -> Candidates: ...
+
+
+class OnePass:
+    """The probes of one input (the network, or a control) on all its layers and steps.
+
+    Call `fit` with batches of training images, `solve`, `validate` with validation images, `choose`, `test`. Among
+    several processes each sees its own images; `reduce` sums a tensor and `gather` joins lists over all of them.
+    `keys`: model, probe and control, as in tables. `steps`: the timestep of each step that is probed.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        properties: Sequence[str],
+        threshold: Threshold,
+        keys: tuple[str, str, str],
+        steps: Mapping[int, float | None],
+    ) -> None:
+        self.learner, self.keys, self.steps = learner, keys, dict(steps)
+        self.properties = {name: property_named(name) for name in properties}
+        self.cuts = candidate_thresholds(threshold)
+        self.thresholds: dict[str, dict[str, list[float]]] = {}  # of binary properties, by layer, one per step
+        self.chosen: dict[str, Tensor] = {}
+        self.scores: list[Score] = []
+        self._errors: dict[str, Tensor] = {}  # [candidates, properties, steps], summed over validation images
+        self._validated: list[tuple[list[str], dict[tuple[str, str], dict[str, Tensor]]]] = []
+
+    def fit(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+        """Activations {layer: [steps, batch, C, h, w]} and target maps {property: [batch, H, W]}."""
+        self.learner.add(values, targets)
+
+    def solve(self, reduce: Reduce) -> None:
+        """Raises UserError for training labels that do not vary."""
+        self.learner.merge(reduce)
+        self.candidates = self.learner.solve()
+
+    @torch.no_grad()
+    def validate(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        """Scores every candidate, cut at every threshold."""
+        pooled, found = self._pooled(values, targets), {}
+        for layer, activation in values.items():
+            outputs = self.candidates.outputs(layer, activation)
+            errors = self.candidates.errors(outputs, targets).double().sum(-1)
+            self._errors[layer] = self._errors[layer] + errors if layer in self._errors else errors
+            for number, (name, item) in enumerate(self.properties.items()):
+                maps = self.candidates.decode(item, outputs[:, number])
+                found[layer, name] = self._metrics(item, maps, pooled[name][_grid(activation)])
+        self._validated.append((list(names), found))
+
+    def choose(self, reduce: Reduce, gather: Gather) -> None:
+        """Takes each probe's candidate with the lowest validation error, then the threshold with the best Dice."""
+        self.chosen = {layer: reduce(errors).argmin(0) for layer, errors in self._errors.items()}
+        self.candidates = self.candidates.take(self.chosen)
+        self._validated = gather(self._validated)
+        for layer, numbers in self.chosen.items():
+            for number, (name, item) in enumerate(self.properties.items()):
+                self._take(layer, name, item, numbers[number].cpu())
+        self._validated = []
+
+    @torch.no_grad()
+    def test(
+        self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor], names: Sequence[str]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Scores the chosen probes.
+
+        Returns what they say, as probabilities or in the labels' units: {property: {layer: [steps, batch, h, w]}}.
+        """
+        pooled = self._pooled(values, targets)
+        said: dict[str, dict[str, Tensor]] = {name: {} for name in self.properties}
+        for layer, activation in values.items():
+            outputs = self.candidates.outputs(layer, activation)[0]
+            for number, (name, item) in enumerate(self.properties.items()):
+                maps = self.candidates.decode(item, outputs[number])
+                cuts = torch.tensor(self.thresholds[name][layer] if item.binary else 0.0, device=maps.device)
+                prediction = maps > cuts[:, None, None, None] if item.binary else maps
+                for metric in item.metrics:
+                    scored = METRICS[metric](prediction, pooled[name][_grid(activation)][metric])
+                    self._write(layer, name, "test", names, metric, scored)
+                said[name][layer] = self.candidates.standardisations[name].undo(maps)
+        return said
+
+    def join(self, gather: Gather) -> None:
+        """Puts together the test scores of several processes."""
+        test = gather([row for row in self.scores if row.split == "test"])
+        self.scores = [row for row in self.scores if row.split == "validation"] + test
+
+    def _pooled(
+        self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> dict[str, dict[Grid, dict[str, Pooled]]]:
+        grids = {_grid(activation) for activation in values.values()}
+        return {
+            name: pooled_targets(item, self.candidates.standardisations[name].apply(targets[name]), grids)
+            for name, item in self.properties.items()
+        }
+
+    def _metrics(self, item: Property, maps: Tensor, pooled: Mapping[str, Pooled]) -> dict[str, Tensor]:
+        """Of maps [candidates, steps, batch, h, w]: [candidates, steps, batch], or [thresholds, ...] if binary."""
+        if not item.binary:
+            return {name: METRICS[name](maps, pooled[name]).cpu() for name in item.metrics}
+        return {
+            name: torch.stack([METRICS[name](maps > cut, pooled[name]).cpu() for cut in self.cuts])
+            for name in item.metrics
+        }
+
+    def _take(self, layer: str, name: str, item: Property, candidates: Tensor) -> None:
+        """The validation scores of the chosen candidate (and threshold) of each step."""
+        steps = torch.arange(len(self.steps))
+        taken = [
+            (names, {metric: values[..., candidates, steps, :] for metric, values in found[layer, name].items()})
+            for names, found in self._validated
+        ]
+        if item.binary:
+            best = torch.cat([scores[item.headline] for _, scores in taken], -1).mean(-1).argmax(0)
+            self.thresholds.setdefault(name, {})[layer] = [self.cuts[cut] for cut in best.tolist()]
+            taken = [(names, {key: values[best, steps] for key, values in scores.items()}) for names, scores in taken]
+        for names, scores in taken:
+            for metric, values in scores.items():
+                self._write(layer, name, "validation", names, metric, values)
+
+    def _write(self, layer: str, name: str, part: str, names: Sequence[str], metric: str, values: Tensor) -> None:
+        model, probe, control = self.keys
+        keys = (model, layer, name, probe, control, part)
+        self.scores += score_rows(keys, list(self.steps.items()), names, metric, values)
+
+
+def _grid(activation: Tensor) -> Grid:
+    return activation.shape[-2], activation.shape[-1]

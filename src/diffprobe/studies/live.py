@@ -1,0 +1,228 @@
+"""The main study without keeping any activation: ridge probes of the network and of all its controls in one pass.
+
+Training images pass by first, then validation images, then test images, each of them once (see `probes.one_pass`), so
+the network is evaluated (images x steps) times, and memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.errors import UserError
+from diffprobe.features.control_inputs import CONTROL_INPUTS, control_activations, control_layers
+from diffprobe.features.extraction import silent_trainer
+from diffprobe.features.groups import concatenate
+from diffprobe.features.live import Seen, decoded, pass_by, see, see_again
+from diffprobe.features.sources.source import Source
+from diffprobe.probes.one_pass import OnePass
+from diffprobe.probes.position import POSITION, PositionLearner
+from diffprobe.probes.ridge import Moments
+from diffprobe.probes.splits import PARTS, split_images
+from diffprobe.probes.summaries import summarise
+from diffprobe.probes.tables import NO_STEP, Score
+from diffprobe.probes.targets import target_maps
+from diffprobe.studies.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
+
+if TYPE_CHECKING:
+    import lightning
+
+    from diffprobe.backbone.load import Backbone
+
+Targets = dict[str, Tensor]
+
+
+def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Question, means: Means) -> Findings:
+    """See `emergence.study_emergence`, of which this is the way for `means.live`.
+
+    Raises:
+        UserError: also when the probes are no ridge probes, or a part has fewer images than there are processes.
+    """
+    if question.recipe.solver != "ridge":
+        raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
+    split = split_images(source.names, question.fractions, question.seed)
+    watch = _Watch(backbone, source, labeler, question, shown=split.test[: means.shown])
+    trainer = means.trainer("generate") or silent_trainer()
+    # Shuffled, so that neighbours in a list of prompts are not neighbours here.
+    random = np.random.default_rng(question.seed)
+    for part in PARTS:
+        rows = random.permutation(getattr(split, part)).tolist()
+        means.tell(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
+        use = {"train": watch.fit, "validation": watch.validate, "test": watch.test}[part]
+        pass_by(watch.look, rows, use, batch_size=means.batch_size, trainer=trainer, tell=means.tell)
+        watch.conclude(part, trainer)
+    real = watch.passes["none"]
+    bank = real.candidates.bank(question.steps)  # type: ignore[attr-defined]
+    bank.thresholds = real.thresholds
+    scores = [row for one in watch.passes.values() for row in _in_order(one, source.names)]
+    each = source.evaluations(backbone, question.steps) + watch.networks * len(question.steps) * source.draws
+    return Findings(
+        scores,
+        summarise(scores, seed=question.seed),
+        bank,
+        sorted(watch.shown, key=lambda one: split.test.index(one.row)),
+        split,
+        len(source.names) * each,
+    )
+
+
+class _Watch:
+    """The passes of the network ('none') and of every control, and what a batch of images does to each of them."""
+
+    def __init__(
+        self, backbone: Backbone, source: Source, labeler: Labeler, question: Question, shown: Sequence[int]
+    ) -> None:
+        self.backbone, self.source, self.labeler, self.question = backbone, source, labeler, question
+        self.layers = [layer.name for layer in question.recorded]
+        self.wanted, self.shown = set(shown), list[Shown]()
+        self.previous: Targets = {}
+        self.beside: tuple[Seen, dict[str, Tensor]] | None = None
+        self.look = partial(see, backbone, source, self.layers, question.steps)
+        self.inputs: dict[str, Callable[[Seen], dict[str, Tensor]]] = {"none": self._own}
+        self.networks = 0
+        for control in question.controls:
+            if control in CONTROL_NETWORKS:
+                self._add_network(control, CONTROL_NETWORKS[control][1](backbone.denoiser, question.seed))
+            elif control in CONTROL_INPUTS:
+                control_layers(backbone, [control])  # which refuses what the model does not have
+                self.inputs[control] = partial(self._control_input, control)
+            elif control == "labels":
+                self.inputs[control] = self.inputs["none"]
+        timesteps = source.timesteps(backbone)
+        steps = {step: timesteps[step] for step in question.steps}
+        self.passes = {
+            control: self._pass(Moments(question.properties, recipe_of(question, control)), control, steps)
+            for control in self.inputs
+        }
+        if "position" in question.controls:
+            self.inputs["position"] = lambda seen: {POSITION: seen.images[None, :, :1]}
+            self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
+
+    def fit(self, seen: Seen) -> None:
+        for _, one, values, targets in self._work(seen):
+            one.fit(values, targets)
+
+    def validate(self, seen: Seen) -> None:
+        for _, one, values, targets in self._work(seen):
+            one.validate(values, targets, self._names(seen))
+
+    def test(self, seen: Seen) -> None:
+        for control, one, values, targets in self._work(seen):
+            said = one.test(values, targets, self._names(seen))
+            if control == "none":
+                self.shown += [
+                    self._show(seen, place, said) for place, row in enumerate(seen.rows) if row in self.wanted
+                ]
+
+    def conclude(self, part: str, trainer: lightning.Trainer) -> None:
+        """After the last image of a part: the processes put together what each has seen."""
+        reduce = partial(trainer.strategy.reduce, reduce_op="sum")
+        self.previous = {}  # no label of one part in another
+        for one in self.passes.values():
+            if part == "train":
+                one.solve(reduce)  # type: ignore[arg-type]
+            elif part == "validation":
+                one.choose(reduce, _gather)  # type: ignore[arg-type]
+            else:
+                one.join(_gather)
+        if part == "test":
+            self.shown = _gather(self.shown)
+
+    def _work(self, seen: Seen) -> Iterator[tuple[str, OnePass, dict[str, Tensor], Targets]]:
+        """What each pass is to be shown of a batch."""
+        targets = self._targets(seen)
+        others = self._of_others(targets) if "labels" in self.passes else {}
+        for control, one in self.passes.items():
+            yield control, one, self.inputs[control](seen), others if control == "labels" else targets
+
+    def _of_others(self, targets: Targets) -> Targets:
+        """Each image's labels replaced by those of the image before it, in an order that is random already; the very
+        first takes the last of its batch."""
+        last = self.previous or {name: maps[-1:] for name, maps in targets.items()}
+        self.previous = {name: maps[-1:] for name, maps in targets.items()}
+        return {name: torch.cat([last[name], maps[:-1]]) for name, maps in targets.items()}
+
+    def _control_input(self, control: str, seen: Seen) -> dict[str, Tensor]:
+        if self.beside is None or self.beside[0] is not seen:  # images are decoded once for all control inputs
+            names = [name for name in CONTROL_INPUTS if name in self.inputs]
+            flat = control_activations(self.backbone, names, seen.noisy.flatten(0, 1), seen.latents.flatten(0, 1))
+            shape = seen.noisy.shape[:2]
+            self.beside = seen, {name: values.unflatten(0, shape) for name, values in flat.items()}
+        return {control: self.beside[1][control]}
+
+    def _add_network(self, control: str, denoiser: Any) -> None:
+        self.networks += 1
+        look = partial(see_again, self.backbone, self.source, denoiser, self.layers, self.question.steps)
+        self.inputs[control] = lambda seen: self._grouped(look(seen))
+
+    def _own(self, seen: Seen) -> dict[str, Tensor]:
+        return self._grouped(seen.activations)
+
+    def _grouped(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """[steps, batch, channels, h, w] of the recorded layers -> of layers and groups that are probed."""
+        found = {layer.name: values[layer.name] for layer in self.question.layers}
+        for group in self.question.groups:
+            parts = {layer.name: values[layer.name].flatten(0, 1) for layer in group.layers}
+            found[group.name] = concatenate(group, parts).unflatten(0, (len(self.question.steps), -1))
+        return found
+
+    def _pass(self, learner: Any, control: str, steps: Mapping[int, float | None]) -> OnePass:
+        question, keys = self.question, (self.backbone.name, self.question.recipe.name, control)
+        return OnePass(learner, question.properties, question.threshold, keys, steps)
+
+    def _names(self, seen: Seen) -> list[str]:
+        return [self.source.names[row] for row in seen.rows]
+
+    def _targets(self, seen: Seen) -> Targets:
+        names = self._names(seen)
+        labels = self.labeler(seen.images.cpu().float(), names, self.question.properties)
+        return {name: target_maps(labels, name, names).to(seen.images.device) for name in self.question.properties}
+
+    def _show(self, seen: Seen, place: int, said: Mapping[str, Mapping[str, Tensor]]) -> Shown:
+        image = seen.images[place : place + 1]
+        name = self._names(seen)[place : place + 1]
+        steps = len(self.question.steps)
+        return Shown(
+            row=seen.rows[place],
+            steps=(
+                decoded(self.backbone, seen.latents[:, place]) if self.source.walks else image.expand(steps, -1, -1, -1)
+            ).cpu(),
+            final=image[0].cpu(),
+            labels={
+                key: maps[0] for key, maps in self.labeler(image.cpu().float(), name, self.question.properties).items()
+            },
+            predictions={
+                key: {layer: maps[:, place].cpu() for layer, maps in layers.items()} for key, layers in said.items()
+            },
+        )
+
+
+def _gather(items: list) -> list:
+    """The items of all processes, on each of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return items
+    parts: list[list] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def _in_order(one: OnePass, names: Sequence[str]) -> list[Score]:
+    """The scores by layer, property, metric, part, step and image, whatever the order that images came in."""
+    place = {name: number for number, name in enumerate(names)}
+    groups: dict[tuple[str, str, str], int] = {}
+    for row in one.scores:
+        groups.setdefault((row.layer, row.property, row.metric), len(groups))
+    return sorted(
+        one.scores,
+        key=lambda row: (
+            PARTS.index(row.split),
+            groups[row.layer, row.property, row.metric],
+            row.step,
+            place[row.image],
+        ),
+    )

@@ -1,0 +1,153 @@
+"""Images that pass by once leave the scores that stored activations give."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+import torch
+
+from diffprobe.probes.controls import position_scores
+from diffprobe.probes.one_pass import OnePass
+from diffprobe.probes.position import POSITION, PositionLearner
+from diffprobe.probes.properties import PROPERTIES
+from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.ridge import Moments, ridge_bank
+from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
+from diffprobe.probes.splits import Split
+from diffprobe.probes.targets import target_maps
+from tests.probes.planted import DEEP, label_maps, planted
+
+NAMES = list(PROPERTIES)
+SPLIT = Split([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11, 12, 13, 14])
+TARGETS = label_maps(15)
+ACTIVATIONS = planted(15, TARGETS)
+RECIPE = Recipe("ridge", solver="ridge", strengths=(1e-4, 1e-2, 1.0), bias=True)
+
+
+def passed_by(learner, threshold, keys, steps, inputs, parts=2) -> list[OnePass]:
+    """The images in batches of two, shared among `parts` pretended processes; returns one OnePass for each."""
+    passes = [OnePass(learner(), NAMES, threshold, keys, steps) for _ in range(parts)]
+    maps = {name: target_maps(TARGETS, name, ACTIVATIONS.names) for name in NAMES}
+
+    def batches(rows):
+        for start in range(0, len(rows), 2):
+            part = rows[start : start + 2]
+            yield inputs(part), {name: maps[name][part] for name in NAMES}, [ACTIVATIONS.names[row] for row in part]
+
+    for number, one in enumerate(passes):
+        for values, targets, _ in batches(SPLIT.train[number::parts]):
+            one.fit(values, targets)
+    together(passes, lambda one, reduce, gather: one.solve(reduce))
+    for number, one in enumerate(passes):
+        for batch in batches(SPLIT.validation[number::parts]):
+            one.validate(*batch)
+    together(passes, lambda one, reduce, gather: one.choose(reduce, gather))
+    for number, one in enumerate(passes):
+        for batch in batches(SPLIT.test[number::parts]):
+            one.test(*batch)
+    return passes
+
+
+def together(passes, call) -> None:
+    """Calls each with reductions over all: once to see what each has, then with the sums."""
+    seen: list[list] = []
+    for one in passes:
+        mine: list = []
+        probe = Recorder(mine)
+        call(deepcopy(one), probe.reduce, probe.gather)
+        seen.append(mine)
+    totals = [
+        sum(values) if isinstance(values[0], torch.Tensor) else list(chain.from_iterable(values))
+        for values in zip(*seen, strict=True)
+    ]
+    for one in passes:
+        remaining = iter(totals)
+        call(one, lambda value, left=remaining: next(left), lambda value, left=remaining: next(left))
+
+
+class Recorder:
+    def __init__(self, seen: list) -> None:
+        self.seen = seen
+
+    def reduce(self, value):
+        self.seen.append(value.clone())
+        return value
+
+    def gather(self, value):
+        self.seen.append(list(value))
+        return value
+
+
+def as_table(scores):
+    return {replace(row, value=None): row.value for row in scores}
+
+
+def same(found, expected) -> None:
+    found, expected = as_table(found), as_table(expected)
+    assert found.keys() == expected.keys()
+    for row, value in expected.items():
+        assert found[row] == pytest.approx(value, abs=1e-5), row
+
+
+@pytest.mark.parametrize("threshold", ["validation", 0.5])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_ridge_probes_score_as_from_stored_activations(threshold, parts) -> None:
+    steps = dict(zip(ACTIVATIONS.steps, ACTIVATIONS.timesteps, strict=True))
+    passes = passed_by(
+        lambda: Moments(NAMES, RECIPE),
+        threshold,
+        ("planted", "ridge", "none"),
+        steps,
+        lambda rows: {layer: values[:, rows] for layer, values in ACTIVATIONS.values.items()},
+        parts,
+    )
+    bank = ridge_bank(ACTIVATIONS, TARGETS, SPLIT, NAMES, RECIPE)
+    bank.thresholds = choose_thresholds(bank, ACTIVATIONS, TARGETS, SPLIT, threshold)
+    expected = score_bank(bank, ACTIVATIONS, TARGETS, SPLIT, model="planted", probe="ridge")
+    found = [row for one in passes for row in one.scores if row.split == "test"]
+    same([*found, *(row for row in passes[0].scores if row.split == "validation")], expected)
+    assert passes[0].thresholds == bank.thresholds
+    streamed = passes[0].candidates.bank(ACTIVATIONS.steps)
+    for key, value in bank.state_dict().items():
+        # A constant channel beside a bias leaves a direction that only rounding decides.
+        torch.testing.assert_close(streamed.state_dict()[key], value, rtol=1e-4, atol=1e-3)
+
+
+def test_what_the_chosen_probes_say_is_in_the_labels_units() -> None:
+    (one,) = passed_by(
+        lambda: Moments(NAMES, RECIPE),
+        "validation",
+        ("planted", "ridge", "none"),
+        dict.fromkeys(ACTIVATIONS.steps),
+        lambda rows: {layer: values[:, rows] for layer, values in ACTIVATIONS.values.items()},
+        parts=1,
+    )
+    rows = SPLIT.test[:2]
+    values = {layer: values[:, rows] for layer, values in ACTIVATIONS.values.items()}
+    targets = {name: target_maps(TARGETS, name, ACTIVATIONS.names)[rows] for name in NAMES}
+    said = one.test(values, targets, ["a", "b"])
+    bank = one.candidates.bank(ACTIVATIONS.steps)
+    for name in NAMES:
+        expected = predict_maps(bank, ACTIVATIONS, name, DEEP, rows)
+        torch.testing.assert_close(said[name][DEEP], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("threshold", ["validation", 0.3])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_position_scores_as_from_all_labels(threshold, parts) -> None:
+    passes = passed_by(
+        lambda: PositionLearner(NAMES),
+        threshold,
+        ("planted", "ridge", "position"),
+        {-1: None},
+        lambda rows: {POSITION: TARGETS["depth"][None, rows, None]},
+        parts,
+    )
+    expected = position_scores(
+        TARGETS, SPLIT, NAMES, names=ACTIVATIONS.names, model="planted", threshold=threshold, probe="ridge"
+    )
+    found = [row for one in passes for row in one.scores if row.split == "test"]
+    same([*found, *(row for row in passes[0].scores if row.split == "validation")], expected)

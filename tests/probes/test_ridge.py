@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from diffprobe.errors import UserError
+from diffprobe.probes.properties import PROPERTIES
+from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.ridge import Moments, as_tokens, ridge_bank
+from diffprobe.probes.splits import Split
+from diffprobe.probes.targets import target_maps, token_targets
+from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
+
+NAMES = list(PROPERTIES)
+SPLIT = Split([0, 1, 2, 3, 4, 5], [6, 7], [8, 9])
+STRENGTHS = (1e-3, 0.1, 10.0)
+
+
+def moments_of(activations, targets, rows, batch=2, bias=False) -> Moments:
+    moments = Moments(NAMES, Recipe(solver="ridge", strengths=STRENGTHS, bias=bias))
+    maps = {name: target_maps(targets, name, activations.names) for name in NAMES}
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        values = {layer.name: activations.values[layer.name][:, part] for layer in activations.layers}
+        moments.add(values, {name: maps[name][part] for name in NAMES})
+    return moments
+
+
+def regression_target(targets, activations, name, rows, grid) -> torch.Tensor:
+    """What a probe of `name` learns of each token of some images, [images x tokens], written out."""
+    item = PROPERTIES[name]
+    maps = target_maps(targets, name, activations.names)
+    tokens = token_targets(item.standardisation(maps[SPLIT.train]).apply(maps), [grid])[grid][rows].flatten()
+    return 4 * (tokens - 0.5) if item.binary else tokens
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("layer", [SHALLOW, DEEP])
+def test_every_strength_equals_scikit_learns_ridge(layer: str, bias: bool) -> None:
+    activations, targets = noise(10), label_maps(10)
+    activations.values[layer] += 0.7  # a mean that the bias matters for
+    path = moments_of(activations, targets, SPLIT.train, bias=bias).solve()
+    grid = tuple(activations.values[layer].shape[-2:])
+    for step in range(2):
+        tokens = as_tokens(activations.values[layer][step : step + 1, SPLIT.train])[0].double().numpy()
+        centred = tokens - tokens.mean(0) * bias
+        scale = (centred**2).mean()  # the mean eigenvalue
+        for number, name in enumerate(NAMES):
+            wanted = regression_target(targets, activations, name, SPLIT.train, grid).numpy()
+            for which, strength in enumerate(STRENGTHS):
+                other = Ridge(alpha=strength * scale * len(tokens), fit_intercept=bias).fit(tokens, wanted)
+                assert path.weights[layer][which, step, number].numpy() == pytest.approx(
+                    other.coef_, rel=1e-4, abs=1e-6
+                )
+                intercept = path.biases[layer][which, step, number].item()
+                assert intercept == pytest.approx(float(other.intercept_), rel=1e-4, abs=1e-6)
+
+
+def test_batches_and_processes_make_no_difference() -> None:
+    activations, targets = noise(10), label_maps(10)
+    whole = moments_of(activations, targets, SPLIT.train, batch=6, bias=True).solve()
+    halves = [moments_of(activations, targets, SPLIT.train[part::2], batch=1, bias=True) for part in range(2)]
+    ours, theirs = [], []
+    halves[0].merge(lambda value: ours.append(value) or value)
+    halves[1].merge(lambda value: theirs.append(value) or value)
+    both = {id(mine): mine + other for mine, other in zip(ours, theirs, strict=True)}
+    halves[0].merge(lambda value: both[id(value)])
+    merged = halves[0].solve()
+    for layer in (SHALLOW, DEEP):
+        torch.testing.assert_close(merged.weights[layer], whole.weights[layer], rtol=1e-4, atol=1e-6)
+
+
+def test_the_strength_with_the_lowest_validation_error_is_taken_and_test_images_are_not_looked_at() -> None:
+    activations, targets = noise(10), label_maps(10)
+    recipe = Recipe(solver="ridge", strengths=STRENGTHS, batch_size=4)
+    bank = ridge_bank(activations, targets, SPLIT, NAMES, recipe)
+    path = moments_of(activations, targets, SPLIT.train).solve()
+    grid = (4, 4)
+    for name in NAMES:
+        wanted = regression_target(targets, activations, name, SPLIT.validation, grid)
+        tokens = as_tokens(activations.values[DEEP][:, SPLIT.validation])
+        for step in range(2):
+            weights = path.weights[DEEP][:, step, NAMES.index(name)]
+            best = ((tokens[step] @ weights.T - wanted[:, None].float()) ** 2).mean(0).argmin()
+            found = bank.weight(name, DEEP)[step]
+            odds = found[1] - found[0] if PROPERTIES[name].binary else found[0]
+            torch.testing.assert_close(odds, weights[best], rtol=1e-4, atol=1e-6)
+    activations.values[DEEP][:, SPLIT.test] = 1e3
+    again = ridge_bank(activations, targets, SPLIT, NAMES, recipe)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in bank.state_dict().items())
+
+
+def test_the_bank_says_what_the_path_says() -> None:
+    activations, targets = noise(10), label_maps(10)
+    path = moments_of(activations, targets, SPLIT.train, bias=True).solve()
+    chosen = {layer: torch.tensor([[0, 2], [1, 1], [2, 0]]) for layer in (SHALLOW, DEEP)}
+    bank = path.take(chosen).bank(activations.steps)
+    outputs = path.outputs(DEEP, activations.values[DEEP])
+    for number, (name, found) in enumerate(bank(DEEP, activations.values[DEEP]).items()):
+        odds = found[:, :, 1] - found[:, :, 0] if PROPERTIES[name].binary else found[:, :, 0]
+        expected = torch.stack([outputs[chosen[DEEP][number, step], number, step] for step in range(2)])
+        torch.testing.assert_close(odds, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_that_do_not_vary_are_refused() -> None:
+    activations, targets = noise(10), label_maps(10)
+    targets["depth"] = torch.full_like(targets["depth"], 1234.5)
+    with pytest.raises(UserError, match="depth: the training labels"):
+        ridge_bank(activations, targets, SPLIT, NAMES, Recipe(solver="ridge"))

@@ -1,0 +1,118 @@
+"""A study that keeps no activation finds what one finds that keeps them all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffprobe.backbone.layers import catalogue, select_layers
+from diffprobe.errors import UserError
+from diffprobe.features.groups import LayerGroup
+from diffprobe.probes.recipe import Recipe
+from diffprobe.studies import live
+from diffprobe.studies.emergence import Means, Question, study_emergence
+from diffprobe.studies.question import CONTROLS
+from tests.studies.test_emergence import PROMPTS, SOURCE, brightness
+
+RECIPE = Recipe("ridge", solver="ridge", strengths=(1e-3, 1.0))
+COMPARABLE = ("none", "permuted", "fresh", "latent", "pixels", "decoder", "position")
+
+
+@pytest.fixture(scope="module")
+def question(tiny_backbone):
+    layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
+    groups = [LayerGroup("both", (layers[0], layers[-1]))]  # one of them is not probed alone, and their grids differ
+    return Question(layers[-2:], steps=[0, 2], groups=groups, controls=CONTROLS, recipe=RECIPE)
+
+
+@pytest.fixture(scope="module")
+def found(tiny_backbone, question):
+    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, live=True, shown=2))
+
+
+@pytest.fixture(scope="module")
+def kept(tiny_backbone, question):
+    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, dtype="float32", shown=2))
+
+
+def table(scores):
+    return {replace(row, value=None): row.value for row in scores if row.control in COMPARABLE}
+
+
+def test_scores_of_network_and_controls_are_those_of_stored_activations(found, kept):
+    ours, theirs = table(found.scores), table(kept.scores)
+    assert {"both", "position", "latent"} < {row.layer for row in theirs}
+    assert ours.keys() == theirs.keys()
+    far = [row for row, value in theirs.items() if ours[row] != pytest.approx(value, abs=2e-3)]
+    assert len(far) <= len(theirs) // 100, far[:3]  # a pixel at a threshold may fall to either side
+
+
+def test_the_bank_and_the_pictures_are_those_of_stored_activations(found, kept):
+    for layer in kept.bank.layers:
+        torch.testing.assert_close(
+            found.bank.weight("depth", layer), kept.bank.weight("depth", layer), rtol=1e-2, atol=1e-2
+        )
+    assert [one.row for one in found.shown] == [one.row for one in kept.shown]
+    for ours, theirs in zip(found.shown, kept.shown, strict=True):
+        torch.testing.assert_close(ours.steps, theirs.steps, atol=1e-3, rtol=0)
+        torch.testing.assert_close(ours.final, theirs.final, atol=1e-3, rtol=0)
+        torch.testing.assert_close(ours.labels["depth"], theirs.labels["depth"], atol=1e-3, rtol=0)
+        for layer, said in theirs.predictions["depth"].items():
+            torch.testing.assert_close(ours.predictions["depth"][layer], said, atol=2e-3, rtol=0)
+
+
+def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(tiny_backbone, question, found, monkeypatch):
+    seen: list[int] = []
+    look = live.see
+
+    def counted(backbone, source, layers, steps, rows):
+        seen.extend(rows)
+        return look(backbone, source, layers, steps, rows)
+
+    monkeypatch.setattr(live, "see", counted)
+    alone = replace(question, controls=())
+    findings = study_emergence(tiny_backbone, SOURCE, brightness, alone, Means(batch_size=3, live=True))
+    assert sorted(seen) == list(range(len(PROMPTS)))
+    assert findings.evaluations == len(PROMPTS) * 3
+    assert found.evaluations == len(PROMPTS) * (3 + 2 * 2)
+
+
+def test_shuffled_labels_are_never_an_images_own(tiny_backbone, question, monkeypatch):
+    own, others = [], []
+    of_others = live._Watch._of_others
+
+    def recorded(watch, targets):
+        found = of_others(watch, targets)
+        own.append(targets["depth"])
+        others.append(found["depth"])
+        return found
+
+    monkeypatch.setattr(live._Watch, "_of_others", recorded)
+    study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, live=True))
+    for mine, other in zip(torch.cat(own), torch.cat(others), strict=True):
+        assert not torch.equal(mine, other)
+
+
+def test_test_images_change_nothing_but_their_scores(tiny_backbone, question, found):
+    def corrupted(images, names, properties):
+        maps = brightness(images, names, properties)
+        hidden = {PROMPTS[row].name for row in found.split.test}
+        return {
+            key: torch.stack([one * 0 if name in hidden else one for one, name in zip(values, names, strict=True)])
+            for key, values in maps.items()
+        }
+
+    other = study_emergence(tiny_backbone, SOURCE, corrupted, question, Means(batch_size=3, live=True))
+    for key, value in found.bank.state_dict().items():
+        assert torch.equal(value, other.bank.state_dict()[key])
+    assert found.bank.thresholds == other.bank.thresholds
+
+
+def test_probes_that_need_stored_activations_are_refused(tiny_backbone, question):
+    for solver in ("adam", "exact"):
+        with pytest.raises(UserError, match=r"features\.store=none"):
+            study_emergence(
+                tiny_backbone, SOURCE, brightness, replace(question, recipe=Recipe(solver=solver)), Means(live=True)
+            )
