@@ -61,6 +61,16 @@ def test_ranks_share_ties_as_scipy_does(values: np.ndarray) -> None:
     np.testing.assert_array_equal(average_ranks(torch.from_numpy(values)), stats.rankdata(values, axis=-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [50, 2**15])
+def test_ranks_of_any_precision_and_length_are_those_of_scipy(dtype: torch.dtype, count: int) -> None:
+    values = torch.randn(3, count, generator=torch.Generator().manual_seed(0)).to(dtype)
+    values[1] = (2 * values[1]).round()
+    values[2, :20], values[2, 20:40] = 0.0, -0.0
+    values[2, 40:42] = torch.tensor([float("inf"), -float("inf")])
+    np.testing.assert_array_equal(average_ranks(values), stats.rankdata(values.numpy(), axis=-1))
+
+
 @pytest.mark.parametrize("metric", ["spearman", "pearson"])
 def test_correlation_with_a_constant_is_undefined_only_for_that_image(metric: str) -> None:
     prediction, target = random_case(metric, 0, (4, 4), (8, 8))

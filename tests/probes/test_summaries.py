@@ -93,6 +93,27 @@ def test_the_best_layer_is_chosen_on_validation_at_the_last_step() -> None:
         best_layer(summaries, "shading")
 
 
+def test_the_best_layer_of_one_of_several_probes_has_to_be_asked_for() -> None:
+    scores = [
+        *column([0.9], layer="early", split="validation", probe="ridge"),
+        *column([0.5], layer="late", split="validation", probe="mlp"),
+    ]
+    summaries = summarise(scores)
+    assert best_layer(summaries[:1], "depth") == "early"
+    assert best_layer(summaries, "depth", probe="mlp") == "late"
+    with pytest.raises(UserError, match=r"several probes \(ridge, mlp\)"):
+        best_layer(summaries, "depth")
+
+
+def test_emergence_is_told_of_one_model_alone() -> None:
+    rising = [row for step, value in enumerate([0.1, 1.0]) for row in column([value] * 3, step=step, model="sd14")]
+    flat = [row for step in range(2) for row in column([1.0] * 3, step=step)]
+    assert emergence_step(rising + flat, "a", "depth", model="sd14").step == 1
+    assert emergence_step(rising + flat, "a", "depth", model="pocket").step == 0
+    with pytest.raises(UserError, match="several models"):
+        emergence_step(rising + flat, "a", "depth")
+
+
 def test_emergence_is_the_first_step_near_the_last() -> None:
     curve = [0.1, 0.5, 0.94, 0.955, 0.9, 1.0]
     scores = [row for step, value in enumerate(curve) for row in column([value] * 5, step=2 * step)]

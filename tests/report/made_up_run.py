@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.summaries import Emergence
 from diffprobe.probes.tables import NO_STEP, Summary
 from diffprobe.report.choices import Choice
@@ -47,7 +48,16 @@ def make_summaries(layers: list[str] = LAYERS, steps: range = range(STEPS)) -> l
 
 
 def make_choices() -> list[Choice]:
-    return [Choice(property, metric, BEST, Emergence(step=4, low=3, high=6)) for property, (metric, _) in FINAL.items()]
+    emergence = Emergence(step=4, low=3, high=6)
+    return [Choice("pocket", "linear", property, metric, BEST, emergence) for property, (metric, _) in FINAL.items()]
+
+
+def make_comparison(control: str, difference: float, half: float = 0.02, p: float = 0.001, property: str = "depth"):
+    """The best layer at the last step against a control, on the same images."""
+    layer, step = ("position", NO_STEP) if control == "position" else (BEST, STEPS - 1)
+    real, other = ("pocket", BEST, STEPS - 1, "linear", "none"), ("pocket", layer, step, "linear", control)
+    what = ("control", property, FINAL[property][0], "test")
+    return Comparison(*what, *real, *other, difference, difference - half, difference + half, p, p, 100, 0)
 
 
 def make_example(steps: int = STEPS, size: int = 32) -> PredictionExample:

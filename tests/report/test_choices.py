@@ -7,8 +7,8 @@ import pytest
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Emergence
 from diffprobe.probes.tables import Score
-from diffprobe.report.choices import choose, curve, number, position_row
-from tests.report.made_up_run import BEST, LAYERS, make_summaries
+from diffprobe.report.choices import at_step, choose, control_curve, controls, curve, grouped, number
+from tests.report.made_up_run import BEST, LAYERS, make_comparison, make_summaries
 
 
 def make_scores(values, layer=BEST, property="depth", metric="spearman"):
@@ -52,11 +52,61 @@ def test_curve_is_in_step_order_and_holds_one_control_only(summaries, choices):
     assert {(row.control, row.split, row.layer) for row in rows} == {("permuted", "test", BEST)}
 
 
-def test_position_row_is_none_where_the_control_was_not_run(summaries, choices):
-    without = [row for row in summaries if row.control != "position"]
+def test_controls_are_those_that_were_run_in_one_order(summaries, choices):
+    assert controls(reversed(summaries), choices[0]) == ["permuted", "position"]
+    assert controls([row for row in summaries if row.control == "none"], choices[0]) == []
 
-    assert position_row(summaries, choices[1]) is not None
-    assert position_row(without, choices[1]) is None
+
+def test_a_control_with_a_layer_of_its_own_is_found_beside_the_best_layer(summaries, choices):
+    pixels = [replace(row, layer="pixels", control="pixels") for row in curve(summaries, choices[0], BEST)]
+
+    assert control_curve([*summaries, *pixels], choices[0], "pixels") == pixels
+    assert {row.layer for row in control_curve(summaries, choices[0], "permuted")} == {BEST}
+
+
+def test_a_control_without_steps_holds_at_every_step(summaries, choices):
+    rows = control_curve(summaries, choices[1], "position")
+
+    assert at_step(rows, 3) == at_step(rows, 14) == rows[0]
+    assert at_step(curve(summaries, choices[1], BEST), 99) is None
+
+
+def test_probes_and_models_of_one_table_are_kept_apart():
+    summaries = [row for row in make_summaries(steps=range(2)) if row.property == "depth"]
+    scores = make_scores([0.5, 0.8])
+    both = [*summaries, *(replace(row, probe="ridge", mean=row.mean + 1) for row in summaries)]
+
+    choices = choose(both, [*scores, *(replace(row, probe="ridge") for row in scores)])
+
+    assert [(choice.model, choice.probe) for choice in choices] == [("pocket", "linear"), ("pocket", "ridge")]
+    assert [row.mean > 1 for row in curve(both, choices[0], BEST)] == [False, False]
+    assert [row.mean > 1 for row in curve(both, choices[1], BEST)] == [True, True]
+    assert list(grouped(choices)) == ["linear", "ridge"]
+    assert list(grouped([*choices, replace(choices[0], model="sd14")])) == [
+        "pocket, linear",
+        "pocket, ridge",
+        "sd14, linear",
+    ]
+    assert list(grouped(choices[1:])) == [""]
+
+
+def test_a_run_whose_probes_have_another_name_is_chosen_from_too():
+    summaries = [replace(row, probe="mlp") for row in make_summaries(steps=range(2)) if row.property == "depth"]
+
+    (choice,) = choose(summaries, [replace(row, probe="mlp") for row in make_scores([0.5, 0.8])])
+
+    assert (choice.probe, choice.best) == ("mlp", BEST)
+
+
+def test_a_choice_keeps_the_comparisons_that_are_its_own():
+    summaries = [row for row in make_summaries(steps=range(2)) if row.property == "depth"]
+    own, foreign = make_comparison("permuted", 0.4), make_comparison("permuted", 0.4, property="saliency")
+
+    (choice,) = choose(summaries, make_scores([0.5, 0.8]), [own, foreign])
+
+    assert choice.comparisons == (own,)
+    assert choice.against("control", other_control="permuted") == own
+    assert choice.against("control", other_control="position") is None
 
 
 def test_a_missing_value_is_nan_and_not_zero():

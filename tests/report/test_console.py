@@ -28,7 +28,7 @@ def test_best_layer_emergence_papers_layer_and_controls_are_listed(summaries, ch
     assert line_of(text, "emerged by step")[2] == "5 [4, 7]"
     assert line_of(text, "papers' layer (up 3.0), step 15")[2] == "0.74 [0.71, 0.77]"
     assert line_of(text, "permuted network, step 15")[2] == "0.35 [0.31, 0.39]"
-    assert line_of(text, "pixel position only")[3] == "0.30 [0.26, 0.34]"
+    assert line_of(text, "pixel position")[3] == "0.30 [0.26, 0.34]"
 
 
 def test_nothing_is_cut_or_broken_at_100_columns(summaries, choices):
@@ -52,3 +52,22 @@ def test_a_papers_layer_that_was_not_probed_and_no_emergence_are_said():
 
     assert line_of(text, "papers' layer (not probed), step 15")[1] == "no score"
     assert line_of(text, "emerged by step")[1] == "not determined"
+
+
+def test_every_control_that_was_run_has_a_line(summaries, choices):
+    pixels = [replace(row, layer="pixels", control="pixels") for row in summaries if row.layer == LAYERS[3]]
+
+    text = report_text([*summaries, *(row for row in pixels if row.control != "none")], choices)
+
+    assert line_of(text, "raw pixels, step 15")[1].startswith("0.6")
+    assert "pixel position, step" not in text
+
+
+def test_two_probes_have_a_table_each(summaries, choices):
+    second = [replace(row, probe="ridge") for row in summaries]
+
+    text = report_text([*summaries, *second], [*choices, *(replace(choice, probe="ridge") for choice in choices)])
+
+    assert "linear: Scores on test images" in text
+    assert "ridge: Scores on test images" in text
+    assert "- ridge: By step 5 of 15" in text

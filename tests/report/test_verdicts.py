@@ -6,7 +6,7 @@ import pytest
 
 from diffprobe.probes.summaries import Emergence
 from diffprobe.report.verdicts import interval_text, verdict_lines
-from tests.report.made_up_run import BEST, make_choices
+from tests.report.made_up_run import BEST, make_choices, make_comparison
 
 DEPTH = make_choices()[1]
 
@@ -35,7 +35,7 @@ def test_emergence_is_told_with_its_interval_counted_from_one(summaries):
 def test_a_score_above_both_controls_is_said_to_be_so(summaries):
     assert lines(summaries)[1] == (
         "At step 15 depth (0.80 [0.77, 0.83], n = 100) is above both controls with separated intervals "
-        "(the permuted network 0.35 [0.31, 0.39]; pixel position 0.30 [0.26, 0.34])."
+        "(permuted network 0.35 [0.31, 0.39]; pixel position 0.30 [0.26, 0.34])."
     )
 
 
@@ -61,12 +61,59 @@ def test_intervals_that_touch_overlap(summaries):
     assert "the intervals overlap" in lines(with_control(summaries, "position", 0.5, top))[1]
 
 
-@pytest.mark.parametrize("control", ["permuted", "position"])
-def test_a_control_that_was_not_run_proves_nothing(summaries, control):
-    line = lines([row for row in summaries if row.control != control])[1]
+def test_a_control_without_a_score_at_the_last_step_proves_nothing(summaries):
+    rows = [row for row in summaries if (row.control, row.step) != ("permuted", 14)]
 
+    line = lines(rows)[1]
     assert "is not shown to be above both controls" in line
-    assert "no score, no interval to compare" in line
+    assert "permuted network no score, no interval to compare" in line
+
+
+def test_only_controls_that_were_run_are_spoken_of(summaries):
+    assert (
+        "is above the control with separated intervals (pixel position"
+        in lines([row for row in summaries if row.control != "permuted"])[1]
+    )
+    assert lines([row for row in summaries if row.control == "none"])[1].endswith("was held against no control.")
+
+
+def test_of_many_controls_only_what_matters_is_told(summaries):
+    weak = [replace(row, control="fresh") for row in summaries if row.control == "permuted"]
+    weaker = [replace(row, control="latent") for row in weak]
+    rows = [*summaries, *weak, *weaker]
+
+    assert (
+        "above all 4 controls with separated intervals (the nearest is permuted network 0.35"
+        in lines([replace(row, mean=row.mean + 0.001) if row.control == "permuted" else row for row in rows])[1]
+    )
+    assert (
+        "(VAE latent 0.74 [0.70, 0.78], the intervals overlap; 3 others, separated intervals)"
+        in lines(with_control(rows, "latent", 0.70, 0.78))[1]
+    )
+
+
+def test_paired_differences_are_told_by_what_they_show(summaries):
+    compared = (make_comparison("permuted", 0.45), make_comparison("position", 0.07, half=0.04))
+
+    assert lines(summaries, replace(DEPTH, comparisons=compared))[2] == (
+        "Paired on the same images, depth at step 15 is above permuted network by 0.45 [0.43, 0.47]; "
+        "pixel position by 0.07 [0.03, 0.11]."
+    )
+
+
+def test_a_paired_difference_that_is_not_shown_is_not_claimed(summaries):
+    compared = (make_comparison("permuted", -0.30), make_comparison("position", 0.01))
+
+    assert lines(summaries, replace(DEPTH, comparisons=compared))[2] == (
+        "Paired on the same images, depth at step 15 is below permuted network by 0.30 [0.28, 0.32], and "
+        "not shown to differ from pixel position, 0.01 [-0.01, 0.03]."
+    )
+
+
+def test_an_interval_above_zero_does_not_outweigh_the_adjusted_p(summaries):
+    compared = (make_comparison("permuted", 0.05, p=0.2),)
+
+    assert "not shown to differ from permuted network" in lines(summaries, replace(DEPTH, comparisons=compared))[2]
 
 
 def test_a_property_there_from_the_first_step_is_not_said_to_emerge(summaries):

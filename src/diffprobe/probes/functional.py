@@ -16,6 +16,8 @@ from torch import Tensor
 
 Grid = tuple[int, int]
 
+_RADIX_FROM = 2**15  # from here on torch sorts a single row of integers on the CPU by radix, several times faster
+
 
 @dataclass(frozen=True)
 class Pooled:
@@ -47,25 +49,44 @@ def pool(target: Tensor, grid: Grid) -> Pooled:
     values = precise(target)
     flat = values.flatten(-2)
     return Pooled(
-        mean=token_means(values, grid if divides else size),
-        variance=flat.var(-1, correction=0),
+        mean=token_means(values, grid) if divides and grid != size else values,
+        variance=(flat - flat.mean(-1, keepdim=True)).square().mean(-1),
         constant=flat.amax(-1) == flat.amin(-1),
     )
 
 
 def average_ranks(values: Tensor) -> Tensor:
     """Ranks 1..n along the last axis of [..., n]; equal values share their mean rank (as scipy.stats.rankdata)."""
-    ordered, order = values.sort(dim=-1)
-    count = values.shape[-1]
-    position = torch.arange(count, device=values.device).expand_as(order)
-    differs = ordered[..., 1:] != ordered[..., :-1]
+    keys = _sort_keys(values).reshape(-1, values.shape[-1])
+    if keys.device.type == "cpu" and keys.dtype == torch.int32 and keys.shape[-1] >= _RADIX_FROM:
+        ranks = torch.empty(keys.shape, dtype=torch.float64)
+        for row, place in zip(keys, ranks, strict=True):
+            place.copy_(_mean_ranks(*row.sort(stable=True)))
+        return ranks.view(values.shape)
+    return _mean_ranks(*keys.sort(dim=-1)).view(values.shape)
+
+
+def _sort_keys(values: Tensor) -> Tensor:
+    """Integers in the order of the values, and equal where those are: sorted faster than floats. Float64 stays."""
+    if values.dtype == torch.float64:
+        return values
+    bits = (values.float() + 0.0).view(torch.int32)  # + 0.0: -0.0 equals 0.0 and must share its bits
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _mean_ranks(ordered: Tensor, order: Tensor) -> Tensor:
+    """Average ranks [rows * n] of rows [rows, n] or one row [n], from what `sort` gives."""
+    count = ordered.shape[-1]
     edge = torch.ones_like(ordered[..., :1], dtype=torch.bool)
-    starts = torch.cat([edge, differs], -1)
-    ends = torch.cat([differs, edge], -1)
-    first = torch.where(starts, position, 0).cummax(-1).values
-    last = torch.where(ends, position, count - 1).flip(-1).cummin(-1).values.flip(-1)
-    ranks = (precise(first) + precise(last)) / 2 + 1
-    return torch.zeros_like(ranks).scatter_(-1, order, ranks)
+    starts = torch.cat([edge, ordered[..., 1:] != ordered[..., :-1]], -1)
+    group = starts.flatten().cumsum(0) - 1  # of equal values; numbered through all rows
+    sizes = torch.bincount(group)
+    twice = (2 * sizes.cumsum(0) - sizes + 1).index_select(0, group)  # twice the mean of the group's positions
+    if ordered.ndim == 2:
+        before = torch.arange(len(ordered), device=ordered.device)[:, None] * count
+        order, twice = (order + before).flatten(), (twice.view_as(order) - 2 * before).flatten()
+    ranks = precise(twice) / 2
+    return torch.empty_like(ranks).index_copy_(0, order, ranks)
 
 
 def rank_maps(maps: Tensor) -> Tensor:
@@ -100,8 +121,10 @@ def pearson(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
     constant = (flat.amax(-1) == flat.amin(-1)) | pooled.constant
     deviation = flat - flat.mean(-1, keepdim=True)
     means = pooled.mean.flatten(-2)
-    covariance = (deviation * (means - means.mean(-1, keepdim=True))).mean(-1)
-    correlation = covariance / (deviation.square().mean(-1) * pooled.variance).sqrt()
+    # Inner products, which need no maps in between
+    covariance = torch.einsum("...in,in->...i", deviation, means - means.mean(-1, keepdim=True))
+    variance = torch.einsum("...in,...in->...i", deviation, deviation)
+    correlation = covariance / (variance * pooled.variance * flat.shape[-1]).sqrt()
     return correlation.clamp(-1, 1).masked_fill(constant, float("nan"))
 
 
@@ -113,9 +136,8 @@ def spearman(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
     """
     grid = (prediction.shape[-2], prediction.shape[-1])
     ranks = pool(rank_maps(target), grid) if isinstance(target, Tensor) else target
-    values, ranks = _aligned(prediction, ranks)
-    missing = values.isnan().flatten(-2).any(-1)
-    return pearson(rank_maps(values), ranks).masked_fill(missing, float("nan"))
+    missing = prediction.isnan().flatten(-2).any(-1)
+    return pearson(rank_maps(_upsampled(prediction, ranks)), ranks).masked_fill(missing, float("nan"))
 
 
 def rmse(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
@@ -128,9 +150,13 @@ def rmse(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
 def _aligned(prediction: Tensor, target: Tensor | Pooled) -> tuple[Tensor, Pooled]:
     """The prediction on the grid of the pooled target, upsampled only where it has to be."""
     pooled = pool(target, (prediction.shape[-2], prediction.shape[-1])) if isinstance(target, Tensor) else target
-    values = precise(prediction)
+    return _upsampled(precise(prediction), pooled), pooled
+
+
+def _upsampled(values: Tensor, pooled: Pooled) -> Tensor:
+    """Values [..., images, h, w] on the grid of the pooled target, each pixel with its token's value."""
     grid = pooled.mean.shape[-2:]
-    if values.shape[-2:] != grid:
-        leading = values.shape[:-2]
-        values = F.interpolate(values.flatten(0, -3)[:, None], tuple(grid), mode="nearest").view(*leading, *grid)
-    return values, pooled
+    if values.shape[-2:] == grid:
+        return values
+    leading = values.shape[:-2]
+    return F.interpolate(values.flatten(0, -3)[:, None], tuple(grid), mode="nearest").view(*leading, *grid)

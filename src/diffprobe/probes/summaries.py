@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.tables import Score, Summary
 
+Row = TypeVar("Row", Score, Summary)
 _KEYS = attrgetter("model", "layer", "step", "timestep", "property", "probe", "control", "split", "metric")
 _COLUMNS_AT_ONCE = 1024  # bounds the memory of the resampled means to 2000 x 1024 numbers
 
@@ -50,19 +52,27 @@ def summarise(scores: Sequence[Score], *, resamples: int = 2000, level: float = 
 
 
 def best_layer(
-    summaries: Iterable[Summary], name: str, *, control: str = "none", probe: str = "linear", step: int | None = None
+    summaries: Iterable[Summary],
+    name: str,
+    *,
+    model: str | None = None,
+    probe: str | None = None,
+    control: str = "none",
+    step: int | None = None,
 ) -> str:
     """The layer with the best headline metric of property `name` on *validation* images at the last step (or `step`).
 
-    Raises UserError when the summaries hold no such rows.
+    `model` and `probe` may be left out where the rows are of one alone. Raises UserError when they are of several, or
+    when there are no such rows.
     """
     metric = property_named(name).headline
-    wanted = (name, metric, "validation", control, probe)
+    wanted = (name, metric, "validation", control)
     rows = [
         row
         for row in summaries
-        if (row.property, row.metric, row.split, row.control, row.probe) == wanted and row.mean is not None
+        if (row.property, row.metric, row.split, row.control) == wanted and row.mean is not None
     ]
+    rows = _of_one(rows, model, probe)
     at = max((row.step for row in rows), default=0) if step is None else step
     rows = [row for row in rows if row.step == at]
     if not rows:
@@ -76,8 +86,9 @@ def emergence_step(
     name: str,
     *,
     fraction: float = 0.95,
+    model: str | None = None,
+    probe: str | None = None,
     control: str = "none",
-    probe: str = "linear",
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -85,14 +96,14 @@ def emergence_step(
     """First step whose mean headline metric over the test images reaches `fraction` of the last step's mean.
 
     The interval resamples images and recomputes the step; resamples (or scores) whose last mean is not above zero have
-    no step. Raises UserError when there are no such scores.
+    no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
     """
     metric = property_named(name).headline
-    wanted = (layer, name, metric, "test", control, probe)
+    wanted = (layer, name, metric, "test", control)
+    rows = [row for row in scores if (row.layer, row.property, row.metric, row.split, row.control) == wanted]
     by_step: dict[int, dict[str, float]] = {}
-    for row in scores:
-        if (row.layer, row.property, row.metric, row.split, row.control, row.probe) == wanted:
-            by_step.setdefault(row.step, {})[row.image] = np.nan if row.value is None else row.value
+    for row in _of_one(rows, model, probe):
+        by_step.setdefault(row.step, {})[row.image] = np.nan if row.value is None else row.value
     if not by_step:
         raise UserError(f"no test scores ({metric}) of {name} at layer {layer!r}.")
     steps = sorted(by_step)
@@ -112,6 +123,17 @@ def resampling_counts(images: int, resamples: int, seed: int) -> np.ndarray:
     drawn = np.random.default_rng(seed).integers(0, images, (resamples, images))
     drawn += np.arange(resamples)[:, None] * images
     return np.bincount(drawn.ravel(), minlength=resamples * images).reshape(resamples, images).astype(float)
+
+
+def _of_one(rows: list[Row], model: str | None, probe: str | None) -> list[Row]:
+    """The rows of one model and one probe: the given ones, else the only ones."""
+    for column, asked in (("model", model), ("probe", probe)):
+        of = attrgetter(column)
+        present = dict.fromkeys(map(of, rows))
+        if asked is None and len(present) > 1:
+            raise UserError(f"the scores are of several {column}s ({', '.join(present)}): say {column}=... of which.")
+        rows = [row for row in rows if of(row) == (asked or of(row))]
+    return rows
 
 
 def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

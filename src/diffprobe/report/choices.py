@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.summaries import Emergence, best_layer, emergence_step
-from diffprobe.probes.tables import Score, Summary
+from diffprobe.probes.tables import NO_STEP, Score, Summary
+
+Row = TypeVar("Row", bound=Summary)
 
 HEADLINE_LAYER = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
 METRIC_NAMES = {
@@ -18,58 +22,124 @@ METRIC_NAMES = {
     "pearson": "Pearson correlation",
     "rmse": "RMSE",
 }
+# In the order in which they are told.
+CONTROL_NAMES = {
+    "permuted": "permuted network",
+    "fresh": "untrained network",
+    "latent": "VAE latent",
+    "decoder": "VAE decoder attention",
+    "pixels": "raw pixels",
+    "labels": "shuffled labels",
+    "position": "pixel position",
+}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One property's part of the report.
+    """One property's part of the report, of one model and one kind of probe.
 
     Attributes:
-        property, metric: what was probed and its headline metric; higher is better.
+        model, probe, property, metric: what was probed how, and the headline metric; higher is better.
         best: layer with the best validation score at the last step.
         emergence: step by which the best layer's score reaches `fraction` of its last one.
+        comparisons: of the best layer at the last step with controls, layers and earlier steps.
         headline: the layer the papers show; it need not be among the probed ones.
     """
 
+    model: str
+    probe: str
     property: str
     metric: str
     best: str
     emergence: Emergence
+    comparisons: tuple[Comparison, ...] = ()
     fraction: float = 0.95
     headline: str = HEADLINE_LAYER
 
+    def against(self, family: str, **other: str) -> Comparison | None:
+        """The comparison of this family with what has these fields, such as other_control='permuted'."""
+        found = [row for row in self.comparisons if row.family == family]
+        return next((row for row in found if all(getattr(row, key) == value for key, value in other.items())), None)
 
-def choose(summaries: Sequence[Summary], scores: Sequence[Score], fraction: float = 0.95) -> list[Choice]:
-    """One choice for each property among the summaries, in their order.
+
+def choose(
+    summaries: Sequence[Summary],
+    scores: Sequence[Score],
+    comparisons: Sequence[Comparison] = (),
+    fraction: float = 0.95,
+) -> list[Choice]:
+    """One choice for each model, probe and property among the summaries, in their order.
+
+    comparisons: of `compare_run`; each choice keeps its own.
 
     Raises:
         UserError: a property has no validation rows to choose its layer by, or no test scores there.
     """
     choices = []
-    for name in dict.fromkeys(row.property for row in summaries):
-        best = best_layer(summaries, name)
-        emergence = emergence_step(scores, best, name, fraction=fraction)
-        choices.append(Choice(name, property_named(name).headline, best, emergence, fraction))
+    for model, probe, name in dict.fromkeys((row.model, row.probe, row.property) for row in summaries):
+        best = best_layer(summaries, name, model=model, probe=probe)
+        emergence = emergence_step(scores, best, name, model=model, probe=probe, fraction=fraction)
+        key = (model, probe, name, best)
+        own = tuple(row for row in comparisons if (row.model, row.probe, row.property, row.layer) == key)
+        choices.append(Choice(model, probe, name, property_named(name).headline, best, emergence, own, fraction))
     return choices
 
 
+def grouped(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
+    """The choices of each model and probe, by what tells these apart: '' if there is one alone, 'pocket, ridge'."""
+    models, probes = {choice.model for choice in choices}, {choice.probe for choice in choices}
+    groups: dict[str, list[Choice]] = {}
+    for choice in choices:
+        telling = [choice.model] * (len(models) > 1) + [choice.probe] * (len(probes) > 1)
+        groups.setdefault(", ".join(telling), []).append(choice)
+    return groups
+
+
 def curve(
-    summaries: Iterable[Summary],
+    summaries: Iterable[Row],
     choice: Choice,
     layer: str,
     control: str = "none",
     split: str = "test",
-) -> list[Summary]:
+) -> list[Row]:
     """The rows of one layer (or control) over the steps, in step order; rows without a score are kept."""
-    wanted = (choice.property, choice.metric, layer, control, split)
-    rows = [row for row in summaries if (row.property, row.metric, row.layer, row.control, row.split) == wanted]
+    wanted = (choice.model, choice.probe, choice.property, choice.metric, layer, control, split)
+    rows = [
+        row
+        for row in summaries
+        if (row.model, row.probe, row.property, row.metric, row.layer, row.control, row.split) == wanted
+    ]
     return sorted(rows, key=lambda row: row.step)
 
 
-def position_row(summaries: Iterable[Summary], choice: Choice, split: str = "test") -> Summary | None:
-    """The position-only control, which has no layer and no step."""
-    rows = curve(summaries, choice, layer="position", control="position", split=split)
-    return rows[0] if rows else None
+def controls(summaries: Iterable[Summary], choice: Choice) -> list[str]:
+    """The controls that were run for this choice, in the order of `CONTROL_NAMES`, others after them."""
+    own = (choice.model, choice.probe, choice.property)
+    present = {row.control: None for row in summaries if (row.model, row.probe, row.property) == own}
+    present.pop("none", None)
+    known = [name for name in CONTROL_NAMES if name in present]
+    return known + [name for name in present if name not in CONTROL_NAMES]
+
+
+def control_curve(summaries: Sequence[Row], choice: Choice, control: str, split: str = "test") -> list[Row]:
+    """A control's rows over the steps: at the best layer, or at the only layer it has, such as 'pixels'.
+
+    A control without steps has one row, with step `NO_STEP`.
+    """
+    at_best = curve(summaries, choice, choice.best, control, split)
+    own = (choice.model, choice.probe, choice.property, control)
+    layers = {row.layer for row in summaries if (row.model, row.probe, row.property, row.control) == own}
+    return at_best or (curve(summaries, choice, layers.pop(), control, split) if len(layers) == 1 else [])
+
+
+def at_step(rows: Iterable[Summary], step: int) -> Summary | None:
+    """The row of a step, or the one that holds for every step."""
+    return next((row for row in rows if row.step in (step, NO_STEP)), None)
+
+
+def control_name(control: str) -> str:
+    """What a control is called in sentences and legends."""
+    return CONTROL_NAMES.get(control, control)
 
 
 def number(value: float | None) -> float:

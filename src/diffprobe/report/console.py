@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffprobe.report.choices import METRIC_NAMES, Choice, curve, position_row
+from diffprobe.probes.tables import NO_STEP
+from diffprobe.report.choices import (
+    METRIC_NAMES,
+    Choice,
+    at_step,
+    control_curve,
+    control_name,
+    controls,
+    curve,
+    grouped,
+)
 from diffprobe.report.names import short_names
 from diffprobe.report.verdicts import interval_text, verdict_lines
 
@@ -24,9 +34,10 @@ WIDTH = 100
 def print_report(
     summaries: Sequence[Summary], choices: Sequence[Choice], console: Console | None = None, split: str = "test"
 ) -> None:
-    """Prints the closing table and, below it, the verdicts."""
+    """Prints a closing table for each model and probe and, below them, the verdicts."""
     console = console or Console()
-    console.print(closing_table(summaries, choices, split))
+    for group, members in grouped(choices).items():
+        console.print(closing_table(summaries, members, split, group))
     for line in verdict_lines(summaries, choices, split):
         console.print(Text(f"- {line}"))
 
@@ -38,10 +49,16 @@ def report_text(summaries: Sequence[Summary], choices: Sequence[Choice], split: 
     return console.file.getvalue()  # type: ignore[union-attr]
 
 
-def closing_table(summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test") -> Table:
-    """One column a property: the best layer's score at each step, then what it is to be compared with."""
+def closing_table(
+    summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test", group: str = ""
+) -> Table:
+    """One column a property: the best layer's score at each step, then what it is to be compared with.
+
+    The choices are of one model and probe, which `group` names where there are others.
+    """
+    what = f"Scores on {split} images at the best layer, with 95 % intervals over images"
     table = Table(
-        title=f"Scores on {split} images at the best layer, with 95 % intervals over images",
+        title=Text(f"{group}: {what}" if group else what),
         caption="Best layer: chosen on validation images at the last step. Steps count from 1.",
         title_justify="left",
         caption_justify="left",
@@ -64,17 +81,16 @@ def _add_comparisons(
     table: Table, summaries: Sequence[Summary], choices: Sequence[Choice], last: int, split: str
 ) -> None:
     names = short_names(row.layer for row in summaries)
-
-    def at_last(choice: Choice, layer: str, control: str = "none") -> str:
-        rows = {row.step: row for row in curve(summaries, choice, layer, control, split)}
-        return interval_text(rows.get(last))
-
+    papers = [at_step(curve(summaries, item, item.headline, split=split), last) for item in choices]
     headline = names.get(choices[0].headline, "not probed")
     _add(table, "best layer", [names.get(choice.best, choice.best) for choice in choices])
     _add(table, "emerged by step", [_emergence_text(choice.emergence) for choice in choices])
-    _add(table, f"papers' layer ({headline}), step {last + 1}", [at_last(item, item.headline) for item in choices])
-    _add(table, f"permuted network, step {last + 1}", [at_last(item, item.best, "permuted") for item in choices])
-    _add(table, "pixel position only", [interval_text(position_row(summaries, item, split)) for item in choices])
+    _add(table, f"papers' layer ({headline}), step {last + 1}", [interval_text(row) for row in papers])
+    for control in dict.fromkeys(name for choice in choices for name in controls(summaries, choice)):
+        rows = [at_step(control_curve(summaries, choice, control, split), last) for choice in choices]
+        steps = {row.step for row in rows if row is not None}
+        moment = "" if steps == {NO_STEP} else f", step {last + 1}"
+        _add(table, f"{control_name(control)}{moment}", [interval_text(row) for row in rows])
 
 
 def _emergence_text(found: Emergence) -> str:

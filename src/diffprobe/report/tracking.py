@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from diffprobe.errors import UserError
-from diffprobe.report.choices import Choice, curve, number, position_row
+from diffprobe.probes.tables import NO_STEP
+from diffprobe.report.choices import Choice, control_curve, controls, curve, number
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.files import replacing
 
@@ -74,20 +75,17 @@ def curve_scalars(
 ) -> list[dict[str, float]]:
     """One row a step: 'denoising_step' (from 1) and '<property>/<metric>/<curve>' with its '_low' and '_high'.
 
-    The curves are best, headline, permuted (at the best layer) and position (the same at every step); a missing score
-    has no key.
+    The curves are best, headline and every control by its name (one without steps is the same at every step); a
+    missing score has no key. The choices are of one model and probe.
     """
     rows: dict[int, dict[str, float]] = {}
     for choice in choices:
         best = curve(summaries, choice, choice.best, split=split)
-        place = position_row(summaries, choice, split)
-        curves = {
-            "best": best,
-            "headline": curve(summaries, choice, choice.headline, split=split),
-            "permuted": curve(summaries, choice, choice.best, control="permuted", split=split),
-        }
-        points = [(row.step, name, row) for name, line in curves.items() for row in line]
-        points += [(row.step, "position", place) for row in best if place is not None]
+        curves = {"best": best, "headline": curve(summaries, choice, choice.headline, split=split)}
+        curves |= {name: control_curve(summaries, choice, name, split) for name in controls(summaries, choice)}
+        points = [(row.step, name, row) for name, line in curves.items() for row in line if row.step != NO_STEP]
+        steady = [(name, row) for name, line in curves.items() for row in line if row.step == NO_STEP]
+        points += [(at.step, name, row) for at in best for name, row in steady]
         for step, name, row in points:
             key = f"{choice.property}/{choice.metric}/{name}"
             values = {key: number(row.mean), f"{key}_low": number(row.low), f"{key}_high": number(row.high)}

@@ -6,26 +6,39 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffprobe.report.choices import METRIC_NAMES, Choice, curve, number, position_row
+from diffprobe.report.choices import (
+    METRIC_NAMES,
+    Choice,
+    at_step,
+    control_curve,
+    control_name,
+    controls,
+    curve,
+    grouped,
+    number,
+)
 
 if TYPE_CHECKING:
+    from diffprobe.probes.comparisons import Comparison
     from diffprobe.probes.tables import Summary
 
 SEPARATED = "separated intervals"
 OVERLAP = "the intervals overlap"
 BEHIND = "the control is ahead"
 UNKNOWN = "no interval to compare"
+SIGNIFICANT = 0.05  # of p, adjusted for the family
+FEW = 2  # so many controls are told of one by one
+COUNTS = {1: "the control", 2: "both controls"}
 
 
 def verdict_lines(summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test") -> list[str]:
-    """Two sentences a property: when it has emerged, and whether it beats both controls at the last step."""
+    """Three sentences a property: when it has emerged, whether it beats its controls at the last step by their
+    intervals, and by how much on the same images. The last needs `Choice.comparisons`, which are of test images."""
     lines = []
-    for choice in choices:
-        rows = curve(summaries, choice, choice.best, split=split)
-        if not rows or math.isnan(number(rows[-1].mean)):
-            lines.append(f"{choice.property}: no {split} score of {choice.best} at the last step, so no verdict.")
-            continue
-        lines += [_when(choice, rows), _against_controls(summaries, choice, rows[-1], split)]
+    for group, members in grouped(choices).items():
+        for choice in members:
+            found = _lines(summaries, choice, split)
+            lines += [f"{group}: {line}" if group else line for line in found]
     return lines
 
 
@@ -35,6 +48,29 @@ def interval_text(row: Summary | None, digits: int = 2) -> str:
         return "no score"
     mean, low, high = (f"{number(value):.{digits}f}" for value in (row.mean, row.low, row.high))
     return mean if "nan" in (low, high) else f"{mean} [{low}, {high}]"
+
+
+def difference_text(row: Comparison | None, sign: int = 1) -> str:
+    """'0.07 [0.03, 0.11]', of the negative difference if `sign` is -1; '' where there is none."""
+    if row is None or row.difference is None:
+        return ""
+    low, high = sorted((sign * number(row.low), sign * number(row.high)))
+    return f"{_rounded(sign * row.difference)} [{_rounded(low)}, {_rounded(high)}]"
+
+
+def significant(row: Comparison | None) -> int:
+    """1: the first is higher, -1: it is lower, 0: neither is shown; by interval and adjusted p together."""
+    if row is None or row.low is None or row.high is None or number(row.p_holm) > SIGNIFICANT:
+        return 0
+    return 1 if row.low > 0 else -1 if row.high < 0 else 0
+
+
+def _lines(summaries: Sequence[Summary], choice: Choice, split: str) -> list[str]:
+    rows = curve(summaries, choice, choice.best, split=split)
+    if not rows or math.isnan(number(rows[-1].mean)):
+        return [f"{choice.property}: no {split} score of {choice.best} at the last step, so no verdict."]
+    lines = [_when(choice, rows), _against_controls(summaries, choice, rows[-1], split)]
+    return lines + _paired(summaries, choice, rows[-1]) * (split == "test")
 
 
 def _when(choice: Choice, rows: Sequence[Summary]) -> str:
@@ -58,18 +94,25 @@ def _when(choice: Choice, rows: Sequence[Summary]) -> str:
 
 
 def _against_controls(summaries: Sequence[Summary], choice: Choice, real: Summary, split: str) -> str:
-    permuted = {row.step: row for row in curve(summaries, choice, choice.best, "permuted", split)}
-    controls = {
-        "the permuted network": permuted.get(real.step),
-        "pixel position": position_row(summaries, choice, split),
-    }
-    stands = {name: _relation(real, row) for name, row in controls.items()}
     score = f"At step {real.step + 1} {choice.property} ({interval_text(real)}, n = {real.n})"
-    if all(relation == SEPARATED for relation in stands.values()):
-        details = "; ".join(f"{name} {interval_text(row)}" for name, row in controls.items())
-        return f"{score} is above both controls with separated intervals ({details})."
-    details = "; ".join(f"{name} {interval_text(row)}, {stands[name]}" for name, row in controls.items())
-    return f"{score} is not shown to be above both controls ({details})."
+    names = controls(summaries, choice)
+    if not names:
+        return f"{score} was held against no control."
+    rows = {name: at_step(control_curve(summaries, choice, name, split), real.step) for name in names}
+    stands = {name: _relation(real, row) for name, row in rows.items()}
+    them = COUNTS.get(len(names), f"all {len(names)} controls")
+    told = {name: f"{control_name(name)} {interval_text(row)}" for name, row in rows.items()}
+    behind = {name: relation for name, relation in stands.items() if relation != SEPARATED}
+    if not behind:
+        nearest = max((row.mean or 0.0, name) for name, row in rows.items() if row is not None)[1]
+        details = "; ".join(told.values()) if len(names) <= FEW else f"the nearest is {told[nearest]}"
+        return f"{score} is above {them} with separated intervals ({details})."
+    if len(names) <= FEW:
+        details = "; ".join(f"{text}, {stands[name]}" for name, text in told.items())
+    else:
+        details = "; ".join(f"{told[name]}, {relation}" for name, relation in behind.items())
+        details += f"; {len(names) - len(behind)} others, {SEPARATED}" if len(behind) < len(names) else ""
+    return f"{score} is not shown to be above {them} ({details})."
 
 
 def _relation(real: Summary, control: Summary | None) -> str:
@@ -83,3 +126,27 @@ def _relation(real: Summary, control: Summary | None) -> str:
     if real_low > control_high:
         return SEPARATED
     return BEHIND if control_low > real_high else OVERLAP
+
+
+def _paired(summaries: Sequence[Summary], choice: Choice, real: Summary) -> list[str]:
+    """One sentence on the differences from the controls on the same images; none without comparisons."""
+    found = {name: choice.against("control", other_control=name) for name in controls(summaries, choice)}
+    pairs = {name: row for name, row in found.items() if row is not None and row.difference is not None}
+    parts = []
+    for sign, words in ((1, "above {}"), (-1, "below {}"), (0, "not shown to differ from {}")):
+        there = [
+            f"{control_name(name)} by {difference_text(row, sign)}"
+            if sign
+            else f"{control_name(name)}, {difference_text(row)}"
+            for name, row in pairs.items()
+            if significant(row) == sign
+        ]
+        parts += [words.format("; ".join(there))] if there else []
+    if not parts:
+        return []
+    return [f"Paired on the same images, {choice.property} at step {real.step + 1} is {', and '.join(parts)}."]
+
+
+def _rounded(value: float) -> str:
+    """Two decimals, and no minus before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"

@@ -1,0 +1,140 @@
+"""Scores over denoising steps, and over the number of training images; each beside what it has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from diffprobe.probes.tables import NO_STEP
+from diffprobe.report.choices import (
+    METRIC_NAMES,
+    Choice,
+    at_step,
+    control_curve,
+    control_name,
+    controls,
+    curve,
+)
+from diffprobe.report.looks import (
+    BEST,
+    BEST_LABEL,
+    CONTROLS,
+    HEADLINE,
+    HEADLINE_LABEL,
+    OTHER,
+    draw_curve,
+    draw_level,
+    shared_legend,
+    spread_ticks,
+)
+from diffprobe.report.names import short_names
+from diffprobe.report.style import DOUBLE_COLUMN, ORANGE, SINGLE_COLUMN, style
+
+if TYPE_CHECKING:
+    from diffprobe.probes.tables import Summary
+    from diffprobe.studies.learning_curve import LearningPoint
+
+
+@style()
+def scores_over_steps(summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test") -> Figure:
+    """One panel a property: score over steps with 95 % intervals, of two layers and every control that was run.
+
+    The vertical line is the step by which the best layer's probe has come near its final score, the shade behind it
+    that step's interval.
+    """
+    figure, panels = _panels(len(choices))
+    for axes, choice in zip(panels, choices, strict=True):
+        _score_panel(axes, summaries, choice, split)
+    figure.supxlabel("denoising step", fontsize=8)
+    shared_legend(figure, columns=1 if len(choices) == 1 else 3)
+    return figure
+
+
+@style()
+def learning_curves(
+    points: Sequence[LearningPoint], choices: Sequence[Choice], summaries: Sequence[Summary] = ()
+) -> Figure:
+    """One panel a property: test score of the best layer over the number of training images, with 95 % intervals.
+
+    Controls among the points are curves too; those of `summaries`, trained on all images, are horizontal lines. The
+    step is the last among the points.
+    """
+    figure, panels = _panels(len(choices))
+    for axes, choice in zip(panels, choices, strict=True):
+        _learning_panel(axes, points, choice, summaries)
+    figure.supxlabel("training images", fontsize=8)
+    shared_legend(figure, columns=1 if len(choices) == 1 else 3)
+    return figure
+
+
+def _panels(count: int) -> tuple[Figure, np.ndarray]:
+    width = SINGLE_COLUMN if count == 1 else DOUBLE_COLUMN
+    figure = Figure(figsize=(width, 2.4 if count == 1 else 2.2), layout="constrained")
+    return figure, np.ravel(figure.subplots(1, count))
+
+
+def _score_panel(axes: Axes, summaries: Sequence[Summary], choice: Choice, split: str) -> None:
+    short = short_names(row.layer for row in summaries)
+    best = curve(summaries, choice, choice.best, split=split)
+    draw_curve(axes, [row.step + 1 for row in best], best, BEST_LABEL, BEST)
+    if choice.headline != choice.best:
+        rows = curve(summaries, choice, choice.headline, split=split)
+        label = f"{HEADLINE_LABEL}, {short.get(choice.headline)}"
+        draw_curve(axes, [row.step + 1 for row in rows], rows, label, HEADLINE)
+    for control in controls(summaries, choice):
+        rows = control_curve(summaries, choice, control, split)
+        look = CONTROLS.get(control, OTHER)
+        if rows and rows[0].step == NO_STEP:
+            draw_level(axes, rows[0], control_name(control), look)
+        else:
+            draw_curve(axes, [row.step + 1 for row in rows], rows, control_name(control), look)
+    _draw_emergence(axes, choice)
+    axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}")
+    if best:
+        axes.set_xlim(best[0].step + 0.5, best[-1].step + 1.5)
+        axes.set_xticks([step + 1 for step in spread_ticks([row.step for row in best])])
+    _label_scores(axes, choice)
+
+
+def _learning_panel(axes: Axes, points: Sequence[LearningPoint], choice: Choice, summaries: Sequence[Summary]) -> None:
+    best = [row for row in curve(points, choice, choice.best) if row.step != NO_STEP]
+    last = best[-1].step if best else 0
+    by_size = sorted((row for row in best if row.step == last), key=lambda row: row.images)
+    draw_curve(axes, [row.images for row in by_size], by_size, BEST_LABEL, BEST)
+    measured = controls(points, choice)
+    for control in measured:
+        rows = [row for row in control_curve(points, choice, control) if row.step in (last, NO_STEP)]
+        rows.sort(key=lambda row: row.images)
+        draw_curve(axes, [row.images for row in rows], rows, control_name(control), CONTROLS.get(control, OTHER))
+    for control in controls(summaries, choice):
+        if control not in measured:
+            row = at_step(control_curve(summaries, choice, control), last)
+            draw_level(axes, row, f"{control_name(control)}, all images", CONTROLS.get(control, OTHER))
+    short = short_names(row.layer for row in [*points, *summaries])
+    axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}, step {last + 1}")
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    sizes = [row.images for row in by_size]
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    _label_scores(axes, choice)
+
+
+def _draw_emergence(axes: Axes, choice: Choice) -> None:
+    found = choice.emergence
+    if found.step is None:
+        return
+    if found.low is not None and found.high is not None:
+        # Half a step on either side, so that an interval of one step is seen too.
+        axes.axvspan(found.low + 0.5, found.high + 1.5, color=ORANGE, alpha=0.15, linewidth=0, zorder=0)
+    label = f"{choice.fraction:.0%} of the last score reached".replace("%", " %")
+    axes.axvline(found.step + 1, color=ORANGE, linewidth=1, zorder=1, label=label)
+
+
+def _label_scores(axes: Axes, choice: Choice) -> None:
+    axes.set_ylabel(METRIC_NAMES.get(choice.metric, choice.metric))
+    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)  # the metrics' range, so that panels can be compared

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffprobe.errors import UserError
+from diffprobe.probes.comparisons import (
+    Comparison,
+    Key,
+    compare,
+    compare_run,
+    control_keys,
+    holm,
+    read_comparisons,
+    write_comparisons,
+)
+from diffprobe.probes.summaries import summarise
+from diffprobe.probes.tables import NO_STEP, Score
+
+FIRST, SECOND = Key("pocket", "a", 0, "linear"), Key("pocket", "b", 0, "linear")
+
+
+def column(key: Key, values: list[float | None] | np.ndarray, **changes: object) -> list[Score]:
+    """One score an image; `changes` for other properties and splits."""
+    row = Score(key.model, key.layer, key.step, None, "depth", key.probe, key.control, "test", "", "spearman", None)
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    return [replace(row, image=f"image_{n}", value=value, **changes) for n, value in enumerate(listed)]
+
+
+def key_of(row: Comparison) -> Key:
+    return Key(row.model, row.layer, row.step, row.probe, row.control)
+
+
+def other_of(row: Comparison) -> Key:
+    return Key(row.other_model, row.other_layer, row.other_step, row.other_probe, row.other_control)
+
+
+def compared(scores: list[Score], pairs: list[tuple[Key, Key]], **options: int) -> list[Comparison]:
+    return compare(scores, pairs, property="depth", metric="spearman", family="layer", **options)  # type: ignore[arg-type]
+
+
+def test_a_comparison_equals_the_slow_obvious_loop() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.55, 0.2, 15), rng.normal(0.5, 0.2, 15)
+    (found,) = compared(column(FIRST, first) + column(SECOND, second), [(FIRST, SECOND)], resamples=300, seed=4)
+
+    observed = np.mean([a - b for a, b in zip(first, second, strict=True)])
+    drawn = np.random.default_rng(4).integers(0, 15, (300, 15))
+    resampled = [np.mean([first[image] - second[image] for image in images]) for images in drawn]
+    extreme = sum(abs(value - observed) >= abs(observed) for value in resampled)
+    assert found.difference == pytest.approx(observed)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+    assert found.p == found.p_holm == pytest.approx((1 + extreme) / 301)
+    assert (key_of(found), other_of(found), found.n, found.left_out) == (FIRST, SECOND, 15, 0)
+
+
+def test_images_are_paired_by_name_and_not_by_order() -> None:
+    values = np.linspace(0, 1, 10)
+    (found,) = compared(column(FIRST, values + 0.1)[::-1] + column(SECOND, values), [(FIRST, SECOND)])
+    assert (found.difference, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_images_undefined_in_either_are_left_out_and_counted() -> None:
+    scores = column(FIRST, [0.5, None, 0.7, 0.9]) + column(SECOND, [0.4, 0.1, None])
+    (found,) = compared(scores, [(FIRST, SECOND)])
+    assert (found.difference, found.n, found.left_out) == (pytest.approx(0.1), 1, 3)
+
+
+def test_nothing_in_common_is_missing_and_no_part_of_the_family() -> None:
+    third = replace(SECOND, layer="c")
+    scores = column(FIRST, [0.5, 0.7]) + column(SECOND, [None, None]) + column(third, [0.1, 0.2])
+    nothing, something = compared(scores, [(FIRST, SECOND), (FIRST, third)])
+    assert (nothing.difference, nothing.p, nothing.p_holm, nothing.n, nothing.left_out) == (None, None, None, 0, 2)
+    assert something.p_holm == something.p
+
+
+def test_the_smallest_p_is_one_in_resamples_plus_one_and_no_difference_has_one() -> None:
+    values = np.linspace(0, 1, 30)
+    scores = column(FIRST, values + 1) + column(SECOND, values)
+    (apart,) = compared(scores, [(FIRST, SECOND)], resamples=999)
+    (same,) = compared(scores, [(FIRST, FIRST)])
+    assert apart.p == 0.001
+    assert same.p == 1.0
+
+
+def test_a_null_difference_is_rejected_about_as_often_as_stated() -> None:
+    rng = np.random.default_rng(1)
+    easy = rng.normal(size=40)  # what pairs have in common
+    keys = [Key("pocket", f"layer {number}", 0, "linear") for number in range(400)]
+    scores = [row for key in keys for row in column(key, easy + rng.normal(size=40))]
+    pairs = list(zip(keys[::2], keys[1::2], strict=True))
+    found = compared(scores, pairs, resamples=400)
+    rejected = np.mean([row.p < 0.05 for row in found])  # type: ignore[operator]
+    covered = np.mean([row.low <= 0 <= row.high for row in found])  # type: ignore[operator]
+    assert 0.02 < rejected < 0.1
+    assert 0.9 < covered < 0.98
+    assert not any(row.p_holm < 0.05 for row in found)  # type: ignore[operator]
+
+
+def test_holm_equals_the_example_worked_by_hand() -> None:
+    # sorted .005 .01 .03 .04 times 4 3 2 1 is .02 .03 .06 .04, and none may be below the one before it
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_run_is_compared_with_controls_layers_and_steps_at_its_best_layer() -> None:
+    rng = np.random.default_rng(0)
+    scores = []
+    for split in ("validation", "test"):
+        for layer, bonus in (("a", 0.3), ("b", 0.0)):
+            for step in (0, 1):
+                for control, loss in (("none", 0.0), ("permuted", 0.4)):
+                    key = Key("pocket", layer, step, "ridge", control)
+                    scores += column(key, bonus - loss + 0.2 * step + rng.normal(0, 0.1, 12), split=split)
+        scores += column(Key("pocket", "pixels", 1, "ridge", "pixels"), rng.normal(0, 0.1, 12), split=split)
+        scores += column(Key("pocket", "position", NO_STEP, "ridge", "position"), rng.normal(0, 0.1, 12), split=split)
+
+    found = compare_run(scores, summarise(scores, resamples=10), resamples=200)
+
+    best = Key("pocket", "a", 1, "ridge")
+    assert {key_of(row) for row in found} == {best}
+    assert [(row.family, row.other_layer, row.other_step, row.other_control) for row in found] == [
+        ("control", "a", 1, "permuted"),
+        ("control", "pixels", 1, "pixels"),
+        ("control", "position", NO_STEP, "position"),
+        ("layer", "b", 1, "none"),
+        ("step", "a", 0, "none"),
+    ]
+    controls = [row for row in found if row.family == "control"]
+    assert [row.p_holm for row in controls] == holm([row.p for row in controls])  # type: ignore[misc]
+
+
+def test_probes_and_models_are_compared_where_there_are_several() -> None:
+    rng = np.random.default_rng(0)
+    keys = [Key("pocket", "a", 0, "linear"), Key("pocket", "a", 0, "ridge"), Key("sd14", "b", 0, "linear")]
+    scores = [
+        row for split in ("validation", "test") for key in keys for row in column(key, rng.normal(size=8), split=split)
+    ]
+    found = compare_run(scores, summarise(scores, resamples=10), resamples=100)
+    assert [(row.family, key_of(row), other_of(row)) for row in found] == [
+        ("probe", keys[0], keys[1]),
+        ("model", keys[0], keys[2]),
+    ]
+
+
+def test_controls_of_another_layer_step_or_probe_do_not_count() -> None:
+    real = Key("pocket", "a", 3, "linear")
+    permuted = replace(real, control="permuted")
+    foreign = [replace(permuted, step=2), replace(permuted, layer="b"), replace(permuted, probe="mlp")]
+    assert control_keys([real, *foreign, permuted], real) == {"permuted": permuted}
+    assert control_keys(foreign, real) == {}
+
+
+def test_rows_of_two_runs_are_refused() -> None:
+    with pytest.raises(UserError, match="several runs"):
+        compared(column(FIRST, [0.1]) * 2 + column(SECOND, [0.1]), [(FIRST, SECOND)])
+
+
+def test_a_key_without_scores_is_named() -> None:
+    with pytest.raises(UserError, match="no scores of b at step 1"):
+        compared(column(FIRST, [0.1]), [(FIRST, SECOND)])
+
+
+def test_comparisons_come_back_from_their_file(tmp_path: Path) -> None:
+    position = Key("pocket", "position", NO_STEP, "linear", "position")
+    scores = column(FIRST, [0.5, 0.7]) + column(position, [0.1, 0.2]) + column(SECOND, [None, None])
+    rows = compared(scores, [(FIRST, position), (FIRST, SECOND)])
+    write_comparisons(tmp_path / "comparisons.csv", rows)
+    assert read_comparisons(tmp_path / "comparisons.csv") == rows
+    assert ",pocket,position,,linear,position," in (tmp_path / "comparisons.csv").read_text()
