@@ -19,12 +19,14 @@ from diffprobe.probes.smoothness import Edges, smoothness
 class Batch(NamedTuple):
     """Images at all layers and steps. `rows` [batch] are row numbers of the images; `activations[layer]` is
     [steps, batch, channels, h, w]; `targets[property][(h, w)]` is [batch, h, w], the mean target of each token;
-    `edges[(h, w)]` are the images' edges, needed by the smoothness penalty alone."""
+    `edges[(h, w)]` are the images' edges, needed by the smoothness penalty alone. `share` is what the mean loss of the
+    images weighs: 1, or, among several processes, (processes x images here / images of the whole batch)."""
 
     rows: Tensor
     activations: dict[str, Tensor]
     targets: dict[str, dict[Grid, Tensor]]
     edges: Mapping[Grid, Edges] = {}
+    share: float = 1.0
 
 
 class ProbeBankModule(lightning.LightningModule):
@@ -32,6 +34,7 @@ class ProbeBankModule(lightning.LightningModule):
 
     The loss is the sum over probes of the mean loss of the batch and the recipe's penalties, so each probe sees exactly
     the gradient it would see alone, and Adam, which works element by element, takes the steps it would take alone.
+    Among several processes, whose gradients DDP averages, `Batch.share` makes it the gradient of the whole batch.
     After every validation epoch the probes whose validation loss (without penalties) is their lowest so far are copied
     (`best_loss[property]` is [layers, steps]); at the end of training the copies become the bank. Test data is never
     seen here.
@@ -81,7 +84,7 @@ class ProbeBankModule(lightning.LightningModule):
             loss = item.loss(outputs, batch.targets[name][grid])
             if self.recipe.smoothness:
                 loss = loss + self.recipe.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
-            terms.append(loss.mean(-1).sum())
+            terms.append(batch.share * loss.mean(-1).sum())
         if self.recipe.l1:
             heads = (self.bank.head_of(name, layer) for name in self.bank.properties for layer in self.bank.layers)
             terms += [self.recipe.l1 * weight.abs().sum() for head in heads for weight in head.maps]
@@ -102,7 +105,7 @@ class ProbeBankModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
-        # Sums and counts per image: an image that the distributed sampler shows twice still weighs as one.
+        # Sums and counts per image: an image that several processes look at still weighs as one.
         counts = self._summed(self._counts)
         seen = counts > 0
         for name, sums in self._loss_sums.items():

@@ -50,6 +50,26 @@ class Collate:
         )
 
 
+class SharedBatches:
+    """This process's share of every batch that `rows`, a loader of row numbers, yields.
+
+    No DataLoader, so that Lightning does not distribute what is distributed already. All processes are given equally
+    many batches; one that there is no image for looks at the batch's first, which then weighs nothing.
+    """
+
+    def __init__(self, rows: DataLoader, collate: Collate, trainer: lightning.Trainer) -> None:
+        self.rows, self.collate, self.trainer = rows, collate, trainer
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        for rows in self.rows:
+            own = rows[rank::processes]
+            yield self.collate(own or rows[:1])._replace(share=processes * len(own) / len(rows))
+
+
 def train_bank(
     activations: ReadableActivations,
     targets: Mapping[str, Tensor],
@@ -68,7 +88,9 @@ def train_bank(
     only the smoothness penalty looks at them.
 
     A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
-    that writes nothing is made. Under DDP a batch holds `batch_size` images per device.
+    that writes nothing is made. Several devices share each batch of `batch_size` images, so the probes are the same
+    however many there are. With more devices than images in a batch, the others idle; sharing pays off where
+    layers are large.
 
     Raises UserError for unknown properties, label maps that do not fit the activations, and a smoothness penalty
     without images or with images that do not fit.
@@ -77,20 +99,25 @@ def train_bank(
     bank, tokens = prepare_bank(activations, targets, split, properties, recipe, seed)
     edges = _edges(images, activations) if recipe.smoothness else {}
     values = {layer: activations.values[layer] for layer in bank.layers}
-    train, validation = _loaders(Collate(values, tokens, edges), Collate(values, tokens), split, recipe, seed)
+    fitter = trainer or _silent_trainer(recipe)
+    training, validation = _loaders(split, recipe, seed, fitter.world_size)
     with _quiet(trainer is None):
-        fitter = trainer or _silent_trainer(recipe)
-        fitter.fit(ProbeBankModule(bank, len(activations.names), recipe), train, validation)
+        fitter.fit(
+            ProbeBankModule(bank, len(activations.names), recipe),
+            SharedBatches(training, Collate(values, tokens, edges), fitter),
+            SharedBatches(validation, Collate(values, tokens), fitter),
+        )
     return bank.cpu().eval().requires_grad_(False)
 
 
-def _loaders(training: Collate, validation: Collate, split: Split, recipe: Recipe, seed: int) -> list[DataLoader]:
-    """Batches of training images in an order of their own every epoch, and of validation images in order."""
+def _loaders(split: Split, recipe: Recipe, seed: int, processes: int) -> tuple[DataLoader, DataLoader]:
+    """Row numbers: batches of training images in an order of their own every epoch, and of validation images in order,
+    `batch_size` for each process."""
     shuffle = torch.Generator().manual_seed(seed)
-    return [
-        DataLoader(split.train, recipe.batch_size, shuffle=True, generator=shuffle, collate_fn=training),  # type: ignore[arg-type]
-        DataLoader(split.validation, recipe.batch_size, collate_fn=validation),  # type: ignore[arg-type]
-    ]
+    return (
+        DataLoader(split.train, recipe.batch_size, shuffle=True, generator=shuffle, collate_fn=list),  # type: ignore[arg-type]
+        DataLoader(split.validation, processes * recipe.batch_size, collate_fn=list),  # type: ignore[arg-type]
+    )
 
 
 def _edges(images: Tensor | StoredRows | None, activations: ReadableActivations) -> dict[Grid, Edges]:
@@ -123,11 +150,10 @@ def _silent_trainer(recipe: Recipe) -> lightning.Trainer:
 
 @contextmanager
 def _quiet(everything: bool) -> Iterator[None]:
-    """No advice about data workers, which data in memory does not need; with `everything`, no notices either."""
+    """No warnings that nobody can act on; with `everything`, no notices either."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.13
         if everything:
             log.setLevel(logging.ERROR)

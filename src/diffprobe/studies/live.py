@@ -23,7 +23,7 @@ from diffprobe.features.sources.source import Source
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.ridge import Moments
-from diffprobe.probes.splits import PARTS, split_images
+from diffprobe.probes.splits import PARTS
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import NO_STEP, Score
 from diffprobe.probes.targets import target_maps
@@ -45,7 +45,7 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     """
     if question.recipe.solver != "ridge":
         raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
-    split = split_images(source.names, question.fractions, question.seed)
+    split = question.split(source.names)
     watch = _Watch(backbone, source, labeler, question, shown=split.test[: means.shown])
     trainer = means.trainer("generate") or silent_trainer()
     # Shuffled, so that neighbours in a list of prompts are not neighbours here.
@@ -142,9 +142,9 @@ class _Watch:
 
     def _of_others(self, targets: Targets) -> Targets:
         """Each image's labels replaced by those of the image before it, in an order that is random already; the very
-        first takes the last of its batch."""
-        last = self.previous or {name: maps[-1:] for name, maps in targets.items()}
-        self.previous = {name: maps[-1:] for name, maps in targets.items()}
+        first takes the last of its batch, or of the first batch of another process."""
+        ends = {name: maps[-1:] for name, maps in targets.items()}
+        last, self.previous = self.previous or _from_neighbour(ends), ends
         return {name: torch.cat([last[name], maps[:-1]]) for name, maps in targets.items()}
 
     def _control_input(self, control: str, seen: Seen) -> dict[str, Tensor]:
@@ -204,11 +204,23 @@ class _Watch:
 
 def _gather(items: list) -> list:
     """The items of all processes, on each of them."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _several_processes():
         return items
     parts: list[list] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(parts, items)
     return [item for part in parts for item in part]
+
+
+def _from_neighbour(targets: Targets) -> Targets:
+    """What the process before this one, in a ring, gives; alone, one's own."""
+    if not _several_processes():
+        return targets
+    given = _gather([{name: maps.cpu() for name, maps in targets.items()}])[torch.distributed.get_rank() - 1]
+    return {name: maps.to(targets[name].device) for name, maps in given.items()}
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _in_order(one: OnePass, names: Sequence[str]) -> list[Score]:
