@@ -8,10 +8,10 @@ from diffprobe.doors.errors import plain_errors
 
 @plain_errors
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
     from diffprobe.doors.probing import run
 
-    run(config)
+    return run(config)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def settings(*overrides: str):
 
 @pytest.mark.parametrize("choice", CHOICES + EXPERIMENTS)
 def test_every_choice_makes_valid_settings(choice):
-    assert settings(choice, "++model.path=somewhere", "++labeler.path=somewhere", "++data.images=somewhere").seed == 0
+    given = [f"++{key}=somewhere" for key in ("model.path", "labeler.path", "data.images", "data.prompts")]
+    assert settings(choice, *given).seed == 0
 
 
 def test_the_default_is_the_papers_protocol_on_the_built_in_model():
@@ -99,3 +100,30 @@ def test_a_programming_error_is_not_explained_away():
 def test_real_images_are_noised_unless_asked_otherwise():
     assert settings("data=images", "data.images=somewhere").trajectory.kind == "noised"
     assert settings("data=images", "data.images=somewhere", "trajectory=inversion").trajectory.kind == "inversion"
+
+
+PRESETS = [choice for choice in EXPERIMENTS if "scene_representation" in choice]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_of_the_papers_runs_offline_with_one_override_and_tells_the_published_numbers(preset):
+    found = settings(preset, "model=pocket", "labeler=pocket", "data.prompts=null")
+    assert (found.model.path, found.property.threshold) == ("pocket", 0.5)
+    assert found.report.published["depth"]["spearman"] == 0.71
+    with pytest.raises(UserError, match=r"data\.prompts is not set|labeler\.path is not set"):
+        settings(preset)
+
+
+@pytest.mark.parametrize("override", ["hydra/launcher=joblib", "hydra/launcher=submitit_local", "hydra/launcher=slurm"])
+def test_every_launcher_composes(override):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train", [override], return_hydra_config=True).hydra.launcher._target_
+
+
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra():
+    text = (
+        "In 'x': Could not find 'hydra/sweeper/optuna' Available options in 'hydra/sweeper': basic Config search path"
+    )
+    line = explanation(HydraException(text), CONF)
+    assert line is not None
+    assert "needs the extra 'hpo'" in line

@@ -9,72 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from diffprobe.features.store.folder import open_store
 from diffprobe.probes.storage import load_bank
 from diffprobe.probes.tables import read_scores, read_summary
+from tests.doors.commands import IMAGES, ROOT, one_line, overrides, train
 from tests.report.test_tracking import exit_codes
-from tests.tiny import build_tiny_pipeline
-
-ROOT = Path(__file__).parents[2]
-IMAGES = 6
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory) -> Path:
-    """A pipeline in SD 1.4's layout (512 pixels, 64x64 latents), a prompt file as the papers', and label maps."""
-    folder = tmp_path_factory.mktemp("material")
-    build_tiny_pipeline(folder / "model", sample_size=64)
-    rows = "".join(f'"""quoted"", émerillon {row}",{row + 50},{row + 100}\r\n' for row in range(IMAGES))
-    (folder / "prompts.csv").write_bytes(f"prompts,seeds,prompt_inds\r\n{rows}".encode("iso-8859-1"))
-    random = np.random.default_rng(0)
-    for name in ("saliency", "depth", "shading"):
-        (folder / "maps" / name).mkdir(parents=True)
-        for row in range(IMAGES):
-            values = random.random((64, 64), np.float32)
-            values = values > 0.7 if name == "saliency" else values
-            np.save(folder / "maps" / name / f"prompt_{row + 100}_seed_{row + 50}.npy", values)
-    return folder
-
-
-def overrides(material: Path, runs: Path) -> list[str]:
-    return [
-        "model=local",
-        f"model.path={material / 'model'}",
-        f"data.prompts={material / 'prompts.csv'}",
-        "labeler=files",
-        f"labeler.path={material / 'maps'}",
-        "layers=headline",
-        "steps.sampling=2",
-        "probe=quick",
-        "features.batch_size=2",
-        "report.examples=1",
-        f"hydra.run.dir={runs}",
-    ]
-
-
-def train(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=options.pop("cwd", None),
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
-        timeout=300,
-        check=False,
-    )
-
-
-def one_line(done: subprocess.CompletedProcess) -> str:
-    """The error of a run that went wrong as it should."""
-    assert done.returncode in (1, 2)
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return line
 
 
 @pytest.mark.slow
@@ -110,6 +52,24 @@ def test_a_sweep_leaves_one_folder_a_job_and_disk_and_memory_agree(material, tmp
     assert len(list((tmp_path / "stores").iterdir())) == 1
     with (tmp_path / "0" / "curves.csv").open() as file:
         assert [row["denoising_step"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+@pytest.mark.slow
+def test_the_images_of_a_second_prompt_file_are_tested_on(material, tmp_path):
+    (tmp_path / "test.csv").write_text("prompts,seeds,prompt_inds\na,50,100\nb,51,101\n")
+    lines = (material / "prompts.csv").read_bytes().splitlines(keepends=True)
+    (tmp_path / "train.csv").write_bytes(b"".join([lines[0], *lines[3:]]))
+    arguments = [item for item in overrides(material, tmp_path / "run") if not item.startswith("data.prompts")]
+    arguments += ["property=depth", "control=none", "logger=csv", f"data.prompts={tmp_path / 'train.csv'}"]
+    done = train(*arguments, f"data.test_prompts={tmp_path / 'test.csv'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = read_scores(tmp_path / "run" / "scores.csv")
+    assert {row.image for row in scores if row.split == "test"} == {"prompt_100_seed_50", "prompt_101_seed_51"}
+    (validation,) = {row.image for row in scores if row.split == "validation"}  # one of the other file's four
+    assert validation in {f"prompt_{row + 100}_seed_{row + 50}" for row in (2, 3, 4, 5)}
+    arguments += [f"data.test_prompts={tmp_path / 'train.csv'}", f"hydra.run.dir={tmp_path / 'other'}"]
+    done = train(*[item for item in arguments if item != f"hydra.run.dir={tmp_path / 'run'}"], cwd=tmp_path)
+    assert "has 4 images of data.prompts, first prompt_102_seed_52" in one_line(done)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.features.description import describe
 from diffprobe.features.extraction import extract
-from diffprobe.features.plan import Plan, check_memory, plan_run, plan_stores
+from diffprobe.features.plan import Plan, check_memory, plan_live, plan_run, plan_stores
 from diffprobe.features.sources.generation import Generation
 
 SOURCE = Generation([Prompt("a cat", seed, f"image_{seed}") for seed in range(3)], sampling_steps=3)
@@ -39,6 +39,18 @@ def test_bytes_are_those_of_the_kept_tensors(manifest, layers):
     assert plan.layers == by_layer
     latents, image = 4 * 16 * 16 * 4, 3 * 128 * 128 * 4
     assert plan.bytes == sum(by_layer.values()) + 3 * (2 * 2 * latents + image)
+
+
+def test_without_a_store_memory_does_not_grow_with_the_images(manifest, layers):
+    plan = plan_live(manifest, 3, [CONTROL], 2, batch_size=2)
+    assert plan.evaluations == plan_run(manifest, 3, [CONTROL], 2).evaluations
+    others = [{**image, "id": f"{image['id']}_again"} for image in manifest.images]
+    more = replace(manifest, images=[*manifest.images, *others])
+    assert plan_live(more, 3, [CONTROL], 2, batch_size=2).bytes == plan.bytes
+    sums = {layer.name: 2 * 2 * layer.channels**2 * 8 for layer in layers}
+    batch = {layer.name: 2 * 2 * 2 * layer.channels * layer.tokens * 4 for layer in layers}
+    assert plan.layers == {name: sums[name] + batch[name] for name in sums}
+    assert plan.lines()[-1] == "held at a time; no activation is kept"
 
 
 def test_what_is_stored_needs_no_work_and_no_room(tiny_backbone, layers, manifest, tmp_path):

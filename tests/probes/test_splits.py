@@ -44,3 +44,13 @@ def test_overlapping_and_empty_parts_are_refused() -> None:
         Split([0, 1], [1], [2])
     with pytest.raises(UserError, match="validation part"):
         Split([0, 1], [], [2])
+
+
+def test_given_test_images_are_those_and_the_others_are_split_by_ratio():
+    names = [f"image_{row}" for row in range(20)]
+    split = split_images(names, (0.6, 0.2, 0.2), seed=3, test=names[12:])
+    assert split.test == list(range(12, 20))
+    assert (len(split.train), len(split.validation)) == (9, 3)
+    assert sorted([*split.train, *split.validation]) == list(range(12))
+    with pytest.raises(UserError, match="no image 'image_99'"):
+        split_images(names, test=["image_99"])

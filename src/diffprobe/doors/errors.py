@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,14 +16,19 @@ from diffprobe.errors import UserError
 
 # Read before Hydra is told to raise instead of printing and exiting.
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Choices of Hydra's own groups that come with an extra of this package.
+_EXTRAS = {
+    "hydra/launcher": dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "sweep"),
+    "hydra/sweeper": {"optuna": "hpo"},
+}
 _CONF = Path(sys.argv[0]).resolve().parent / "conf"
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates a Hydra main and the job in it: user errors print one line and exit with 1, Ctrl-C exits with 130.
+    """Decorates a Hydra main: user errors print one line and exit with 1, Ctrl-C exits with 130.
 
-    All other exceptions keep their traceback; `HYDRA_FULL_ERROR=1` shows it for user errors too. The job needs it as
-    well as the main, which catches what goes wrong before there is a job, since Hydra adds lines of its own otherwise.
+    All other exceptions keep their traceback; `HYDRA_FULL_ERROR=1` shows it for user errors too. The job of the main
+    needs it as well (see `job_errors`), since Hydra adds lines of its own otherwise.
     """
 
     @functools.wraps(function)
@@ -39,6 +45,30 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             print(f"error: {line}", file=sys.stderr)
             raise SystemExit(1) from None
+
+    return guarded
+
+
+def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates the job of a Hydra main: as `plain_errors` for a job of its own; one of a sweep tells its error at once
+    and hands it to Hydra, so that the other jobs go on, and the sweep fails when all have ended."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            return plain_errors(function)(*arguments)
+        try:
+            return function(*arguments)
+        except Exception as error:
+            line = explanation(error, _CONF)
+            told = traceback.format_exc() if line is None or _WANTS_TRACEBACK else line
+            print(f"job {HydraConfig.get().job.num} failed: {told}", file=sys.stderr, flush=True)
+            if line is None:
+                raise
+            raise UserError(line) from None
 
     return guarded
 
@@ -74,6 +104,8 @@ def _unknown_choice(text: str) -> str | None:
     if not found:
         return None
     group, choice, options = found.groups()
+    if choice in _EXTRAS.get(group, {}):
+        return f"{group}={choice} needs the extra {_EXTRAS[group][choice]!r}: see docs/sweeps.md for its installation"
     names = re.findall(r"[\w./+-]+", options)
     near = get_close_matches(choice, names, n=1, cutoff=0.3)
     hint = f"did you mean {group}={near[0]}? " if near else ""
@@ -95,9 +127,10 @@ def valid_keys(conf: Path) -> list[str]:
     """Every group, key and group.key that the configuration folder defines."""
     import yaml
 
-    groups = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml") if path.parent != conf}
+    files = [path for path in conf.rglob("*.yaml") if not path.is_relative_to(conf / "hydra")]  # its keys are Hydra's
+    groups = {str(path.parent.relative_to(conf)) for path in files if path.parent != conf}
     keys = set(groups)
-    for path in conf.rglob("*.yaml"):
+    for path in files:
         text = path.read_text()
         content = yaml.safe_load(text) or {}
         at_the_top = path.parent == conf or text.startswith("# @package _global_")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,48 +12,65 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.doors.errors import plain_errors
+from diffprobe.doors.errors import job_errors
+from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, objective, objective_of, record_configuration
 from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
-from diffprobe.errors import UserError
+from diffprobe.doors.trainers import make_trainer, quiet_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
+    from diffprobe.features.groups import LayerGroup
+    from diffprobe.features.keeping import Stores
     from diffprobe.features.plan import Plan
     from diffprobe.features.sources.source import Source
     from diffprobe.probes.recipe import Recipe
     from diffprobe.report.example import PredictionExample
     from diffprobe.report.tracking import Tracker
-    from diffprobe.studies.emergence import Findings, Question
+    from diffprobe.studies.emergence import Findings, Question, Shown
+
+_PLACES = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
 
 
-@plain_errors
-def run(config: DictConfig) -> None:
-    """Runs the study that `config` asks for, into Hydra's output folder."""
+@job_errors
+def run(config: DictConfig) -> float | None:
+    """Runs the study that `config` asks for, into Hydra's output folder; a folder that has it already is left alone.
+
+    Returns:
+        What a search maximises, see `objective`; None for a dry run and for the helping processes of a run.
+    """
     from rich.console import Console
 
     started = time.perf_counter()
     settings = checked(config)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    hydra = HydraConfig.get()
+    check_processes(settings, hydra)
+    folder = Path(hydra.runtime.output_dir)
     with quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
 
         helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
         console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
+        if is_finished(folder, settings):
+            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+            return objective_of(folder)
         task = _prepare(settings, console)
         if settings.dry_run:
             console.print("\n".join(task.plan.lines()), soft_wrap=True)
-            return
+            return None
         if helping:
             _work(task, settings, None, console)
-            return
+            return None
+        record_configuration(folder, config, hydra)
         plain = OmegaConf.to_container(config, resolve=True)
         with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
             findings = _work(task, settings, tracker, console)
-            _leave(task, settings, folder, tracker, console, findings, started)
+            _leave(task, settings, folder, tracker, console, findings)
+        _finish(settings, folder, console, findings, started)
+        return objective(findings.summaries)
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,7 @@ class _Task:
     source: Source
     labeler: Any
     question: Question
+    stores: Stores | None
     plan: Plan
 
 
@@ -75,8 +91,9 @@ def _prepare(settings: ProbingSettings, console: Console) -> _Task:
     Raises:
         UserError: for anything the user got wrong, before any work is done.
     """
-    from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.backbone.load import load_backbone
+    from diffprobe.doors.features import chosen_groups, chosen_layers, make_stores
+    from diffprobe.doors.learning import check_curve
     from diffprobe.doors.sources import make_source
     from diffprobe.features.store.plan import in_units
 
@@ -84,56 +101,66 @@ def _prepare(settings: ProbingSettings, console: Console) -> _Task:
     labeler = instantiate(settings.labeler)
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
-    wanted = settings.layers.select
-    layers = select_layers(catalogue(backbone.denoiser), wanted if isinstance(wanted, str) else list(wanted))
-    question = _question(settings, layers, steps)
+    layers = chosen_layers(settings.layers.select, backbone)
+    question = _question(settings, layers, chosen_groups(settings.layers.groups, backbone), steps)
     labeler.check(source.names, question.properties, backbone.image_size)
-    plan = _plan(settings, backbone, source, question)
+    check_curve(settings, question.split(source.names))
+    stores = make_stores(settings, backbone, source)
+    plan = _plan(settings, backbone, source, question, stores)
+    there = len(source.timesteps(backbone))
     console.print(
-        f"{backbone.name} on {backbone.device}: {len(source.names)} images, {len(layers)} layers, {len(steps)} of "
-        f"{len(source.timesteps(backbone))} steps, {', '.join(question.properties)}; {plan.evaluations} network "
-        f"evaluations, {in_units(plan.bytes)} of activations in {settings.features.store}",
+        f"{backbone.name} on {backbone.device}: {len(source.names)} images, {len(question.inputs)} layers, "
+        f"{len(steps)} of {there} steps, {', '.join(question.properties)}; {plan.evaluations} network evaluations, "
+        f"{in_units(plan.bytes)} of activations {_PLACES[settings.features.store]}",
         soft_wrap=True,
     )
-    return _Task(backbone, source, labeler, question, plan)
+    return _Task(backbone, source, labeler, question, stores, plan)
 
 
-def _plan(settings: ProbingSettings, backbone: Backbone, source: Source, question: Question) -> Plan:
+def _plan(
+    settings: ProbingSettings, backbone: Backbone, source: Source, question: Question, stores: Stores | None
+) -> Plan:
+    from diffprobe.features.control_inputs import CONTROL_INPUTS, control_layers
     from diffprobe.features.description import describe
-    from diffprobe.features.plan import STORES, check_memory, plan_run, plan_stores
+    from diffprobe.features.plan import check_memory, plan_live, plan_run, plan_stores
     from diffprobe.studies.emergence import replayed_controls
 
     features = settings.features
-    if features.store not in STORES:
-        raise UserError(f"features.store={features.store}: choose one of {', '.join(STORES)}")
-    on_disk = features.store == "disk"
+    layers, steps = stores.kept(question.recorded, question.steps) if stores else (question.recorded, question.steps)
     manifest = describe(
         backbone,
         source,
-        question.layers,
-        question.steps,
+        layers,
+        steps,
         features.dtype,
         features.images_per_shard,
-        identified=on_disk,
+        identified=stores is not None,
     )
-    once, again = source.evaluations(backbone, question.steps), len(question.steps) * source.draws
+    once, again = source.evaluations(backbone, steps), len(steps) * source.draws
     controls = replayed_controls(question)
-    if on_disk:
-        return plan_stores(manifest, once, controls, again, Path(features.folder))
-    plan = plan_run(manifest, once, controls, again)
+    inputs = control_layers(backbone, [name for name in question.controls if name in CONTROL_INPUTS])
+    if stores:
+        return plan_stores(manifest, once, controls, again, stores.folder, inputs)
+    if features.store == "none":
+        plan = plan_live(manifest, once, controls, again, features.batch_size)
+    else:
+        plan = plan_run(manifest, once, controls, again, inputs)
     check_memory(plan)
     return plan
 
 
-def _question(settings: ProbingSettings, layers: list[Layer], steps: list[int]) -> Question:
+def _question(settings: ProbingSettings, layers: list[Layer], groups: list[LayerGroup], steps: list[int]) -> Question:
+    from diffprobe.doors.sources import test_prompts
     from diffprobe.studies.emergence import Question
 
     return Question(
         layers=layers,
         steps=steps,
+        groups=groups,
         properties=list(settings.property.names),
         controls=list(settings.control.names),
         fractions=list(settings.data.fractions),
+        test=[prompt.name for prompt in test_prompts(settings)],
         recipe=_recipe(settings.probe),
         threshold=settings.property.threshold,
         seed=settings.seed,
@@ -153,30 +180,14 @@ def _work(task: _Task, settings: ProbingSettings, tracker: Tracker | None, conso
     means = Means(
         batch_size=features.batch_size,
         dtype=features.dtype,
-        stores=Path(features.folder) if features.store == "disk" else None,
+        stores=task.stores,
+        live=features.store == "none",
         images_per_shard=features.images_per_shard,
         shown=settings.report.examples,
-        trainer=lambda stage: _trainer(settings, stage, tracker),
+        trainer=lambda stage: make_trainer(settings, stage, tracker),
         tell=console.print,
     )
     return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
-
-
-def _trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None) -> Any:
-    import lightning
-    from lightning.pytorch.callbacks import RichProgressBar
-
-    return lightning.Trainer(
-        **settings.trainer,  # type: ignore[arg-type]
-        max_epochs=settings.probe.epochs,
-        check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
-        num_sanity_val_steps=0,
-        logger=tracker.lightning_logger(stage) if tracker and stage.startswith("train") else False,
-        callbacks=[RichProgressBar()],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        log_every_n_steps=50,
-    )
 
 
 def _leave(
@@ -186,14 +197,17 @@ def _leave(
     tracker: Tracker,
     console: Console,
     findings: Findings,
-    started: float,
 ) -> None:
     """Writes the run folder, prints the closing table, hands all to the tracker."""
+    from diffprobe.doors.learning import learning_points
+    from diffprobe.doors.published import published_lines
+    from diffprobe.probes.comparisons import compare_run, write_comparisons
+    from diffprobe.probes.selectivity import selectivity
     from diffprobe.probes.storage import save_bank
     from diffprobe.probes.tables import write_scores, write_summary
+    from diffprobe.report.best_layers import write_best_layers
     from diffprobe.report.choices import choose
     from diffprobe.report.console import print_report, report_text
-    from diffprobe.report.environment import write_environment
     from diffprobe.report.files import write_text
     from diffprobe.report.run_folder import draw_figures
     from diffprobe.report.tracking import Results
@@ -202,54 +216,52 @@ def _leave(
     write_scores(tables[0], findings.scores)
     write_summary(tables[1], findings.summaries)
     probes = save_bank(findings.bank, folder / "probes")
-    choices = choose(findings.summaries, findings.scores)
-    examples = [
-        _example(findings, row, task.source.captions[row], {choice.property: choice.best for choice in choices})
-        for row in findings.shown
-    ]
-    figures = draw_figures(folder / "figures", findings.summaries, choices, task.question.layers, examples)
-    write_text(folder / "report.txt", report_text(findings.summaries, choices))
+    comparisons = compare_run(findings.scores, findings.summaries, seed=settings.seed)
+    tables.append(folder / "comparisons.csv")
+    write_comparisons(tables[-1], comparisons)
+    if "labels" in task.question.controls:
+        tables.append(folder / "selectivity.csv")
+        write_summary(tables[-1], selectivity(findings.scores, seed=settings.seed))
+    choices = choose(findings.summaries, findings.scores, comparisons)
+    write_best_layers(folder / "tables", findings.summaries, choices)
+    learning = learning_points(task.question, findings, choices, settings, folder)
+    best = {choice.property: choice.best for choice in choices}
+    examples = [_example(shown, task.question.steps, task.source.captions[shown.row], best) for shown in findings.shown]
+    figures = draw_figures(
+        folder / "figures", findings.summaries, choices, task.question.inputs, examples, learning=learning
+    )
+    published = published_lines(settings.report.published, findings.summaries, findings.scores)
+    text = report_text(findings.summaries, choices)
+    write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in published))
     tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
+    print_report(findings.summaries, choices, console)
+    for line in published:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(tracker.describe(), soft_wrap=True)
+
+
+def _finish(settings: ProbingSettings, folder: Path, console: Console, findings: Findings, started: float) -> None:
+    """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
+    from diffprobe.report.environment import write_environment
+
     write_environment(
-        folder / "environment.json",
+        folder / FINISHED,
         seeds={"seed": settings.seed},
         wall_seconds=time.perf_counter() - started,
         network_evaluations=findings.evaluations,
     )
-    print_report(findings.summaries, choices, console)
-    console.print(tracker.describe(), soft_wrap=True)
     console.print(f"run folder: {folder} ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
 
 
-def _example(findings: Findings, row: int, prompt: str, layers: dict[str, str]) -> PredictionExample:
+def _example(shown: Shown, steps: Sequence[int], prompt: str, layers: dict[str, str]) -> PredictionExample:
     """What the best layer's probes say of one test image, step by step."""
-    from diffprobe.probes.scoring import predict_maps
     from diffprobe.report.example import PredictionExample
 
-    activations = findings.extraction.activations
     return PredictionExample(
         title=prompt,
-        steps=tuple(activations.steps),
-        images=findings.shown[row].permute(0, 2, 3, 1).numpy(),
-        predictions={
-            name: predict_maps(findings.bank, activations, name, layer, [row])[:, 0].numpy()
-            for name, layer in layers.items()
-        },
-        labels={name: findings.targets[name][row].numpy() for name in layers},
-        final=findings.images[row].permute(1, 2, 0).numpy(),
+        steps=tuple(steps),
+        images=shown.steps.permute(0, 2, 3, 1).numpy(),
+        predictions={name: shown.predictions[name][layer].numpy() for name, layer in layers.items()},
+        labels={name: shown.labels[name].numpy() for name in layers},
+        final=shown.final.permute(1, 2, 0).numpy(),
     )
-
-
-def quiet_libraries() -> Any:
-    """Inside: no notices about data workers, devices and the like from Lightning and its dependencies."""
-    import lightning.pytorch  # noqa: F401  (it sets its log level when it is imported, so before ours)
-
-    stack = ExitStack()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        log = logging.getLogger(name)
-        stack.callback(log.setLevel, log.level)
-        log.setLevel(logging.ERROR)
-    stack.enter_context(warnings.catch_warnings())
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    return stack

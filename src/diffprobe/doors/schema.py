@@ -30,6 +30,7 @@ class ModelSettings:
 @dataclass
 class DataSettings:
     prompts: str | None = None
+    test_prompts: str | None = None
     images: str | None = None
     root: str | None = None
     fit: str = "stretch"
@@ -52,6 +53,7 @@ class TrajectorySettings:
 @dataclass
 class LayerSettings:
     select: Any = MISSING  # one item or a list of them
+    groups: dict[str, Any] = field(default_factory=dict)  # name -> items whose layers are one input
 
 
 @dataclass
@@ -92,6 +94,8 @@ class ControlSettings:
 class FeatureSettings:
     store: str = MISSING
     folder: str = "stores"
+    layers: Any = None  # kept on disk, as layers.select; None: those that are probed
+    steps: Any = None  # kept on disk, as steps.select; None: those that are probed
     images_per_shard: int = 16
     dtype: str = MISSING
     half: str = MISSING
@@ -110,6 +114,8 @@ class TrainerSettings:
 @dataclass
 class ReportSettings:
     examples: int = MISSING
+    learning_curve: list[int] = field(default_factory=list)  # numbers of training images; none: no curve
+    published: dict[str, dict[str, float]] = field(default_factory=dict)  # by property; see report.published
 
 
 @dataclass
@@ -167,8 +173,8 @@ def checked(config: DictConfig) -> ProbingSettings:
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
-def chosen_steps(select: Any, there: Iterable[int]) -> list[int]:
-    """The steps, of those that are there, that `steps.select` means: 'all', one number, or a list.
+def chosen_steps(select: Any, there: Iterable[int], key: str = "steps.select") -> list[int]:
+    """The steps, of those that are there, that the setting `key` means: 'all', one number, or a list.
 
     Raises:
         UserError: anything else, or a step that is not there.
@@ -180,8 +186,8 @@ def chosen_steps(select: Any, there: Iterable[int]) -> list[int]:
     try:
         steps = sorted({int(step) for step in wanted})
     except (TypeError, ValueError):
-        raise UserError(f"steps.select={select}: give 'all' or a list of steps such as [0,4,14]") from None
+        raise UserError(f"{key}={select}: give 'all' or a list of steps such as [0,4,14]") from None
     bad = [step for step in steps if step not in possible]
     if bad or not steps:
-        raise UserError(f"steps.select={select}: choose from {possible[0]} to {possible[-1]}")
+        raise UserError(f"{key}={select}: choose from {possible[0]} to {possible[-1]}")
     return steps

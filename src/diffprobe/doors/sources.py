@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
+    from diffprobe.data.prompts import Prompt
     from diffprobe.doors.schema import ProbingSettings
     from diffprobe.features.sources.source import Source
 
@@ -31,7 +32,30 @@ def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Sourc
     if data.images is not None:
         raise UserError("trajectory=generation makes its own images; for data=images choose trajectory=noised")
     prompts = load_prompts(data.prompts, data.count, settings.seed)
-    return Generation(prompts, settings.steps.sampling, settings.features.half)
+    names = {prompt.name for prompt in prompts}
+    tested = test_prompts(settings)
+    twice = [prompt.name for prompt in tested if prompt.name in names]
+    if twice:
+        raise UserError(
+            f"data.test_prompts={data.test_prompts} has {len(twice)} images of data.prompts, first {twice[0]}"
+        )
+    return Generation([*prompts, *tested], settings.steps.sampling, settings.features.half)
+
+
+def test_prompts(settings: ProbingSettings) -> list[Prompt]:
+    """The prompts whose images are to be tested on, where a file names them.
+
+    Raises:
+        UserError: the file cannot be read, or there is no file for the other images.
+    """
+    from diffprobe.data.prompts import load_prompts
+
+    data = settings.data
+    if data.test_prompts is None:
+        return []
+    if data.prompts is None:
+        raise UserError("data.test_prompts names the images to test on; give those to train on as data.prompts=FILE")
+    return load_prompts(data.test_prompts, data.count)
 
 
 def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:

@@ -23,9 +23,9 @@ class Recipe:
         bias: of the head's layers (an mlp has two).
         l1: weight of the sum of absolute weights in the loss. 'adam' only.
         smoothness: weight of the edge-aware smoothness of the predicted map in the loss. 'adam' only.
-        epochs, batch_size, validate_every, learning_rates: of 'adam'. `batch_size` is in images. Each probe keeps the
-            weights of the epoch with the lowest validation loss, looked at every `validate_every` epochs;
-            `learning_rates` replaces the papers' for some properties.
+        epochs, batch_size, validate_every, learning_rates: of 'adam'. `batch_size` is in images, of all devices
+            together. Each probe keeps the weights of the epoch with the lowest validation loss, looked at every
+            `validate_every` epochs; `learning_rates` replaces the papers' for some properties.
         strengths: of 'ridge' and 'exact', as multiples of the mean eigenvalue of the tokens' second moment; the best
             on validation images is taken.
 

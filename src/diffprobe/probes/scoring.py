@@ -160,9 +160,7 @@ def score_rows(
 
 
 @torch.no_grad()
-def _outputs(
-    bank: ProbeBank, activations: ReadableActivations, layer: str, rows: Sequence[int]
-) -> dict[str, Tensor]:
+def _outputs(bank: ProbeBank, activations: ReadableActivations, layer: str, rows: Sequence[int]) -> dict[str, Tensor]:
     return bank(layer, activations.values[layer][:, list(rows)])
 
 

@@ -33,21 +33,38 @@ class Split:
             raise UserError(f"the split uses image row {repeated} more than once: parts must not overlap.")
 
 
-def split_images(images: int | Sequence[str], fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Split:
+def split_images(
+    images: int | Sequence[str],
+    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    seed: int = 0,
+    test: Sequence[str] = (),
+) -> Split:
     """Random split by image, given their number or names; `fractions` of train, validation and test sum to 1.
 
-    Validation and test get at least one image each; the rest trains. Raises UserError when a part would be empty.
+    Validation and test get at least one image each; the rest trains. Names in `test` are the test images, and the
+    others are split into train and validation by the ratio of their fractions. Raises UserError when a part would be
+    empty, or for an unknown name.
     """
     count = images if isinstance(images, int) else len(images)
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(f"split fractions {tuple(fractions)}: need three positive numbers that sum to 1.")
-    validation, test = (max(1, round(count * fraction)) for fraction in fractions[1:])
-    train = count - validation - test
+    if test:
+        return _split_the_others([] if isinstance(images, int) else images, fractions, seed, test)
+    validation, tested = (max(1, round(count * fraction)) for fraction in fractions[1:])
+    train = count - validation - tested
     if train < 1:
         raise UserError(f"{count} images cannot be split by {tuple(fractions)} into train, validation and test.")
     rows = np.random.default_rng(seed).permutation(count)
     first, second, third = np.split(rows, [train, train + validation])
     return Split(*(sorted(part.tolist()) for part in (first, second, third)))
+
+
+def _split_the_others(names: Sequence[str], fractions: Sequence[float], seed: int, test: Sequence[str]) -> Split:
+    tested = rows_of(names, test)
+    others = np.setdiff1d(np.arange(len(names)), tested)
+    validation = max(1, round(len(others) * fractions[1] / (fractions[0] + fractions[1])))
+    rows = np.random.default_rng(seed).permutation(others)
+    return Split(sorted(rows[validation:].tolist()), sorted(rows[:validation].tolist()), sorted(tested))
 
 
 def split_by_names(names: Sequence[str], train: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> Split:

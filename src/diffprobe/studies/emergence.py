@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from diffprobe.features.control_inputs import CONTROL_INPUTS, extract_control_inputs
@@ -13,13 +12,10 @@ from diffprobe.features.extraction import Extraction, extract, extract_replayed
 from diffprobe.features.reading import ReadableActivations
 from diffprobe.features.sources.source import Source
 from diffprobe.probes.controls import position_scores, shuffled_targets
-from diffprobe.probes.exact import solve_bank
-from diffprobe.probes.ridge import ridge_bank
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
-from diffprobe.probes.splits import Split, split_images
+from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
-from diffprobe.probes.training import train_bank
 from diffprobe.studies.live import study_live
 from diffprobe.studies.question import (
     CONTROL_NETWORKS,
@@ -31,6 +27,7 @@ from diffprobe.studies.question import (
     recipe_of,
     replayed_controls,
 )
+from diffprobe.studies.solvers import fit_bank
 
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
@@ -53,7 +50,7 @@ def study_emergence(
     means = means or Means()
     if means.live:
         return study_live(backbone, source, labeler, question, means)
-    split = split_images(source.names, question.fractions, question.seed)
+    split = question.split(source.names)
 
     means.tell(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
     extraction = extract(
@@ -113,33 +110,21 @@ class _Fitting:
         question, targets = self.question, self.targets
         if control == "labels":
             targets = shuffled_targets(targets, self.split, question.seed)
-        bank = self._bank(activations, targets, control)
+        bank = fit_bank(
+            activations,
+            targets,
+            self.split,
+            question.properties,
+            recipe_of(question, control),
+            seed=question.seed,
+            images=self.images,
+            trainer=self.means.trainer("train" if control == "none" else "train_control"),
+        )
         bank.thresholds = choose_thresholds(bank, activations, targets, self.split, question.threshold)
         scores = score_bank(
             bank, activations, targets, self.split, model=self.model, control=control, probe=question.recipe.name
         )
         return bank, scores
-
-    def _bank(self, activations: ReadableActivations, targets: dict[str, Tensor], control: str) -> ProbeBank:
-        question, recipe = self.question, recipe_of(self.question, control)
-        if recipe.solver == "ridge":
-            return ridge_bank(activations, targets, self.split, question.properties, recipe)
-        if recipe.solver == "exact":
-            return solve_bank(activations, targets, self.split, question.properties, recipe, device=_fast_device())
-        return train_bank(
-            activations,
-            targets,
-            self.split,
-            question.properties,
-            recipe,
-            seed=question.seed,
-            trainer=self.means.trainer("train" if control == "none" else "train_control"),
-            images=self.images,
-        )
-
-
-def _fast_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"  # Apple's GPUs have no float64
 
 
 def _control_networks(

@@ -18,7 +18,7 @@ from diffprobe.probes.controls import fresh_weights, permute_weights
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.scoring import Threshold, check_threshold
-from diffprobe.probes.splits import Split
+from diffprobe.probes.splits import Split, split_images
 from diffprobe.probes.tables import Score, Summary
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Question:
             image ('pixels') and the VAE's attention while it decodes that ('decoder'); the real activations with
             shuffled 'labels'; pixel 'position' alone.
         fractions: of the images, to train, select and test on.
+        test: names of the images to test on, if they are given; the others train and select.
         recipe: what probes, and how they are trained.
         threshold: at which a saliency probability is foreground: 'validation' or a number.
         seed: of split, probes, shuffling and permutation; images have their own.
@@ -64,6 +65,7 @@ class Question:
     properties: Sequence[str] = ("saliency", "depth", "shading")
     controls: Sequence[str] = ("permuted", "position")
     fractions: Sequence[float] = (0.6, 0.2, 0.2)
+    test: Sequence[str] = ()
     recipe: Recipe = field(default_factory=Recipe)
     threshold: Threshold = "validation"
     seed: int = 0
@@ -90,6 +92,10 @@ class Question:
         """The layers whose activations are needed, each once."""
         every = (*self.layers, *(layer for group in self.groups for layer in group.layers))
         return list({layer.name: layer for layer in every}.values())
+
+    def split(self, names: Sequence[str]) -> Split:
+        """Which of these images train, select and test. Raises UserError as `split_images`."""
+        return split_images(names, self.fractions, self.seed, self.test)
 
     def read(self, activations: ReadableActivations) -> ReadableActivations:
         """Activations of the `recorded` layers as those of the `inputs`."""

@@ -1,0 +1,68 @@
+"""Puts what a paper published beside what this run found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from diffprobe.report.choices import HEADLINE_LAYER, METRIC_NAMES
+from diffprobe.report.names import short_names
+from diffprobe.report.verdicts import interval_text
+
+if TYPE_CHECKING:
+    from diffprobe.probes.tables import Score, Summary
+
+STEP = "step"  # in `report.published`, beside metrics: the step, from 1, by which the property was found
+
+
+def published_lines(
+    published: Mapping[str, Mapping[str, float]], summaries: Sequence[Summary], scores: Sequence[Score]
+) -> list[str]:
+    """`published / this run` for every published number of a probed property; nothing where nothing is published.
+
+    This run's are those of test images at the papers' layer, or the first probed layer where that one is not, at the
+    last step. A published step is held against the step by which 95 % of the last step's score is reached.
+
+    Args:
+        published: property -> metric or 'step' -> number, of Stable Diffusion 1.4.
+    """
+    real = [row for row in summaries if row.control == "none" and row.split == "test"]
+    probed = {row.property for row in real}
+    if not any(name in probed for name in published):
+        return []
+    layers = list(dict.fromkeys(row.layer for row in real))
+    layer = HEADLINE_LAYER if HEADLINE_LAYER in layers else layers[0]
+    last = max(row.step for row in real)
+    here = [row for row in real if row.layer == layer]
+    head = f"published (Stable Diffusion 1.4) / this run ({here[0].model}) at {short_names(layers)[layer]}"
+    lines = [
+        f"  {name}, {what}: {number:g} / {found}"
+        for name, numbers in published.items()
+        if name in probed
+        for what, number, found in _found(numbers, [row for row in here if row.property == name], last, scores)
+    ]
+    return [f"{head}, step {last + 1}:", *lines]
+
+
+def _found(
+    numbers: Mapping[str, float], rows: Sequence[Summary], last: int, scores: Sequence[Score]
+) -> Iterator[tuple[str, float, str]]:
+    """What was measured, its published number, and this run's in words; one for each kind of probe."""
+    probes = list(dict.fromkeys(row.probe for row in rows))
+    for probe in probes:
+        at_last = {row.metric: row for row in rows if row.step == last and row.probe == probe}
+        for metric, number in numbers.items():
+            suffix = f" ({probe})" if len(probes) > 1 else ""
+            if metric == STEP:
+                yield f"found by step{suffix}", number, _emergence(rows[0], probe, scores)
+            else:
+                yield f"{METRIC_NAMES.get(metric, metric)}{suffix}", number, interval_text(at_last.get(metric))
+
+
+def _emergence(row: Summary, probe: str, scores: Sequence[Score]) -> str:
+    from diffprobe.probes.summaries import emergence_step
+
+    found = emergence_step(scores, row.layer, row.property, probe=probe)
+    if found.step is None or found.low is None or found.high is None:
+        return "not determined"
+    return f"{found.step + 1} [{found.low + 1}, {found.high + 1}]"

@@ -1,0 +1,45 @@
+"""Lightning as the doors use it: its trainers, made of settings, and its silence."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffprobe.doors.schema import ProbingSettings
+    from diffprobe.report.tracking import Tracker
+
+
+def make_trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None) -> Any:
+    """The Lightning trainer of a stage, see `Means`; training stages are tracked."""
+    import lightning
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return lightning.Trainer(
+        **settings.trainer,  # type: ignore[arg-type]
+        max_epochs=settings.probe.epochs,
+        check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
+        num_sanity_val_steps=0,
+        logger=tracker.lightning_logger(stage) if tracker and stage.startswith("train") else False,
+        callbacks=[RichProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=50,
+    )
+
+
+def quiet_libraries() -> Any:
+    """Inside: no notices about data workers, devices and the like from Lightning and its dependencies."""
+    import lightning.pytorch  # noqa: F401  (it sets its log level when it is imported, so before ours)
+
+    stack = ExitStack()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        log = logging.getLogger(name)
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.ERROR)
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    return stack
