@@ -30,7 +30,9 @@ def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
 def test_every_choice_the_readme_names_exists():
     text = (ROOT / "README.md").read_text()
     for group, names in re.findall(
-        r"\b(model|labeler|layers|property|logger|experiment|trajectory|features|trainer)=([\w/,]+)", text
+        r"(?<![\w.])(model|labeler|layers|property|logger|experiment|trajectory|features|trainer|probe|control)"
+        r"=([\w/,]+)",
+        text,
     ):
         for name in names.split(","):
             assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), f"{group}={name}"

@@ -164,6 +164,7 @@ def test_ctrl_c_ends_the_tracked_run_and_leaves_no_table(material, tmp_path):
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
     assert process.stdout is not None
     assert any("running" in line for line in process.stdout)

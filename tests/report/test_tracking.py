@@ -193,7 +193,11 @@ class TestWandb:
             f"with WandbTracker({str(tmp_path)!r}):\n    print('ready', flush=True); time.sleep(60)"
         )
         program = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
         )
         assert program.stdout is not None
         assert program.stdout.readline() == b"ready\n"

@@ -50,6 +50,8 @@ def make_stores(settings: ProbingSettings, backbone: Backbone, source: Source) -
     features = settings.features
     if features.store not in STORES:
         raise UserError(f"features.store={features.store}: choose one of {', '.join(STORES)}")
+    if features.store == "none" and settings.probe.solver != "ridge":
+        raise UserError("features=none keeps nothing, which only probe.solver=ridge can do without (probe=ridge)")
     if features.store != "disk":
         if features.layers is not None or features.steps is not None:
             raise UserError("features.layers and features.steps say what a store keeps: choose features=disk")

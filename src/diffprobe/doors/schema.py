@@ -53,7 +53,7 @@ class TrajectorySettings:
 @dataclass
 class LayerSettings:
     select: Any = MISSING  # one item or a list of them
-    groups: dict[str, Any] = field(default_factory=dict)  # name -> items whose layers are one input
+    groups: Any = None  # {name: items whose layers are one input}
 
 
 @dataclass
