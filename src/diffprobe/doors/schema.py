@@ -73,16 +73,16 @@ class ProbeSettings:
     """See `diffprobe.probes.recipe.Recipe`."""
 
     name: str = MISSING
-    solver: str = "adam"
-    head: str = "linear"
+    solver: str = MISSING
+    head: str = MISSING
     bias: bool = MISSING
-    l1: float = 0.0
-    smoothness: float = 0.0
-    epochs: int = 30
-    batch_size: int = 4
-    validate_every: int = 2
-    learning_rates: dict[str, float] = field(default_factory=dict)
-    strengths: list[float] = field(default_factory=lambda: [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    l1: float = MISSING
+    smoothness: float = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    validate_every: int = MISSING
+    learning_rates: dict[str, float] = MISSING
+    strengths: list[float] = MISSING
 
 
 @dataclass

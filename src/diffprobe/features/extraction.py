@@ -187,7 +187,7 @@ def extract(
                 put(extra_name("latents", step.index), rows, step.latents)
         if step.index == last:
             pictures = source.pictures(backbone, rows)
-            put(extra_name("image"), rows, _decoded(backbone, step.latents) if pictures is None else pictures)
+            put(extra_name("image"), rows, decoded(backbone, step.latents) if pictures is None else pictures)
 
     found, extras, computed = fill(manifest, run, record, where, batch_size, trainer, tell)
     return Extraction(source, found.select([layer.name for layer in layers], steps), extras, manifest, computed)
@@ -306,7 +306,9 @@ def put_activations(put: Put, rows: list[int], step: int, activations: dict[str,
 
 
 @torch.no_grad()
-def _decoded(backbone: Backbone, latents: Tensor) -> Tensor:
+def decoded(backbone: Backbone, latents: Tensor) -> Tensor:
+    """Latents [batch, channels, h, w] as images [batch, 3, H, W] in [0, 1]; one at a time, so that the batch makes no
+    difference."""
     return torch.cat([decode_latents(backbone, one[None]) for one in latents])
 
 

@@ -9,10 +9,9 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
-from diffprobe.features.extraction import ExtractionModule, Tell, predict
+from diffprobe.features.extraction import ExtractionModule, Tell, decoded, predict
 from diffprobe.features.sources.source import Source
 
 
@@ -81,12 +80,6 @@ def see_again(
     """What another denoiser's layers say of the very latents that ours saw, [steps, batch, channels, h, w] each."""
     found = _by_step(source.replay(backbone, denoiser, seen.rows, layers, seen.noisy, steps))
     return {layer: torch.stack([values[layer] for values in found]) for layer in layers}
-
-
-@torch.no_grad()
-def decoded(backbone: Backbone, latents: Tensor) -> Tensor:
-    """Latents [batch, channels, h, w] as images [batch, 3, H, W] in [0, 1]; one at a time, for the memory's sake."""
-    return torch.cat([decode_latents(backbone, one[None]) for one in latents])
 
 
 def _by_step(replayed: Iterator[tuple[int, float, dict[str, Tensor]]]) -> list[dict[str, Tensor]]:

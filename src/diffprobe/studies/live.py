@@ -16,9 +16,9 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.features.control_inputs import CONTROL_INPUTS, control_activations, control_layers
-from diffprobe.features.extraction import silent_trainer
+from diffprobe.features.extraction import decoded, silent_trainer
 from diffprobe.features.groups import concatenate
-from diffprobe.features.live import Seen, decoded, pass_by, see, see_again
+from diffprobe.features.live import Seen, pass_by, see, see_again
 from diffprobe.features.sources.source import Source
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
@@ -104,19 +104,20 @@ class _Watch:
             self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
 
     def fit(self, seen: Seen) -> None:
-        for _, one, values, targets in self._work(seen):
+        for _, one, values, targets in self._work(seen, self._labels(seen)):
             one.fit(values, targets)
 
     def validate(self, seen: Seen) -> None:
-        for _, one, values, targets in self._work(seen):
+        for _, one, values, targets in self._work(seen, self._labels(seen)):
             one.validate(values, targets, self._names(seen))
 
     def test(self, seen: Seen) -> None:
-        for control, one, values, targets in self._work(seen):
+        labels = self._labels(seen)
+        for control, one, values, targets in self._work(seen, labels):
             said = one.test(values, targets, self._names(seen))
             if control == "none":
                 self.shown += [
-                    self._show(seen, place, said) for place, row in enumerate(seen.rows) if row in self.wanted
+                    self._show(seen, place, labels, said) for place, row in enumerate(seen.rows) if row in self.wanted
                 ]
 
     def conclude(self, part: str, trainer: lightning.Trainer) -> None:
@@ -133,9 +134,10 @@ class _Watch:
         if part == "test":
             self.shown = _gather(self.shown)
 
-    def _work(self, seen: Seen) -> Iterator[tuple[str, OnePass, dict[str, Tensor], Targets]]:
+    def _work(self, seen: Seen, labels: Targets) -> Iterator[tuple[str, OnePass, dict[str, Tensor], Targets]]:
         """What each pass is to be shown of a batch."""
-        targets = self._targets(seen)
+        names = self._names(seen)
+        targets = {key: target_maps(labels, key, names).to(seen.images.device) for key in labels}
         others = self._of_others(targets) if "labels" in self.passes else {}
         for control, one in self.passes.items():
             yield control, one, self.inputs[control](seen), others if control == "labels" else targets
@@ -178,14 +180,11 @@ class _Watch:
     def _names(self, seen: Seen) -> list[str]:
         return [self.source.names[row] for row in seen.rows]
 
-    def _targets(self, seen: Seen) -> Targets:
-        names = self._names(seen)
-        labels = self.labeler(seen.images.cpu().float(), names, self.question.properties)
-        return {name: target_maps(labels, name, names).to(seen.images.device) for name in self.question.properties}
+    def _labels(self, seen: Seen) -> Targets:
+        return self.labeler(seen.images.cpu().float(), self._names(seen), self.question.properties)
 
-    def _show(self, seen: Seen, place: int, said: Mapping[str, Mapping[str, Tensor]]) -> Shown:
+    def _show(self, seen: Seen, place: int, labels: Targets, said: Mapping[str, Mapping[str, Tensor]]) -> Shown:
         image = seen.images[place : place + 1]
-        name = self._names(seen)[place : place + 1]
         steps = len(self.question.steps)
         return Shown(
             row=seen.rows[place],
@@ -193,9 +192,7 @@ class _Watch:
                 decoded(self.backbone, seen.latents[:, place]) if self.source.walks else image.expand(steps, -1, -1, -1)
             ).cpu(),
             final=image[0].cpu(),
-            labels={
-                key: maps[0] for key, maps in self.labeler(image.cpu().float(), name, self.question.properties).items()
-            },
+            labels={key: maps[place] for key, maps in labels.items()},
             predictions={
                 key: {layer: maps[:, place].cpu() for layer, maps in layers.items()} for key, layers in said.items()
             },
