@@ -17,6 +17,7 @@ from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.images import load_images
+from diffprobe.data.pictures import PictureFiles
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.features.control_inputs import (
@@ -158,7 +159,7 @@ def test_noised_images_show_the_clean_picture_at_every_step(tiny_backbone, layer
     random = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(random.integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / f"{name}.png")
-    source = Noised(load_images(tmp_path), at=[10, 500])
+    source = Noised(PictureFiles(load_images(tmp_path)), at=[10, 500])
     extraction = extract(tiny_backbone, source, layers, [0, 1], dtype="float32")
     with counted(tiny_backbone.vae.decoder.conv_in) as decodings:
         found = extract_control_inputs(tiny_backbone, extraction, CONTROL_INPUTS).activations.values

@@ -13,6 +13,7 @@ from diffprobe.backbone.inversion import invert
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.noising import evaluate_noised, seed_of
 from diffprobe.data.images import load_images, read_image
+from diffprobe.data.pictures import PictureFiles
 from diffprobe.features.description import describe
 from diffprobe.features.extraction import extract, extract_replayed
 from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
@@ -54,9 +55,9 @@ def by_function(tiny_backbone, files, layers):
 
 def sources(files):
     return {
-        "noised": Noised(files, at=[10, 500], draws=2),
-        "inversion": Inversion(files, sampling_steps=3),
-        "image_to_image": ImageToImage(files, strength=0.7, sampling_steps=3),
+        "noised": Noised(PictureFiles(files), at=[10, 500], draws=2),
+        "inversion": Inversion(PictureFiles(files), sampling_steps=3),
+        "image_to_image": ImageToImage(PictureFiles(files), strength=0.7, sampling_steps=3),
     }
 
 
@@ -113,15 +114,15 @@ def test_whatever_changes_activations_changes_the_fingerprint(tiny_backbone, fil
     copy = tmp_path / "a.png"
     Image.open(files[0].path).rotate(90).save(copy)
     every = [
-        Noised(files),
-        Noised(files, at=[1]),
-        Noised(files, at=[1], draws=2),
-        Noised(files, noise="off"),
-        Noised(files, fit="crop"),
-        Noised(files[:2]),
-        Noised([*load_images([copy], root=tmp_path), *files[1:]]),
-        Inversion(files, sampling_steps=1),
-        ImageToImage(files, strength=1, sampling_steps=1),
+        Noised(PictureFiles(files)),
+        Noised(PictureFiles(files), at=[1]),
+        Noised(PictureFiles(files), at=[1], draws=2),
+        Noised(PictureFiles(files), noise="off"),
+        Noised(PictureFiles(files, "crop")),
+        Noised(PictureFiles(files[:2])),
+        Noised(PictureFiles([*load_images([copy], root=tmp_path), *files[1:]])),
+        Inversion(PictureFiles(files), sampling_steps=1),
+        ImageToImage(PictureFiles(files), strength=1, sampling_steps=1),
     ]
     prints = [
         describe(tiny_backbone, source, layers, [0], "float16", 4, identified=True).fingerprint for source in every

@@ -13,9 +13,9 @@ from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.scoring import score_bank
 from diffprobe.probes.selectivity import selectivity
 from diffprobe.probes.splits import split_images
-from diffprobe.probes.summaries import resampling_counts
 from diffprobe.probes.tables import Score
 from diffprobe.probes.training import train_bank
+from diffprobe.statistics import resampling_counts
 from tests.probes.planted import DEEP, label_maps, planted
 
 REAL = [0.9, 0.8, 0.6, None, 0.7]

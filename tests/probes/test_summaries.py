@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.probes.summaries import Emergence, best_layer, emergence_step, resampling_counts, summarise
+from diffprobe.probes.summaries import Emergence, best_layer, emergence_step, summarise
 from diffprobe.probes.tables import Score
 
 
@@ -65,13 +65,6 @@ def test_nothing_defined_is_missing_not_zero() -> None:
 def test_every_key_gets_its_own_row_in_order() -> None:
     scores = column([1.0], split="validation") + column([2.0]) + column([3.0], metric="rmse") + column([4.0], step=3)
     assert [row.mean for row in summarise(scores)] == [1.0, 2.0, 3.0, 4.0]
-
-
-def test_resamples_are_as_large_as_the_sample() -> None:
-    counts = resampling_counts(7, 50, seed=0)
-    assert counts.shape == (50, 7)
-    assert (counts.sum(1) == 7).all()
-    assert counts.min() == 0
 
 
 def test_the_best_layer_is_chosen_on_validation_at_the_last_step() -> None:

@@ -8,9 +8,10 @@ import numpy as np
 
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.summaries import Emergence
-from diffprobe.probes.tables import NO_STEP, Summary
+from diffprobe.probes.tables import Summary
 from diffprobe.report.choices import Choice
 from diffprobe.report.example import PredictionExample
+from diffprobe.tables import NO_STEP
 
 BLOCKS = (
     [f"down_blocks.{block}.attentions.{item}" for block in range(3) for item in range(2)]

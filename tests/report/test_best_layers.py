@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from diffprobe.probes.tables import read_rows
 from diffprobe.report.best_layers import BestLayerRow, best_layer_rows, write_best_layers
+from diffprobe.tables import read_rows
 from tests.report.made_up_run import BEST, make_comparison
 
 

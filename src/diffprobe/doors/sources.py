@@ -60,6 +60,7 @@ def test_prompts(settings: ProbingSettings) -> list[Prompt]:
 
 def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
     from diffprobe.data.images import load_images, sort_out
+    from diffprobe.data.pictures import PictureFiles
     from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
 
     data, trajectory, steps = settings.data, settings.trajectory, settings.steps.sampling
@@ -68,8 +69,9 @@ def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source
     files, bad = sort_out(load_images(data.images, root=data.root, count=data.count), data.on_error)
     for image in bad:
         tell(f"left out {image.name}: {image.reason}")
+    images = PictureFiles(files, data.fit)
     if trajectory.kind == "noised":
-        return Noised(files, data.fit, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
+        return Noised(images, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
     if trajectory.kind == "inversion":
-        return Inversion(files, data.fit, steps)
-    return ImageToImage(files, data.fit, trajectory.strength, steps, settings.features.half)
+        return Inversion(images, steps)
+    return ImageToImage(images, trajectory.strength, steps, settings.features.half)

@@ -11,8 +11,10 @@ import numpy as np
 
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.summaries import best_layer, resampling_counts
-from diffprobe.probes.tables import NO_STEP, Score, Step, Summary, read_rows, write_rows
+from diffprobe.probes.summaries import best_layer
+from diffprobe.probes.tables import Score, Summary
+from diffprobe.statistics import holm, resampling_counts
+from diffprobe.tables import NO_STEP, Step, read_rows, write_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +134,6 @@ def compare_run(
             what = (family, name, metric, "test")
             found += _compare(values, pairs, what, resamples=resamples, level=level, seed=seed)
     return found
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjustment of the p-values of one family, in their order.
-
-    The k-th smallest of m is multiplied by m - k + 1; none becomes smaller than one before it, or greater than 1.
-    """
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.asarray(p_values, float)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
-    return adjusted.tolist()
 
 
 def control_keys(keys: Iterable[Key], real: Key) -> dict[str, Key]:

@@ -22,8 +22,9 @@ from diffprobe.probes.scoring import (
     score_rows,
 )
 from diffprobe.probes.splits import PARTS, Split
-from diffprobe.probes.tables import NO_STEP, Score
+from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
+from diffprobe.tables import NO_STEP
 
 Denoiser = TypeVar("Denoiser", bound=nn.Module)
 

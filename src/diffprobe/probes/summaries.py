@@ -12,6 +12,7 @@ import numpy as np
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.tables import Score, Summary
+from diffprobe.statistics import resampling_counts
 
 Row = TypeVar("Row", Score, Summary)
 _KEYS = attrgetter("model", "layer", "step", "timestep", "property", "probe", "control", "split", "metric")
@@ -116,13 +117,6 @@ def emergence_step(
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(drawn, tails, method="inverted_cdf")
     return Emergence(steps[point[0]], steps[int(low)], steps[int(high)])
-
-
-def resampling_counts(images: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each image is drawn in each bootstrap resample: [resamples, images], rows sum to `images`."""
-    drawn = np.random.default_rng(seed).integers(0, images, (resamples, images))
-    drawn += np.arange(resamples)[:, None] * images
-    return np.bincount(drawn.ravel(), minlength=resamples * images).reshape(resamples, images).astype(float)
 
 
 def _of_one(rows: list[Row], model: str | None, probe: str | None) -> list[Row]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffprobe.probes.tables import NO_STEP, Step, write_rows
 from diffprobe.report.choices import (
     METRIC_NAMES,
     Choice,
@@ -20,6 +19,7 @@ from diffprobe.report.choices import (
 from diffprobe.report.files import write_text
 from diffprobe.report.looks import BEST_LABEL, HEADLINE_LABEL
 from diffprobe.report.names import short_names
+from diffprobe.tables import NO_STEP, Step, write_rows
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison

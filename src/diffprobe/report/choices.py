@@ -10,7 +10,8 @@ from typing import TypeVar
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.summaries import Emergence, best_layer, emergence_step
-from diffprobe.probes.tables import NO_STEP, Score, Summary
+from diffprobe.probes.tables import Score, Summary
+from diffprobe.tables import NO_STEP
 
 Row = TypeVar("Row", bound=Summary)
 

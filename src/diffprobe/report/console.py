@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffprobe.probes.tables import NO_STEP
 from diffprobe.report.choices import (
     METRIC_NAMES,
     Choice,
@@ -23,6 +22,7 @@ from diffprobe.report.choices import (
 )
 from diffprobe.report.names import short_names
 from diffprobe.report.verdicts import interval_text, verdict_lines
+from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
     from diffprobe.probes.summaries import Emergence

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from diffprobe.probes.tables import NO_STEP
 from diffprobe.report.choices import (
     METRIC_NAMES,
     Choice,
@@ -34,6 +33,7 @@ from diffprobe.report.looks import (
 )
 from diffprobe.report.names import short_names
 from diffprobe.report.style import DOUBLE_COLUMN, ORANGE, SINGLE_COLUMN, style
+from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
     from diffprobe.probes.tables import Summary

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from diffprobe.errors import UserError
-from diffprobe.probes.tables import NO_STEP
 from diffprobe.report.choices import Choice, control_curve, controls, curve, number
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.files import replacing
+from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger

@@ -16,8 +16,9 @@ from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score, Summary, read_rows, write_rows
+from diffprobe.probes.tables import Score, Summary
 from diffprobe.probes.training import train_bank
+from diffprobe.tables import read_rows, write_rows
 
 if TYPE_CHECKING:
     from diffprobe.features.reading import ReadableActivations

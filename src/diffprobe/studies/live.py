@@ -25,9 +25,10 @@ from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.ridge import Moments
 from diffprobe.probes.splits import PARTS
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import NO_STEP, Score
+from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 from diffprobe.studies.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
+from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
     import lightning

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,25 +15,23 @@ from diffprobe.backbone.inversion import ddim_scheduler, invert
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import evaluate_noised, seed_of
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
-from diffprobe.data.images import ImageFile, read_image
+from diffprobe.data.pictures import Pictures
 from diffprobe.features.sources.source import Replayed, Source, Walk, described
 
 
 class RealImages(Source):
-    """What all sources of real images share; `fit` is how files become the model's square."""
+    """What all sources of real images share."""
 
-    def __init__(self, files: Sequence[ImageFile], fit: str = "stretch") -> None:
-        self.files, self.fit = list(files), fit
-        self.names = [file.name for file in files]
-        self.captions = [file.caption for file in files]
+    def __init__(self, images: Pictures) -> None:
+        self.images, self.names, self.captions = images, images.names, images.captions
 
     def pictures(self, backbone: Backbone, rows: Sequence[int]) -> Tensor | None:
-        return torch.stack([read_image(self.files[row], backbone.image_size, self.fit) for row in rows])
+        return torch.stack([self.images.picture(row, backbone.image_size) for row in rows])
 
     @torch.no_grad()
     def latents(self, backbone: Backbone, rows: Sequence[int]) -> Tensor:
         """Clean latents [rows, channels, h, w], one image at a time: a VAE takes more memory than a denoiser."""
-        images = (read_image(self.files[row], backbone.image_size, self.fit) for row in rows)
+        images = (self.images.picture(row, backbone.image_size) for row in rows)
         return torch.cat([encode_images(backbone, image[None]) for image in images])
 
     def texts(self, rows: Sequence[int]) -> list[str]:
@@ -46,9 +43,7 @@ class RealImages(Source):
         return [seed_of(self.names[row]) for row in rows]
 
     def records(self) -> list[dict[str, Any]]:
-        return [
-            {"id": file.name, "caption": file.caption, "fit": self.fit, "sha256": _digest(file)} for file in self.files
-        ]
+        return [self.images.record(row) for row in range(len(self.names))]
 
 
 class Noised(RealImages):
@@ -56,13 +51,12 @@ class Noised(RealImages):
 
     def __init__(
         self,
-        files: Sequence[ImageFile],
-        fit: str = "stretch",
+        images: Pictures,
         at: Sequence[float] = (0,),
         noise: str = "seeded",
         draws: int = 1,
     ) -> None:
-        super().__init__(files, fit)
+        super().__init__(images)
         self.at, self.noise, self.draws = list(at), noise, draws
 
     def timesteps(self, backbone: Backbone) -> dict[int, float]:
@@ -111,8 +105,8 @@ class Noised(RealImages):
 class Inversion(RealImages, Walk):
     """Walked up to noise by DDIM inversion; step 0 is the clean end."""
 
-    def __init__(self, files: Sequence[ImageFile], fit: str = "stretch", sampling_steps: int = 15) -> None:
-        super().__init__(files, fit)
+    def __init__(self, images: Pictures, sampling_steps: int = 15) -> None:
+        super().__init__(images)
         self.sampling_steps = sampling_steps
 
     def scheduler(self, backbone: Backbone) -> Any:
@@ -135,13 +129,12 @@ class ImageToImage(RealImages, Walk):
 
     def __init__(
         self,
-        files: Sequence[ImageFile],
-        fit: str = "stretch",
+        images: Pictures,
         strength: float = 0.5,
         sampling_steps: int = 15,
         half: str = "conditional",
     ) -> None:
-        super().__init__(files, fit)
+        super().__init__(images)
         self.strength, self.sampling_steps, self.half = strength, sampling_steps, half
 
     def scheduler(self, backbone: Backbone) -> Any:
@@ -177,7 +170,3 @@ class ImageToImage(RealImages, Walk):
             "guidance": backbone.guidance,
             "scheduler": described(self.scheduler(backbone)),
         }
-
-
-def _digest(file: ImageFile) -> str:
-    return hashlib.sha256(file.path.read_bytes()).hexdigest()

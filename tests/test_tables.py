@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.probes.tables import (
-    NO_STEP,
-    Score,
-    Summary,
-    read_scores,
-    read_summary,
-    write_scores,
-    write_summary,
-)
+from diffprobe.probes.tables import Score, Summary, read_scores, read_summary, write_scores, write_summary
+from diffprobe.tables import NO_STEP
 
 SCORES = [
     Score("a,b", "up.0", 0, 999.0, "depth", "linear", "none", "test", 'scene "1"', "spearman", 0.1 + 0.2),

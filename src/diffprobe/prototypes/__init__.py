@@ -1,0 +1,1 @@
+"""Objects as prototypes: masks and pooling, distances, distance sets and their statistics."""

@@ -1,0 +1,77 @@
+"""Tables as CSV files: one data class a table, whose fields are the columns."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from diffprobe.errors import UserError
+
+NO_STEP = -1  # the step of a row that belongs to no step (the position control); an empty cell in the file
+Step = Annotated[int, "NO_STEP is an empty cell"]
+
+Row = TypeVar("Row")
+
+
+def write_rows(path: str | Path, kind: type[Row], rows: Sequence[Row]) -> None:
+    """Write rows of a data class: full precision, missing cells empty, the whole file or nothing."""
+    path = Path(path)
+    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    types = get_type_hints(kind, include_extras=True)
+    steps = [index for index, name in enumerate(columns) if types[name] == Step]
+    cells = attrgetter(*columns)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(_emptied(cells(row), steps) for row in rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
+    """Read rows of a data class. Raises UserError when the file or a column is missing, or a cell is no number."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no {path}.")
+    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    types = get_type_hints(kind, include_extras=True)
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise UserError(f"{path} lacks the column {missing[0]!r}; it has {', '.join(header) or 'no header'}.")
+        cells = [(header.index(name), _FROM_CELL[types[name]]) for name in columns]
+        try:
+            return [kind(*[convert(row[index]) for index, convert in cells]) for row in reader]
+        except IndexError:
+            raise UserError(f"{path}, line {reader.line_num}: fewer cells than the header has.") from None
+        except ValueError as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def _emptied(cells: tuple, steps: Sequence[int]) -> tuple | list:
+    """The cells of one row with no number in the columns `steps` where there is no step."""
+    if all(cells[step] != NO_STEP for step in steps):
+        return cells
+    return [None if index in steps and cell == NO_STEP else cell for index, cell in enumerate(cells)]
+
+
+def _step(cell: str) -> int:
+    return int(cell) if cell else NO_STEP
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+# How the text of a cell becomes a value, by the type of its column.
+_FROM_CELL: dict[Any, Callable[[str], Any]] = {str: str, int: int, Step: _step, float | None: _number}

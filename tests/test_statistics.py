@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from diffprobe.statistics import holm, resampling_counts
+
+
+def test_resamples_are_as_large_as_the_sample() -> None:
+    counts = resampling_counts(7, 50, seed=0)
+    assert counts.shape == (50, 7)
+    assert (counts.sum(1) == 7).all()
+    assert counts.min() == 0
+
+
+def test_holm_equals_the_example_worked_by_hand() -> None:
+    # sorted .005 .01 .03 .04 times 4 3 2 1 is .02 .03 .06 .04, and none may be below the one before it
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
