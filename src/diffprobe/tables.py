@@ -74,4 +74,4 @@ def _number(cell: str) -> float | None:
 
 
 # How the text of a cell becomes a value, by the type of its column.
-_FROM_CELL: dict[Any, Callable[[str], Any]] = {str: str, int: int, Step: _step, float | None: _number}
+_FROM_CELL: dict[Any, Callable[[str], Any]] = {str: str, int: int, Step: _step, float: float, float | None: _number}

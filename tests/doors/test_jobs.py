@@ -57,10 +57,10 @@ def test_a_job_of_a_sweep_starts_no_processes_of_its_own(monkeypatch):
     settings = checked(composed("trainer=ddp"))
     monkeypatch.delenv("SLURM_NTASKS", raising=False)
     with pytest.raises(UserError, match=r"trainer\.devices=2 in a sweep"):
-        check_processes(settings, _moded("MULTIRUN"))
-    check_processes(settings, _moded("RUN"))
+        check_processes(settings.trainer, _moded("MULTIRUN"))
+    check_processes(settings.trainer, _moded("RUN"))
     monkeypatch.setenv("SLURM_NTASKS", "2")
-    check_processes(settings, _moded("MULTIRUN"))
+    check_processes(settings.trainer, _moded("MULTIRUN"))
 
 
 def _moded(name: str):

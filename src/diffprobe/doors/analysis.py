@@ -1,4 +1,4 @@
-"""`analyze.py`'s job: one run told again, or the jobs of a sweep gathered."""
+"""`analyze.py`'s job: a study of objects, one run of `train.py` told again, or the jobs of a sweep gathered."""
 
 from __future__ import annotations
 
@@ -10,15 +10,28 @@ from diffprobe.doors.errors import plain_errors
 from diffprobe.errors import UserError
 
 
-@plain_errors
 def run(config: DictConfig) -> None:
-    """Tells the run in `config.run`, or gathers the sweep in `config.gather`."""
+    """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
+    from diffprobe.doors import prototyping
+
+    if config.run is None and config.gather is None:
+        prototyping.run(config)
+    else:
+        _tell(config)
+
+
+@plain_errors
+def _tell(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
     from diffprobe.doors import reporting
     from diffprobe.doors.gathering import gather
 
-    if (config.run is None) == (config.gather is None):
+    made = Path(HydraConfig.get().runtime.output_dir)  # for a study, before it was known that this is none
+    if made.is_dir() and not any(made.iterdir()):
+        made.rmdir()
+    if config.run is not None and config.gather is not None:
         raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
     if config.gather is None:
         reporting.run(config)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.doors.schema import ProbingSettings, checked
+from diffprobe.doors.schema import Settings, TrainerSettings, checked
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,22 @@ IMMATERIAL = (
 )
 
 
-def is_finished(folder: Path, settings: ProbingSettings) -> bool:
+def read_settings(folder: Path, check: Callable[[DictConfig], Settings] = checked) -> Settings:
+    """The settings that a run folder was made with.
+
+    Raises:
+        UserError: they are missing, or not (any more) what `check` takes.
+    """
+    path = folder / CONFIGURATION
+    try:
+        return check(DictConfig(OmegaConf.load(path)))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration of the run in {folder}: {path} ({error.strerror})") from error
+    except UserError as error:
+        raise UserError(f"{path} is no configuration of this version: {error}") from error
+
+
+def is_finished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] = checked) -> bool:
     """Whether the folder holds the finished run of these settings, which need not be made again.
 
     Raises:
@@ -40,7 +55,7 @@ def is_finished(folder: Path, settings: ProbingSettings) -> bool:
     """
     if not (folder / FINISHED).exists():
         return False
-    there, here = flattened(read_settings(folder)), flattened(settings)
+    there, here = flattened(read_settings(folder, check)), flattened(settings)
     differing = [key for key in {**there, **here} if key not in IMMATERIAL and there.get(key) != here.get(key)]
     if differing:
         shown = "; ".join(f"{key} is {there.get(key)} there, {here.get(key)} here" for key in differing[:3])
@@ -59,21 +74,6 @@ def record_configuration(folder: Path, config: DictConfig, hydra: Any) -> None:
     OmegaConf.save(hydra, place / "hydra.yaml")
     OmegaConf.save(hydra.overrides.task, place / "overrides.yaml")
     OmegaConf.save(config, place / "config.yaml")
-
-
-def read_settings(folder: Path) -> ProbingSettings:
-    """The settings that a run folder was made with.
-
-    Raises:
-        UserError: they are missing, or not (any more) what `train.py` takes.
-    """
-    path = folder / CONFIGURATION
-    try:
-        return checked(DictConfig(OmegaConf.load(path)))
-    except OSError as error:
-        raise UserError(f"cannot read the configuration of the run in {folder}: {path} ({error.strerror})") from error
-    except UserError as error:
-        raise UserError(f"{path} is no configuration of this version: {error}") from error
 
 
 def flattened(settings: Any) -> dict[str, Any]:
@@ -113,11 +113,11 @@ def objective_of(folder: Path) -> float:
     return objective(read_summary(folder / "summary.csv"))
 
 
-def check_processes(settings: ProbingSettings, hydra: Any) -> None:
+def check_processes(trainer: TrainerSettings, hydra: Any) -> None:
     """Raises UserError for a sweep whose jobs would start processes of their own, which would each run the sweep."""
-    several = settings.trainer.devices * settings.trainer.num_nodes > 1
+    several = trainer.devices * trainer.num_nodes > 1
     if several and hydra.mode.name == "MULTIRUN" and "SLURM_NTASKS" not in os.environ:
         raise UserError(
-            f"trainer.devices={settings.trainer.devices} in a sweep: a job of a sweep has one process, unless SLURM "
+            f"trainer.devices={trainer.devices} in a sweep: a job of a sweep has one process, unless SLURM "
             "starts several (docs/sweeps.md); use trainer.devices=1"
         )

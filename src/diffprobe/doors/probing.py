@@ -47,7 +47,7 @@ def run(config: DictConfig) -> float | None:
     started = time.perf_counter()
     settings = checked(config)
     hydra = HydraConfig.get()
-    check_processes(settings, hydra)
+    check_processes(settings.trainer, hydra)
     folder = Path(hydra.runtime.output_dir)
     with quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffprobe.errors import UserError
+
+Settings = TypeVar("Settings")
 
 
 @dataclass
@@ -152,19 +154,22 @@ POSITIVE = (
 )
 
 
-def checked(config: DictConfig) -> ProbingSettings:
-    """The configuration as typed settings.
+def checked(config: DictConfig, kind: type[Settings] = ProbingSettings, positive: Iterable[str] = POSITIVE) -> Settings:
+    """The configuration as typed settings of a kind.
+
+    Args:
+        positive: keys of numbers that must be.
 
     Raises:
         UserError: an unknown key, a value of the wrong type, a value that must be given and is not, or one that
             must be positive and is not.
     """
     try:
-        settings: Any = OmegaConf.merge(OmegaConf.structured(ProbingSettings), config)
+        settings: Any = OmegaConf.merge(OmegaConf.structured(kind), config)
         missing = sorted(OmegaConf.missing_keys(settings))
         if missing:
             raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
-        for key in POSITIVE:
+        for key in positive:
             if OmegaConf.select(settings, key) < 1:
                 raise UserError(f"{key}={OmegaConf.select(settings, key)}: must be at least 1")
         return settings

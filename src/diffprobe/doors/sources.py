@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
+    from diffprobe.data.pictures import Pictures
     from diffprobe.data.prompts import Prompt
+    from diffprobe.doors.prototype_schema import PrototypeSettings
     from diffprobe.doors.schema import ProbingSettings
     from diffprobe.features.sources.source import Source
 
@@ -61,17 +63,25 @@ def test_prompts(settings: ProbingSettings) -> list[Prompt]:
 def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
     from diffprobe.data.images import load_images, sort_out
     from diffprobe.data.pictures import PictureFiles
-    from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
 
-    data, trajectory, steps = settings.data, settings.trajectory, settings.steps.sampling
+    data, trajectory = settings.data, settings.trajectory
     if data.images is None:
         raise UserError(f"trajectory={trajectory.kind} needs real images: data=images data.images=FOLDER")
     files, bad = sort_out(load_images(data.images, root=data.root, count=data.count), data.on_error)
     for image in bad:
         tell(f"left out {image.name}: {image.reason}")
-    images = PictureFiles(files, data.fit)
+    return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
+
+
+def source_of_pictures(settings: ProbingSettings | PrototypeSettings, images: Pictures, half: str) -> Source:
+    """Shows the network real images as `trajectory` says. Raises UserError for a trajectory that makes its own."""
+    from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
+
+    trajectory, sampling = settings.trajectory, settings.steps.sampling
     if trajectory.kind == "noised":
         return Noised(images, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
     if trajectory.kind == "inversion":
-        return Inversion(images, steps)
-    return ImageToImage(images, trajectory.strength, steps, settings.features.half)
+        return Inversion(images, sampling)
+    if trajectory.kind == "image_to_image":
+        return ImageToImage(images, trajectory.strength, sampling, half)
+    raise UserError(f"trajectory.kind={trajectory.kind}: for real images choose one of {', '.join(OF_IMAGES)}")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffprobe.doors.schema import ProbingSettings
+    from diffprobe.doors.schema import ProbingSettings, TrainerSettings
     from diffprobe.report.tracking import Tracker
 
 
@@ -27,6 +27,20 @@ def make_trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None)
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=50,
+    )
+
+
+def make_predicting_trainer(settings: TrainerSettings) -> Any:
+    """The Lightning trainer of a pass over images that nothing is trained in."""
+    import lightning
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return lightning.Trainer(
+        **settings,  # type: ignore[arg-type]
+        logger=False,
+        callbacks=[RichProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
     )
 
 

@@ -40,7 +40,7 @@ def describe(
     if source.walks:
         extras.append(Extra("latents", backbone.latent_shape, every_step=True))
     return Manifest(
-        model={"name": backbone.name, **(_identity(backbone) if identified else {})},
+        model={"name": backbone.name, **(identity(backbone) if identified else {})},
         trajectory=source.description(backbone),
         images=source.records(),
         layers=list(layers),
@@ -75,11 +75,16 @@ def describe_control_inputs(manifest: Manifest, layers: Sequence[Layer]) -> Mani
 
 def manifest_folder(manifest: Manifest) -> str:
     """What a store of these activations is called: the model's name and the first digits of the fingerprint."""
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in manifest.model["name"])
-    return f"{name}-{manifest.fingerprint[:12]}"
+    return folder_name(manifest.model["name"], manifest.fingerprint)
 
 
-def _identity(backbone: Backbone) -> dict[str, Any]:
+def folder_name(model: str, fingerprint: str) -> str:
+    """A name that any file system takes, of a model and the first digits of a fingerprint."""
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in model)
+    return f"{name}-{fingerprint[:12]}"
+
+
+def identity(backbone: Backbone) -> dict[str, Any]:
     """The networks of a pipeline, and the precision they run in."""
     return {
         **backbone.fingerprints,

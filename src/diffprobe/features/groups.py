@@ -70,10 +70,11 @@ def concatenate(group: LayerGroup, values: Mapping[str, Tensor]) -> Tensor:
     grid of the group stay as they are.
     """
     grid = (group.layer.height, group.layer.width)
-    return torch.cat([_resized(values[layer.name], grid) for layer in group.layers], 1)
+    return torch.cat([resize_activation(values[layer.name], grid) for layer in group.layers], 1)
 
 
-def _resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
+def resize_activation(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[batch, channels, h, w] on another grid, bilinear, corners not aligned, in its precision; on its own as it is."""
     if tuple(values.shape[-2:]) == grid:
         return values
     return F.interpolate(values.float(), grid, mode="bilinear", align_corners=False).to(values.dtype)

@@ -89,3 +89,14 @@ class DriftRow:
     low: float | None
     high: float | None
     auc: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class VanishedRow:
+    """vanished.csv: an object without a prototype, since no cell of a grid belongs to it (`change` made it so)."""
+
+    object: str
+    height: int
+    width: int
+    change: str
+    strength: float | None

@@ -18,6 +18,7 @@ from diffprobe.report.choices import (
 )
 from diffprobe.report.files import write_text
 from diffprobe.report.looks import BEST_LABEL, HEADLINE_LABEL
+from diffprobe.report.markup import latex_table, markdown_table
 from diffprobe.report.names import short_names
 from diffprobe.tables import NO_STEP, Step, write_rows
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from diffprobe.probes.tables import Summary
 
 HEADINGS = ("property", "what", "layer", "step", "score", "best layer is above it by", "p (Holm)")
-_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ def write_best_layers(folder: Path, summaries: Sequence[Summary], choices: Seque
     lines = _cells(rows)
     paths = {kind: folder / f"best_layers.{kind}" for kind in ("csv", "md", "tex")}
     write_rows(paths["csv"], BestLayerRow, rows)
-    write_text(paths["md"], _markdown(lines))
-    write_text(paths["tex"], _latex(lines))
+    write_text(paths["md"], markdown_table(lines))
+    write_text(paths["tex"], latex_table(lines))
     return paths
 
 
@@ -116,24 +116,3 @@ def _interval(mean: float | None, low: float | None, high: float | None) -> str:
         return ""
     middle, *ends = (f"{round(value, 3) + 0.0:.3f}" for value in (mean, low, high) if value is not None)
     return f"{middle} [{', '.join(ends)}]" if ends else middle
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    heading, *body = lines
-    marked = [heading, ["---"] * len(heading), *body]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in marked)
-
-
-def _latex(lines: Sequence[Sequence[str]]) -> str:
-    heading, *body = ([cell.translate(_LATEX) for cell in line] for line in lines)
-    inner = [" & ".join(line) + r" \\" for line in body]
-    whole = [
-        rf"\begin{{tabular}}{{{'l' * len(heading)}}}",
-        r"\toprule",
-        " & ".join(heading) + r" \\",
-        r"\midrule",
-        *inner,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(whole) + "\n"

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from diffprobe.errors import UserError
+from diffprobe.report.cells import draw_cells
 from diffprobe.report.choices import METRIC_NAMES, Choice, number
-from diffprobe.report.looks import BEST_LABEL, HEADLINE_LABEL, spread_ticks
-from diffprobe.report.names import network_order, resolutions, short_names
-from diffprobe.report.style import BLUE, DOUBLE_COLUMN, SEQUENTIAL, SINGLE_COLUMN, VERMILION, style
+from diffprobe.report.looks import BEST_LABEL, HEADLINE_LABEL
+from diffprobe.report.names import network_order, resolutions
+from diffprobe.report.style import BLUE, VERMILION, style
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
@@ -50,32 +51,11 @@ def layer_step_heatmap(
     steps = sorted({step for _, step in scores})
     values = np.array([[scores.get((name, step), math.nan) for step in steps] for name in names])
 
-    width, height = SINGLE_COLUMN if len(steps) <= 20 else DOUBLE_COLUMN, 0.145 * max(8, len(names))
-    figure = Figure(figsize=(width, height + 1.1), layout="constrained")
-    axes = figure.add_subplot()
-    # Cells without a score let this hatching show through.
-    axes.patch.set(facecolor="0.92", hatch="/////", edgecolor="0.65")
-    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=SEQUENTIAL, edgecolors="white", linewidth=0.3)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.4 / width, fraction=0.06, aspect=height / 0.09)
-    bar.set_label(METRIC_NAMES.get(choice.metric, choice.metric))
-    bar.outline.set_visible(False)
-    _label_cells(axes, names, steps, resolutions(layers))
+    label = METRIC_NAMES.get(choice.metric, choice.metric)
+    figure, axes = draw_cells(values, names, steps, label, resolutions(layers))
     axes.set_title(f"{choice.property} ({split})")
     _mark_rows(figure, axes, names, choice, bool(np.isnan(values).any()))
     return figure
-
-
-def _label_cells(axes: Axes, names: list[str], steps: list[int], sizes: dict[str, str]) -> None:
-    short = short_names(names)
-    labels = [f"{short[name]}  {sizes[name]}" if name in sizes else short[name] for name in names]
-    axes.set_yticks(np.arange(len(names)) + 0.5, labels)
-    axes.set_xticks(
-        [steps.index(step) + 0.5 for step in spread_ticks(steps)], [str(step + 1) for step in spread_ticks(steps)]
-    )
-    axes.tick_params(length=0)
-    axes.invert_yaxis()  # the network's input on top
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("denoising step")
 
 
 def _mark_rows(figure: Figure, axes: Axes, names: list[str], choice: Choice, missing: bool) -> None:

@@ -5,16 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.probes.tables import Summary
 from diffprobe.report.choices import number
 from diffprobe.report.style import BLACK, BLUE, GREEN, GREY, PURPLE, SKY, VERMILION
 
 BEST_LABEL = "best layer on validation"
 HEADLINE_LABEL = "the papers' layer"
+
+
+class Interval(Protocol):
+    """A row of any table with a mean and its interval."""
+
+    @property
+    def mean(self) -> float | None: ...
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ CONTROLS = {
 OTHER = Look("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
 
 
-def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Summary], label: str, look: Look) -> None:
+def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Interval], label: str, look: Look) -> None:
     """Means over `at` as a line, intervals as a band; NaN where there is no score. Nothing without rows."""
     if not rows:
         return
@@ -54,7 +67,7 @@ def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Summary], label: 
     )  # fmt: skip
 
 
-def draw_level(axes: Axes, row: Summary | None, label: str, look: Look) -> None:
+def draw_level(axes: Axes, row: Interval | None, label: str, look: Look) -> None:
     """A score that is the same everywhere, as a horizontal line and band. Nothing without a score."""
     if row is None or math.isnan(number(row.mean)):
         return

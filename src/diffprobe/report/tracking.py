@@ -6,48 +6,23 @@ A tracker is a context manager: however its block ends (well, by an exception, b
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from diffprobe.errors import UserError
-from diffprobe.report.choices import Choice, control_curve, controls, curve, number
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.files import replacing
-from diffprobe.tables import NO_STEP
+from diffprobe.report.results import STEP, Results, curve_scalars
+from diffprobe.report.wandb_media import import_wandb, overlay, wandb_table
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-    from diffprobe.probes.tables import Summary
-
-STEP = "denoising_step"
 MODES = ("offline", "online", "disabled")
-CLASSES = {0: "background", 1: "salient"}
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a finished study hands to its tracker.
-
-    Attributes:
-        summaries, choices: the score rows and what the report speaks of.
-        figures: name -> PNG file.
-        examples: images with predictions, for overlays.
-        files: artifact name -> files, such as {'tables': [scores.csv, summary.csv], 'probes': [...]}.
-    """
-
-    summaries: Sequence[Summary]
-    choices: Sequence[Choice]
-    figures: Mapping[str, Path] = field(default_factory=dict)
-    examples: Sequence[PredictionExample] = ()
-    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Tracker(Protocol):
@@ -63,34 +38,30 @@ class Tracker(Protocol):
         """For a Trainer; the name tells its metrics from those of another (the control's, say)."""
         ...
 
-    def log(self, results: Results) -> None: ...
+    def log(self, results: Results) -> None:
+        """The end of a probing study: `log_tables` of its summary and curves, and its examples."""
+        ...
+
+    def log_tables(
+        self,
+        tables: Mapping[str, Sequence[Any]],
+        figures: Mapping[str, Path] = NOTHING,
+        files: Mapping[str, Sequence[Path]] = NOTHING,
+        curves: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        """The end of any study.
+
+        Args:
+            tables: name -> rows of a data class, such as {'sets': [...], 'tests': [...], 'drift': [...]}.
+            figures: name -> PNG file.
+            files: artifact name -> files, such as {'tables': [...], 'prototypes': [...]}.
+            curves: rows of scalars over 'denoising_step', as of `curve_scalars`.
+        """
+        ...
 
     def describe(self) -> str:
         """One line: where to look."""
         ...
-
-
-def curve_scalars(
-    summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test"
-) -> list[dict[str, float]]:
-    """One row a step: 'denoising_step' (from 1) and '<property>/<metric>/<curve>' with its '_low' and '_high'.
-
-    The curves are best, headline and every control by its name (one without steps is the same at every step); a
-    missing score has no key. The choices are of one model and probe.
-    """
-    rows: dict[int, dict[str, float]] = {}
-    for choice in choices:
-        best = curve(summaries, choice, choice.best, split=split)
-        curves = {"best": best, "headline": curve(summaries, choice, choice.headline, split=split)}
-        curves |= {name: control_curve(summaries, choice, name, split) for name in controls(summaries, choice)}
-        points = [(row.step, name, row) for name, line in curves.items() for row in line if row.step != NO_STEP]
-        steady = [(name, row) for name, line in curves.items() for row in line if row.step == NO_STEP]
-        points += [(at.step, name, row) for at in best for name, row in steady]
-        for step, name, row in points:
-            key = f"{choice.property}/{choice.metric}/{name}"
-            values = {key: number(row.mean), f"{key}_low": number(row.low), f"{key}_high": number(row.high)}
-            rows.setdefault(step, {STEP: step + 1}).update({k: v for k, v in values.items() if math.isfinite(v)})
-    return [rows[step] for step in sorted(rows)]
 
 
 class CsvTracker:
@@ -112,15 +83,25 @@ class CsvTracker:
 
     def log(self, results: Results) -> None:
         """Writes curves.csv; all else is in the run folder already."""
-        rows = curve_scalars(results.summaries, results.choices)
-        columns = list(dict.fromkeys(key for row in rows for key in row))
+        self.log_tables({}, curves=curve_scalars(results.summaries, results.choices))
+
+    def log_tables(
+        self,
+        tables: Mapping[str, Sequence[Any]],
+        figures: Mapping[str, Path] = NOTHING,
+        files: Mapping[str, Sequence[Path]] = NOTHING,
+        curves: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        """Writes curves.csv; all else is in the run folder already."""
+        columns = list(dict.fromkeys(key for row in curves for key in row))
         with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(curves)
 
     def describe(self) -> str:
-        return f"score curves: {self.folder / 'curves.csv'}; training metrics: {self.folder / 'training'}"
+        training = self.folder / "training"
+        return f"curves: {self.folder / 'curves.csv'}" + f"; training metrics: {training}" * training.exists()
 
 
 class WandbTracker:
@@ -149,7 +130,7 @@ class WandbTracker:
         self._environment: dict[str, str | None] = {}
 
     def __enter__(self) -> WandbTracker:
-        wandb = _wandb()
+        wandb = import_wandb()
         from lightning.pytorch.utilities import rank_zero_only
 
         home = self.folder.resolve() / "wandb"
@@ -196,12 +177,23 @@ class WandbTracker:
 
     def log(self, results: Results) -> None:
         """Curves over the denoising step, the summary as a table, figures, overlays, files as artifacts."""
-        self._log_curves(results)
-        self._log_summary(results.summaries)
+        curves = curve_scalars(results.summaries, results.choices)
+        self.log_tables({"summary": results.summaries}, results.figures, results.files, curves)
         self._log_examples(results.examples)
-        wandb = _wandb()
-        self._run.log({f"figures/{name}": wandb.Image(str(path)) for name, path in results.figures.items()})
-        for name, paths in results.files.items():
+
+    def log_tables(
+        self,
+        tables: Mapping[str, Sequence[Any]],
+        figures: Mapping[str, Path] = NOTHING,
+        files: Mapping[str, Sequence[Path]] = NOTHING,
+        curves: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        """Curves over the denoising step, every table that has rows, figures, files as artifacts '<name>-<run id>'."""
+        self._log_curves(curves)
+        wandb = import_wandb()
+        self._run.log({name: wandb_table(rows) for name, rows in tables.items() if rows})
+        self._run.log({f"figures/{name}": wandb.Image(str(path)) for name, path in figures.items()})
+        for name, paths in files.items():
             artifact = wandb.Artifact(name=f"{name}-{self._run.id}", type=name)
             for path in paths:
                 artifact.add_file(str(path), policy="immutable")  # read where it lies, not copied
@@ -214,25 +206,18 @@ class WandbTracker:
             return "W&B: disabled"
         return f"W&B, offline; to upload it: wandb sync {Path(self._run.dir).parent}"
 
-    def _log_curves(self, results: Results) -> None:
-        rows = curve_scalars(results.summaries, results.choices)
+    def _log_curves(self, rows: Sequence[Mapping[str, float]]) -> None:
         self._run.define_metric(STEP, hidden=True)
         for key in dict.fromkeys(key for row in rows for key in row if key != STEP):
             self._run.define_metric(key, step_metric=STEP)
         for row in rows:
-            self._run.log(row)
-
-    def _log_summary(self, summaries: Sequence[Summary]) -> None:
-        if summaries:
-            columns = [column.name for column in fields(summaries[0])]
-            data = [list(asdict(row).values()) for row in summaries]
-            self._run.log({"summary": _wandb().Table(columns=columns, data=data)})
+            self._run.log(dict(row))
 
     def _log_examples(self, examples: Sequence[PredictionExample]) -> None:
         """The saliency of each example over its image, step by step; dense maps are in the figures."""
         salient = [example for example in examples if "saliency" in example.predictions]
         for step in sorted({step for example in salient for step in example.steps}):
-            images = [_overlay(example, step) for example in salient if step in example.steps]
+            images = [overlay(example, step) for example in salient if step in example.steps]
             self._run.define_metric("predictions/saliency", step_metric=STEP)
             self._run.log({STEP: step + 1, "predictions/saliency": images})
 
@@ -248,32 +233,7 @@ class WandbTracker:
                 os.environ[name] = value
 
 
-def _wandb() -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("wandb is not installed: 'pip install wandb', or run with logger=csv") from error
-    return wandb
-
-
 def _exit_code(error: BaseException | None) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130  # what a shell reports for a program ended by Ctrl-C
     return 0 if error is None else 1
-
-
-def _overlay(example: PredictionExample, step: int) -> Any:
-    """The decoded image of one step with predicted and labelled salient regions as masks."""
-    row = example.steps.index(step)
-    height, width = example.images.shape[1:3]
-
-    def mask(values: np.ndarray) -> dict[str, Any]:
-        lines = np.arange(height) * values.shape[0] // height  # nearest neighbour
-        columns = np.arange(width) * values.shape[1] // width
-        return {"mask_data": (values[lines][:, columns] > 0.5).astype(np.uint8), "class_labels": CLASSES}
-
-    return _wandb().Image(
-        (example.images[row].clip(0, 1) * 255).round().astype(np.uint8),
-        caption=f"{example.title}, step {step + 1}",
-        masks={"prediction": mask(example.predictions["saliency"][row]), "label": mask(example.labels["saliency"])},
-    )

@@ -1,0 +1,146 @@
+"""Statistics of the distances of all pairs of many objects: python benchmarks/separation.py [--objects 10000]
+
+1. Everything that an analysis asks of one matrix of distances, in a process of its own: the four sets, their
+   statistics, what tells them apart, bootstrap intervals over images, permutation tests and retrieval. Prints the
+   seconds of each and the highest memory of the process so far, the interpreter, libraries and matrix (float32)
+   included; then the totals against their bars, two minutes and 4 GB for 50 million pairs.
+2. The tests of the six pairs of sets on a million pairs against scipy's kruskal, mannwhitneyu and
+   wasserstein_distance on the same values, in no order. Ours sorts them and also gives Dunn's indices and post-hoc
+   test. Checked to be scipy's numbers. Prints the ratio of processor seconds.
+
+Objects have a class and an image; both, and noise, are in their prototypes, so that sets overlap as real ones do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+CHANNELS, CLASSES, OBJECTS_PER_IMAGE = 16, 20, 3
+SECONDS, GIGABYTES = 120, 4.0
+MILLION = 1415  # objects with a million pairs
+REPEATS = 3
+
+
+def data(objects: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances 1 - Pearson [n, n] in float32, classes and images [n]."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, objects // OBJECTS_PER_IMAGE, objects)
+    classes = rng.integers(0, CLASSES, objects)
+    of_class, of_image = rng.normal(size=(CLASSES, CHANNELS)), rng.normal(size=(objects, CHANNELS))
+    prototypes = of_class[classes] + of_image[images] + rng.normal(size=(objects, CHANNELS))
+    prototypes -= prototypes.mean(1, keepdims=True)
+    prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
+    unit = prototypes.astype(np.float32)
+    distances = unit @ unit.T
+    np.subtract(1, distances, out=distances)
+    np.fill_diagonal(distances, 0)
+    return distances, classes, images
+
+
+def parts(objects: int, sender: Any) -> None:
+    """Sends (part, seconds, highest memory so far in bytes) after each part, and None at the end."""
+    from diffprobe.prototypes.cluster_bootstrap import bootstrap_sets
+    from diffprobe.prototypes.pair_tests import pair_tests
+    from diffprobe.prototypes.permutation import between_images, within_images
+    from diffprobe.prototypes.retrieval import retrieve
+    from diffprobe.prototypes.set_statistics import set_statistics
+    from diffprobe.prototypes.sets import split_pairs
+
+    def timed(part: str, call: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        found = call()
+        sender.send((part, time.perf_counter() - start, highest_memory()))
+        return found
+
+    distances, classes, images = data(objects)
+    sets = timed("split into sets, sorted", lambda: split_pairs(distances, classes, images))
+    timed("statistics of sets", lambda: [set_statistics(values) for values in sets.values()])
+    timed("tests of pairs of sets", lambda: pair_tests(sets))
+    timed("bootstrap over images", lambda: bootstrap_sets(distances, classes, images))
+    timed("permutation between images", lambda: between_images(distances, classes, images))
+    timed("permutation within images", lambda: within_images(distances, classes, images))
+    timed("retrieval", lambda: retrieve(distances, classes, images))
+    sender.send(None)
+
+
+def highest_memory() -> int:
+    """Of this process, in bytes."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+
+def whole(objects: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=parts, args=(objects, sender))
+    process.start()
+    sender.close()  # so that a process that dies ends the wait
+    print(f"{objects} objects, {objects * (objects - 1) / 2e6:.1f} million pairs")
+    total, memory = 0.0, 0
+    while (row := receiver.recv()) is not None:
+        part, seconds, memory = row
+        total += seconds
+        print(f"  {part:28} {seconds:6.1f} s   {memory / 1e9:.2f} GB", flush=True)
+    process.join()
+    print(f"  {'all':28} {total:6.1f} s   {memory / 1e9:.2f} GB   (bars: {SECONDS} s, {GIGABYTES:.0f} GB)")
+
+
+def against_scipy() -> None:
+    from scipy import stats
+
+    from diffprobe.prototypes.pair_tests import pair_tests
+    from diffprobe.prototypes.sets import split_pairs
+
+    rng = np.random.default_rng(1)
+    sets = {name: rng.permutation(values) for name, values in split_pairs(*data(MILLION)).items()}
+    exact = {name: values.astype(np.float64) for name, values in sets.items()}  # scipy ranks float32 in float32
+
+    def ours() -> dict[tuple[str, str, str], float | None]:
+        rows = pair_tests({name: np.sort(values) for name, values in sets.items()})
+        return {(row.statistic, row.set_a, row.set_b): row.value for row in rows}
+
+    def theirs() -> dict[tuple[str, str, str], float]:
+        found: dict[tuple[str, str, str], float] = {}
+        for (a, first), (b, second) in combinations(exact.items(), 2):
+            found["kruskal", a, b] = stats.kruskal(first, second).statistic
+            found["auc", a, b] = stats.mannwhitneyu(second, first).statistic / (len(first) * len(second))
+            found["wasserstein", a, b] = float(stats.wasserstein_distance(first, second))
+        return found
+
+    (found, fast), (expected, slow) = fastest(ours), fastest(theirs)
+    worst = max(abs((found[key] or 0) - value) / max(abs(value), 1e-6) for key, value in expected.items())
+    assert worst < 1e-6, worst
+    pairs = sum(map(len, sets.values())) / 1e6
+    print(
+        f"tests of the six pairs of sets, {pairs:.1f} million pairs: scipy {slow:.2f} s, ours {fast:.2f} s: "
+        f"{slow / fast:.1f} times faster, equal to {worst:.0e}"
+    )
+
+
+def fastest(call: Callable[[], dict]) -> tuple[dict, float]:
+    """What the call gives, and the processor seconds of its fastest repeat."""
+    seconds = []
+    found: dict = {}
+    for _ in range(REPEATS):
+        start = time.process_time()
+        found = call()
+        seconds.append(time.process_time() - start)
+    return found, min(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=10_000)
+    whole(parser.parse_args().objects)
+    against_scipy()
+
+
+if __name__ == "__main__":
+    main()

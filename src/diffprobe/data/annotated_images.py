@@ -1,0 +1,183 @@
+"""What sets of annotated images share: reading annotations, saying what is wrong, keeping what was chosen."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.data.images import ImageFile, read_image
+from diffprobe.data.object_images import AnnotatedObject, ObjectImages, Problem
+from diffprobe.errors import UserError
+
+UPRIGHT = (None, 1)  # values of the EXIF orientation that turn nothing
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object as it is annotated; `mask` is [height, width], bool."""
+
+    number: int
+    label: str
+    mask: np.ndarray
+
+
+@dataclass
+class Reading:
+    """What an annotation says: its instances in the order of their numbers, and (number, reason) of what is wrong."""
+
+    instances: list[Instance] = field(default_factory=list)
+    wrong: list[tuple[int, str]] = field(default_factory=list)
+
+
+class AnnotatedImages(ObjectImages):
+    """Images of a set, first all candidates and without objects, then with `chosen` those to be used."""
+
+    def __init__(
+        self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
+    ) -> None:
+        self.names = list(names)
+        self.captions = [""] * len(self.names)
+        self.sequences = list(sequences) if sequences is not None else [""] * len(self.names)
+        self.frames = list(frames) if frames is not None else [0] * len(self.names)
+        self._objects: list[list[AnnotatedObject]] = [[] for _ in self.names]
+
+    @abstractmethod
+    def read(self, row: int) -> Reading:
+        """The annotation of an image.
+
+        Raises:
+            UserError: it cannot be read at all.
+        """
+
+    @abstractmethod
+    def check_picture(self, row: int, height: int, width: int) -> None:
+        """Decodes the picture.
+
+        Raises:
+            UserError: it cannot be read, or does not have the size of its masks.
+        """
+
+    def objects(self, row: int) -> list[AnnotatedObject]:
+        return self._objects[row]
+
+    def masks(self, row: int) -> Tensor:
+        masks = {instance.number: instance.mask for instance in self.read(row).instances}
+        return torch.from_numpy(np.stack([masks[item.instance] for item in self._objects[row]]))
+
+    def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
+        """The same set with these images only, and these objects of each."""
+        chosen = copy(self)
+        chosen.names = [self.names[row] for row in rows]
+        chosen.captions = [self.captions[row] for row in rows]
+        chosen.sequences = [self.sequences[row] for row in rows]
+        chosen.frames = [self.frames[row] for row in rows]
+        chosen._objects = list(objects)
+        return chosen
+
+    def look(self, row: int) -> tuple[list[AnnotatedObject], list[Problem]]:
+        """Reads annotation and picture once: the objects that can be used, and what is wrong."""
+        image = self.names[row]
+        try:
+            reading = self.read(row)
+            if reading.instances:
+                self.check_picture(row, *reading.instances[0].mask.shape)
+        except UserError as error:
+            return [], [Problem(image, "", str(error))]
+        problems = [Problem(image, f"{image}#{number}", reason) for number, reason in reading.wrong]
+        objects = [
+            AnnotatedObject(f"{image}#{found.number}", found.label, found.number, float(found.mask.mean()))
+            for found in reading.instances
+        ]
+        problems += [Problem(image, item.name, "its mask has no pixels") for item in objects if item.area == 0]
+        return [item for item in objects if item.area > 0], problems
+
+
+class ImageFiles(AnnotatedImages):
+    """Annotated images whose pictures are files."""
+
+    @abstractmethod
+    def file(self, row: int) -> Path:
+        """The picture's file."""
+
+    @abstractmethod
+    def annotation_digest(self, row: int) -> str:
+        """SHA-256 of all that the annotation says of an image."""
+
+    def check_picture(self, row: int, height: int, width: int) -> None:
+        from PIL import Image
+
+        path = self.file(row)
+        if not path.is_file():
+            raise UserError(f"there is no image {path}")
+        self.picture(row, 1)  # decodes all of it
+        with Image.open(path) as opened:
+            size, orientation = opened.size, opened.getexif().get(ORIENTATION)
+        if orientation not in UPRIGHT:
+            raise UserError(f"the EXIF data of {path} turn it, which leaves open how its masks lie; save it upright")
+        if size != (width, height):
+            raise UserError(f"its mask is {width} x {height} pixels, its image {size[0]} x {size[1]}")
+
+    def picture(self, row: int, size: int) -> Tensor:
+        return read_image(ImageFile(self.names[row], self.file(row)), size)
+
+    def record(self, row: int) -> dict[str, Any]:
+        return {
+            "id": self.names[row],
+            "caption": self.captions[row],
+            "sha256": digest(self.file(row).read_bytes()),
+            "annotation": self.annotation_digest(row),
+        }
+
+
+def digest(*contents: bytes) -> str:
+    """SHA-256 of some contents, in hexadecimal."""
+    return hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """[height, width] uint8, the numbers of an image with a palette (or grey), whatever colours they stand for.
+
+    Raises:
+        UserError: the file is missing, broken, or of another kind.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        raise UserError(f"there is no mask {path}")
+    try:
+        with Image.open(path) as opened:
+            mode, numbers = opened.mode, np.asarray(opened)
+    except Exception as error:  # whatever a broken file makes the decoder raise
+        raise UserError(f"cannot read the mask {path}: {error or type(error).__name__}") from error
+    if mode not in ("P", "L"):
+        raise UserError(f"the mask {path} has pixels of kind {mode}; an image with a palette is wanted")
+    return numbers
+
+
+def find_set(
+    root: str | Path, places: Sequence[str], needed: Sequence[str], what: str, layout: str, source: str
+) -> Path:
+    """The folder of a set: of `places` below `root`, the one that has most of what is needed.
+
+    Raises:
+        UserError: it lacks something; what that is, the layout that is expected, and where to get the set.
+    """
+    candidates = [Path(root) / place for place in places]
+    best = max(candidates, key=lambda place: sum((place / name).exists() for name in needed))
+    missing = [str(best / name) for name in needed if not (best / name).exists()]
+    if missing:
+        raise UserError(
+            f"{what}: there is no {', no '.join(missing)}. Give the folder that holds this as objects.root:\n"
+            f"{layout}\nGet it from {source}"
+        )
+    return best

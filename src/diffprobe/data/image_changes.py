@@ -1,0 +1,131 @@
+"""Images changed with their masks: rotation, flip, scale, padding, crop and shift, by one map of coordinates for both.
+
+A map is a [2, 3] matrix from places in the changed square to places in the original one; x runs right and y down, both
+from -1 to 1. It acts on the square that the network sees, and on masks of any shape alike.
+"""
+
+from __future__ import annotations
+
+from math import ceil, cos, radians, sin
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diffprobe.data.object_images import AnnotatedObject, ObjectImages
+from diffprobe.errors import UserError
+
+BACKGROUND = 0.5  # mid grey, which is 0 to a VAE, shows where there was no picture
+
+
+def _scaled(factor: float) -> Tensor:
+    return torch.tensor([[1 / factor, 0.0, 0.0], [0.0, 1 / factor, 0.0]])
+
+
+def rotation(degrees: float) -> Tensor:
+    """Counter-clockwise, about the centre."""
+    c, s = cos(radians(degrees)), sin(radians(degrees))
+    return torch.tensor([[c, -s, 0.0], [s, c, 0.0]])
+
+
+def flip(strength: float) -> Tensor:
+    """Left and right exchanged, whatever the strength."""
+    return torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def scale(factor: float) -> Tensor:
+    """So many times as large, about the centre."""
+    if factor <= 0:
+        raise UserError(f"scale by {factor}: must be positive")
+    return _scaled(factor)
+
+
+def padding(share: float) -> Tensor:
+    """A border of this share of the side on every side, then back to the former size."""
+    if share < 0:
+        raise UserError(f"padding of {share}: must not be negative")
+    return _scaled(1 / (1 + 2 * share))
+
+
+def crop(share: float) -> Tensor:
+    """The centre, of this share of the side, enlarged to the former size."""
+    if not 0 < share <= 1:
+        raise UserError(f"crop to {share}: give the share of the side that is kept, over 0 and at most 1")
+    return _scaled(1 / share)
+
+
+def shift(share: float) -> Tensor:
+    """To the right and down, each by this share of the side."""
+    return torch.tensor([[1.0, 0.0, -2 * share], [0.0, 1.0, -2 * share]])
+
+
+CHANGES = {"rotation": rotation, "flip": flip, "scale": scale, "padding": padding, "crop": crop, "shift": shift}
+
+
+class ChangedImages(ObjectImages):
+    """Other images, with picture and masks changed alike. Names, objects and their areas stay those of the original.
+
+    Args:
+        change: one of CHANGES.
+        strength: degrees, factor or share; see there.
+
+    Raises:
+        UserError: there is no such change, or it cannot have this strength.
+    """
+
+    def __init__(self, images: ObjectImages, change: str, strength: float = 1.0) -> None:
+        if change not in CHANGES:
+            raise UserError(f"no change {change!r} of images; choose one of {', '.join(CHANGES)}")
+        self.images, self.change, self.strength = images, change, strength
+        self.matrix = CHANGES[change](strength)
+        self.kind, self.names, self.captions = images.kind, images.names, images.captions
+        self.sequences, self.frames = images.sequences, images.frames
+
+    def objects(self, row: int) -> list[AnnotatedObject]:
+        return self.images.objects(row)
+
+    def picture(self, row: int, size: int) -> Tensor:
+        return change_picture(self.images.picture(row, size), self.matrix)
+
+    def masks(self, row: int) -> Tensor:
+        """[objects, height, width], bool; empty for an object that the change pushes out of the picture."""
+        return change_masks(self.images.masks(row), self.matrix)
+
+    def record(self, row: int) -> dict[str, Any]:
+        return {**self.images.record(row), "change": self.change, "strength": self.strength}
+
+    def vanished(self) -> list[str]:
+        """The names of the objects of which nothing is left in the picture."""
+        return [
+            item.name
+            for row in range(len(self))
+            for item, mask in zip(self.objects(row), self.masks(row), strict=True)
+            if not mask.any()
+        ]
+
+
+def change_picture(picture: Tensor, matrix: Tensor) -> Tensor:
+    """[3, height, width] -> the same shape, bilinear, mid grey where there was nothing.
+
+    Where the map shrinks, every pixel is the mean of several samples, so that nothing is skipped.
+    """
+    if torch.equal(matrix, flip(1)):
+        return picture.flip(-1)  # the same map without rounding
+    height, width = picture.shape[-2:]
+    samples = max(1, ceil(float(torch.linalg.matrix_norm(matrix[:, :2], 2)) - 1e-4))
+    grid = _grid(matrix, height * samples, width * samples)
+    changed = functional.grid_sample(picture[None] - BACKGROUND, grid, "bilinear", "zeros", align_corners=False)
+    return (functional.avg_pool2d(changed, samples)[0] + BACKGROUND).clamp(0, 1)
+
+
+def change_masks(masks: Tensor, matrix: Tensor) -> Tensor:
+    """[objects, height, width] bool -> the same shape, by nearest neighbours, empty where there was nothing."""
+    if torch.equal(matrix, flip(1)):
+        return masks.flip(-1)
+    grid = _grid(matrix, *masks.shape[-2:])
+    return functional.grid_sample(masks[None].float(), grid, "nearest", "zeros", align_corners=False)[0] > 0.5
+
+
+def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
+    return functional.affine_grid(matrix[None], [1, 1, height, width], align_corners=False)

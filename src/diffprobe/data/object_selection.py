@@ -1,0 +1,202 @@
+"""Which images and objects of a set are used: the rule of Diff-Props or a list, with all that is wrong named first."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from diffprobe.data.annotated_images import AnnotatedImages
+from diffprobe.data.coco import coco_images
+from diffprobe.data.davis import davis_frames
+from diffprobe.data.images import ON_ERROR
+from diffprobe.data.object_images import AnnotatedObject, ObjectImages, Problem
+from diffprobe.data.scene_objects import scene_objects
+from diffprobe.data.voc import voc_images
+from diffprobe.errors import UserError
+
+# What a list's column `dataset` may call a set; Diff-Props says pascal.
+LISTED_AS = {"voc": ("pascal", "voc"), "coco": ("coco",), "davis": ("davis",)}
+KINDS = (*LISTED_AS, "scenes")
+SCENES = 200
+AT_ONCE = 64  # images looked at before asking whether there are enough
+
+
+@dataclass
+class _Found:
+    """What looking at candidates gave: the objects of each row that is used, what is wrong, what is left out."""
+
+    objects: dict[int, list[AnnotatedObject]] = field(default_factory=dict)
+    wrong: list[Problem] = field(default_factory=list)
+    left_out: list[Problem] = field(default_factory=list)
+    looked_at: int = 0
+
+
+def load_objects(
+    kind: str,
+    *,
+    root: str | Path | None = None,
+    split: str | None = None,
+    list: str | Path | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    on_error: str = "error",
+    largest_over: float = 0.01,
+    min_area: float = 0.0,
+    label: str = "shape",
+    size: int = 64,
+    every: int = 1,
+    frames: int | None = None,
+) -> tuple[ObjectImages, list[Problem]]:
+    """The images of a set with the objects to be used, and all that was left out of them. Decodes everything once.
+
+    Without a list, images of VOC and COCO are drawn as in Diff-Props (section 3.1): each has an object that covers more
+    than `largest_over` of it; `count` of them, drawn with `seed` from the sorted names.
+
+    Args:
+        kind: 'voc', 'coco', 'davis' or 'scenes'.
+        root: where the user unpacked the set; not needed for scenes.
+        split: 'train', 'val' or 'trainval'; by default 'trainval' of VOC, 'val' of COCO and DAVIS.
+        list: images, or sequences of DAVIS, instead of a split: CSV with columns src and maybe dataset, or one a line.
+            COCO looks for them in the annotations of `split`.
+        count: how many images, scenes (by default 200), or sequences of DAVIS. Of a list the first so many.
+        on_error: 'skip' leaves out what is wrong and names it, 'error' stops.
+        min_area: objects that cover less of their image are left out and named.
+        label, size: see `SceneObjects`.
+        every, frames: see `davis_frames`.
+
+    Raises:
+        UserError: a setting is wrong, the set or the list is missing, something is wrong with an image or an object
+            and `on_error` is 'error', or there are not as many images as asked.
+    """
+    _check(kind, on_error, {"count": count, "every": every, "frames": frames}, min_area)
+    names = None if list is None else read_list(Path(list), kind)
+    candidates = _candidates(kind, root, split, names, count, seed, label, size, every, frames)
+    drawn = names is None and kind in ("voc", "coco")
+    wanted = count if kind in ("voc", "coco") else None  # the others already have so many
+    order = np.random.default_rng(seed).permutation(len(candidates)).tolist() if drawn else range(len(candidates))
+    found = _look(candidates, order, wanted, largest_over if drawn else None, min_area)
+    if found.wrong and on_error == "error":
+        shown = "; ".join(map(str, found.wrong[:3]))
+        raise UserError(
+            f"{_counted(found.wrong)} in the {found.looked_at} images of {kind} that were looked at: {shown}; "
+            "objects.on_error=skip leaves them out"
+        )
+    if not found.objects or len(found.objects) < (wanted or 0):
+        rule = f" with an object that covers more than {largest_over:.2%}" if drawn else ""
+        raise UserError(
+            f"{len(found.objects)} images of {kind}{rule} can be used, {wanted or 'at least 1'} wanted; "
+            f"{found.looked_at} were looked at, {_counted(found.wrong)} found"
+            + "".join(f"; {problem}" for problem in [*found.wrong, *found.left_out][:3])
+        )
+    rows = sorted(found.objects)  # by name where drawn, else as listed
+    return candidates.chosen(rows, [found.objects[row] for row in rows]), [*found.wrong, *found.left_out]
+
+
+def _counted(problems: Sequence[Problem]) -> str:
+    return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+
+
+def _check(kind: str, on_error: str, positive: dict[str, int | None], min_area: float) -> None:
+    if kind not in KINDS:
+        raise UserError(f"objects.kind={kind}: choose one of {', '.join(KINDS)}")
+    if on_error not in ON_ERROR:
+        raise UserError(f"objects.on_error={on_error}: choose one of {', '.join(ON_ERROR)}")
+    for name, value in positive.items():
+        if value is not None and value < 1:
+            raise UserError(f"objects.{name}={value}: must be at least 1")
+    if not 0 <= min_area < 1:
+        raise UserError(f"objects.min_area={min_area}: give a share of the image from 0 to 1")
+
+
+def _candidates(
+    kind: str,
+    root: str | Path | None,
+    split: str | None,
+    names: Sequence[str] | None,
+    count: int | None,
+    seed: int,
+    label: str,
+    size: int,
+    every: int,
+    frames: int | None,
+) -> AnnotatedImages:
+    if kind == "scenes":
+        return scene_objects(count or SCENES, seed, label, size)
+    place = root or ""
+    if kind == "voc":
+        return voc_images(place, split or "trainval", names)
+    if kind == "coco":
+        return coco_images(place, split or "val", names)
+    return davis_frames(place, split or "val", names, count=count, seed=seed, every=every, frames=frames)
+
+
+def _look(
+    candidates: AnnotatedImages, order: Sequence[int], wanted: int | None, over: float | None, min_area: float
+) -> _Found:
+    """Takes candidates in order until there are enough, so that images that are not needed are not read."""
+    found = _Found()
+    for row, objects, wrong in _looked_at(candidates, order):
+        image = candidates.names[row]
+        found.looked_at += 1
+        found.wrong += wrong
+        if over is not None and max((item.area for item in objects), default=0) <= over:
+            continue
+        kept = [item for item in objects if item.area >= min_area]
+        found.left_out += [
+            Problem(image, item.name, f"it covers {item.area:.2%} of its image, less than objects.min_area")
+            for item in objects
+            if item.area < min_area
+        ]
+        if kept:
+            found.objects[row] = kept
+        elif not wrong:
+            found.left_out.append(Problem(image, "", "it has no object"))
+        if len(found.objects) == wanted:
+            break
+    return found
+
+
+def _looked_at(
+    candidates: AnnotatedImages, order: Sequence[int]
+) -> Iterator[tuple[int, list[AnnotatedObject], list[Problem]]]:
+    with ThreadPoolExecutor() as pool:  # decoders let go of the interpreter
+        for start in range(0, len(order), AT_ONCE):
+            part = order[start : start + AT_ONCE]
+            for row, (objects, wrong) in zip(part, pool.map(candidates.look, part), strict=True):
+                yield row, objects, wrong
+
+
+def read_list(path: Path, kind: str) -> list[str]:
+    """The images (or, of DAVIS, sequences) of a set that a list names, in its order, without folders and endings.
+
+    A CSV file has a column `src` and maybe `dataset`, by which rows are chosen ('pascal' or 'voc', 'coco', 'davis');
+    any other file has one name a line.
+
+    Raises:
+        UserError: the file cannot be read, names nothing of this set, or names something twice.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read objects.list={path}: {error}") from error
+    if path.suffix.lower() == ".csv":
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        if "src" not in (rows.fieldnames or ()):
+            raise UserError(f"{path} has no column 'src'; it has {', '.join(map(repr, rows.fieldnames or ()))}")
+        found = [row["src"] for row in rows if (row.get("dataset") or LISTED_AS[kind][0]) in LISTED_AS[kind]]
+    else:
+        found = text.splitlines()
+    names = [Path(entry.strip()).stem for entry in found if entry and entry.strip()]
+    if not names:
+        raise UserError(f"{path} names nothing of {kind}; its column dataset should say {' or '.join(LISTED_AS[kind])}")
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{path} names {name} {times} times; keep one")
+    return names

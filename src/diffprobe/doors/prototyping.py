@@ -1,0 +1,278 @@
+"""The analyses of objects: `analyze.py`'s configuration to a run folder with tables, figures and a tracked run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.doors.errors import job_errors
+from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
+from diffprobe.doors.prototype_schema import POSITIVE, PrototypeSettings
+from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.schema import checked, chosen_steps
+from diffprobe.doors.trainers import make_predicting_trainer, quiet_libraries
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.backbone.load import Backbone
+    from diffprobe.data.object_images import ObjectImages, Problem
+    from diffprobe.features.groups import LayerGroup
+    from diffprobe.features.sources.source import Source
+    from diffprobe.prototypes.collecting import Prototypes
+    from diffprobe.prototypes.separation import Resampling
+    from diffprobe.studies.drift import Changed
+    from diffprobe.studies.separation import Measuring
+
+KINDS = ("separation", "transforms", "denoising", "video")
+check = partial(checked, kind=PrototypeSettings, positive=POSITIVE)
+
+
+@job_errors
+def run(config: DictConfig) -> None:
+    """Runs the analysis that `config` asks for, into Hydra's output folder; one that has it already is left alone."""
+    from rich.console import Console
+
+    from diffprobe.doors.findings_folder import leave
+
+    started = time.perf_counter()
+    settings = check(config)
+    hydra = HydraConfig.get()
+    check_processes(settings.trainer, hydra)
+    folder = Path(hydra.runtime.output_dir)
+    with quiet_libraries():
+        from lightning.pytorch.utilities import rank_zero_only
+
+        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
+        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
+        if is_finished(folder, settings, check):
+            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+            return
+        task = prepare(settings, console)
+        if settings.dry_run:
+            return
+        if helping:
+            task.collect_all()
+            return
+        record_configuration(folder, config, hydra)
+        plain = OmegaConf.to_container(config, resolve=True)
+        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
+            findings = task.study()
+            leave(task, findings, folder, tracker)
+        _finish(settings, folder, console, task.evaluations, started)
+
+
+@dataclass
+class Task:
+    """What is left once everything the user gave has been checked against everything else."""
+
+    settings: PrototypeSettings
+    console: Console
+    backbone: Backbone
+    images: ObjectImages
+    problems: list[Problem]
+    source: Source
+    inputs: list[LayerGroup]
+    also: list[LayerGroup]
+    steps: list[int]
+    measuring: Measuring
+    resampling: Resampling
+    evaluations: int = 0
+
+    def collect(self, source: Source, images: ObjectImages, steps: list[int]) -> Prototypes:
+        """The prototypes of images that a source shows to the network."""
+        from diffprobe.prototypes.collecting import collect_prototypes
+        from diffprobe.prototypes.masks import MaskResizing
+
+        keeping, masks = self.settings.prototypes, self.settings.masks
+        found = collect_prototypes(
+            self.backbone,
+            source,
+            images,
+            self.inputs,
+            steps,
+            resizing=MaskResizing(masks.hard, masks.antialias),
+            folder=Path(keeping.folder),
+            also=self.also,
+            batch_size=keeping.batch_size,
+            images_per_shard=keeping.images_per_shard,
+            trainer=make_predicting_trainer(self.settings.trainer),
+            tell=self.tell,
+        )
+        self.evaluations += found.evaluations
+        return found
+
+    def collect_all(self) -> tuple[Prototypes, list[Changed]]:
+        """The prototypes that the analysis needs: of the images as they are, and after every change."""
+        from diffprobe.studies.drift import Changed
+
+        unchanged = self.collect(self.source, self.images, self.steps)
+        changed = []
+        for name, strength, source, images in self._changes():
+            steps = self.steps if name in self.settings.analysis.changes else [max(source.timesteps(self.backbone))]
+            self.tell(f"{name} {strength:g}")
+            changed.append(Changed(name, strength, self.collect(source, images, steps), steps[-1]))
+        return unchanged, changed
+
+    def study(self) -> Any:
+        """The findings of the analysis. Raises UserError as the studies do."""
+        from diffprobe.doors.findings_folder import AnalysisFindings
+        from diffprobe.studies.drift import study_drift
+        from diffprobe.studies.separation import study_separation
+        from diffprobe.studies.video import study_video
+
+        prototypes, changed = self.collect_all()
+        what = (self.backbone.name, self.measuring, self.resampling)
+        kind = self.settings.analysis.kind
+        found = AnalysisFindings(prototypes, changed)
+        if kind == "separation":
+            found.separation = study_separation(prototypes, *what, tell=self.tell)
+        elif kind == "video":
+            found.drift = study_video(prototypes, list(self.settings.analysis.gaps), *what, tell=self.tell)
+        else:
+            found.drift = study_drift(prototypes, changed, *what, tell=self.tell)
+        return found
+
+    def tell(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    def _changes(self) -> Iterator[tuple[str, float, Source, ObjectImages]]:
+        """Name, strength, source and images of every change that the analysis makes."""
+        from diffprobe.backbone.image_to_image import steps_taken
+        from diffprobe.data.image_changes import ChangedImages
+        from diffprobe.doors.sources import source_of_pictures
+        from diffprobe.features.sources.real_images import ImageToImage
+
+        settings, analysis = self.settings, self.settings.analysis
+        if analysis.kind == "transforms":
+            for name, strengths in analysis.changes.items():
+                for strength in strengths:
+                    images = ChangedImages(self.images, name, strength)
+                    yield name, strength, source_of_pictures(settings, images, "conditional"), images
+        if analysis.kind == "denoising":
+            for strength in analysis.strengths:
+                yield "strength", strength, ImageToImage(self.images, strength, settings.steps.sampling), self.images
+            for sampling in analysis.sampling_steps:
+                taken = len(steps_taken(sampling, analysis.strength))
+                yield "denoising_steps", taken, ImageToImage(self.images, analysis.strength, sampling), self.images
+
+
+def prepare(settings: PrototypeSettings, console: Console) -> Task:
+    """Checks all input and tells the plan.
+
+    Raises:
+        UserError: for anything the user got wrong, before any work is done.
+    """
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.data.object_selection import load_objects
+    from diffprobe.doors.features import chosen_groups, chosen_layers
+    from diffprobe.doors.sources import source_of_pictures
+    from diffprobe.prototypes.collecting import single
+    from diffprobe.prototypes.separation import Resampling
+
+    _check_analysis(settings)
+    measuring = _measuring(settings)
+    console.print(f"reading {settings.objects.kind}")
+    images, problems = load_objects(**OmegaConf.to_container(settings.objects), seed=settings.seed)  # type: ignore
+    for problem in problems[:SHOWN_PROBLEMS]:
+        console.print(f"left out {problem}", soft_wrap=True, markup=False)
+    if len(problems) > SHOWN_PROBLEMS:
+        console.print(f"left out {len(problems) - SHOWN_PROBLEMS} more; problems.csv names all {len(problems)}")
+    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    backbone = replace(backbone, guidance=min(backbone.guidance, 1.0))  # prompts are empty, so it would change nothing
+    source = source_of_pictures(settings, images, "conditional")
+    steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
+    if settings.analysis.kind in ("transforms", "denoising") and len(steps) > 1:
+        raise UserError(
+            f"analysis={settings.analysis.kind} compares with images at one step, not at {len(steps)}; choose it with "
+            "steps.select=[STEP], or trajectory=clean"
+        )
+    layers = chosen_layers(settings.layers.select, backbone) if settings.layers.select else []
+    inputs = [*map(single, layers), *chosen_groups(settings.layers.groups, backbone)]
+    if not inputs:
+        raise UserError("layers.select and layers.groups are both empty; choose at least one layer or group of layers")
+    kept = settings.prototypes
+    also = [
+        *(map(single, chosen_layers(kept.layers, backbone)) if kept.layers else ()),
+        *chosen_groups(kept.groups, backbone),
+    ]
+    statistics = settings.statistics
+    resampling = Resampling(statistics.resamples, statistics.permutations, settings.seed)
+    task = Task(settings, console, backbone, images, problems, source, inputs, also, steps, measuring, resampling)
+    _tell_plan(task)
+    return task
+
+
+SHOWN_PROBLEMS = 5
+
+
+def _check_analysis(settings: PrototypeSettings) -> None:
+    from diffprobe.data.image_changes import CHANGES
+
+    analysis = settings.analysis
+    if analysis.kind not in KINDS:
+        raise UserError(f"analysis.kind={analysis.kind}: choose one of {', '.join(KINDS)}")
+    needed = {
+        "transforms": {"changes": analysis.changes},
+        "denoising": {"strengths": analysis.strengths, "sampling_steps": analysis.sampling_steps},
+        "video": {"gaps": analysis.gaps},
+    }
+    for key, values in needed.get(analysis.kind, {}).items():
+        if not values:
+            raise UserError(f"analysis.{key} is empty; give at least one")
+    for name, strengths in analysis.changes.items():
+        if name not in CHANGES:
+            raise UserError(f"analysis.changes: no change {name!r} of images; choose among {', '.join(CHANGES)}")
+        for strength in strengths:
+            CHANGES[name](strength)
+
+
+def _measuring(settings: PrototypeSettings) -> Measuring:
+    import torch
+
+    from diffprobe.prototypes.distances import MEASURES
+    from diffprobe.studies.separation import Measuring
+
+    measure = settings.measure
+    unknown = [name for name in measure.names if name not in MEASURES]
+    if unknown or not measure.names:
+        raise UserError(f"measure.names={list(measure.names)}: choose among {', '.join(MEASURES)}")
+    precisions = {"float32": torch.float32, "float64": torch.float64}
+    if measure.precision not in precisions:
+        raise UserError(f"measure.precision={measure.precision}: choose one of {', '.join(precisions)}")
+    return Measuring(list(measure.names), precisions[measure.precision], measure.budget_mb * 2**20)
+
+
+def _tell_plan(task: Task) -> None:
+    objects = sum(len(task.images.objects(row)) for row in range(len(task.images)))
+    changes = [source for _, _, source, _ in task._changes()]
+    evaluations = task.source.evaluations(task.backbone, task.steps)
+    for source in changes:
+        evaluations += source.evaluations(task.backbone, task.steps)
+    channels = sum(group.layer.channels for group in (*task.inputs, *task.also))
+    numbers = objects * channels * len(task.steps) * (1 + len(changes))
+    task.tell(
+        f"{task.backbone.name} on {task.backbone.device}: {objects} objects in {len(task.images)} images, "
+        f"{len(task.inputs)} inputs, {len(task.steps)} steps, {', '.join(task.measuring.measures)}; "
+        f"{len(task.images) * evaluations} network evaluations at most, {4 * numbers / 1e6:.1f} MB of prototypes"
+    )
+
+
+def _finish(settings: PrototypeSettings, folder: Path, console: Console, evaluations: int, started: float) -> None:
+    """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
+    from diffprobe.report.environment import write_environment
+
+    wall = time.perf_counter() - started
+    write_environment(
+        folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
+    )
+    console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)

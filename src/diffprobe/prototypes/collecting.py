@@ -1,0 +1,214 @@
+"""Prototypes of objects, pooled while the frozen network looks at their images; activations are never kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.backbone.layers import Layer
+from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.trajectory import TrajectoryStep
+from diffprobe.data.object_images import ObjectImages
+from diffprobe.features.extraction import ExtractionModule, Tell, predict, silent_trainer
+from diffprobe.features.groups import LayerGroup, resize_activation
+from diffprobe.features.sources.source import Source
+from diffprobe.features.store.turns import taking_turns
+from diffprobe.prototypes.kept import KeptPrototypes, Unit, keep_in
+from diffprobe.prototypes.masks import MaskResizing, resize_masks
+from diffprobe.prototypes.pooling import masked_means
+from diffprobe.prototypes.tables import ObjectRow
+
+Pooled = dict[Unit, Tensor]
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The prototypes of all objects at every input and step, read from disk when they are asked for.
+
+    Attributes:
+        objects: in the order of all rows of prototypes.
+        images: the row of each object's image among the images, [objects].
+        inputs: layers and groups of them.
+        steps, timesteps: of the source.
+        evaluations: how often the network was evaluated for them; what was kept before needed none.
+    """
+
+    objects: list[ObjectRow]
+    images: np.ndarray
+    inputs: list[LayerGroup]
+    steps: list[int]
+    timesteps: list[float]
+    kept: KeptPrototypes
+    evaluations: int
+
+    def matrix(self, group: LayerGroup, step: int) -> Tensor:
+        """[objects, channels], float32; rows of NaN for objects that have vanished at the resolution of the input."""
+        return torch.cat([self.kept.read(unit) for unit in units_of(group, self.timestep(step))], 1)
+
+    def timestep(self, step: int) -> float:
+        """The scheduler's t of a step."""
+        return self.timesteps[self.steps.index(step)]
+
+    @cached_property
+    def vanished(self) -> dict[tuple[int, int], list[str]]:
+        """By grid (height, width), the names of objects that no cell of it belongs to."""
+        found = {}
+        for group in self.inputs:
+            unit = units_of(group, self.timesteps[0])[0]
+            if unit.grid not in found:
+                gone = self.kept.read(unit).isnan().any(1).tolist()
+                found[unit.grid] = [row.object for row, lost in zip(self.objects, gone, strict=True) if lost]
+        return found
+
+
+def units_of(group: LayerGroup, timestep: float) -> list[Unit]:
+    """What an input's prototypes are put together of."""
+    grid = (group.layer.height, group.layer.width)
+    return [Unit(layer.name, grid, timestep) for layer in group.layers]
+
+
+def single(layer: Layer) -> LayerGroup:
+    """A layer as an input of its own."""
+    return LayerGroup(layer.name, (layer,))
+
+
+def object_rows(images: ObjectImages) -> list[ObjectRow]:
+    """The objects of all images, in their order."""
+    return [
+        ObjectRow(
+            each.name,
+            name,
+            each.label,
+            each.area,
+            images.kind,
+            images.sequences[row],
+            images.frames[row],
+            each.instance,
+        )
+        for row, name in enumerate(images.names)
+        for each in images.objects(row)
+    ]
+
+
+def collect_prototypes(
+    backbone: Backbone,
+    source: Source,
+    images: ObjectImages,
+    inputs: Sequence[LayerGroup],
+    steps: Sequence[int],
+    *,
+    resizing: MaskResizing,
+    folder: Path,
+    also: Sequence[LayerGroup] = (),
+    batch_size: int = 8,
+    images_per_shard: int = 64,
+    trainer: lightning.Trainer | None = None,
+    tell: Tell = lambda line: None,
+) -> Prototypes:
+    """Shows every image to the network once and pools the activations over its objects.
+
+    Prototypes that the folder has are not computed again; an interrupted pass goes on at its last shard. Devices share
+    the shards; other processes that want the same images wait for each other.
+
+    Args:
+        source: shows the network these `images`, row by row.
+        also: inputs that are pooled in the same pass, for other jobs; they are not in what is returned.
+
+    Raises:
+        UserError: steps that the source does not have, or a folder that cannot be written.
+    """
+    trainer = trainer or silent_trainer()
+    there = source.timesteps(backbone)
+    units = list(
+        dict.fromkeys(unit for group in (*inputs, *also) for at in steps for unit in units_of(group, there[at]))
+    )
+    records = [
+        {**images.record(row), "objects": [each.name for each in images.objects(row)]}
+        for row in range(len(images.names))
+    ]
+    kept = KeptPrototypes(keep_in(folder, backbone, source, records, resizing), len(images.names), images_per_shard)
+    evaluations = 0
+    # The first of several processes waits for all of its run
+    with taking_turns(kept.folder, tell) if trainer.global_rank == 0 else nullcontext():
+        pass_over = _Pass(backbone, source, images, kept, units, resizing)
+        share = [shard for shard in kept.shards[trainer.global_rank :: trainer.world_size] if pass_over.lacking[shard]]
+        if share or trainer.world_size > 1:
+            predict(ExtractionModule(pass_over.run, batch_size, share), pass_over.record, trainer, tell)
+            trainer.strategy.barrier("prototypes kept")
+            own = torch.tensor(pass_over.evaluations(share), device=trainer.strategy.root_device)
+            evaluations = int(trainer.strategy.reduce(own, reduce_op="sum"))
+    places = [row for row in range(len(images.names)) for _ in images.objects(row)]
+    return Prototypes(
+        object_rows(images), np.array(places), list(inputs), list(steps), [there[at] for at in steps], kept, evaluations
+    )
+
+
+class _Pass:
+    """One pass over images: pools what each lacks, and writes a shard when its last image is done."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        source: Source,
+        images: ObjectImages,
+        kept: KeptPrototypes,
+        units: Sequence[Unit],
+        resizing: MaskResizing,
+    ) -> None:
+        self.backbone, self.source, self.images, self.kept, self.resizing = backbone, source, images, kept, resizing
+        self.shard_of = {row: shard for shard in kept.shards for row in shard}
+        self.lacking = {shard: kept.lacking(shard, units) for shard in kept.shards}
+        self.begun: dict[Unit, list[Tensor]] = defaultdict(list)
+
+    def run(self, rows: list[int]) -> Iterator[Pooled]:
+        """Everything that some images of one shard lack, [objects of these images, channels] each."""
+        units = self.lacking[self.shard_of[rows[0]]]
+        steps = self._steps(units)
+        layers = list(dict.fromkeys(unit.layer for unit in units))
+        masks = [self.images.masks(row) for row in rows]
+        weights = {
+            grid: [resize_masks(each, grid, self.resizing) for each in masks] for grid in {unit.grid for unit in units}
+        }
+        pooled: Pooled = {}
+        for step in self.source.run(self.backbone, rows, layers, sorted(steps)):
+            if step.index in steps:
+                pooled |= _pooled(step, [unit for unit in units if unit.timestep == steps[step.index]], weights)
+        yield pooled
+
+    def evaluations(self, shards: Sequence[range]) -> int:
+        """How often the network is evaluated for all that some shards lack."""
+        return sum(
+            len(shard) * self.source.evaluations(self.backbone, sorted(self._steps(self.lacking[shard])))
+            for shard in shards
+        )
+
+    def _steps(self, units: Sequence[Unit]) -> dict[int, float]:
+        """The steps of some units, with their timesteps."""
+        wanted = {unit.timestep for unit in units}
+        return {step: at for step, at in self.source.timesteps(self.backbone).items() if at in wanted}
+
+    def record(self, rows: list[int], pooled: Pooled) -> None:
+        for unit, values in pooled.items():
+            self.begun[unit].append(values.cpu())
+        shard = self.shard_of[rows[0]]
+        if rows[-1] == shard[-1]:
+            self.kept.write(shard, {unit: torch.cat(parts) for unit, parts in self.begun.items()})
+            self.begun.clear()
+
+
+def _pooled(step: TrajectoryStep, units: Sequence[Unit], weights: dict[tuple[int, int], list[Tensor]]) -> Pooled:
+    """One step's prototypes of a batch, [objects of the batch, channels] each."""
+    found = {}
+    for unit in units:
+        values = resize_activation(step.activations[unit.layer], unit.grid)
+        found[unit] = torch.cat([masked_means(one, own) for one, own in zip(values, weights[unit.grid], strict=True)])
+    return found

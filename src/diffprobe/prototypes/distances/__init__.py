@@ -1,0 +1,113 @@
+"""Distances between object prototypes, all pairs at once, on the device that the prototypes are on.
+
+    euclidean               |x - y|
+    manhattan               sum |x - y|
+    cosine                  1 - x.y / (|x| |y|)
+    pearson                 1 - Pearson correlation over channels: the papers' D_corr
+    distance_correlation    1 - dCor, the V-statistic of Székely, Rizzo and Bakirov (2007)
+    distance_correlation_u  1 - R, R the bias-corrected dCor^2 of Székely and Rizzo (2013); no root: R may be < 0
+
+A vector without direction (zero for cosine, constant for the correlations) correlates with nothing: its distance to all
+others is 1. It is never NaN, which would be sorted anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from diffprobe.errors import UserError
+from diffprobe.prototypes.distances.blocks import mirror, runs
+from diffprobe.prototypes.distances.centred_distances import distance_correlation, distance_correlation_u
+from diffprobe.prototypes.distances.differences import manhattan
+from diffprobe.prototypes.distances.products import cosine, euclidean, pearson
+
+Measure = Callable[[Tensor, Tensor | None, torch.dtype, int], Tensor]
+
+MEASURES: dict[str, Measure] = {
+    "euclidean": euclidean,
+    "manhattan": manhattan,
+    "cosine": cosine,
+    "pearson": pearson,
+    "distance_correlation": distance_correlation,
+    "distance_correlation_u": distance_correlation_u,
+}
+BUDGET = 512 * 2**20
+PAIRED = 32  # objects compared with one another for the sake of the diagonal
+
+
+def distance_matrix(
+    prototypes: Tensor, measure: str, *, precision: torch.dtype = torch.float32, budget: int = BUDGET
+) -> Tensor:
+    """Distances of all pairs of prototypes [n, d]: [n, n], exactly symmetric with an exactly zero diagonal.
+
+    `budget` bounds the bytes of working memory (some 10 MiB are the least) beyond the result and at most two copies of
+    the prototypes. `precision` is float32 or float64, for the work and the result.
+    Raises UserError if the measure is unknown, or if prototypes hold NaN or infinity or have too few channels.
+    """
+    check(measure, prototypes)
+    if not len(prototypes):
+        return prototypes.new_zeros(0, 0, dtype=precision)
+    with full_products():
+        result = MEASURES[measure](prototypes, None, precision, budget)
+    mirror(result)
+    return result
+
+
+def cross_distances(
+    a: Tensor, b: Tensor, measure: str, *, precision: torch.dtype = torch.float32, budget: int = BUDGET
+) -> Tensor:
+    """Distances of prototypes a [n, d] to b [m, d] on the same device: [n, m]. See `distance_matrix`."""
+    check(measure, a, b)
+    if not len(a) or not len(b):
+        return a.new_zeros(len(a), len(b), dtype=precision)
+    with full_products():
+        return MEASURES[measure](a, b, precision, budget)
+
+
+def paired_distances(
+    a: Tensor, b: Tensor, measure: str, *, precision: torch.dtype = torch.float32, budget: int = BUDGET
+) -> Tensor:
+    """Distance of each prototype of a [n, d] to the one in the same row of b [n, d]: [n]. See `distance_matrix`."""
+    check(measure, a, b)
+    if len(a) != len(b):
+        raise ValueError(f"paired distances need as many prototypes on both sides, not {len(a)} and {len(b)}")
+    blocks = (
+        cross_distances(a[rows], b[rows], measure, precision=precision, budget=budget) for rows in runs(len(a), PAIRED)
+    )
+    return torch.cat([a.new_zeros(0, dtype=precision), *(block.diagonal() for block in blocks)])
+
+
+def check(measure: str, *prototypes: Tensor) -> None:
+    """Raises UserError naming what no distance can be computed from."""
+    if measure not in MEASURES:
+        raise UserError(f"unknown distance measure '{measure}': choose from {', '.join(MEASURES)}")
+    channels, fewest = prototypes[0].shape[1], 4 if measure == "distance_correlation_u" else 2
+    if any(each.shape[1] != channels for each in prototypes):
+        raise ValueError(f"prototypes of {' and '.join(str(each.shape[1]) for each in prototypes)} channels")
+    if channels < fewest:
+        raise UserError(
+            f"{measure} needs prototypes of at least {fewest} channels, these have {channels}: choose a wider layer, "
+            "several layers, or another measure"
+        )
+    for each in prototypes:
+        bad = (~each.isfinite().all(1)).nonzero()[:, 0].tolist()
+        if bad:
+            raise UserError(
+                f"NaN or infinity in {len(bad)} of {len(each)} prototypes, in rows {', '.join(map(str, bad[:5]))}"
+                f"{', ...' if len(bad) > 5 else ''}: leave these objects out, or compute activations in float32"
+            )
+
+
+@contextmanager
+def full_products() -> Iterator[None]:
+    """Float32 products in float32: TF32 or bfloat16, which a run may have allowed its network, are not enough."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,93 @@
+"""Euclidean, cosine and Pearson distance: squared distances of points from one matrix product.
+
+|x - y|^2 = |x|^2 + |y|^2 - 2 x.y loses all its digits where x and y are close, so points are centred first, which
+takes care of offsets, and near pairs are computed again from their differences, in float64. Cosine and Pearson
+distance are half the squared distance of unit vectors: 1 - u.v = |u - v|^2 / 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffprobe.prototypes.distances.blocks import CACHE, HEIGHT, row_blocks, runs
+
+Points = Callable[[Tensor], Tensor]  # prototypes [k, d] in float64 -> points [k, d] whose distances are wanted
+
+NEAR = 2**20  # times eps: below this share of |x|^2 + |y|^2 a squared distance is computed again
+CENTRED_ON = 64  # about as many objects say where the centre is; any point near them serves
+
+
+def euclidean(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """|x - y|: [n, m]."""
+    return squared_distances(a, b, lambda vectors: vectors, precision, budget).sqrt_()
+
+
+def cosine(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """1 - x.y / (|x| |y|): [n, m] from 0 to 2; 1 where x or y is zero (as scikit-learn has it; scipy: NaN)."""
+    distances = squared_distances(a, b, units, precision, budget).mul_(0.5).clamp_(max=2)
+    return without_direction(distances, (a == 0).all(1), None if b is None else (b == 0).all(1))
+
+
+def pearson(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """1 - Pearson correlation over channels (D_corr): [n, m] from 0 to 2; 1 where x or y is constant (scipy: NaN)."""
+    distances = squared_distances(a, b, centred_units, precision, budget).mul_(0.5).clamp_(max=2)
+    return without_direction(distances, constant(a), None if b is None else constant(b))
+
+
+def units(vectors: Tensor) -> Tensor:
+    """Vectors [k, d] divided by their lengths; a zero vector stays zero."""
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return vectors / lengths.masked_fill_(lengths == 0, 1)
+
+
+def centred_units(vectors: Tensor) -> Tensor:
+    """Vectors [k, d] minus their mean over channels, divided by their lengths."""
+    return units(vectors - vectors.mean(1, keepdim=True))
+
+
+def constant(vectors: Tensor) -> Tensor:
+    """Which vectors [n, d] have one value in all channels: [n]."""
+    return vectors.amax(1) == vectors.amin(1)
+
+
+def without_direction(distances: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
+    """Sets distances [n, m] of vectors that correlate with nothing, [n] and [m], to 1, in place."""
+    distances[rows] = 1
+    distances[:, rows if columns is None else columns] = 1
+    return distances
+
+
+def squared_distances(a: Tensor, b: Tensor | None, points: Points, precision: torch.dtype, budget: int) -> Tensor:
+    """Squared Euclidean distances of the points of a [n, d] and of b [m, d]: [n, m].
+
+    Without b those of a with itself; then the lower triangle is left for `mirror`.
+    """
+    others = a if b is None else b
+    centre = points(a[:: len(a) // CENTRED_ON + 1].double()).median(0).values  # the median: outliers do not move it
+    left, left_squares = centred(a, points, centre, precision)
+    right, right_squares = (left, left_squares) if b is None else centred(b, points, centre, precision)
+    share = NEAR * torch.finfo(precision).eps
+    result = a.new_zeros(len(a), len(others), dtype=precision)
+    height = min(HEIGHT, budget // (32 * len(others)))  # bytes of an entry, if its pair is near
+    for rows, columns in row_blocks(len(a), len(others), height, triangle=b is None):
+        total = left_squares[rows, None] + right_squares[columns]
+        block = torch.addmm(total, left[rows], right[columns].T, alpha=-2, out=result[rows, columns])
+        near = (block < total.mul_(share)).nonzero()
+        for part in runs(len(near), min(budget, 4 * CACHE) // (32 * a.shape[1])):
+            i, j = near[part].T
+            difference = points(a[rows][i].double()) - points(others[columns][j].double())
+            block[i, j] = difference.square_().sum(1).to(precision)
+    return result
+
+
+def centred(vectors: Tensor, points: Points, centre: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Points of vectors [n, d] around `centre` [d], rounded once, and their squared lengths [n]."""
+    result = vectors.new_empty(vectors.shape, dtype=precision)
+    squares = vectors.new_empty(len(vectors), dtype=precision)
+    for rows in runs(len(vectors), CACHE // (8 * vectors.shape[1])):
+        result[rows] = points(vectors[rows].double()) - centre
+        squares[rows] = result[rows].double().square().sum(1)
+    return result, squares

@@ -1,0 +1,60 @@
+"""How far objects are from their changed selves, beside how far pairs of objects are from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from diffprobe.prototypes.cluster_bootstrap import Interval
+from diffprobe.prototypes.retrieval import mean_over_images
+from diffprobe.prototypes.separation import Where
+from diffprobe.prototypes.tables import DriftRow
+
+SELF = "self"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The distances of a set of pairs, ascending, their mean with its interval over images, and standard deviation."""
+
+    values: np.ndarray
+    mean: Interval
+    std: float | None
+
+
+def drift_rows(
+    where: Where,
+    change: str,
+    strength: float,
+    own: np.ndarray,
+    images: np.ndarray,
+    others: Mapping[str, Pairs],
+    counts: np.ndarray,
+) -> list[DriftRow]:
+    """The row of 'self' and one for every other set.
+
+    Args:
+        own: [objects], distance of each to its changed self.
+        images: [objects], what is resampled with them, counted from 0.
+        others: by name.
+        counts: [resamples, images], see `resampling_counts`.
+    """
+    mean = mean_over_images(own, images, counts)
+    std = float(own.std()) if len(own) else None
+    keys = (*astuple(where), change, strength)
+    rows = [DriftRow(*keys, SELF, len(own), mean.value, std, mean.low, mean.high, None)]
+    for name, pairs in others.items():
+        summary = (len(pairs.values), pairs.mean.value, pairs.std, pairs.mean.low, pairs.mean.high)
+        rows.append(DriftRow(*keys, name, *summary, chance_nearer(own, pairs.values)))
+    return rows
+
+
+def chance_nearer(first: np.ndarray, second: np.ndarray) -> float | None:
+    """P(a < b) + P(a = b) / 2 for a of `first` [n] and b of `second` [m], ascending; None where one is empty."""
+    if not len(first) or not len(second):
+        return None
+    first = first.astype(second.dtype)
+    beyond = 2 * len(second) - np.searchsorted(second, first) - np.searchsorted(second, first, "right")
+    return float(beyond.mean() / (2 * len(second)))

@@ -1,0 +1,153 @@
+"""Do prototypes find their class? Silhouettes, nearest neighbours in other images, and retrieval.
+
+Each is a value per object, and its mean. Intervals resample images with their objects' values; what an object is
+compared with stays as it is, so they are of the queries, given the gallery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from diffprobe.prototypes.by_image import checked
+from diffprobe.prototypes.cluster_bootstrap import Interval, interval
+from diffprobe.statistics import resampling_counts
+
+_ELEMENTS_AT_ONCE = 2**23
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Means over objects, with intervals over images, by name.
+
+    'silhouette': of `silhouettes`; 'knn_accuracy' and 'knn_accuracy_5': of `neighbour_hits` with the nearest and the
+    five nearest objects; 'mean_average_precision': of `average_precisions`, over `queries` objects. The `left_out`
+    others have none of their class in other images.
+    """
+
+    intervals: dict[str, Interval]
+    queries: int
+    left_out: int
+
+
+def retrieve(
+    distances: Tensor | np.ndarray,
+    classes: ArrayLike,
+    images: ArrayLike,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Retrieval:
+    """All of this page's scores, with percentile bootstrap intervals.
+
+    Args:
+        distances: [n, n], symmetric.
+        classes, images: [n], integers.
+
+    Raises:
+        UserError: as `by_image.checked`.
+    """
+    matrix, labels, owners = checked(distances, classes, images)
+    counts = resampling_counts(owners.max() + 1, resamples, seed)
+    precisions = average_precisions(matrix, labels, owners)
+    values = {
+        "silhouette": silhouettes(matrix, labels),
+        "knn_accuracy": neighbour_hits(matrix, labels, owners, 1),
+        "knn_accuracy_5": neighbour_hits(matrix, labels, owners, 5),
+        "mean_average_precision": precisions,
+    }
+    queries = int((~np.isnan(precisions)).sum())
+    intervals = {name: mean_over_images(of_objects, owners, counts, level) for name, of_objects in values.items()}
+    return Retrieval(intervals, queries, len(labels) - queries)
+
+
+def silhouettes(distances: Tensor, classes: np.ndarray) -> np.ndarray:
+    """Silhouette of each object [n] for distances [n, n] and classes [n] (Rousseeuw 1987).
+
+    (b - a) / max(a, b) for the mean distances a to the others of its class and b to the nearest other class; 0 for an
+    object alone in its class, NaN where there is one class only. Images play no part.
+    """
+    labels = np.unique(classes, return_inverse=True)[1]
+    sizes = np.bincount(labels)
+    if len(sizes) == 1:
+        return np.full(len(labels), np.nan)
+    one_hot = np.eye(len(sizes))[labels]
+    sums = np.concatenate([distances[rows].double().numpy() @ one_hot for rows in _chunks(len(labels))])
+    own = (np.arange(len(labels)), labels)
+    inside = sums[own] / np.maximum(sizes[labels] - 1, 1)
+    means = sums / sizes
+    means[own] = np.inf
+    outside = means.min(1)
+    larger = np.maximum(inside, outside)
+    values = (outside - inside) / np.where(larger > 0, larger, 1)
+    return np.where(sizes[labels] == 1, 0.0, values)
+
+
+def neighbours(distances: Tensor, images: np.ndarray, k: int) -> np.ndarray:
+    """The k nearest objects of other images, nearest first: indices [n, k], -1 where there are fewer.
+
+    Args:
+        distances: [n, n].
+        images: [n].
+    """
+    found = np.full((len(images), k), -1)
+    for rows in _chunks(len(images)):
+        nearest, indices = _gallery(distances, images, rows).topk(min(k, len(images)), 1, largest=False)
+        found[rows, : indices.shape[1]] = np.where(nearest.isinf().numpy(), -1, indices.numpy())
+    return found
+
+
+def neighbour_hits(distances: Tensor, classes: np.ndarray, images: np.ndarray, k: int) -> np.ndarray:
+    """1 where most of the k nearest objects of other images are of the object's class, else 0: [n].
+
+    Among classes with equally many votes the one with the nearest object wins. NaN without objects in other images.
+    """
+    nearest = neighbours(distances, images, k)
+    voters = np.where(nearest < 0, -1, np.asarray(classes)[nearest])
+    votes = (voters[:, :, None] == voters[:, None]).sum(2) * (nearest >= 0)
+    winner = np.take_along_axis(voters, votes.argmax(1)[:, None], 1)[:, 0]  # argmax takes the first, so the nearest
+    return np.where(nearest[:, 0] < 0, np.nan, winner == classes)
+
+
+def average_precisions(distances: Tensor, classes: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Average precision of each object [n] as a query for its class among the objects of other images.
+
+    The mean, over the objects of its class, of the share of its class among all that are at most as far. Equal
+    distances so count together, in no order. NaN for queries without their class in other images.
+    """
+    labels = torch.from_numpy(np.unique(classes, return_inverse=True)[1])
+    values = []
+    for rows in _chunks(len(labels)):
+        ordered, order = _gallery(distances, images, rows).sort(1)
+        relevant = (labels[order] == labels[rows, None]) & ordered.isfinite()
+        reached = torch.searchsorted(ordered, ordered, right=True)  # how many are at most as far
+        precision = relevant.cumsum(1).gather(1, reached - 1).double() / reached
+        values.append((precision * relevant).sum(1) / relevant.sum(1))
+    return torch.cat(values).numpy()
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    """Rows of an [n, n] matrix, as many at once as memory is meant for."""
+    step = max(1, _ELEMENTS_AT_ONCE // n)
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+def _gallery(distances: Tensor, images: np.ndarray, rows: slice) -> Tensor:
+    """Distances [rows, n], infinite to the objects of the same image."""
+    owners = torch.as_tensor(images)
+    return distances[rows].masked_fill(owners[rows, None] == owners, torch.inf)
+
+
+def mean_over_images(values: np.ndarray, images: np.ndarray, counts: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of values [n] (NaN left out) of objects of images [n], counted from 0; counts [resamples, images]."""
+    defined = ~np.isnan(values)
+    weights = np.concatenate([np.ones((1, counts.shape[1])), counts])
+    sums = weights @ np.bincount(images, np.where(defined, values, 0.0), counts.shape[1])
+    with np.errstate(invalid="ignore"):
+        return interval(sums / (weights @ np.bincount(images, defined, counts.shape[1])), level)

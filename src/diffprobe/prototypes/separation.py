@@ -1,0 +1,155 @@
+"""Everything that is asked of one matrix of distances, as rows of sets.csv and tests.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from math import log10
+
+import numpy as np
+from torch import Tensor
+
+from diffprobe.prototypes.cluster_bootstrap import SetBootstrap, bootstrap_sets
+from diffprobe.prototypes.histograms import SetHistogram, set_histograms
+from diffprobe.prototypes.pair_tests import pair_tests
+from diffprobe.prototypes.permutation import PermutationTest, between_images, within_images
+from diffprobe.prototypes.retrieval import retrieve
+from diffprobe.prototypes.set_statistics import set_statistics
+from diffprobe.prototypes.sets import split_pairs
+from diffprobe.prototypes.tables import SetRow, TestRow
+from diffprobe.tables import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Of what the distances are: the first cells of every row."""
+
+    model: str
+    layer: str
+    step: Step
+    timestep: float | None
+    measure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How much of it: resamples of images for intervals, permutations of labels for p, and their seed."""
+
+    resamples: int = 1000
+    permutations: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """What one matrix of distances says."""
+
+    sets: list[SetRow]
+    tests: list[TestRow]
+    histograms: list[SetHistogram]
+
+
+def separate(
+    where: Where, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
+) -> Separation:
+    """The four sets of pairs, what tells them apart, and how well the nearest objects tell an object's class.
+
+    Args:
+        distances: [objects, objects], symmetric, finite.
+        classes, images: [objects], integers.
+    """
+    values = split_pairs(distances, classes, images)
+    seed = resampling.seed
+    bootstrap = bootstrap_sets(distances, classes, images, resamples=resampling.resamples, seed=seed)
+    sets = []
+    for name, of_set in values.items():
+        interval = bootstrap.means[name]
+        sets.append(
+            SetRow(*astuple(where), name, *astuple(set_statistics(of_set, seed=seed)), interval.low, interval.high)
+        )
+    tests = [
+        *_pair_rows(where, values, bootstrap),
+        *_difference_rows(where, bootstrap),
+        _permutation_row(
+            where,
+            ("scdi", "dcdi"),
+            "between",
+            between_images(distances, classes, images, resampling.permutations, seed),
+        ),
+        _permutation_row(
+            where, ("scsi", "dcsi"), "within", within_images(distances, classes, images, resampling.permutations, seed)
+        ),
+        *_retrieval_rows(where, distances, classes, images, resampling),
+        _order_row(where, bootstrap),
+    ]
+    histograms = set_histograms(values, where.layer, where.step, where.measure)
+    return Separation(sets, tests, histograms)
+
+
+def _row(
+    where: Where,
+    pair: tuple[str, str],
+    statistic: str,
+    value: float | None,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    p: float | None = None,
+    log10_p: float | None = None,
+    p_holm: float | None = None,
+) -> TestRow:
+    return TestRow(*astuple(where), *pair, statistic, value, low, high, p, log10_p, p_holm)
+
+
+def _pair_rows(where: Where, values: dict[str, np.ndarray], bootstrap: SetBootstrap) -> Iterator[TestRow]:
+    """The statistics of pairs of sets; AUC and Cliff's delta with intervals over images."""
+    for test in pair_tests(values):
+        pair = (test.set_a, test.set_b)
+        low = high = None
+        if test.statistic in ("auc", "cliffs_delta"):
+            interval = bootstrap.aucs[pair]
+            low, high = interval.low, interval.high
+            if test.statistic == "cliffs_delta" and low is not None and high is not None:
+                low, high = 2 * low - 1, 2 * high - 1
+        yield _row(
+            where,
+            pair,
+            test.statistic,
+            test.value,
+            low=low,
+            high=high,
+            p=test.p,
+            log10_p=test.log10_p,
+            p_holm=test.p_holm,
+        )
+
+
+def _difference_rows(where: Where, bootstrap: SetBootstrap) -> Iterator[TestRow]:
+    for pair, interval in bootstrap.differences.items():
+        if interval.value is not None:
+            yield _row(where, pair, "mean_difference", interval.value, low=interval.low, high=interval.high)
+
+
+def _permutation_row(where: Where, pair: tuple[str, str], how: str, test: PermutationTest) -> TestRow:
+    return _row(
+        where,
+        pair,
+        f"permutation_{how}_images",
+        test.statistic,
+        p=test.p,
+        log10_p=None if test.p is None else log10(test.p),
+    )
+
+
+def _retrieval_rows(
+    where: Where, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
+) -> Iterator[TestRow]:
+    found = retrieve(distances, classes, images, resamples=resampling.resamples, seed=resampling.seed)
+    for name, interval in found.intervals.items():
+        yield _row(where, ("", ""), name, interval.value, low=interval.low, high=interval.high)
+
+
+def _order_row(where: Where, bootstrap: SetBootstrap) -> TestRow:
+    """Whether scsi < scdi < dcsi < dcdi by means; p: the share of resamples in which it does not hold."""
+    holds = None if bootstrap.order_holds is None else float(bootstrap.order_holds)
+    return _row(where, ("", ""), "order_holds", holds, p=None if bootstrap.order is None else 1 - bootstrap.order)

@@ -1,0 +1,100 @@
+"""The closing table of an analysis of separation, for a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffprobe.prototypes.sets import SETS
+from diffprobe.report.findings import Finding, grouped_findings
+from diffprobe.report.names import short_names
+from diffprobe.report.numbers import interval, p_text, rounded, there
+from diffprobe.report.separation_verdict import separation_lines
+from diffprobe.tables import NO_STEP
+
+if TYPE_CHECKING:
+    from diffprobe.prototypes.tables import ObjectRow, TestRow
+
+WIDTH = 100
+CAPTION = """\
+Means of the four sets. order: whether scsi < scdi < dcsi < dcdi by means, and in how many bootstrap
+replicates. AUC: chance that a pair of scdi is nearer than one of dcdi, 95 % interval over images.
+p: block permutation over images, Holm-adjusted if marked *. mAP, 1-NN: objects of the same class
+among those of other images."""
+
+
+def print_separation(
+    found: Sequence[Finding],
+    objects: Sequence[ObjectRow] = (),
+    vanished: Mapping[tuple[int, int], Sequence[str]] | None = None,
+    console: Console | None = None,
+) -> None:
+    """Prints a table for each model and measure and, below them, the sentences of `separation_lines`."""
+    console = console or Console()
+    for group, members in grouped_findings(found).items():
+        console.print(separation_table(members, group))
+    console.print(Text(f"{CAPTION}\n"))
+    for line in separation_lines(found, objects, vanished):
+        console.print(Text(f"- {line}"))
+
+
+def separation_text(
+    found: Sequence[Finding],
+    objects: Sequence[ObjectRow] = (),
+    vanished: Mapping[tuple[int, int], Sequence[str]] | None = None,
+) -> str:
+    """What `print_separation` prints, as plain text of 100 columns, for a file."""
+    console = Console(file=StringIO(), width=WIDTH, color_system=None)
+    print_separation(found, objects, vanished, console)
+    return console.file.getvalue()  # type: ignore[union-attr]
+
+
+def separation_table(found: Sequence[Finding], group: str = "") -> Table:
+    """One line a layer and step, of one model and measure, which `group` names where there are others."""
+    title = "Distances of object prototypes"
+    table = Table(
+        title=Text(f"{group}: {title}" if group else title),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    short = short_names(item.layer for item in found)
+    table.add_column("layer", overflow="fold")
+    for heading in ("step", *SETS, "order", "AUC", "p", "mAP", "1-NN"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for item in found:
+        # Text, since rich would take square brackets in plain strings for markup
+        table.add_row(*(Text(cell) for cell in (short[item.layer], *_cells(item))))
+    return table
+
+
+def _cells(item: Finding) -> list[str]:
+    auc = item.test("auc", "scdi", "dcdi")
+    test = item.test("permutation_between_images", "scdi", "dcdi")
+    return [
+        "" if item.step == NO_STEP else str(item.step + 1),
+        *(rounded(item.mean(name)) or "empty" for name in SETS),
+        _order(item),
+        interval(auc.value, auc.low, auc.high) if auc else "",
+        (f"{p_text(test.p_holm)}*" if there(test.p_holm) else p_text(test.p)) if test else "",
+        _value(item.test("mean_average_precision")),
+        _value(item.test("knn_accuracy")),
+    ]
+
+
+def _order(item: Finding) -> str:
+    if item.in_order is None:
+        return ""
+    share = f" {100 * item.order_share:.0f}%" if there(item.order_share) else ""
+    return f"{'yes' if item.in_order else 'no'}{share}"
+
+
+def _value(row: TestRow | None) -> str:
+    return rounded(row.value) if row else ""

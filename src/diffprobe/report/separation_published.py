@@ -1,0 +1,160 @@
+"""What was printed about the separation of objects in Stable Diffusion: tables 1 to 5 of one paper, as data.
+
+Bonechi, Andreini, Corradini, Scarselli: "Diff-Props: is Semantics Preserved within a Diffusion Model?", KES 2024. One
+evaluation at t = 0 of images of 512x512, 1000 of Pascal VOC 2012 and 1000 of COCO 2017. Setups have the names of this
+project's groups of layers; the paper's correlation distance is `pearson`, since its sizes rule out distance
+correlation. Values that contradict the rest of their table are kept as printed, with the likely value beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from diffprobe.prototypes.sets import SETS
+
+PAIRS = tuple(combinations(SETS, 2))
+MODEL = "Stable Diffusion"
+MEASURE = "pearson"  # of tables 2 to 5
+TIMESTEP = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedMean:
+    """Mean and standard deviation of a set; `likely` is what a misprint probably stands for."""
+
+    mean: float
+    std: float
+    likely: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTest:
+    """Kruskal-Wallis p (0 where it underflowed) and Dunn index of two sets; `likely_p` where p is a misprint."""
+
+    p: float
+    dunn: float
+    likely_p: float | None = None
+
+
+PublishedMeans = Mapping[str, Mapping[str, PublishedMean]]  # setup -> set
+PublishedTests = Mapping[tuple[str, str], Mapping[tuple[str, str], PublishedTest]]  # (setup, measure) -> pair of sets
+
+# Tables 2, 3 and 4: mean, std of the four sets. "13+32+64" in table 2 is 16+32+64.
+_MEANS = {
+    "voc": {
+        "all": (0.29, 0.09, 0.49, 0.14, 0.54, 0.12, 0.67, 0.10),
+        "64": (0.06, 0.03, 0.16, 0.06, 0.18, 0.18, 0.08, 0.21),
+        "32": (0.31, 0.10, 0.55, 0.16, 0.60, 0.14, 0.73, 0.12),
+        "16": (0.40, 0.11, 0.56, 0.16, 0.66, 0.15, 0.78, 0.09),
+        "encoder16": (0.42, 0.10, 0.61, 0.13, 0.74, 0.14, 0.81, 0.11),
+        "decoder16": (0.39, 0.12, 0.56, 0.16, 0.66, 0.15, 0.78, 0.09),
+        "down_blocks.2.resnets.0": (0.42, 0.10, 0.59, 0.13, 0.72, 0.15, 0.77, 0.12),
+        "down_blocks.2.resnets.1": (0.42, 0.11, 0.63, 0.15, 0.75, 0.14, 0.85, 0.10),
+    },
+    "coco": {
+        "all": (0.38, 0.11, 0.62, 0.12, 0.58, 0.12, 0.71, 0.09),
+        "64": (0.11, 0.05, 0.19, 0.07, 0.18, 0.08, 0.22, 0.08),
+        "32": (0.41, 0.12, 0.69, 0.14, 0.64, 0.14, 0.80, 0.12),
+        "16": (0.45, 0.14, 0.70, 0.14, 0.68, 0.12, 0.82, 0.09),
+        "encoder16": (0.52, 0.13, 0.72, 0.11, 0.77, 0.13, 0.84, 0.10),
+        "decoder16": (0.45, 0.15, 0.70, 0.14, 0.67, 0.12, 0.82, 0.09),
+        "down_blocks.2.resnets.0": (0.50, 0.13, 0.67, 0.12, 0.75, 0.15, 0.80, 0.12),
+        "down_blocks.2.resnets.1": (0.54, 0.12, 0.78, 0.10, 0.79, 0.12, 0.89, 0.08),
+    },
+}
+# Scrambled in print: dcdi is the largest in every other row, and no other std is as large.
+_LIKELY_MEANS = {("voc", "64", "dcsi"): (0.18, 0.08), ("voc", "64", "dcdi"): (0.21, 0.08)}
+
+# Tables 1 and 5: p and Dunn index of the six pairs of sets, in the order of PAIRS.
+_TESTS = {
+    "voc": {
+        ("all", "euclidean"): (
+            (3.1e-32, 0.30312), (1.3e-20, 0.65856), (1.9e-52, 0.60352),
+            (0.02742, 0.04510), (0, 0.23696), (9.1e-18, 0.21439),
+        ),
+        ("all", "pearson"): (
+            (1.3e-33, 0.33343), (9.2e-22, 0.80092), (2.0e-54, 0.79657),
+            (0.00028, 0.08312), (0, 0.29406), (1.5e-18, 0.26777),
+        ),
+        ("all", "manhattan"): (
+            (1.2e-38, 0.41411), (2.2e-23, 0.80684), (4.4e-54, 0.66042),
+            (0.01164, 0.06120), (0, 0.27972), (1.0e-19, 0.22345),
+        ),
+        ("all", "cosine"): (
+            (3.7e-33, 0.33027), (9.5e-22, 0.78081), (3.3e-54, 0.79998),
+            (0.00012, 0.08946), (0, 0.29364), (2.0e-17, 0.26179),
+        ),
+        ("encoder16", "pearson"): (
+            (6.7e-29, 0.36537), (2.8e-22, 0.84087), (1.5e-31, 0.69247),
+            (4.5e-13, 0.25030), (0, 0.35424), (0.00011, 0.12253),
+        ),
+        ("down_blocks.2.resnets.0", "pearson"): (
+            (4.9e-25, 0.29680), (1.0e-20, 0.79547), (9.1e-49, 0.64157),
+            (1.1e-13, 0.24274), (0, 0.32514), (0.02609, 0.08500),
+        ),
+        ("down_blocks.2.resnets.1", "pearson"): (
+            (4.6e-31, 0.45131), (7.4e-23, 0.89908), (5.7e-33, 0.71561),
+            (3.9e-11, 0.25346), (0, 0.35593), (8.2e-9, 0.15392),
+        ),
+    },
+    "coco": {
+        ("all", "euclidean"): (
+            (1.4e-45, 0.35941), (5.6e-17, 0.37309), (2.3e-60, 0.48857),
+            (0.00516, 0.07081), (0, 0.11407), (3.8e-15, 0.19077),
+        ),
+        ("all", "pearson"): (
+            (2.3e-53, 0.50012), (4.0e-21, 0.59327), (2.8e-70, 0.67989),
+            (0.00195, 0.08545), (0, 0.19403), (5.4e-27, 0.27705),
+        ),
+        ("all", "manhattan"): (
+            (9.6e-51, 0.39991), (7.0e-20, 0.42288), (1.6e-64, 0.56369),
+            (0.01620, 0.05874), (0, 0.13810), (5.6e-16, 0.20624),
+        ),
+        ("all", "cosine"): (
+            (2.3e-52, 0.49589), (4.5e-21, 0.59863), (7.4e-70, 0.67637),
+            (0.00816, 0.07451), (0, 0.19816), (1.4e-25, 0.27002),
+        ),
+        ("encoder16", "pearson"): (
+            (1.3e-34, 0.37752), (1.1e-19, 0.59547), (3.2e-34, 0.59327),
+            (0.00029, 0.09334), (0, 0.22620), (3.3e-7, 0.13545),
+        ),
+        ("down_blocks.2.resnets.0", "pearson"): (
+            (2.7e-25, 0.29486), (1.0e-17, 0.52241), (1.0e-47, 0.54425),
+            (2.2e-7, 0.14350), (0, 0.22631), (0.00769, 0.08647),
+        ),
+        ("down_blocks.2.resnets.1", "pearson"): (
+            (3.0e-43, 0.41562), (1.0e-20, 0.69764), (8.9e-58, 0.64197),
+            (0.36489, 0.01823), (0, 0.20175), (4.0e-16, 0.19083),
+        ),
+    },
+}  # fmt: skip
+# These imply about 50 pairs in scsi, where all other columns imply 73 to 107: digits of the exponent.
+_LIKELY_P = {
+    ("voc", "encoder16", ("scsi", "dcdi")): 1.5e-51,
+    ("voc", "down_blocks.2.resnets.1", ("scsi", "dcdi")): 5.7e-53,
+    ("coco", "encoder16", ("scsi", "dcdi")): 3.2e-54,
+}
+
+
+def published_means(dataset: str) -> PublishedMeans:
+    """Tables 2, 3 and 4 by setup and set, for `pearson` distances; empty for a data set other than voc and coco."""
+    return {
+        setup: {
+            name: PublishedMean(numbers[2 * at], numbers[2 * at + 1], _LIKELY_MEANS.get((dataset, setup, name)))
+            for at, name in enumerate(SETS)
+        }
+        for setup, numbers in _MEANS.get(dataset, {}).items()
+    }
+
+
+def published_tests(dataset: str) -> PublishedTests:
+    """Tables 1 and 5 by (setup, measure) and pair of sets; empty for a data set other than voc and coco."""
+    return {
+        (setup, measure): {
+            pair: PublishedTest(p, dunn, _LIKELY_P.get((dataset, setup, pair)))
+            for pair, (p, dunn) in zip(PAIRS, numbers, strict=True)
+        }
+        for (setup, measure), numbers in _TESTS.get(dataset, {}).items()
+    }

@@ -1,0 +1,172 @@
+"""Plain sentences about the separation of objects: what intervals and permutations support, and no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from diffprobe.prototypes.sets import SETS
+from diffprobe.report.findings import Finding, grouped_findings, rising
+from diffprobe.report.numbers import interval, p_text, rounded, there
+
+if TYPE_CHECKING:
+    from diffprobe.prototypes.tables import ObjectRow
+
+SIGNIFICANT = 0.05
+SURE = 0.95  # share of bootstrap replicates from which on the order is called supported
+MANY = 6  # more layers and steps than these are told of together
+ORDER = " < ".join(SETS)
+WHY_EMPTY = {
+    "scsi": "no image shows two objects of one class",
+    "scdi": "no class has objects in two images",
+    "dcsi": "no image shows objects of two classes",
+    "dcdi": "all objects are of one class or in one image",
+}
+
+
+def separation_lines(
+    found: Sequence[Finding],
+    objects: Sequence[ObjectRow] = (),
+    vanished: Mapping[tuple[int, int], Sequence[str]] | None = None,
+) -> list[str]:
+    """Sentences on empty sets, the order of the sets, classes across images, retrieval, and vanished objects.
+
+    Args:
+        objects: all of them; they give the level of chance.
+        vanished: grid (height, width) -> names of the objects that no cell of it belongs to.
+    """
+    lines = []
+    for group, members in grouped_findings(found).items():
+        own = [
+            *_empty_lines(members),
+            *_order_lines(members),
+            *_class_lines(members),
+            *_retrieval_lines(members, objects),
+        ]
+        lines += [f"{group}: {line}" if group else line for line in own]
+    return lines + [_vanished_line(grid, names, len(objects)) for grid, names in (vanished or {}).items() if names]
+
+
+def chance_accuracy(objects: Sequence[ObjectRow]) -> float | None:
+    """What always naming the most frequent class scores: its share of the objects."""
+    counts = Counter(item.label for item in objects)
+    return max(counts.values()) / len(objects) if objects else None
+
+
+def separates(item: Finding) -> bool:
+    """Same-class objects of different images are nearer than others, by interval and adjusted block permutation."""
+    auc, test = item.test("auc", "scdi", "dcdi"), item.test("permutation_between_images", "scdi", "dcdi")
+    if auc is None or test is None or auc.low is None:
+        return False
+    p = test.p_holm if there(test.p_holm) else test.p
+    return auc.low > 0.5 and there(p) and p <= SIGNIFICANT
+
+
+def _empty_lines(members: Sequence[Finding]) -> list[str]:
+    lines = []
+    for name in SETS:
+        where = [item.place for item in members if name in item.empty]
+        if where:
+            # Objects may vanish at one resolution and not at another.
+            places = "" if len(where) == len(members) else f" at {', '.join(where[:3])}{' ...' * (len(where) > 3)}"
+            lines.append(
+                f"{name} is empty{places}: {WHY_EMPTY[name]}. Nothing is said of it, and the order of all four sets "
+                "cannot be judged."
+            )
+    return lines
+
+
+def _order_lines(members: Sequence[Finding]) -> list[str]:
+    if len(members) <= MANY:
+        return [_order_line(item) for item in members]
+    judged = [item for item in members if item.in_order is not None]
+    if not judged:
+        return []
+    holding = [item for item in judged if item.in_order]
+    sure = [item for item in holding if there(item.order_share) and item.order_share >= SURE]
+    line = (
+        f"The order {ORDER} holds by means at {len(holding)} of {len(judged)} (layer, step), and at {len(sure)} of "
+        f"these in at least {_percent(SURE)} of bootstrap replicates"
+    )
+    best = max(holding, key=lambda item: item.order_share or 0, default=None)
+    return [f"{line}." if best is None else f"{line}; most surely at {best.place}{_share(best)}."]
+
+
+def _order_line(item: Finding) -> str:
+    there_are = [name for name in SETS if name not in item.empty]
+    if len(there_are) < 2:
+        return f"{item.place}: fewer than two sets have pairs, so there is no order."
+    means = [item.mean(name) or 0.0 for name in there_are]
+    what = "" if not item.empty else "of the sets that are not empty, "
+    verdict = "holds by means" if rising(means) else "does not hold by means"
+    broken = [
+        f"{names[0]} is not below {names[1]}"
+        for names, values in zip(pairwise(there_are), pairwise(means), strict=True)
+        if not rising(values)
+    ]
+    reasons = f": {', '.join(broken)}" if broken else ""
+    numbers = ", ".join(
+        f"{name} {interval(row.mean, row.low, row.high)}" for name in there_are if (row := item.sets[name])
+    )
+    return f"{item.place}: {what}{' < '.join(there_are)} {verdict}{reasons} ({numbers}){_share(item)}."
+
+
+def _share(item: Finding) -> str:
+    share = item.order_share
+    return f"; it holds in {_percent(share)} of bootstrap replicates" if there(share) else ""
+
+
+def _class_lines(members: Sequence[Finding]) -> list[str]:
+    measured = [item for item in members if item.test("auc", "scdi", "dcdi")]
+    if not measured:
+        return []
+    if len(measured) <= MANY:
+        return [_class_line(item) for item in measured]
+    best = max(measured, key=lambda item: item.tests["auc", "scdi", "dcdi"].value or 0)
+    count = sum(separates(item) for item in measured)
+    return [
+        f"Objects of one class in different images are shown to be nearer than objects of different classes at {count} "
+        f"of {len(measured)} (layer, step). The highest AUC is that of {_class_line(best)}"
+    ]
+
+
+def _class_line(item: Finding) -> str:
+    auc, test = item.tests["auc", "scdi", "dcdi"], item.test("permutation_between_images", "scdi", "dcdi")
+    verdict = "are nearer than" if separates(item) else "are not shown to be nearer than"
+    numbers = f"AUC {interval(auc.value, auc.low, auc.high)}"
+    if test is not None:
+        numbers += f", block permutation p = {p_text(test.p, test.log10_p)}"
+        numbers += f", {p_text(test.p_holm)} after Holm" if there(test.p_holm) else ""
+    what = f"objects of one class in different images {verdict} objects of different classes"
+    return f"{item.place}: {what} ({numbers})."
+
+
+def _retrieval_lines(members: Sequence[Finding], objects: Sequence[ObjectRow]) -> list[str]:
+    measured = [item for item in members if item.test("knn_accuracy")]
+    if not measured:
+        return []
+    best = max(measured, key=lambda item: item.tests["knn_accuracy", "", ""].value or 0)
+    accuracy, precision = best.tests["knn_accuracy", "", ""], best.test("mean_average_precision")
+    share = interval(accuracy.value, accuracy.low, accuracy.high)
+    line = f"The nearest object of another image is of the same class for {share} of the objects at {best.place}"
+    line += f", the best of {len(measured)} (layer, step)" if len(measured) > 1 else ""
+    if precision is not None:
+        line += f" (mean average precision {interval(precision.value, precision.low, precision.high)})"
+    chance = chance_accuracy(objects)
+    if chance is None:
+        return [f"{line}."]
+    above = accuracy.low is not None and accuracy.low > chance
+    relation = "above" if above else "not shown to be above"
+    return [f"{line}, {relation} the {rounded(chance)} of always naming the most frequent class."]
+
+
+def _vanished_line(grid: tuple[int, int], names: Sequence[str], total: int) -> str:
+    size = f"{grid[0]}\N{MULTIPLICATION SIGN}{grid[1]}"
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+    return f"At {size}, {len(names)} of {total} objects belong to no cell and are left out: {shown}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

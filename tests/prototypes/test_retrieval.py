@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, silhouette_samples
+
+from diffprobe.prototypes import retrieval
+from diffprobe.prototypes.retrieval import average_precisions, neighbour_hits, neighbours, retrieve, silhouettes
+from diffprobe.statistics import resampling_counts
+from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, printed
+
+
+def data(seed: int = 0, ties: bool = False) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 12, 40)
+    classes = random.integers(0, 4, 40)
+    points = random.normal(size=(40, 3)) + classes[:, None]
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    return torch.from_numpy(distances.round(1) if ties else distances), classes, images
+
+
+def test_the_worked_example() -> None:
+    found = retrieve(DISTANCES, CLASSES, IMAGES)
+    precisions = average_precisions(torch.from_numpy(DISTANCES), CLASSES, IMAGES)
+    assert printed(precisions.tolist()) == [1, 0.5, 0.833333, 0.416667, 0.75, 0.833333]
+    assert found.intervals["mean_average_precision"].value == pytest.approx(0.722222, abs=5e-7)
+    assert found.intervals["silhouette"].value == pytest.approx(0.295266, abs=5e-7)
+    assert found.intervals["knn_accuracy"].value == pytest.approx(4 / 6)
+    assert (found.queries, found.left_out) == (6, 0)
+
+
+def test_silhouettes_equal_scikit_learn() -> None:
+    distances, classes, _ = data()
+    classes[7] = 99  # alone in its class
+    found = silhouettes(distances, classes)
+    assert found == pytest.approx(silhouette_samples(distances.numpy(), classes, metric="precomputed"))
+    assert found[7] == 0
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_average_precisions_equal_scikit_learn(ties: bool) -> None:
+    distances, classes, images = data(1, ties)
+    found = average_precisions(distances, classes, images)
+    for query in range(40):
+        others = images != images[query]
+        relevant = classes[others] == classes[query]
+        assert found[query] == pytest.approx(average_precision_score(relevant, -distances[query].numpy()[others]))
+
+
+@pytest.mark.slow
+def test_average_precisions_equal_torchmetrics() -> None:
+    from torchmetrics.retrieval import RetrievalMAP
+
+    distances, classes, images = data(2)
+    others = torch.from_numpy(images[:, None] != images)
+    query = torch.arange(40)[:, None].expand(40, 40)
+    relevant = torch.from_numpy(classes[:, None] == classes)
+    expected = RetrievalMAP()(1 / (1 + distances[others]), relevant[others], query[others])
+    assert average_precisions(distances, classes, images).mean() == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_neighbours_are_the_nearest_of_other_images() -> None:
+    distances, _, images = data()
+    found = neighbours(distances, images, 5)
+    for query in range(40):
+        others = [other for other in range(40) if images[other] != images[query]]
+        assert found[query].tolist() == sorted(others, key=lambda other: float(distances[query, other]))[:5]
+
+
+def test_missing_neighbours_are_marked() -> None:
+    distances = torch.tensor([[0.0, 1, 2], [1, 0, 3], [2, 3, 0]])
+    assert neighbours(distances, np.array([0, 0, 1]), 2).tolist() == [[2, -1], [2, -1], [0, 1]]
+    assert neighbours(distances, np.array([0, 1, 2]), 5).tolist() == [
+        [1, 2, -1, -1, -1],
+        [0, 2, -1, -1, -1],
+        [0, 1, -1, -1, -1],
+    ]
+
+
+def test_the_majority_decides_and_the_nearest_a_draw() -> None:
+    ahead = torch.tensor([0.0, 1, 2, 3, 4, 5])
+    distances = (ahead[:, None] - ahead).abs()
+    images = np.arange(6)
+
+    def hit(classes: list[int], k: int) -> float:
+        return float(neighbour_hits(distances, np.array(classes), images, k)[0])
+
+    assert hit([0, 1, 0, 0, 1, 1], 1) == 0
+    assert hit([0, 1, 0, 0, 1, 1], 3) == 1
+    assert hit([0, 1, 0, 0, 1, 1], 4) == 0  # two votes each, the nearest is of class 1
+    assert hit([0, 0, 1, 1, 0, 1], 4) == 1
+    assert hit([0, 0, 1, 1, 0, 1], 5) == 0
+
+
+def test_queries_without_their_class_elsewhere_are_left_out_and_counted() -> None:
+    distances, classes, images = data()
+    classes[5] = 50
+    classes[images == 3] = 60
+    found = retrieve(distances, classes, images, resamples=20)
+    alone = np.isnan(average_precisions(distances, classes, images))
+    assert alone.tolist() == ((classes == 50) | (classes == 60)).tolist()
+    assert (found.queries, found.left_out) == (40 - alone.sum(), alone.sum())
+
+
+def test_intervals_resample_images() -> None:
+    distances, classes, images = data()
+    found = retrieve(distances, classes, images, resamples=50, level=0.8, seed=4).intervals["knn_accuracy"]
+    hits = neighbour_hits(distances, classes, images, 1)
+    names = np.unique(images)
+    drawn = []
+    for counts in resampling_counts(len(names), 50, 4):
+        drawn.append(np.average(hits, weights=counts[np.searchsorted(names, images)]))
+    assert found.value == pytest.approx(hits.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.1, 0.9])))
+
+
+def test_one_class_or_one_image_leaves_its_scores_undefined() -> None:
+    distances, classes, images = data()
+    one_class = retrieve(distances, np.zeros(40), images, resamples=10).intervals
+    assert one_class["silhouette"].value is None
+    assert one_class["mean_average_precision"].value == 1
+    one_image = retrieve(distances, classes, np.zeros(40), resamples=10)
+    assert one_image.intervals["knn_accuracy"].value is None
+    assert (one_image.intervals["mean_average_precision"].value, one_image.left_out) == (None, 40)
+
+
+def test_the_result_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    distances, classes, images = data()
+    whole = retrieve(distances, classes, images, resamples=10)
+    monkeypatch.setattr(retrieval, "_ELEMENTS_AT_ONCE", 120)
+    assert retrieve(distances, classes, images, resamples=10) == whole
