@@ -27,13 +27,19 @@ def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
     assert "'up_blocks.3.attentions.2.transformer_blocks.0.attn1.to_out.0': (1, 64, 16, 16)" in capsys.readouterr().out
 
 
-def test_every_choice_the_readme_names_exists():
-    text = (ROOT / "README.md").read_text()
-    for group, names in re.findall(
-        r"(?<![\w.])(model|labeler|layers|property|logger|experiment|trajectory|features|trainer|probe|control)"
-        r"=([\w/,]+)",
-        text,
-    ):
+@pytest.mark.slow
+def test_the_page_of_prototypes_runs_as_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "prototypes.md").read_text(), re.DOTALL)
+    assert block.count("count=50") == 1
+    exec(block.replace("count=50", "count=8"), {})
+    assert "('down_blocks.2.resnets.1', 0." in capsys.readouterr().out
+
+
+def test_every_choice_the_pages_name_exists():
+    text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/prototypes.md"))
+    groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "data")]
+    for group, names in re.findall(rf"(?<![\w.])({'|'.join(groups)})=([\w/,]+)", text):
         for name in names.split(","):
             assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), f"{group}={name}"
 

@@ -43,11 +43,12 @@ class TestHeatmap:
         ]
         return findings(sets, tests)
 
-    def test_cells_are_auc_by_layer_in_network_order_and_step_from_one(self):
-        axes = separation_heatmap(self.found()).axes[0]
+    def test_cells_are_auc_by_layer_in_network_order_and_timestep(self):
+        found = [replace(item, timestep=100.0 * item.step) for item in self.found()]
+        axes = separation_heatmap(found).axes[0]
 
         assert texts(axes.get_yticklabels()) == ["down 2.0", "down 2.1"]
-        assert texts(axes.get_xticklabels()) == ["1", "2", "3"]
+        assert texts(axes.get_xticklabels()) == ["0", "100", "200"]
         assert axes.collections[0].get_array().tolist() == pytest.approx(np.array([[0.6, 0.7, 0.8]] * 2))
 
     def test_dots_tell_where_the_order_holds_and_how_surely(self):

@@ -16,6 +16,7 @@ from diffprobe.data.annotated_images import AnnotatedImages
 from diffprobe.data.coco import coco_images
 from diffprobe.data.davis import davis_frames
 from diffprobe.data.images import ON_ERROR
+from diffprobe.data.moving_scenes import moving_scenes
 from diffprobe.data.object_images import AnnotatedObject, ObjectImages, Problem
 from diffprobe.data.scene_objects import scene_objects
 from diffprobe.data.voc import voc_images
@@ -23,7 +24,7 @@ from diffprobe.errors import UserError
 
 # What a list's column `dataset` may call a set; Diff-Props says pascal.
 LISTED_AS = {"voc": ("pascal", "voc"), "coco": ("coco",), "davis": ("davis",)}
-KINDS = (*LISTED_AS, "scenes")
+KINDS = (*LISTED_AS, "scenes", "moving_scenes")
 SCENES = 200
 AT_ONCE = 64  # images looked at before asking whether there are enough
 
@@ -60,7 +61,7 @@ def load_objects(
     than `largest_over` of it; `count` of them, drawn with `seed` from the sorted names.
 
     Args:
-        kind: 'voc', 'coco', 'davis' or 'scenes'.
+        kind: 'voc', 'coco', 'davis', 'scenes' or 'moving_scenes'.
         root: where the user unpacked the set; not needed for scenes.
         split: 'train', 'val' or 'trainval'; by default 'trainval' of VOC, 'val' of COCO and DAVIS.
         list: images, or sequences of DAVIS, instead of a split: CSV with columns src and maybe dataset, or one a line.
@@ -129,6 +130,8 @@ def _candidates(
 ) -> AnnotatedImages:
     if kind == "scenes":
         return scene_objects(count or SCENES, seed, label, size)
+    if kind == "moving_scenes":
+        return moving_scenes(count, seed, every=every, frames=frames, size=size)
     place = root or ""
     if kind == "voc":
         return voc_images(place, split or "trainval", names)

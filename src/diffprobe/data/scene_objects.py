@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,8 @@ from diffprobe.pocket.scenes import Scene, sample_scene
 
 STREAM = "test"  # no model was trained on these
 SEED_STRIDE = 1_000_000
+SMALL = 64  # pixels: of this size up to REMEMBERED scenes are kept in memory, 60 MB
+REMEMBERED = 1024
 LABELS = ("shape", "colour", "both")
 
 
@@ -36,8 +39,8 @@ class SceneObjects(AnnotatedImages):
         self.label, self.size = label, size
 
     def read(self, row: int) -> Reading:
-        scene = self._scene(row)
-        masks = render([scene], self.size).instances[0].numpy()
+        scene = self.scene(row)
+        masks = _drawn(self.scene_named, self.names[row], self.size)[1].numpy()
         labels = [
             {"shape": item.shape, "colour": item.colour, "both": f"{item.colour} {item.shape}"}[self.label]
             for item in scene.objects
@@ -55,14 +58,32 @@ class SceneObjects(AnnotatedImages):
         """A rendered picture cannot be broken."""
 
     def picture(self, row: int, size: int) -> Tensor:
-        return render([self._scene(row)], size).images[0]
+        return _drawn(self.scene_named, self.names[row], size)[0]
 
     def record(self, row: int) -> dict[str, Any]:
-        scene = repr(self._scene(row)).encode()
+        scene = repr(self.scene(row)).encode()
         return {"id": self.names[row], "caption": self.captions[row], "sha256": digest(scene), "size": self.size}
 
-    def _scene(self, row: int) -> Scene:
-        return sample_scene(int(self.names[row].removeprefix("scene-")), STREAM)
+    def scene(self, row: int) -> Scene:
+        """What is to be seen in an image."""
+        return self.scene_named(self.names[row])
+
+    @staticmethod
+    def scene_named(name: str) -> Scene:
+        """The scene of the image 'scene-<index>'."""
+        return sample_scene(int(name.removeprefix("scene-")), STREAM)
+
+
+def _drawn(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
+    """Picture [3, size, size] and masks [3, size, size] of an image; small ones are remembered."""
+    draw = _remembered if size <= SMALL else _remembered.__wrapped__
+    return draw(scene_named, name, size)
+
+
+@lru_cache(REMEMBERED)
+def _remembered(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
+    rendered = render([scene_named(name)], size)
+    return rendered.images[0], rendered.instances[0]
 
 
 def scene_objects(count: int, seed: int = 0, label: str = "shape", size: int = 64) -> SceneObjects:

@@ -29,8 +29,9 @@ def _tell(config: DictConfig) -> None:
     from diffprobe.doors.gathering import gather
 
     made = Path(HydraConfig.get().runtime.output_dir)  # for a study, before it was known that this is none
-    if made.is_dir() and not any(made.iterdir()):
-        made.rmdir()
+    for folder in (made, made.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     if config.run is not None and config.gather is not None:
         raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
     if config.gather is None:

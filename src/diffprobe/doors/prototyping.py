@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
-from diffprobe.doors.prototype_schema import POSITIVE, PrototypeSettings
 from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import checked, chosen_steps
 from diffprobe.doors.trainers import make_predicting_trainer, quiet_libraries
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from diffprobe.studies.separation import Measuring
 
 KINDS = ("separation", "transforms", "denoising", "video")
-check = partial(checked, kind=PrototypeSettings, positive=POSITIVE)
+check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
 
 
 @job_errors
@@ -75,7 +75,7 @@ def run(config: DictConfig) -> None:
 class Task:
     """What is left once everything the user gave has been checked against everything else."""
 
-    settings: PrototypeSettings
+    settings: AnalysisJobSettings
     console: Console
     backbone: Backbone
     images: ObjectImages
@@ -156,8 +156,8 @@ class Task:
         if analysis.kind == "transforms":
             for name, strengths in analysis.changes.items():
                 for strength in strengths:
-                    images = ChangedImages(self.images, name, strength)
-                    yield name, strength, source_of_pictures(settings, images, "conditional"), images
+                    images = ChangedImages(self.images, name, float(strength))
+                    yield name, float(strength), source_of_pictures(settings, images, "conditional"), images
         if analysis.kind == "denoising":
             for strength in analysis.strengths:
                 yield "strength", strength, ImageToImage(self.images, strength, settings.steps.sampling), self.images
@@ -166,7 +166,7 @@ class Task:
                 yield "denoising_steps", taken, ImageToImage(self.images, analysis.strength, sampling), self.images
 
 
-def prepare(settings: PrototypeSettings, console: Console) -> Task:
+def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
     """Checks all input and tells the plan.
 
     Raises:
@@ -215,7 +215,7 @@ def prepare(settings: PrototypeSettings, console: Console) -> Task:
 SHOWN_PROBLEMS = 5
 
 
-def _check_analysis(settings: PrototypeSettings) -> None:
+def _check_analysis(settings: AnalysisJobSettings) -> None:
     from diffprobe.data.image_changes import CHANGES
 
     analysis = settings.analysis
@@ -232,11 +232,13 @@ def _check_analysis(settings: PrototypeSettings) -> None:
     for name, strengths in analysis.changes.items():
         if name not in CHANGES:
             raise UserError(f"analysis.changes: no change {name!r} of images; choose among {', '.join(CHANGES)}")
+        if not isinstance(strengths, Sequence) or not all(isinstance(each, int | float) for each in strengths):
+            raise UserError(f"analysis.changes.{name}={strengths}: give a list of numbers")
         for strength in strengths:
-            CHANGES[name](strength)
+            CHANGES[name](float(strength))
 
 
-def _measuring(settings: PrototypeSettings) -> Measuring:
+def _measuring(settings: AnalysisJobSettings) -> Measuring:
     import torch
 
     from diffprobe.prototypes.distances import MEASURES
@@ -267,7 +269,7 @@ def _tell_plan(task: Task) -> None:
     )
 
 
-def _finish(settings: PrototypeSettings, folder: Path, console: Console, evaluations: int, started: float) -> None:
+def _finish(settings: AnalysisJobSettings, folder: Path, console: Console, evaluations: int, started: float) -> None:
     """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
     from diffprobe.report.environment import write_environment
 

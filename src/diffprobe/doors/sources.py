@@ -10,7 +10,6 @@ from diffprobe.errors import UserError
 if TYPE_CHECKING:
     from diffprobe.data.pictures import Pictures
     from diffprobe.data.prompts import Prompt
-    from diffprobe.doors.prototype_schema import PrototypeSettings
     from diffprobe.doors.schema import ProbingSettings
     from diffprobe.features.sources.source import Source
 
@@ -73,7 +72,7 @@ def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source
     return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
 
 
-def source_of_pictures(settings: ProbingSettings | PrototypeSettings, images: Pictures, half: str) -> Source:
+def source_of_pictures(settings: ProbingSettings, images: Pictures, half: str) -> Source:
     """Shows the network real images as `trajectory` says. Raises UserError for a trajectory that makes its own."""
     from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
 

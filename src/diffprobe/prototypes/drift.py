@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +44,17 @@ def drift_rows(
     """
     mean = mean_over_images(own, images, counts)
     std = float(own.std()) if len(own) else None
-    keys = (*astuple(where), change, strength)
-    rows = [DriftRow(*keys, SELF, len(own), mean.value, std, mean.low, mean.high, None)]
+    keys = {**asdict(where), "change": change, "strength": strength}
+    rows = [DriftRow(**keys, set=SELF, n=len(own), mean=mean.value, std=std, low=mean.low, high=mean.high, auc=None)]
     for name, pairs in others.items():
-        summary = (len(pairs.values), pairs.mean.value, pairs.std, pairs.mean.low, pairs.mean.high)
-        rows.append(DriftRow(*keys, name, *summary, chance_nearer(own, pairs.values)))
+        found: dict[str, Any] = {
+            "mean": pairs.mean.value,
+            "std": pairs.std,
+            "low": pairs.mean.low,
+            "high": pairs.mean.high,
+        }
+        auc = chance_nearer(own, pairs.values)
+        rows.append(DriftRow(**keys, set=name, n=len(pairs.values), **found, auc=auc))
     return rows
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from math import log10
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -64,9 +65,8 @@ def separate(
     sets = []
     for name, of_set in values.items():
         interval = bootstrap.means[name]
-        sets.append(
-            SetRow(*astuple(where), name, *astuple(set_statistics(of_set, seed=seed)), interval.low, interval.high)
-        )
+        statistics = asdict(set_statistics(of_set, seed=seed))
+        sets.append(SetRow(**asdict(where), set=name, **statistics, low=interval.low, high=interval.high))
     tests = [
         *_pair_rows(where, values, bootstrap),
         *_difference_rows(where, bootstrap),
@@ -91,14 +91,11 @@ def _row(
     pair: tuple[str, str],
     statistic: str,
     value: float | None,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    p: float | None = None,
-    log10_p: float | None = None,
-    p_holm: float | None = None,
+    **some: float | None,
 ) -> TestRow:
-    return TestRow(*astuple(where), *pair, statistic, value, low, high, p, log10_p, p_holm)
+    """A row whose other cells are empty."""
+    found: dict[str, Any] = {"low": None, "high": None, "p": None, "log10_p": None, "p_holm": None, **some}
+    return TestRow(**asdict(where), set_a=pair[0], set_b=pair[1], statistic=statistic, value=value, **found)
 
 
 def _pair_rows(where: Where, values: dict[str, np.ndarray], bootstrap: SetBootstrap) -> Iterator[TestRow]:

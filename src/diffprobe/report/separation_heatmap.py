@@ -26,7 +26,7 @@ BY_MEANS = "in order by means"
 
 @style()
 def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -> Figure:
-    """AUC of scdi < dcdi of every layer (row) at every step (column), with a dot where the four sets are in order.
+    """AUC of scdi < dcdi of every layer (row) at every timestep (column), with a dot where the four sets are in order.
 
     A large dot: in at least 95 % of bootstrap replicates; a small one: by means alone. The findings are of one model
     and measure. `layers` gives the order and the resolutions; without it the order is read off the names of a U-Net.
@@ -43,6 +43,11 @@ def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -
     steps = sorted({item.step for item in found})
     grid = np.array([[values.get((name, step), math.nan) for step in steps] for name in names], dtype=float)
     figure, axes = draw_cells(grid, names, steps, "AUC of scdi < dcdi (0.5: chance)", resolutions(layers))
+    timesteps = {item.step: item.timestep for item in found}
+    if all(there(timestep) for timestep in timesteps.values()):  # images are noised, so it says more than a step
+        ticks = axes.get_xticks()
+        axes.set_xticks(ticks, [f"{timesteps[steps[int(tick)]]:g}" for tick in ticks])
+        axes.set_xlabel("timestep")
     ordered = [item for item in found if item.in_order]
     sure = [item for item in ordered if there(item.order_share) and item.order_share >= SURE]
     unsure = [item for item in ordered if item not in sure]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -74,7 +74,6 @@ def _rows(where: Where, gap: int, seen: Sightings, counts: np.ndarray) -> Iterat
     same = seen.identities[first] == seen.identities[second]
     if not same.any():
         return
-    several = len(counts[0]) > 1
     values = seen.distances[first, second]
     mean = mean_over_images(values[~same], seen.videos[first[~same]], counts)
     others = Pairs(np.sort(values[~same]), mean, float(values[~same].std()) if (~same).any() else None)
@@ -82,9 +81,22 @@ def _rows(where: Where, gap: int, seen: Sightings, counts: np.ndarray) -> Iterat
     hits = reidentified(seen, gap)
     found = hits[~np.isnan(hits)]
     accuracy = mean_over_images(hits, seen.videos, counts)
-    cells = (len(found), accuracy.value, float(found.std()), accuracy.low, accuracy.high, None)
-    own.append(DriftRow(*astuple(where), CHANGE, float(gap), REIDENTIFICATION, *cells))
-    yield from own if several else map(_without_interval, own)
+    own.append(
+        DriftRow(
+            **asdict(where),
+            change=CHANGE,
+            strength=float(gap),
+            set=REIDENTIFICATION,
+            n=len(found),
+            mean=accuracy.value,
+            std=float(found.std()),
+            low=accuracy.low,
+            high=accuracy.high,
+            auc=None,
+        )
+    )
+    several = counts.shape[1] > 1  # with one video, nothing is resampled
+    yield from own if several else (replace(row, low=None, high=None) for row in own)
 
 
 def reidentified(seen: Sightings, gap: int) -> np.ndarray:
@@ -108,8 +120,3 @@ def _numbers(keys: Sequence[object]) -> np.ndarray:
     """Equal keys get equal integers, counted from 0 in order of appearance."""
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     return np.array([places[key] for key in keys])
-
-
-def _without_interval(row: DriftRow) -> DriftRow:
-    keys = astuple(row)
-    return DriftRow(*keys[:-3], None, None, keys[-1])

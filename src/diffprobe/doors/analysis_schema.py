@@ -1,4 +1,4 @@
-"""The types of everything a user can set of an analysis of prototypes."""
+"""The types of everything a user can set of an analysis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from diffprobe.doors.schema import LayerSettings, ModelSettings, StepSettings, TrainerSettings, TrajectorySettings
+from diffprobe.doors.schema import POSITIVE as PROBING_POSITIVE
+from diffprobe.doors.schema import ProbingSettings
 
 
 @dataclass
@@ -59,11 +60,28 @@ class AnalysisSettings:
     """`kind`, and what that kind needs."""
 
     kind: str = MISSING
-    changes: dict[str, list[float]] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)  # lists of numbers, whole or not
     strengths: list[float] = field(default_factory=list)
     strength: float = 0.2
     sampling_steps: list[int] = field(default_factory=list)
     gaps: list[int] = field(default_factory=list)
+    probes: str | None = None  # run folder of train.py; None: probes are trained here first
+    fractions: list[float] = field(default_factory=list)  # of the score at the last step
+    classes: dict[str, str] = field(default_factory=dict)  # of classification: regular expression -> class
+    photos: str | None = None  # of classification: 'auto', a folder, a list, or none
+    runs: list[str] = field(default_factory=list)  # of compare: folders of finished runs
+    prompts: str | None = None  # of intervention, this and the following; see conf/analysis/intervention.yaml
+    count: int = 50
+    trials: int = 1
+    target: str = "translation"
+    range: list[float] = field(default_factory=list)
+    mask: str | None = None
+    methods: list[str] = field(default_factory=list)
+    half: str = "conditional"
+    margin: float = 2.0
+    learning_rate: float = 5e-3
+    iterations: int = 128
+    frames: int = 0
 
 
 @dataclass
@@ -73,40 +91,24 @@ class StatisticsSettings:
 
 
 @dataclass
-class PrototypeReportSettings:
-    examples: int = MISSING  # objects whose nearest ones are shown as pictures
+class AnalysisJobSettings(ProbingSettings):
+    """Everything `analyze.py` takes: what `train.py` takes, and what is asked of objects."""
 
-
-@dataclass
-class PrototypeSettings:
-    """Everything `analyze.py` takes. `logger` names a class and its arguments, which check themselves."""
-
-    model: ModelSettings
     objects: ObjectSettings
-    trajectory: TrajectorySettings
-    layers: LayerSettings
-    steps: StepSettings
     masks: MaskSettings
     measure: MeasureSettings
     prototypes: KeepingSettings
     analysis: AnalysisSettings
     statistics: StatisticsSettings
-    trainer: TrainerSettings
-    logger: Any
-    report: PrototypeReportSettings
     run: str | None
     gather: str | None
-    seed: int
-    job: str
-    dry_run: bool
+    classifier: Any = None  # names a class and its arguments, as `labeler` does
 
 
 POSITIVE = (
-    "steps.sampling",
+    *PROBING_POSITIVE,
     "prototypes.batch_size",
     "prototypes.images_per_shard",
-    "trajectory.draws",
-    "trainer.devices",
     "measure.budget_mb",
     "statistics.resamples",
     "statistics.permutations",
