@@ -106,3 +106,23 @@ def build_tiny_tokenizer() -> CLIPTokenizer:
     symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=TEXT_TOKENS, unk_token="<|endoftext|>")
+
+
+def build_tiny_classifier(folder: Path, classes: list[str]) -> Path:
+    """A random ConvNeXt of transformers for images of 32 pixels, with its processor, as `save_pretrained` leaves it."""
+    import json
+
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = ConvNextConfig(
+            hidden_sizes=[8, 8], depths=[1, 1], num_stages=2, id2label=dict(enumerate(classes)), image_size=32
+        )
+        network = ConvNextForImageClassification(config).eval()
+        for weights in network.parameters():
+            weights.data += 0.3 * torch.randn(weights.shape)
+    network.save_pretrained(folder)
+    processor = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 32}, "crop_pct": 0.875}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder

@@ -239,3 +239,22 @@ def test_the_layout_of_sd14_at_512_pixels_goes_through(tmp_path: Path) -> None:
     assert step.images is not None
     assert step.images.shape == (1, 3, 512, 512)
     assert torch.isfinite(step.latents).all()
+
+
+def test_activations_that_are_replaced_change_the_steps_from_there_on(tiny_backbone):
+    plain = [step.latents for step in generate(tiny_backbone, PROMPTS, SEEDS, steps=3)]
+    same = {1: {LAYERS[0]: lambda activation: activation}}
+    other = {1: {LAYERS[0]: lambda activation: activation + 1}}
+    for step in generate(tiny_backbone, PROMPTS, SEEDS, steps=3, replace=same):
+        assert torch.equal(step.latents, plain[step.index])
+    changed = [step.latents for step in generate(tiny_backbone, PROMPTS, SEEDS, steps=3, replace=other)]
+    assert torch.equal(changed[0], plain[0])
+    assert not torch.allclose(changed[1], plain[1])
+    assert not torch.allclose(changed[2], plain[2])
+
+
+def test_replacing_where_there_is_nothing_is_refused_at_once(tiny_backbone):
+    with pytest.raises(UserError, match="nowhere"):
+        generate(tiny_backbone, PROMPTS, SEEDS, steps=2, replace={0: {"nowhere": lambda activation: activation}})
+    with pytest.raises(UserError, match="steps"):
+        generate(tiny_backbone, PROMPTS, SEEDS, steps=2, replace={2: {LAYERS[0]: lambda activation: activation}})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,7 @@ def test_a_separation_fills_the_run_folder_and_is_not_made_twice(material, objec
         path.name for path in (run / "figures").iterdir()
     }
     assert "scsi < scdi < dcsi < dcdi" in (run / "report.txt").read_text()
+    assert "scsi &lt; scdi" in (run / "report.html").read_text()
     environment = json.loads((run / "environment.json").read_text())
     assert environment["network_evaluations"] == SCENES
     assert exit_codes(run) == [0]
@@ -196,7 +199,9 @@ def test_objects_of_videos_are_held_against_themselves_some_frames_on(material, 
         ("layers.select=down_blocks.2.resnet.0", "down_blocks.2.resnets.0"),
         ("steps.select=[3]", "steps.select="),
         ("statistics.resamples=0", "statistics.resamples=0: must be at least 1"),
-        ("analysis=transforms analysis.changes={spin:[1]}", "no change 'spin'"),
+        ("analysis=transforms +analysis.changes.spin=[1]", "no change 'spin'"),
+        ("analysis=transforms analysis.changes.scale=[0]", "scale by 0"),
+        ("analysis=transforms analysis.changes.scale=2", "analysis.changes.scale=2: give a list of numbers"),
         ("analysis=transforms trajectory=noised trajectory.timesteps=[1,2]", "compares with images at one step"),
         ("trajectory=generation", "trajectory.kind=generation"),
         ("layers.select=null", "at least one layer"),
@@ -205,8 +210,6 @@ def test_objects_of_videos_are_held_against_themselves_some_frames_on(material, 
 def test_what_a_person_got_wrong_is_one_line_and_leaves_nothing(override, message, material, objects, tmp_path) -> None:
     run = tmp_path / "run"
     done = analyze(*overrides(material, objects, run), *override.split(), cwd=tmp_path)
-    import re
-
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert re.search(message, done.stderr)
@@ -215,8 +218,6 @@ def test_what_a_person_got_wrong_is_one_line_and_leaves_nothing(override, messag
 
 @pytest.mark.slow
 def test_a_broken_image_stops_the_run_or_is_named_and_left_out(material, objects, tmp_path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(objects / "VOCdevkit", copy / "VOCdevkit")
     broken = sorted((copy / "VOCdevkit" / "VOC2012" / "JPEGImages").iterdir())[2]

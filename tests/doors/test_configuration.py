@@ -46,6 +46,9 @@ def of_analyses(choice: str) -> bool:
 @pytest.mark.parametrize("choice", CHOICES + EXPERIMENTS)
 def test_every_choice_makes_valid_settings(choice):
     given = [f"++{key}=somewhere" for key in ("model.path", "labeler.path", "data.images", "data.prompts")]
+    if choice.startswith("classifier"):  # a group of one analysis
+        assert analysis_settings("analysis=classification", choice).analysis.kind == "classification"
+        return
     if not of_analyses(choice):
         assert settings(choice, *given).seed == 0
     if not choice.startswith("experiment") or of_analyses(choice):

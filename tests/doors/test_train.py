@@ -38,6 +38,7 @@ def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(materia
     assert (runs / ".hydra" / "config.yaml").is_file()
     assert list((runs / "wandb").glob("offline-run-*/*.wandb"))
     assert "up 3.0" in (runs / "report.txt").read_text()
+    assert (runs / "report.html").stat().st_size < 10_000_000
 
 
 @pytest.mark.slow

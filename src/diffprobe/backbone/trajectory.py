@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ from diffprobe.backbone.calls import decode_latents, encode_prompts, evaluate
 from diffprobe.backbone.capture import HALVES, capture
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
+
+Replacements = Mapping[int, Mapping[str, Callable[[Tensor], Tensor]]]
+"""Step -> layer -> what takes the place of its output, as `replace` of `capture`."""
+
+UNCHANGED: Replacements = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,7 @@ def generate(
     layers: Sequence[str] = (),
     half: str = "conditional",
     decode: bool = False,
+    replace: Replacements = UNCHANGED,
 ) -> Iterator[TrajectoryStep]:
     """Samples one image per prompt and seed, and yields every step.
 
@@ -56,6 +63,8 @@ def generate(
         layers: full names of the layers whose activations to take.
         half: 'conditional', 'unconditional' or 'both'. Without guidance there is the conditional one only.
         decode: also decode the latents after every step.
+        replace: by step, from 0, and layer: functions from a layer's whole output batch (unconditional half first,
+            where guided) to what shall go on through the network instead. Denoising goes on from there.
 
     Raises:
         UserError: no prompts, as many seeds as prompts not given, or an impossible number of steps, layer or half.
@@ -66,13 +75,17 @@ def generate(
     if half not in HALVES or (half == "unconditional" and not guided):
         why = f"at guidance {backbone.guidance}" if backbone.family.guided(2) else "of a model without guidance batch"
         raise UserError(f"no half {half!r} {why}; use one of {', '.join(HALVES)}")
-    capture(backbone.denoiser, layers)  # unknown layers are an error now, not at the first step
+    replaced = {name: function for by_layer in replace.values() for name, function in by_layer.items()}
+    capture(backbone.denoiser, layers, replace=replaced)  # unknown layers are an error now, not at the first step
     scheduler = fresh_scheduler(backbone, steps)
+    if any(not 0 <= step < steps for step in replace):
+        raise UserError(f"activations to be replaced at steps {sorted(replace)} of {steps}, counted from 0")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents = _noise(generators, backbone.latent_shape) * getattr(scheduler, "init_noise_sigma", 1.0)
     latents = latents.to(backbone.device, backbone.dtype)
     indices = range(len(scheduler.timesteps))
-    return walk(backbone, scheduler, latents, list(prompts), list(layers), indices, generators, half, guided, decode)
+    options = (generators, half, guided, decode, replace)
+    return walk(backbone, scheduler, latents, list(prompts), list(layers), indices, *options)
 
 
 @torch.no_grad()  # as a decorator: inside a generator a `with` block would switch the caller's gradients off too
@@ -87,6 +100,7 @@ def walk(
     half: str = "conditional",
     guided: bool = False,
     decode: bool = False,
+    replace: Replacements = UNCHANGED,
 ) -> Iterator[TrajectoryStep]:
     """Takes the steps `indices` of a scheduler that has not begun, from latents [batch, channels, h, w] on.
 
@@ -99,7 +113,8 @@ def walk(
         timestep = scheduler.timesteps[index]
         noisy = latents
         inputs = _scaled(scheduler, torch.cat([noisy, noisy]) if guided else noisy, timestep)
-        with capture(backbone.denoiser, layers, half=half, guided=guided) as taken:
+        edits = replace.get(index, {})
+        with capture(backbone.denoiser, layers, half=half, guided=guided, replace=edits) as taken:
             predicted = evaluate(backbone.denoiser, inputs, timestep, conditions)
         if guided:
             unconditional, conditional = predicted.chunk(2)

@@ -1,7 +1,8 @@
-"""`analyze.py`'s job: a study of objects, one run of `train.py` told again, or the jobs of a sweep gathered."""
+"""`analyze.py`'s job: a study, one run of `train.py` told again, or the jobs of a sweep gathered."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -9,15 +10,33 @@ from omegaconf import DictConfig
 from diffprobe.doors.errors import plain_errors
 from diffprobe.errors import UserError
 
+# The module of this room that runs each kind of study.
+DOORS = {
+    "separation": "prototyping",
+    "transforms": "prototyping",
+    "denoising": "prototyping",
+    "video": "prototyping",
+    "emergence": "emerging",
+    "intervention": "intervening",
+    "classification": "classifying",
+    "compare": "comparing_runs",
+}
+
 
 def run(config: DictConfig) -> None:
     """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
-    from diffprobe.doors import prototyping
-
     if config.run is None and config.gather is None:
-        prototyping.run(config)
+        import_module(f"diffprobe.doors.{_door(config)}").run(config)
     else:
         _tell(config)
+
+
+@plain_errors
+def _door(config: DictConfig) -> str:
+    kind = config.analysis.kind
+    if kind not in DOORS:
+        raise UserError(f"analysis.kind={kind}: choose one of {', '.join(DOORS)}")
+    return DOORS[kind]
 
 
 @plain_errors

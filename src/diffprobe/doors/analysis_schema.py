@@ -67,7 +67,7 @@ class AnalysisSettings:
     gaps: list[int] = field(default_factory=list)
     probes: str | None = None  # run folder of train.py; None: probes are trained here first
     fractions: list[float] = field(default_factory=list)  # of the score at the last step
-    classes: dict[str, str] = field(default_factory=dict)  # of classification: regular expression -> class
+    classes: dict[str, str] | None = None  # of classification: regular expression -> class
     photos: str | None = None  # of classification: 'auto', a folder, a list, or none
     runs: list[str] = field(default_factory=list)  # of compare: folders of finished runs
     prompts: str | None = None  # of intervention, this and the following; see conf/analysis/intervention.yaml

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from diffprobe.tables import write_rows
 
@@ -37,9 +39,13 @@ def leave(task: Task, found: AnalysisFindings, folder: Path, tracker: Tracker) -
     from diffprobe.report.drift_verdict import drift_lines
     from diffprobe.report.files import write_text
     from diffprobe.report.findings import findings
+    from diffprobe.report.page.reproduce import reproduce
+    from diffprobe.report.page.separation import separation_page
+    from diffprobe.report.page.writing import write_page
     from diffprobe.report.separation_console import print_separation, separation_text
     from diffprobe.report.separation_curves import separation_scalars
     from diffprobe.report.separation_folder import draw_separation_figures, write_separation_tables
+    from diffprobe.report.separation_verdict import separation_lines
 
     separation, prototypes = found.separation, found.prototypes
     tables = _tables(task, found)
@@ -65,6 +71,10 @@ def leave(task: Task, found: AnalysisFindings, folder: Path, tracker: Tracker) -
     text = separation_text(judged, prototypes.objects, prototypes.vanished) if separation else ""
     write_text(folder / "report.txt", text + "".join(f"- {line}\n" for line in lines))
     rows = {name: rows for name, (_, rows) in tables.items()}
+    verdict = [*separation_lines(judged, prototypes.objects, prototypes.vanished), *lines] if separation else lines
+    config: Any = OmegaConf.to_container(task.settings, resolve=True)
+    page = separation_page(config, judged, rows, verdict, figures)
+    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": task.settings.seed})))
     tracker.log_tables(rows, figures, {"tables": files, "prototypes": kept}, separation_scalars(judged))
     if separation:
         print_separation(judged, prototypes.objects, prototypes.vanished, task.console)

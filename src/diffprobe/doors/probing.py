@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,24 +57,24 @@ def run(config: DictConfig) -> float | None:
         if is_finished(folder, settings):
             console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
             return objective_of(folder)
-        task = _prepare(settings, console)
+        task = prepare(settings, console)
         if settings.dry_run:
             console.print("\n".join(task.plan.lines()), soft_wrap=True)
             return None
         if helping:
-            _work(task, settings, None, console)
+            find(task, settings, None, console)
             return None
         record_configuration(folder, config, hydra)
         plain = OmegaConf.to_container(config, resolve=True)
         with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-            findings = _work(task, settings, tracker, console)
-            _leave(task, settings, folder, tracker, console, findings)
+            findings = find(task, settings, tracker, console)
+            _leave(task, settings, folder, tracker, console, findings, plain)
         _finish(settings, folder, console, findings, started)
         return objective(findings.summaries)
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """What is left once everything the user gave has been checked against everything else."""
 
     backbone: Backbone
@@ -85,7 +85,7 @@ class _Task:
     plan: Plan
 
 
-def _prepare(settings: ProbingSettings, console: Console) -> _Task:
+def prepare(settings: ProbingSettings, console: Console) -> Task:
     """Checks all input and tells the plan.
 
     Raises:
@@ -106,7 +106,7 @@ def _prepare(settings: ProbingSettings, console: Console) -> _Task:
     labeler.check(source.names, question.properties, backbone.image_size)
     check_curve(settings, question.split(source.names))
     stores = make_stores(settings, backbone, source)
-    plan = _plan(settings, backbone, source, question, stores)
+    plan = make_plan(settings, backbone, source, question, stores)
     there = len(source.timesteps(backbone))
     console.print(
         f"{backbone.name} on {backbone.device}: {len(source.names)} images, {len(question.inputs)} layers, "
@@ -114,10 +114,10 @@ def _prepare(settings: ProbingSettings, console: Console) -> _Task:
         f"{in_units(plan.bytes)} of activations {_PLACES[settings.features.store]}",
         soft_wrap=True,
     )
-    return _Task(backbone, source, labeler, question, stores, plan)
+    return Task(backbone, source, labeler, question, stores, plan)
 
 
-def _plan(
+def make_plan(
     settings: ProbingSettings, backbone: Backbone, source: Source, question: Question, stores: Stores | None
 ) -> Plan:
     from diffprobe.features.control_inputs import CONTROL_INPUTS, control_layers
@@ -173,7 +173,7 @@ def _recipe(probe: ProbeSettings) -> Recipe:
     return Recipe(**OmegaConf.to_container(probe))  # type: ignore[arg-type]
 
 
-def _work(task: _Task, settings: ProbingSettings, tracker: Tracker | None, console: Console) -> Findings:
+def find(task: Task, settings: ProbingSettings, tracker: Tracker | None, console: Console) -> Findings:
     from diffprobe.studies.emergence import Means, study_emergence
 
     features = settings.features
@@ -191,14 +191,15 @@ def _work(task: _Task, settings: ProbingSettings, tracker: Tracker | None, conso
 
 
 def _leave(
-    task: _Task,
+    task: Task,
     settings: ProbingSettings,
     folder: Path,
     tracker: Tracker,
     console: Console,
     findings: Findings,
+    plain: Any,
 ) -> None:
-    """Writes the run folder, prints the closing table, hands all to the tracker."""
+    """Writes the run folder, prints the closing table, hands all to the tracker; `plain` is the configuration."""
     from diffprobe.doors.learning import learning_points
     from diffprobe.doors.published import published_lines
     from diffprobe.probes.comparisons import compare_run, write_comparisons
@@ -209,6 +210,9 @@ def _leave(
     from diffprobe.report.choices import choose
     from diffprobe.report.console import print_report, report_text
     from diffprobe.report.files import write_text
+    from diffprobe.report.page.probing import probing_page
+    from diffprobe.report.page.reproduce import reproduce
+    from diffprobe.report.page.writing import write_page
     from diffprobe.report.run_folder import draw_figures
     from diffprobe.report.tracking import Results
 
@@ -233,6 +237,8 @@ def _leave(
     published = published_lines(settings.report.published, findings.summaries, findings.scores)
     text = report_text(findings.summaries, choices)
     write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in published))
+    page = probing_page(plain, findings.summaries, choices, comparisons, figures, examples, _layer_maps(findings.shown))
+    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
     tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
     print_report(findings.summaries, choices, console)
     for line in published:
@@ -251,6 +257,15 @@ def _finish(settings: ProbingSettings, folder: Path, console: Console, findings:
         network_evaluations=findings.evaluations,
     )
     console.print(f"run folder: {folder} ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
+
+
+def _layer_maps(shown: Sequence[Shown]) -> dict[str, dict[str, Any]]:
+    """What the probes of every layer see of the first image shown, [steps, h, w] by property and layer."""
+    if not shown:
+        return {}
+    return {
+        name: {layer: maps.numpy() for layer, maps in layers.items()} for name, layers in shown[0].predictions.items()
+    }
 
 
 def _example(shown: Shown, steps: Sequence[int], prompt: str, layers: dict[str, str]) -> PredictionExample:

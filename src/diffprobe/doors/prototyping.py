@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from diffprobe.studies.drift import Changed
     from diffprobe.studies.separation import Measuring
 
-KINDS = ("separation", "transforms", "denoising", "video")
 check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
 
 
@@ -219,8 +218,6 @@ def _check_analysis(settings: AnalysisJobSettings) -> None:
     from diffprobe.data.image_changes import CHANGES
 
     analysis = settings.analysis
-    if analysis.kind not in KINDS:
-        raise UserError(f"analysis.kind={analysis.kind}: choose one of {', '.join(KINDS)}")
     needed = {
         "transforms": {"changes": analysis.changes},
         "denoising": {"strengths": analysis.strengths, "sampling_steps": analysis.sampling_steps},

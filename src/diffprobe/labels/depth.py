@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
-from diffprobe.backbone.locate import quiet, unreachable
+from diffprobe.backbone.locate import quiet
 from diffprobe.errors import UserError
+from diffprobe.labels.hub import model_folder
 from diffprobe.labels.labeler import check_only
 from diffprobe.labels.pictures import eight_bit, trial_picture
 
@@ -93,7 +93,7 @@ class TransformersDepth:
 
 def _load(model: str) -> tuple[Any, Any, list[str]]:
     """Processor, network, and the names of weights that its files lack."""
-    folder = _folder(model)
+    folder = model_folder(model, "depth model", "labeler.depth.model", "Intel/dpt-large")
     with quiet():
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
@@ -107,24 +107,6 @@ def _load(model: str) -> tuple[Any, Any, list[str]]:
                 f"cannot load {model!r} as a depth model of transformers in safetensors: {_one_line(error)}"
             ) from error
     return processor, network, sorted(loaded["missing_keys"])
-
-
-def _folder(model: str) -> Path:
-    """The folder itself, or where the hub's files are. Without a network, transformers itself tries for minutes."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if "/" not in model:
-        raise UserError(
-            f"no depth model {model!r}: neither a folder here nor a hub id; give labeler.depth.model=FOLDER or a hub "
-            "id such as Intel/dpt-large"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # the hub's libraries raise many kinds
-        raise unreachable(model, error) from error
 
 
 def _blank(network: nn.Module, missing: Sequence[str]) -> None:

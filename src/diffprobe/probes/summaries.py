@@ -110,8 +110,8 @@ def emergence_step(
     steps = sorted(by_step)
     images = list(by_step[steps[0]])
     values = np.array([[by_step[step][image] for image in images] for step in steps])
-    point = _first_reaching(_means(values, np.ones((1, len(images)))), fraction)
-    drawn = _first_reaching(_means(values, resampling_counts(len(images), resamples, seed)), fraction)
+    point = _first_reaching(resampled_means(values, np.ones((1, len(images)))), fraction)
+    drawn = _first_reaching(resampled_means(values, resampling_counts(len(images), resamples, seed)), fraction)
     if len(point) == 0 or len(drawn) == 0:
         return Emergence(None, None, None)
     tails = [(1 - level) / 2, (1 + level) / 2]
@@ -130,7 +130,7 @@ def _of_one(rows: list[Row], model: str | None, probe: str | None) -> list[Row]:
     return rows
 
 
-def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Means [resamples, keys] of values [keys, images] weighted by counts [resamples, images], without the NaN."""
     defined = ~np.isnan(values)
     weight = counts @ defined.T.astype(float)
@@ -140,14 +140,14 @@ def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _intervals(values: np.ndarray, counts: np.ndarray, level: float) -> list[tuple]:
     """(mean, low, high, n) of each row of values [keys, images]."""
-    drawn = _means(values, counts)
+    drawn = resampled_means(values, counts)
     tails = [(1 - level) / 2, (1 + level) / 2]
     bounds = np.quantile(drawn, tails, axis=0)
     for column in np.flatnonzero(np.isnan(drawn).any(0)):
         kept = drawn[:, column][~np.isnan(drawn[:, column])]
         bounds[:, column] = np.quantile(kept, tails) if len(kept) else np.nan
     number = (~np.isnan(values)).sum(1)
-    mean = _means(values, np.ones((1, values.shape[1])))[0]
+    mean = resampled_means(values, np.ones((1, values.shape[1])))[0]
     return [
         (m, low, high, n) if n else (None, None, None, 0)
         for m, low, high, n in zip(mean.tolist(), *bounds.tolist(), number.tolist(), strict=True)

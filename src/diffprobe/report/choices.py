@@ -32,6 +32,7 @@ CONTROL_NAMES = {
     "pixels": "raw pixels",
     "labels": "shuffled labels",
     "position": "pixel position",
+    "image_model": "image model on the decoded image",
 }
 
 

@@ -27,33 +27,34 @@ def prediction_grid(example: PredictionExample, shown: Sequence[int] | None = No
     Raises:
         UserError: a step to be shown is not in the example.
     """
-    steps = list(shown if shown is not None else _default_steps(example.steps))
+    steps = list(shown if shown is not None else default_steps(example.steps))
     missing = [step for step in steps if step not in example.steps]
     if missing:
         raise UserError(f"steps {missing} are not among those of '{example.title}': {list(example.steps)}")
     rows = [example.steps.index(step) for step in steps]
-    figure, panels = _panels(1 + len(example.predictions), len(steps))
+    figure, panels = grid_panels(1 + len(example.predictions), len(steps))
     figure.suptitle(fill(example.title, 100), parse_math=False)
 
     for axes, row, step in zip(panels[0], rows, steps, strict=False):
         axes.set_title(f"step {step + 1}")
         axes.imshow(np.clip(example.images[row], 0, 1))
     panels[0][-1].imshow(np.clip(example.final, 0, 1))
-    _name_right(panels[0][-1], "final image")
+    name_right(panels[0][-1], "final image")
     panels[0][0].set_ylabel("decoded image")
     for line, (name, maps) in zip(panels[1:], example.predictions.items(), strict=True):
-        _property_row(line, name, [maps[row] for row in rows], example.labels[name])
+        draw_property(line, name, [maps[row] for row in rows], example.labels[name])
     return figure
 
 
-def _default_steps(steps: Sequence[int]) -> list[int]:
+def default_steps(steps: Sequence[int]) -> list[int]:
+    """The papers' steps if all of them are among the steps, else evenly spread ones."""
     if set(PAPER_STEPS) <= set(steps) and steps[-1] == PAPER_STEPS[-1]:
         return list(PAPER_STEPS)
     spread = np.linspace(0, len(steps) - 1, min(len(steps), len(PAPER_STEPS)))
     return [steps[round(place)] for place in spread]
 
 
-def _panels(rows: int, steps: int) -> tuple[Figure, list[list[Axes]]]:
+def grid_panels(rows: int, steps: int) -> tuple[Figure, list[list[Axes]]]:
     """[rows][steps + 1] axes without ticks; a narrow gap stands before the last column."""
     side = min(1.2, DOUBLE_COLUMN / (steps + 1.6))
     # 'compressed' is the constrained layout for grids of images of fixed shape
@@ -68,7 +69,7 @@ def _panels(rows: int, steps: int) -> tuple[Figure, list[list[Axes]]]:
     return figure, panels
 
 
-def _property_row(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray], label: np.ndarray) -> None:
+def draw_property(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray], label: np.ndarray) -> None:
     """Predictions and, last, the label, all in one range of colours."""
     low, high = (0.0, 1.0) if name == "saliency" else np.percentile(label, [2, 98])
     height, width = label.shape
@@ -78,7 +79,7 @@ def _property_row(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray],
             extent=(0, width, height, 0), interpolation="nearest",
         )  # fmt: skip
     panels[0].set_ylabel(name)
-    _name_right(panels[-1], "label")
+    name_right(panels[-1], "label")
     if name == "saliency" and 0 < label.mean() < 1:
         for axes in panels[:-1]:
             axes.contour(
@@ -86,6 +87,7 @@ def _property_row(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray],
             )
 
 
-def _name_right(axes: Axes, name: str) -> None:
+def name_right(axes: Axes, name: str) -> None:
+    """Writes the name of a row at its right end."""
     axes.yaxis.set_label_position("right")
     axes.set_ylabel(name, rotation=270, va="bottom")

@@ -51,6 +51,7 @@ CONTROLS = {
     "pixels": Look(BLACK, (0, (1, 1)), "x"),
     "labels": Look("#882255", (0, (6, 1, 1, 1)), "*"),
     "position": Look(GREY, ":", "", band=0.25),
+    "image_model": Look("#332288", (0, (8, 2)), "d"),
 }
 OTHER = Look("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
 

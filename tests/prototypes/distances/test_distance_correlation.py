@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from diffprobe.prototypes.distances import cross_distances, distance_matrix
+from diffprobe.prototypes.distances import centred_distances, cross_distances, distance_matrix
 from diffprobe.prototypes.distances.centred_distances import tiles
 from tests.prototypes.distances.vectors import KINDS, vectors
 from tests.reference import distances as reference
+
+
+@pytest.fixture(params=["products", "sorted values"])
+def form(request, monkeypatch) -> None:
+    """Both ways to compute it, for any number of channels."""
+    monkeypatch.setattr(centred_distances, "SORTED", range(0 if request.param == "products" else 2**15 + 1))
 
 
 def squared(distances: torch.Tensor) -> np.ndarray:
@@ -25,7 +31,7 @@ def every_pair(statistic, x: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [5, 97])
-def test_v_statistic_equals_dcor(size):
+def test_v_statistic_equals_dcor(size, form):
     x = vectors("plain", 10, size)
     expected = every_pair(lambda a, b: dcor.distance_correlation(a, b, method="mergesort") ** 2, x)
     for precision, tolerance in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
@@ -34,7 +40,7 @@ def test_v_statistic_equals_dcor(size):
 
 
 @pytest.mark.parametrize("size", [5, 97])
-def test_u_statistic_equals_dcor(size):
+def test_u_statistic_equals_dcor(size, form):
     x = vectors("plain", 10, size)
     expected = every_pair(dcor.u_distance_correlation_sqr, x)
     assert (expected < 0).any()  # the sign matters
@@ -44,7 +50,7 @@ def test_u_statistic_equals_dcor(size):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_float32_is_exact_to_two_millionths_of_the_square(kind):
+def test_float32_is_exact_to_two_millionths_of_the_square(kind, form):
     x = vectors(kind, 5, 320)
     expected_v, expected_u = every_pair(reference.squared_v, x), every_pair(reference.squared_u, x)
     for budget in (2**29, 5 * 4 * 1000):  # the latter: tiles of 1000 values
@@ -54,7 +60,7 @@ def test_float32_is_exact_to_two_millionths_of_the_square(kind):
 
 
 @pytest.mark.slow
-def test_float32_is_exact_at_1280_channels():
+def test_float32_is_exact_at_1280_channels(form):
     x = torch.cat([vectors(kind, 20, 1280) for kind in KINDS])
     found, expected = (
         squared(distance_matrix(x, "distance_correlation", precision=p)) for p in (torch.float32, torch.float64)
@@ -69,19 +75,53 @@ def test_neither_sign_shift_nor_scale_matter():
     assert (cross_distances(x, -x, "pearson").diagonal() > 1.99).all()
 
 
-def test_similarity_is_never_above_one_or_undefined():
+def test_similarity_is_never_above_one_or_undefined(form):
     x = vectors("ties", 1, 200).repeat(300, 1) * torch.rand(300, 1, generator=torch.Generator().manual_seed(0))
     distances = distance_matrix(x, "distance_correlation")
     assert (distances >= 0).all()
     assert (distances < 2e-6).all()
 
 
-def test_values_all_equal_but_one_have_no_u_statistic():
+def test_values_all_equal_but_one_have_no_u_statistic(form):
     x = vectors("plain", 3, 12)
     x[1] = torch.eye(12)[4]
     assert dcor.u_distance_correlation_sqr(x[0].double().numpy(), x[1].double().numpy()) == pytest.approx(0, abs=1e-6)
     distances = distance_matrix(x, "distance_correlation_u")
     assert distances[0, 1] == distances[1, 2] == 1
+
+
+@pytest.mark.parametrize("size", [2, 3, 36, 37, 300])
+def test_both_forms_agree_for_any_number_of_channels_and_objects(size, monkeypatch):
+    x, y = vectors("ties", 35, size), vectors("related", 18, size, seed=1)
+    x[4] = 7  # constant
+    found = {}
+    for form, channels in (("products", range(0)), ("sorted", range(size, size + 1))):
+        monkeypatch.setattr(centred_distances, "SORTED", channels)
+        found[form] = [
+            torch.cat([f(a, "distance_correlation", budget=budget).flatten() for budget in (2**29, 2**16)])
+            for f, a in ((distance_matrix, x), (lambda a, *b, **c: cross_distances(a, y, *b, **c), x))
+        ]
+    for products, values in zip(found["products"], found["sorted"], strict=True):
+        torch.testing.assert_close((1 - values) ** 2, (1 - products) ** 2, rtol=0, atol=3e-6)
+
+
+def test_an_outlier_of_both_vectors_in_one_channel_is_exact():
+    x = vectors("plain", 8, 320)
+    x[:, 5] = torch.tensor([256.0, -130, 4000, 1e5, 30, -4000, 256, 3])
+    found = squared(distance_matrix(x, "distance_correlation"))
+    np.testing.assert_allclose(found, every_pair(reference.squared_v, x), rtol=0, atol=2e-6)
+
+
+def test_threads_do_not_change_sorted_values():
+    x, before = vectors("heavy tails", 40, 256), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(distance_matrix(x, "distance_correlation"))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("longest", [1, 3, 7, 20, 100])

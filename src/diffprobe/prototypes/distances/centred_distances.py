@@ -6,6 +6,8 @@ give all pairs. Here that product is summed over tiles of A: tiles above the dia
 
 Half of A is what a tile holds, from |x_i - x_j| = 2 max(x_i, x_j) - x_i - x_j:
 A_ij / 2 = max(x_i, x_j) - h_i - h_j. Centring before the product is what makes float32 enough.
+
+That is d^2 for a pair. With many channels, on a CPU and in float32, `sorted_pass` needs less.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from diffprobe.prototypes.distances.blocks import CACHE, HEIGHT, row_blocks, runs
 
 LONGEST = 4096  # values of a tile: enough for a fast product, few enough to waste little along A's diagonal
+SORTED = range(200, 2**15 + 1)  # channels for which a CPU takes sorted values, not products, in float32
 ZERO = 1e-12  # share of the uncentred distances' square below which centring has left nothing but rounding
 
 
@@ -60,6 +63,15 @@ def cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dt
 
     Without b those of a with itself; then the lower triangle is left for `mirror`.
     """
+    if not a.is_cuda and precision == torch.float32 and a.shape[1] in SORTED:
+        from diffprobe.prototypes.distances import sorted_pass  # numba takes a second to load
+
+        return sorted_pass.cosines(a, b, centring, precision, budget)
+    return product_cosines(a, b, centring, precision, budget)
+
+
+def product_cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dtype, budget: int) -> Tensor:
+    """`cosines` as products of the centred distances."""
     left = prepare(a, centring, precision)
     right = left if b is None else prepare(b, centring, precision)
     vectors = len(a) + (0 if b is None else len(b))
@@ -80,27 +92,39 @@ def cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dt
 def prepare(vectors: Tensor, centring: Centring, precision: torch.dtype) -> Vectors:
     """Shifts each vector [n, d] by its median and scales it to at most 1, both without effect on dCor; rounds it once.
 
-    The median keeps the zeros of a ReLU exact. Sums of distances come from one sort, in float64:
-    ||A||^2 = sum |x_i - x_j|^2 - 2 rows sum r_i^2 + total (sum r_i)^2.
+    The median keeps the zeros of a ReLU exact. Sums of distances come from one sort, in float64.
     """
     count, size = vectors.shape
     values, h = (vectors.new_empty(count, size, dtype=precision) for _ in range(2))
     norms = vectors.new_empty(count, dtype=torch.float64)
-    ranks = torch.arange(size, device=vectors.device)
     for part in runs(count, 8 * CACHE // (8 * size)):
         x, order = vectors[part].double().sort(1)
         x = x - x[:, size // 2, None]
         widest = x.abs().amax(1, keepdim=True)
         x = (x / widest.masked_fill_(widest == 0, 1)).to(precision).double()
-        sums = x * (2 * ranks + 2 - size) + x.sum(1, keepdim=True) - 2 * x.cumsum(1)
-        whole = sums.sum(1, keepdim=True)
-        squares = 2 * size * x.square().sum(1) - 2 * x.sum(1).square()
-        square = squares - 2 * centring.rows * sums.square().sum(1) + centring.total * whole[:, 0].square()
-        norms[part] = square.masked_fill_(square <= ZERO * squares, 0).sqrt_()
+        sums = distance_sums(x)
+        norms[part] = norms_of_centred(x, sums, centring)
         values[part] = torch.empty_like(x).scatter_(1, order, x).to(precision)
-        half = (x + centring.rows * sums - centring.total / 2 * whole) / 2
+        half = (x + centring.rows * sums - centring.total / 2 * sums.sum(1, keepdim=True)) / 2
         h[part] = torch.empty_like(x).scatter_(1, order, half).to(precision)
     return Vectors(values, h, norms)
+
+
+def distance_sums(ascending: Tensor) -> Tensor:
+    """r_i = sum_j |x_i - x_j| of vectors [n, d] in ascending order."""
+    size = ascending.shape[1]
+    ranks = torch.arange(size, device=ascending.device)
+    return ascending * (2 * ranks + 2 - size) + ascending.sum(1, keepdim=True) - 2 * ascending.cumsum(1)
+
+
+def norms_of_centred(values: Tensor, sums: Tensor, centring: Centring) -> Tensor:
+    """||A|| of vectors [n, d] and their r, in the same order: [n].
+
+    ||A||^2 = sum |x_i - x_j|^2 - 2 rows sum r_i^2 + total (sum r_i)^2
+    """
+    squares = 2 * values.shape[1] * values.square().sum(1) - 2 * values.sum(1).square()
+    square = squares - 2 * centring.rows * sums.square().sum(1) + centring.total * sums.sum(1).square()
+    return square.masked_fill_(square <= ZERO * squares, 0).sqrt_()
 
 
 def tiles(size: int, longest: int) -> Iterator[tuple[slice, slice]]:

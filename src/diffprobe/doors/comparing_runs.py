@@ -1,0 +1,166 @@
+"""Runs side by side: `analyze.py analysis=compare 'analysis.runs=[A,B]'`, from run folders to one of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.errors import job_errors
+from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened, is_finished, record_configuration
+from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.schema import checked
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.report.tracking import Tracker
+    from diffprobe.studies.run_comparison import FinishedRun, RunScore
+
+check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
+
+
+@job_errors
+def run(config: DictConfig) -> None:
+    """Reads the tables of `analysis.runs` and leaves what they have in common and what not in Hydra's output folder."""
+    from rich.console import Console
+
+    started = time.perf_counter()
+    settings = check(config)
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    console = Console(width=max(Console().width, REPORT_WIDTH))
+    if is_finished(folder, settings, check):
+        console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+        return
+    folders = _named([Path(each) for each in settings.analysis.runs])
+    runs = [_read(name, place) for name, place in folders.items()]
+    if settings.dry_run:
+        console.print(f"{len(runs)} runs: {', '.join(folders)}", soft_wrap=True, markup=False)
+        return
+    record_configuration(folder, config, hydra)
+    plain = OmegaConf.to_container(config, resolve=True)
+    with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
+        _leave(settings, folders, runs, folder, tracker, console)
+    _finish(settings, folder, console, started)
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders by the shortest ends of their paths that tell all apart.
+
+    Raises:
+        UserError: fewer than two, one twice, one that is not there or is not finished.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError(
+            f"analysis.runs={[str(folder) for folder in folders]}: give the folders of at least two different runs"
+        )
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"analysis.runs: there is no folder {folder}")
+        if not (folder / FINISHED).exists():
+            raise UserError(f"analysis.runs: {folder} is no finished run, since it has no {FINISHED}; finish it first")
+    parts = [folder.resolve().parts for folder in folders]
+    names: list[str] = []
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, folders, strict=True))
+
+
+def _read(name: str, folder: Path) -> FinishedRun:
+    """Raises UserError for a run without a table that can be compared."""
+    from diffprobe.probes.tables import Score, Summary
+    from diffprobe.prototypes.tables import TestRow
+    from diffprobe.studies.run_comparison import FinishedRun
+    from diffprobe.tables import read_rows
+
+    there = {table: folder / f"{table}.csv" for table in ("scores", "summary", "tests")}
+    there = {table: path for table, path in there.items() if path.exists()}
+    if not there:
+        raise UserError(f"analysis.runs: {folder} has neither scores.csv nor tests.csv, so there is nothing to compare")
+    recorded = folder / CONFIGURATION
+    settings = flattened(OmegaConf.load(recorded)) if recorded.exists() else {}
+    return FinishedRun(
+        name,
+        scores=read_rows(there["scores"], Score) if "scores" in there else (),
+        summaries=read_rows(there["summary"], Summary) if "summary" in there else (),
+        tests=read_rows(there["tests"], TestRow) if "tests" in there else (),
+        settings={key: value for key, value in settings.items() if key not in IMMATERIAL},
+    )
+
+
+def _leave(
+    settings: AnalysisJobSettings,
+    folders: dict[str, Path],
+    runs: Sequence[FinishedRun],
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+) -> None:
+    """Writes the run folder, prints the sentences, hands all to the tracker."""
+    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.report.files import write_text
+    from diffprobe.report.page.reproduce import reproduce
+    from diffprobe.report.page.runs import runs_page
+    from diffprobe.report.page.writing import write_page
+    from diffprobe.report.run_verdict import run_lines
+    from diffprobe.studies.run_comparison import (
+        RunScore,
+        SettingRow,
+        differing_settings,
+        headline_scores,
+        run_differences,
+    )
+    from diffprobe.tables import write_rows
+
+    headlines = headline_scores(runs)
+    differences = run_differences(runs, headlines, seed=settings.seed)
+    differing = differing_settings(runs)
+    tables = {
+        "runs": (RunScore, headlines),
+        "comparisons": (Comparison, differences),
+        "settings": (SettingRow, differing),
+    }
+    files = [folder / f"{name}.csv" for name in tables]
+    for path, (kind, rows) in zip(files, tables.values(), strict=True):
+        write_rows(path, kind, rows)
+    figures = _draw(runs, headlines, folder / "figures")
+    lines = run_lines(headlines, differences)
+    write_text(folder / "report.txt", "".join(f"- {line}\n" for line in lines))
+    page = runs_page(folders, headlines, differences, differing, lines, figures)
+    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
+    tracker.log_tables({name: rows for name, (_, rows) in tables.items()}, figures, {"tables": files})
+    for line in lines:
+        console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
+    console.print(tracker.describe(), soft_wrap=True)
+
+
+def _draw(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], folder: Path) -> dict[str, Path]:
+    from diffprobe.report.run_figures import run_curves, run_scores
+    from diffprobe.report.style import save_figure
+
+    figures = {"runs_scores": run_scores(headlines)}
+    summaries = {run.name: run.summaries for run in runs if run.summaries}
+    if summaries:
+        figures["runs_over_steps"] = run_curves(headlines, summaries)
+    return {name: save_figure(figure, folder, name)["png"] for name, figure in figures.items()}
+
+
+def _finish(settings: AnalysisJobSettings, folder: Path, console: Console, started: float) -> None:
+    """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
+    from diffprobe.report.environment import write_environment
+
+    wall = time.perf_counter() - started
+    write_environment(folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=0)
+    console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)

@@ -1,0 +1,215 @@
+"""`analysis=emergence`: probes on activations against image models on the unfinished picture, to a run folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.doors import probing
+from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.errors import job_errors
+from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
+from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.schema import checked
+from diffprobe.doors.trainers import make_trainer, quiet_libraries
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.doors.given_probes import GivenProbes
+    from diffprobe.probes.tables import Score
+    from diffprobe.report.tracking import Tracker
+    from diffprobe.studies.image_models import Probed, Seen
+
+check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
+
+
+@job_errors
+def run(config: DictConfig) -> None:
+    """Runs the analysis that `config` asks for, into Hydra's output folder; one that has it already is left alone."""
+    from rich.console import Console
+
+    from diffprobe.doors.emergence_folder import leave
+    from diffprobe.report.environment import write_environment
+
+    started = time.perf_counter()
+    settings = check(config)
+    hydra = HydraConfig.get()
+    check_processes(settings.trainer, hydra)
+    folder = Path(hydra.runtime.output_dir)
+    with quiet_libraries():
+        from lightning.pytorch.utilities import rank_zero_only
+
+        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
+        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
+        if is_finished(folder, settings, check):
+            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+            return
+        task, given = prepare(settings, console)
+        if settings.dry_run:
+            console.print("\n".join(task.plan.lines()), soft_wrap=True)
+            return
+        if helping:
+            _probed(task, given, settings, None, console)
+            return
+        record_configuration(folder, config, hydra)
+        plain = OmegaConf.to_container(config, resolve=True)
+        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
+            findings = study(task, given, settings, tracker, console)
+            leave(task.source.captions, findings, settings, folder, tracker, console)
+        wall = time.perf_counter() - started
+        write_environment(
+            folder / FINISHED,
+            seeds={"seed": settings.seed},
+            wall_seconds=wall,
+            network_evaluations=findings.evaluations,
+        )
+        console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class EmergenceFindings:
+    """Scores of probes and image models, the first test images with all that was seen of them, and the probes."""
+
+    scores: list[Score]
+    seen: list[Seen]
+    probed: Probed
+    evaluations: int
+
+
+def prepare(settings: AnalysisJobSettings, console: Console) -> tuple[probing.Task, GivenProbes | None]:
+    """Checks all input and tells the plan; the probes where they are given.
+
+    Raises:
+        UserError: for anything the user got wrong, before any work is done.
+    """
+    from diffprobe.studies.image_models import check_labeler
+
+    _check_analysis(settings)
+    if settings.analysis.probes is None:
+        task, given = probing.prepare(settings, console), None
+        rows = task.question.split(task.source.names).test
+    else:
+        task, given = _prepare_given(settings, console)
+        rows = range(len(task.source.names))
+    names = [task.source.names[row] for row in rows]
+    question = task.question
+    check_labeler(task.labeler, names, question.steps, question.properties, task.backbone.image_size)
+    console.print(f"image models look at {len(names)} test images after {len(question.steps)} steps", soft_wrap=True)
+    return task, given
+
+
+def study(
+    task: probing.Task,
+    given: GivenProbes | None,
+    settings: AnalysisJobSettings,
+    tracker: Tracker,
+    console: Console,
+) -> EmergenceFindings:
+    """Probes first, trained here or given, then image models on the same images. Raises UserError as the studies do."""
+    from diffprobe.studies.image_models import see_images
+
+    probed, scores, evaluations = _probed(task, given, settings, tracker, console)
+    console.print(f"labelling {len(probed.rows)} images as they look after each step")
+    found, seen = see_images(task.backbone, task.labeler, probed, shown=settings.report.examples)
+    return EmergenceFindings([*scores, *found], seen, probed, evaluations)
+
+
+def _check_analysis(settings: AnalysisJobSettings) -> None:
+    if settings.trajectory.kind != "generation":
+        raise UserError(
+            f"trajectory={settings.trajectory.kind}: analysis=emergence follows images while they are made, which is "
+            "trajectory=generation"
+        )
+    if settings.features.store == "none":
+        raise UserError("features=none keeps no latents to decode; choose features=memory or features=disk")
+    if not settings.analysis.fractions or not all(0 < value <= 1 for value in settings.analysis.fractions):
+        raise UserError(f"analysis.fractions={list(settings.analysis.fractions)}: give numbers above 0 and up to 1")
+
+
+def _prepare_given(settings: AnalysisJobSettings, console: Console) -> tuple[probing.Task, GivenProbes]:
+    """The task of probes that are given: layers, steps and properties are theirs, images those they have not seen."""
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.doors.features import chosen_layers, make_stores
+    from diffprobe.doors.given_probes import read_probes
+    from diffprobe.doors.schema import chosen_steps
+    from diffprobe.doors.sources import make_source
+    from diffprobe.features.sources.generation import Generation
+    from diffprobe.studies.question import Question
+
+    if settings.control.names:
+        raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")
+    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    given = read_probes(settings.analysis.probes or "", settings, backbone.name)
+    everything = make_source(settings, console.print)
+    assert isinstance(everything, Generation)
+    source = Generation(given.unseen(everything.prompts), everything.sampling_steps, everything.half)
+    bank = given.bank
+    layers = chosen_layers(bank.layers, backbone)
+    steps = chosen_steps(bank.steps, source.timesteps(backbone))
+    question = Question(layers, steps, properties=list(bank.properties), controls=[], seed=settings.seed)
+    labeler = instantiate(settings.labeler)
+    labeler.check(source.names, question.properties, backbone.image_size)
+    stores = make_stores(settings, backbone, source)
+    plan = probing.make_plan(settings, backbone, source, question, stores)
+    console.print(
+        f"{backbone.name} on {backbone.device}: {len(source.names)} images that the probes of "
+        f"{settings.analysis.probes} have not seen, {len(layers)} layers, {len(steps)} steps, "
+        f"{', '.join(question.properties)}; {plan.evaluations} network evaluations",
+        soft_wrap=True,
+    )
+    return probing.Task(backbone, source, labeler, question, stores, plan), given
+
+
+def _probed(
+    task: probing.Task,
+    given: GivenProbes | None,
+    settings: AnalysisJobSettings,
+    tracker: Tracker | None,
+    console: Console,
+) -> tuple[Probed, list[Score], int]:
+    """Probes with the images to test them on, their scores, and how often the network was evaluated."""
+    from diffprobe.studies.image_models import Probed, score_given
+
+    question = task.question
+    if given is None:
+        found = probing.find(task, settings, tracker, console)
+        assert found.extraction is not None  # features=none has been refused
+        assert found.targets is not None
+        activations = question.read(found.extraction.activations)
+        rows, name = found.split.test, settings.probe.name
+        probed = Probed(found.bank, found.extraction, activations, found.targets, rows, name)
+        return probed, found.scores, found.evaluations
+    extraction = _extract(task, settings, console)
+    targets = task.labeler(extraction.images, task.source.names, question.properties)
+    rows = range(len(task.source.names))
+    probed = Probed(given.bank, extraction, extraction.activations, targets, rows, given.name)
+    scores = [*given.validation, *score_given(probed, task.backbone.name)]
+    return probed, scores, extraction.computed * task.source.evaluations(task.backbone, question.steps)
+
+
+def _extract(task: probing.Task, settings: AnalysisJobSettings, console: Console):
+    from diffprobe.features.extraction import extract
+
+    console.print(f"running {len(task.source.names)} images through {len(task.question.steps)} steps")
+    features = settings.features
+    return extract(
+        task.backbone,
+        task.source,
+        task.question.recorded,
+        task.question.steps,
+        batch_size=features.batch_size,
+        dtype=features.dtype,
+        stores=task.stores,
+        images_per_shard=features.images_per_shard,
+        trainer=make_trainer(settings, "generate", None),
+        tell=console.print,
+    )

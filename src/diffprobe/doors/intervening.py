@@ -1,0 +1,216 @@
+"""`analysis=intervention`: activations edited so that a probe reports another map, to a run folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.doors import probing
+from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.errors import job_errors
+from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
+from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.schema import checked, chosen_steps
+from diffprobe.doors.trainers import quiet_libraries
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.backbone.load import Backbone
+    from diffprobe.data.prompts import Prompt
+    from diffprobe.probes.bank import ProbeBank
+    from diffprobe.report.tracking import Tracker
+    from diffprobe.studies.intervening import Editing
+    from diffprobe.studies.intervention import Targets
+
+OTHER_SCENES = 500  # added to the seed: scenes to edit are others than those that any run is likely to train on
+check = partial(
+    checked, kind=AnalysisJobSettings, positive=(*POSITIVE, "analysis.count", "analysis.trials", "analysis.iterations")
+)
+
+
+@job_errors
+def run(config: DictConfig) -> None:
+    """Runs the analysis that `config` asks for, into Hydra's output folder; one that has it already is left alone."""
+    from rich.console import Console
+
+    from diffprobe.doors.intervention_folder import leave
+    from diffprobe.report.environment import write_environment
+
+    started = time.perf_counter()
+    settings = check(config)
+    hydra = HydraConfig.get()
+    check_processes(settings.trainer, hydra)
+    if settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise UserError("analysis=intervention runs in one process; use trainer.devices=1")
+    folder = Path(hydra.runtime.output_dir)
+    with quiet_libraries():
+        console = Console(width=max(Console().width, REPORT_WIDTH))
+        if is_finished(folder, settings, check):
+            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+            return
+        task = prepare(settings, console)
+        if settings.dry_run:
+            return
+        record_configuration(folder, config, hydra)
+        plain = OmegaConf.to_container(config, resolve=True)
+        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
+            bank, evaluations = _bank(task, settings, tracker, console)
+            evaluations += leave(task, bank, settings, folder, tracker, console)
+        wall = time.perf_counter() - started
+        write_environment(
+            folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
+        )
+        console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is left once everything the user gave has been checked: `probing` is None where probes are given."""
+
+    backbone: Backbone
+    labeler: Any
+    prompts: list[Prompt]
+    editings: list[Editing]
+    targets: Targets
+    probing: probing.Task | None
+    bank: ProbeBank | None
+
+
+def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
+    """Checks all input and tells the plan.
+
+    Raises:
+        UserError: for anything the user got wrong, before any work is done.
+    """
+    if settings.trajectory.kind != "generation":
+        raise UserError(f"trajectory={settings.trajectory.kind}: interventions are in trajectory=generation")
+    if len(settings.property.names) != 1:
+        raise UserError(f"property.names={list(settings.property.names)}: intervene on one property at a time")
+    task = _given(settings) if settings.analysis.probes else _to_train(settings, console)
+    _check_labeler(task, settings)
+    each = 2 * len(task.editings) * settings.analysis.trials
+    console.print(
+        f"{task.backbone.name} on {task.backbone.device}: {len(task.prompts)} images as they are and {each} times "
+        f"edited at {len(task.editings[0].layers)} layers in {len(task.editings[0].steps)} of "
+        f"{settings.steps.sampling} steps; "
+        f"{len(task.prompts) * settings.steps.sampling * (1 + each)} network evaluations",
+        soft_wrap=True,
+    )
+    return task
+
+
+def _to_train(settings: AnalysisJobSettings, console: Console) -> Task:
+    """Probes are trained on `data`'s prompts; the images to edit are others."""
+    job = probing.prepare(settings, console)
+    if job.question.groups:
+        raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
+    prompts = _prompts(settings)
+    both = {prompt.name for prompt in prompts} & set(job.source.names)
+    if both:
+        raise UserError(f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others")
+    layers, steps = [layer.name for layer in job.question.layers], list(job.question.steps)
+    targets = _targets(settings, job.backbone)
+    return Task(job.backbone, job.labeler, prompts, _editings(settings, layers, steps), targets, job, None)
+
+
+def _given(settings: AnalysisJobSettings) -> Task:
+    """Probes of a finished run; the images to edit are such as they have not seen."""
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.backbone.trajectory import fresh_scheduler
+    from diffprobe.doors.features import chosen_layers
+    from diffprobe.doors.given_probes import read_probes
+
+    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    given = read_probes(settings.analysis.probes or "", settings, backbone.name)
+    layers = [layer.name for layer in chosen_layers(settings.layers.select, backbone)]
+    there = range(len(fresh_scheduler(backbone, settings.steps.sampling).timesteps))
+    editings = _editings(settings, layers, chosen_steps(settings.steps.select, there))
+    for editing in editings:
+        editing.check(given.bank)
+    prompts = given.unseen(_prompts(settings))
+    labeler = instantiate(settings.labeler)
+    return Task(backbone, labeler, prompts, editings, _targets(settings, backbone), None, given.bank)
+
+
+def _prompts(settings: AnalysisJobSettings) -> list[Prompt]:
+    from diffprobe.data.prompts import load_prompts
+
+    analysis = settings.analysis
+    return load_prompts(analysis.prompts, analysis.count, settings.seed + OTHER_SCENES)
+
+
+def _editings(settings: AnalysisJobSettings, layers: list[str], steps: list[int]) -> list[Editing]:
+    from diffprobe.studies.intervening import OF_LINEAR_PROBES, Editing
+
+    analysis, name = settings.analysis, settings.property.names[0]
+    if not analysis.methods:
+        raise UserError("analysis.methods is empty; give at least one")
+    wrong = [method for method in analysis.methods if method in OF_LINEAR_PROBES and settings.probe.head != "linear"]
+    if wrong and analysis.probes is None:
+        raise UserError(f"analysis.methods: {wrong[0]} is for linear probes, not probe.head={settings.probe.head}")
+    return [
+        Editing(
+            name,
+            layers,
+            steps,
+            method=method,
+            half=analysis.half,
+            margin=analysis.margin,
+            strength=analysis.strength,
+            learning_rate=analysis.learning_rate,
+            iterations=analysis.iterations,
+        )
+        for method in dict.fromkeys(analysis.methods)
+    ]
+
+
+def _targets(settings: AnalysisJobSettings, backbone: Backbone) -> Targets:
+    from diffprobe.probes.properties import property_named
+    from diffprobe.studies.intervention import Targets
+    from diffprobe.studies.target_maps import KINDS, draw_moves, read_mask
+
+    analysis = settings.analysis
+    if analysis.target not in KINDS:
+        raise UserError(f"analysis.target={analysis.target}: choose one of {', '.join(KINDS)}")
+    if analysis.target != "file":
+        if len(analysis.range) != 2:
+            raise UserError(f"analysis.range={list(analysis.range)}: give a smallest and a largest")
+        low, high = analysis.range
+        draw_moves([], analysis.target, low, high, 0, [])  # a range that is none is an error now
+        return Targets(analysis.target, low, high, analysis.trials)
+    if analysis.mask is None or not property_named(settings.property.names[0]).binary:
+        raise UserError("analysis.target=file needs analysis.mask=PICTURE and property=saliency")
+    return Targets("file", trials=1, mask=read_mask(analysis.mask, backbone.image_size))
+
+
+def _check_labeler(task: Task, settings: AnalysisJobSettings) -> None:
+    """Every picture that is to be labelled, before any is made. Raises UserError as the labeler does."""
+    from diffprobe.studies.intervention import edited_name
+
+    names = [prompt.name for prompt in task.prompts]
+    edits = [
+        (editing.method, trial, random)
+        for editing in task.editings
+        for trial in range(task.targets.trials)
+        for random in (False, True)
+    ]
+    every = [*names, *(edited_name(name, *edit) for edit in edits for name in names)]
+    task.labeler.check(every, settings.property.names, task.backbone.image_size)
+
+
+def _bank(task: Task, settings: AnalysisJobSettings, tracker: Tracker, console: Console) -> tuple[ProbeBank, int]:
+    """The probes, and how often the network was evaluated for them."""
+    if task.probing is None:
+        assert task.bank is not None  # one of the two is there
+        return task.bank, 0
+    found = probing.find(task.probing, settings, tracker, console)
+    return found.bank, found.evaluations

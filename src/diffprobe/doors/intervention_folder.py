@@ -1,0 +1,151 @@
+"""Runs an intervention and leaves its run folder: tables, figures, an animation, the probes, a tracked run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from diffprobe.doors.analysis_schema import AnalysisJobSettings
+    from diffprobe.doors.intervening import Task
+    from diffprobe.probes.bank import ProbeBank
+    from diffprobe.report.intervention_figures import EditedExample
+    from diffprobe.report.tracking import Tracker
+    from diffprobe.studies.intervention import InterventionFindings, Pictured
+
+
+def leave(
+    task: Task,
+    bank: ProbeBank,
+    settings: AnalysisJobSettings,
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+) -> int:
+    """Runs the study, writes the run folder, prints the closing table, hands all to the tracker.
+
+    Returns:
+        Network evaluations.
+    """
+    from diffprobe.probes.storage import save_bank
+    from diffprobe.report.files import write_text
+    from diffprobe.report.intervention_figures import intervention_grid, intervention_scores
+    from diffprobe.report.intervention_text import intervention_lines, intervention_text, print_intervention
+    from diffprobe.report.page.intervention import intervention_page
+    from diffprobe.report.page.reproduce import reproduce
+    from diffprobe.report.page.writing import write_page
+    from diffprobe.report.style import save_figure
+    from diffprobe.studies.intervention import Running, study_intervention
+    from diffprobe.studies.intervention_tables import InterventionGain, InterventionScore, InterventionSummary
+    from diffprobe.tables import write_rows
+
+    running = Running(
+        batch_size=settings.features.batch_size,
+        sampling_steps=settings.steps.sampling,
+        shown=2 * settings.report.examples,
+        agreement=_agreement(settings),
+        tell=console.print,
+    )
+    found = study_intervention(
+        task.backbone, task.prompts, task.labeler, bank, task.editings, task.targets, running, settings.seed
+    )
+    tables = {
+        "scores": (InterventionScore, found.scores),
+        "summary": (InterventionSummary, found.summaries),
+        "gains": (InterventionGain, found.gains),
+    }
+    for name, (kind, rows) in tables.items():
+        write_rows(folder / f"{name}.csv", kind, rows)
+    probes = save_bank(bank, folder / "probes")
+    item = bank.properties[settings.property.names[0]]
+    figures = {"intervention_scores": intervention_scores(found.summaries, item.headline)}
+    if found.pictured:
+        examples = [_example(each) for each in found.pictured]
+        figures["intervention_examples"] = intervention_grid(examples, item.name)
+    pictures = {name: save_figure(figure, folder / "figures", name)["png"] for name, figure in figures.items()}
+    moving = _animate(task, bank, found, settings, folder, console)
+    write_text(folder / "report.txt", intervention_text(found.summaries, found.gains))
+    config: Any = OmegaConf.to_container(settings, resolve=True)
+    page = intervention_page(config, found, intervention_lines(found.summaries, found.gains), pictures)
+    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
+    files = {"tables": [folder / f"{name}.csv" for name in tables], "probes": probes}
+    tracker.log_tables({name: rows for name, (_, rows) in tables.items()}, pictures, files)
+    print_intervention(found.summaries, found.gains, console)
+    console.print(tracker.describe(), soft_wrap=True)
+    return found.evaluations + moving
+
+
+def _agreement(settings: AnalysisJobSettings):
+    """How much of a prompt is seen, where there is a classifier that knows: for the built-in model alone."""
+    if settings.model.path != "pocket":
+        return None
+    from diffprobe.labels.prompt_agreement import PromptAgreement
+
+    return PromptAgreement()
+
+
+def _animate(
+    task: Task,
+    bank: ProbeBank,
+    found: InterventionFindings,
+    settings: AnalysisJobSettings,
+    folder: Path,
+    console: Console,
+) -> int:
+    """Writes the animation of the first image, its map moved step by step; the network evaluations that it takes."""
+    import torch
+
+    from diffprobe.report.intervention_figures import write_animation
+    from diffprobe.studies.intervening import intervene
+    from diffprobe.studies.target_maps import move
+
+    frames = settings.analysis.frames
+    first = next((each for each in found.pictured if each.move is not None), None)
+    if frames < 2 or first is None or first.move is None:
+        return 0
+    console.print(f"generating {frames} frames of an animation")
+    name = settings.property.names[0]
+    binary = bank.properties[name].binary
+    parts = [first.move.share(frame / (frames - 1)) for frame in range(frames)]
+    targets = torch.stack([move(first.label, part, mask=binary) for part in parts])
+    images = torch.cat(
+        [
+            intervene(
+                task.backbone,
+                [first.prompt.text] * len(some),
+                [first.prompt.seed] * len(some),
+                some,
+                bank,
+                task.editings[0],
+                covariances=found.covariances,
+                sampling_steps=settings.steps.sampling,
+            )
+            for some in targets.split(settings.features.batch_size)
+        ]
+    )
+    write_animation(folder / "figures" / "intervention.gif", _picture(images), targets.numpy(), name)
+    return frames * settings.steps.sampling
+
+
+def _example(pictured: Pictured) -> EditedExample:
+    from diffprobe.report.intervention_figures import EditedExample
+
+    return EditedExample(
+        original=_picture(pictured.original),
+        label=pictured.label.numpy(),
+        target=pictured.target.numpy(),
+        edited={method: _picture(image) for method, image in pictured.edited.items()},
+        edited_labels={method: maps.numpy() for method, maps in pictured.edited_labels.items()},
+    )
+
+
+def _picture(images: Tensor) -> np.ndarray:
+    """[..., 3, H, W] -> [..., H, W, 3]."""
+    return images.movedim(-3, -1).numpy()

@@ -1,0 +1,1 @@
+"""Image classifiers: the built-in one, those of transformers, and those of torchvision."""

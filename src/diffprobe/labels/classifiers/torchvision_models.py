@@ -1,0 +1,64 @@
+"""Classifiers of torchvision, such as the papers' VGG-16. torchvision is an extra: nothing else here needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffprobe.backbone.load import chosen_device
+from diffprobe.errors import UserError
+from diffprobe.labels.pictures import eight_bit
+
+
+class TorchvisionClassifier:
+    """A network with its published weights, seen through the transforms that belong to them.
+
+    Args:
+        model: its name, such as 'vgg16'.
+        weights: which of its published weights, such as 'IMAGENET1K_V1'.
+
+    Raises:
+        UserError: torchvision is absent, knows no such model or weights, or cannot download them.
+    """
+
+    def __init__(
+        self, model: str = "vgg16", weights: str = "IMAGENET1K_V1", device: str = "auto", batch_size: int = 16
+    ) -> None:
+        models = _torchvision_models(model)
+        try:
+            published = models.get_model_weights(model)[weights]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"torchvision has no model {model!r} with weights {weights!r}") from error
+        try:
+            network = models.get_model(model, weights=published)
+        except OSError as error:
+            raise UserError(
+                f"cannot download the weights {weights} of {model} ({error}); run this once where there is a network, "
+                "or choose classifier=transformers with a local folder"
+            ) from error
+        self.name, self.batch_size, self.device = model, batch_size, chosen_device(device)
+        self.network = network.to(self.device).requires_grad_(False).eval()
+        self.transforms, self.classes = published.transforms(), list(published.meta["categories"])
+
+    def check(self, image_size: int) -> None:
+        """Any image will do: the transforms bring it to the network's size."""
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """[images, 3, height, width] in [0, 1] -> probabilities [images, classes]."""
+        batches = (self.transforms(batch).to(self.device) for batch in eight_bit(images).split(self.batch_size))
+        return torch.cat([self.network(batch).float().softmax(-1).cpu() for batch in batches])
+
+
+def _torchvision_models(model: str) -> Any:
+    try:
+        from torchvision import models  # type: ignore[import-not-found]
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a build that does not fit this torch
+        raise UserError(
+            f"classifier={model} needs torchvision, which is not installed here or does not fit this torch ({error}); "
+            "install the build that belongs to your torch (https://pytorch.org/get-started), or choose "
+            "classifier=transformers"
+        ) from error
+    return models

@@ -1,0 +1,64 @@
+"""Plain sentences about when a classifier sees what was asked for; what the intervals do not support is not claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from diffprobe.report.numbers import interval
+from diffprobe.studies.classification import CONFIDENCE, PHOTOGRAPHS, TOP_1, TOP_5
+
+if TYPE_CHECKING:
+    from diffprobe.probes.summaries import Emergence
+    from diffprobe.probes.tables import Summary
+    from diffprobe.studies.classification import Difference
+
+
+def class_lines(
+    summaries: Sequence[Summary],
+    half: Emergence,
+    difference: Difference | None = None,
+    real_images: str = "real photos",
+) -> list[str]:
+    """One sentence on the step of the stable right answer, one on the last step, one against the real images."""
+    generated = [row for row in summaries if row.control == "none"]
+    last = max(generated, key=lambda row: row.step).step
+    first, five, sure = (_row(generated, metric, last) for metric in (TOP_1, TOP_5, CONFIDENCE))
+    lines = [
+        _stable_line(half, last, first),
+        f"At step {last + 1} {first.probe} names the right class first for {_text(first)} of the images "
+        f"(n = {first.n}) and among its first five for {_text(five)}; its mean confidence in it is {_text(sure)}.",
+    ]
+    real = next((row for row in summaries if (row.metric, row.control) == (CONFIDENCE, PHOTOGRAPHS)), None)
+    return lines + ([_photo_line(sure, real, difference, real_images)] if real and difference else [])
+
+
+def _stable_line(half: Emergence, last: int, first: Summary) -> str:
+    if half.step is None:
+        return f"Less than half of the images are right at step {last + 1}, so no step is named by which half are."
+    low = f"{half.low + 1}" if half.low is not None else "after the last"
+    high = f"{half.high + 1}" if half.high is not None else "after the last"
+    line = f"Half of the images are named right for good from step {half.step + 1} of {last + 1} [{low}, {high}] on"
+    return f"{line} (n = {first.n}; those that are wrong in the end count as later than all)."
+
+
+def _photo_line(sure: Summary, real: Summary, difference: Difference, real_images: str) -> str:
+    numbers = interval(difference.value, difference.low, difference.high)
+    if difference.low > 0:
+        verdict = f"surer of generated images than of {real_images} of these classes"
+    elif difference.high < 0:
+        verdict = f"less sure of generated images than of {real_images} of these classes"
+    else:
+        verdict = f"not shown to be surer of generated images or of {real_images} of these classes"
+    return (
+        f"It is {verdict}: {_text(sure)} against {_text(real)} (n = {real.n}), difference {numbers}. These are "
+        "different images, so the difference is not paired."
+    )
+
+
+def _row(rows: Sequence[Summary], metric: str, step: int) -> Summary:
+    return next(row for row in rows if (row.metric, row.step) == (metric, step))
+
+
+def _text(row: Summary) -> str:
+    return interval(row.mean, row.low, row.high)

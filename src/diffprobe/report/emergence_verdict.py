@@ -1,0 +1,121 @@
+"""Plain sentences on probes and image models, and the steps and leads they speak of as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffprobe.report.choices import METRIC_NAMES, Choice, curve
+from diffprobe.report.numbers import rounded
+from diffprobe.report.verdicts import interval_text, significant
+from diffprobe.studies.leads import COMMON, OWN, Lead
+from diffprobe.tables import NO_STEP
+
+if TYPE_CHECKING:
+    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.probes.tables import Summary
+
+
+@dataclass(frozen=True)
+class Told:
+    """One property's part of the report: its choice of layer, that layer's leads, and at every step how far its probe
+    is above the image model on the same images."""
+
+    choice: Choice
+    leads: Sequence[Lead]
+    differences: Sequence[Comparison]
+
+    def lead(self, definition: str, fraction: float | None = None) -> Lead:
+        """The lead by this definition, at the fraction or the first one."""
+        found = [lead for lead in self.leads if lead.definition == definition]
+        return next(lead for lead in found if fraction in (None, lead.fraction))
+
+
+def tell(choices: Sequence[Choice], leads: Sequence[Lead], differences: Sequence[Comparison]) -> list[Told]:
+    """What belongs to each choice."""
+    return [
+        Told(
+            choice,
+            [row for row in leads if (row.property, row.layer) == (choice.property, choice.best)],
+            [row for row in differences if (row.property, row.layer) == (choice.property, choice.best)],
+        )
+        for choice in choices
+    ]
+
+
+def emergence_lines(summaries: Sequence[Summary], told: Sequence[Told]) -> list[str]:
+    """Three sentences a property: the lead with each at its own level, with both at one, and who is ahead when."""
+    return [line for one in told for line in _lines(summaries, one)]
+
+
+def step_text(step: int, low: int, high: int) -> str:
+    """'4 [3, 5]', from 1; 'later' for what is not reached within the steps."""
+    point, *ends = ("later" if value == NO_STEP else str(value + 1) for value in (step, low, high))
+    return point if set(ends) == {"later"} else f"{point} [{', '.join(ends)}]"
+
+
+def lead_text(lead: Lead) -> str:
+    """'6 [5, 8]' steps; 'more' for what is beyond the steps there are, 'not determined' without any."""
+    if lead.lead is None and lead.lead_low is None:
+        return "not determined"
+    point, *ends = ("more" if value is None else f"{value:g}" for value in (lead.lead, lead.lead_low, lead.lead_high))
+    return f"{point} [{', '.join(ends)}]"
+
+
+def _lines(summaries: Sequence[Summary], one: Told) -> list[str]:
+    choice = one.choice
+    rows = curve(summaries, choice, choice.best)
+    if len(rows) < 2:
+        return [f"Only one step was probed for {choice.property}, so nothing is said of when it emerges."]
+    own, common = one.lead(OWN), one.lead(COMMON)
+    share = f"{100 * own.fraction:g} %"
+    score = f"{METRIC_NAMES.get(choice.metric, choice.metric)} {interval_text(rows[-1])}"
+    last = rows[-1].step + 1
+    return [
+        f"{choice.property}: the probe on {choice.best} reaches {share} of its final score ({score}) by step "
+        f"{_probe_steps(own)} of {last}, the image model {share} of its own by step {_image_steps(own)}: "
+        f"{_judged(own)}.",
+        f"{choice.property}: at one level for both, {rounded(common.probe_level)} ({share} of the probe's final "
+        f"score), it is step {_probe_steps(common)} and step {_image_steps(common)}: {_judged(common)}.",
+        f"{choice.property}: on the same images {_ahead(one.differences)}.",
+    ]
+
+
+def _probe_steps(lead: Lead) -> str:
+    return step_text(lead.probe_step, lead.probe_low, lead.probe_high)
+
+
+def _image_steps(lead: Lead) -> str:
+    return step_text(lead.image_model_step, lead.image_model_low, lead.image_model_high)
+
+
+def _judged(lead: Lead) -> str:
+    """Who leads and by how much; nobody where the interval holds 0."""
+    if lead.lead_low is None:
+        return "no lead was determined"
+    if lead.lead_low > 0:
+        return f"the probe leads by {lead_text(lead)} steps"
+    if lead.lead is not None and lead.lead_high is not None and lead.lead_high < 0:
+        return f"the image model leads by {-lead.lead:g} [{-lead.lead_high:g}, {-lead.lead_low:g}] steps"
+    return f"no lead is shown ({lead_text(lead)} steps)"
+
+
+def _ahead(differences: Sequence[Comparison]) -> str:
+    """The steps at which one is shown to be above the other, paired, adjusted for the number of steps."""
+    parts = []
+    for sign, who in ((1, "the probe is above the image model"), (-1, "the image model is above the probe")):
+        steps = [row.step for row in differences if significant(row) == sign]
+        parts += [f"{who} at steps {_ranges(steps)}"] if steps else []
+    return ", ".join(parts) if parts else "neither is shown to be above the other at any step"
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """'1 to 7, 9', from 1."""
+    runs: list[list[int]] = []
+    for step in sorted(steps):
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(f"{run[0] + 1} to {run[-1] + 1}" if len(run) > 1 else str(run[0] + 1) for run in runs)

@@ -1,0 +1,216 @@
+"""From which step on a classifier sees in the decoded image what was asked for, and how sure it is of real photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.trajectory import generate
+from diffprobe.probes.summaries import Emergence
+from diffprobe.probes.tables import Score
+from diffprobe.statistics import resampling_counts
+from diffprobe.tables import NO_STEP, Step
+
+if TYPE_CHECKING:
+    from diffprobe.backbone.load import Backbone
+    from diffprobe.data.prompts import Prompt
+    from diffprobe.labels.classifiers.classifier import Classifier
+
+TOP = 5
+PROPERTY, LAYER = "class", "decoded image"  # of the rows of scores.csv
+CONFIDENCE, TOP_1, TOP_5, STABLE = "confidence", "top1", "top5", "stable"
+PHOTOGRAPHS = "real"  # the `control` of rows of real photos
+
+
+@dataclass(frozen=True, slots=True)
+class TopRow:
+    """top.csv: one of the five classes that an image most looks like after a step; real photos have no step."""
+
+    model: str
+    classifier: str
+    image: str
+    right: str
+    step: Step
+    timestep: float | None
+    rank: int
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class StableRow:
+    """stable.csv: the first step from which on the answer is right at every step; none where the last is wrong."""
+
+    model: str
+    classifier: str
+    image: str
+    prompt: str
+    right: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much a mean of generated images is above that of real photos; other images, so it is not paired."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a classifier said.
+
+    Attributes:
+        names: of the images.
+        right: the place of each image's class in the classifier's `classes`, [images].
+        probabilities: [images, steps, classes].
+        timesteps: the scheduler's t by step; {NO_STEP: None} of real photos.
+        films: the first images after every step, [shown, steps, 3, H, W] in [0, 1].
+    """
+
+    names: list[str]
+    right: np.ndarray
+    probabilities: np.ndarray
+    timesteps: dict[int, float | None]
+    films: Tensor
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Of the right class, [images, steps]."""
+        return np.take_along_axis(self.probabilities, self.right[:, None, None], 2)[..., 0]
+
+    @property
+    def rank(self) -> np.ndarray:
+        """Of the right class, from 1; a class that is as probable counts as before it. [images, steps]."""
+        return (self.probabilities >= self.confidence[..., None]).sum(2)
+
+
+def watch_generation(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    right: Sequence[int],
+    classifier: Classifier,
+    *,
+    sampling_steps: int,
+    steps: Sequence[int],
+    batch_size: int,
+    shown: int = 0,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Watched:
+    """Makes an image of every prompt and shows the classifier what the latents decode to after each of `steps`.
+
+    Args:
+        tell: takes how many images are done, and of how many.
+    """
+    wanted, timesteps = set(steps), {}
+    probabilities, films = [], []
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        seen, frames = [], []
+        texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
+        for step in generate(backbone, texts, seeds, steps=sampling_steps):
+            if step.index in wanted:
+                timesteps[step.index] = step.timestep
+                with torch.no_grad():
+                    images = decode_latents(backbone, step.latents).cpu()
+                seen.append(classifier(images))
+                frames.append(images[: max(0, shown - start)])
+        probabilities.append(torch.stack(seen, 1))
+        films.append(torch.stack(frames, 1))
+        tell(start + len(batch), len(prompts))
+    names = [prompt.name for prompt in prompts]
+    return Watched(names, np.array(right), torch.cat(probabilities).double().numpy(), timesteps, torch.cat(films))
+
+
+def watch_photos(
+    names: Sequence[str], photos: Iterator[Tensor], right: Sequence[int], classifier: Classifier
+) -> Watched:
+    """Shows the classifier real photos, batches of [images, 3, H, W] in [0, 1]."""
+    probabilities = torch.cat([classifier(batch) for batch in photos])[:, None].double().numpy()
+    return Watched(list(names), np.array(right), probabilities, {NO_STEP: None}, torch.zeros(0, 1, 3, 1, 1))
+
+
+def class_scores(watched: Watched, model: str, classifier: str, control: str = "none") -> list[Score]:
+    """Rows of scores.csv: confidence in the right class, whether it is the first and among the first five answers and,
+    of generated images, whether it is the first from this step on."""
+    first = watched.rank == 1
+    metrics = {CONFIDENCE: watched.confidence, TOP_1: first, TOP_5: watched.rank <= TOP}
+    if control == "none":
+        metrics[STABLE] = _from_here_on(first)
+    return [
+        Score(
+            model, LAYER, step, watched.timesteps[step], PROPERTY, classifier, control, "test", name, metric,
+            float(values[row, column]),
+        )
+        for metric, values in metrics.items()
+        for column, step in enumerate(watched.timesteps)
+        for row, name in enumerate(watched.names)
+    ]  # fmt: skip
+
+
+def top_rows(watched: Watched, model: str, classifier: Classifier) -> list[TopRow]:
+    """The five most probable classes of every image at every step, the most probable first."""
+    order = np.argsort(-watched.probabilities, axis=2, kind="stable")[..., :TOP]
+    return [
+        TopRow(
+            model, classifier.name, name, classifier.classes[int(watched.right[row])], step, watched.timesteps[step],
+            rank + 1, classifier.classes[int(place)], float(watched.probabilities[row, column, place]),
+        )
+        for row, name in enumerate(watched.names)
+        for column, step in enumerate(watched.timesteps)
+        for rank, place in enumerate(order[row, column])
+    ]  # fmt: skip
+
+
+def stable_rows(watched: Watched, prompts: Sequence[Prompt], model: str, classifier: Classifier) -> list[StableRow]:
+    """The first step of the stable right answer, image by image."""
+    steps, stable = list(watched.timesteps), _from_here_on(watched.rank == 1)
+    first = [steps[int(row.argmax())] if row.any() else NO_STEP for row in stable]
+    return [
+        StableRow(model, classifier.name, prompt.name, prompt.text, classifier.classes[int(right)], step)
+        for prompt, right, step in zip(prompts, watched.right, first, strict=True)
+    ]
+
+
+def half_stable(watched: Watched, *, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Emergence:
+    """The median over images of the first step of the stable right answer, with its percentile bootstrap interval.
+
+    Images that are wrong at the last step count as later than all. An end of the interval that lies beyond the last
+    step is None, and so is the step where less than half of the images are right in the end.
+    """
+    steps, stable = list(watched.timesteps), _from_here_on(watched.rank == 1).astype(float)
+    images = len(stable)
+
+    def first_half(shares: np.ndarray) -> np.ndarray:
+        """[resamples, steps] -> the place of the first step with half of the images, or the number of steps."""
+        reached = shares >= 0.5 - 1e-9
+        return np.where(reached.any(1), reached.argmax(1), len(steps))
+
+    point = first_half(stable.mean(0, keepdims=True))[0]
+    drawn = first_half(resampling_counts(images, resamples, seed) @ stable / images)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return Emergence(*(steps[int(at)] if at < len(steps) else None for at in (point, low, high)))
+
+
+def against_photos(
+    watched: Watched, photos: Watched, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Difference:
+    """Mean confidence in generated images at the last step, less that in real photos; each resampled by itself."""
+    generated, real = watched.confidence[:, -1], photos.confidence[:, -1]
+    drawn = resampling_counts(len(generated), resamples, seed) @ generated / len(generated)
+    drawn = drawn - resampling_counts(len(real), resamples, seed + 1) @ real / len(real)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Difference(float(generated.mean() - real.mean()), float(low), float(high))
+
+
+def _from_here_on(right: np.ndarray) -> np.ndarray:
+    """[images, steps]: right at this step and at every later one."""
+    return np.logical_and.accumulate(right[:, ::-1], 1)[:, ::-1]

@@ -1,0 +1,224 @@
+"""Generation with activations edited on the way, so that a frozen probe reports target maps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.trajectory import Replacements, TrajectoryStep, generate
+from diffprobe.errors import UserError
+from diffprobe.probes.bank import ProbeBank
+from diffprobe.probes.editing import (
+    bounds,
+    descend,
+    minimum_norm,
+    probe_at,
+    random_instead,
+    reading_at,
+    steer,
+)
+from diffprobe.probes.functional import token_means
+
+METHODS = ("pattern", "minimum_norm", "steering", "gradient")
+OF_LINEAR_PROBES = METHODS[:3]
+HALVES = ("conditional", "both")
+
+Covariances = Mapping[tuple[str, int], Tensor]
+"""(layer, step) -> covariance of the layer's tokens at that step, [channels, channels]."""
+
+
+@dataclass(frozen=True)
+class Editing:
+    """How activations are edited; see `diffprobe.probes.editing` for the methods.
+
+    Attributes:
+        property: whose probe shall report the target.
+        layers, steps: where, steps from 0; the bank has to hold their probes.
+        method: 'pattern' (the smallest change in Mahalanobis' distance), 'minimum_norm' (in Euclid's), 'steering', or
+            'gradient' (the papers').
+        half: 'conditional' as the papers, or 'both' halves of the guidance batch.
+        margin: of 'pattern' and 'minimum_norm': how far beyond its threshold a mask's probe shall be, in log odds.
+        strength: of 'steering', as a share of the tokens' length.
+        learning_rate, iterations: of 'gradient'.
+
+    Raises:
+        UserError: an unknown method or half.
+    """
+
+    property: str
+    layers: Sequence[str]
+    steps: Sequence[int]
+    method: str = "pattern"
+    half: str = "conditional"
+    margin: float = 2.0
+    strength: float = 0.5
+    learning_rate: float = 5e-3
+    iterations: int = 128
+
+    def __post_init__(self) -> None:
+        for key, value, choices in (("method", self.method, METHODS), ("half", self.half, HALVES)):
+            if value not in choices:
+                raise UserError(f"no {key} {value!r} of an intervention: choose one of {', '.join(choices)}")
+
+    def check(self, bank: ProbeBank) -> None:
+        """Raises UserError where the bank lacks a probe, or has probes that the method cannot edit for."""
+        missing = [name for name in self.layers if name not in bank.channels]
+        if self.property not in bank.properties or missing or not set(self.steps) <= set(bank.steps):
+            what = f"layer {missing[0]}" if missing else f"{self.property} at steps {list(self.steps)}"
+            raise UserError(
+                f"there are no probes of {what}: these are of {', '.join(bank.properties)} at {len(bank.channels)} "
+                f"layers, such as {bank.layers[0]}, and steps {bank.steps}; choose layers and steps among them"
+            )
+        if bank.head != "linear" and self.method in OF_LINEAR_PROBES:
+            raise UserError(
+                f"method {self.method} is for linear probes, and these are of kind {bank.head}: use gradient"
+            )
+
+
+def intervene(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    targets: Tensor,
+    bank: ProbeBank,
+    editing: Editing,
+    *,
+    covariances: Covariances | None = None,
+    random: bool = False,
+    sampling_steps: int = 15,
+) -> Tensor:
+    """One image a prompt and seed, generated while the chosen layers' probes are made to report the target maps.
+
+    Args:
+        targets: [images, H, W], as a labeler gives them: masks in {0, 1}, quantities in label units.
+        covariances: for method 'pattern', as `TokenMoments` gives them.
+        random: the control instead: every token is moved as far, in a random direction.
+        sampling_steps: of the trajectory, of which `editing.steps` are some.
+
+    Returns:
+        Images [images, 3, H, W] in [0, 1].
+
+    Raises:
+        UserError: as `generate` and `Editing.check`, or covariances are missing.
+    """
+    replace = replacements(backbone, seeds, targets, bank, editing, covariances=covariances, random=random)
+    return final_images(backbone, generate(backbone, prompts, seeds, steps=sampling_steps, replace=replace))
+
+
+def replacements(
+    backbone: Backbone,
+    seeds: Sequence[int],
+    targets: Tensor,
+    bank: ProbeBank,
+    editing: Editing,
+    *,
+    covariances: Covariances | None = None,
+    random: bool = False,
+) -> Replacements:
+    """The edits of `intervene`, for `generate` of the images with these seeds. Arguments and errors are the same."""
+    editing.check(bank)
+    if editing.method == "pattern" and covariances is None:
+        raise UserError("method pattern needs the covariance of activations; see TokenMoments")
+    item = bank.properties[editing.property]
+    wanted = bank.standardisations[editing.property].apply(item.target(targets)).to(backbone.device)
+    return {
+        step: {
+            layer: partial(
+                _edit_half,
+                half=editing.half if backbone.guided else "both",
+                edit=_edit(bank, editing, layer, step, covariances),
+                random=[crc32(f"{seed}/{layer}/{step}".encode()) for seed in seeds] if random else None,
+                targets=wanted,
+            )
+            for layer in editing.layers
+        }
+        for step in editing.steps
+    }
+
+
+def final_images(backbone: Backbone, trajectory: Iterable[TrajectoryStep]) -> Tensor:
+    """Images [batch, 3, H, W] of a trajectory's last latents."""
+    (last,) = deque(trajectory, maxlen=1)
+    with torch.no_grad():
+        return decode_latents(backbone, last.latents).cpu()
+
+
+class TokenMoments:
+    """Sums over tokens of activations by (layer, step), for their covariances."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, int], list[Tensor]] = {}
+
+    def add(self, step: int, activations: Mapping[str, Tensor]) -> None:
+        """Activations [batch, channels, h, w] of a step by layer."""
+        for layer, values in activations.items():
+            tokens = values.movedim(1, -1).flatten(0, -2).double()
+            new = [torch.tensor(float(len(tokens))), tokens.sum(0), tokens.T @ tokens]
+            old = self._sums.get((layer, step))
+            self._sums[layer, step] = new if old is None else [a + b for a, b in zip(old, new, strict=True)]
+
+    def covariances(self) -> dict[tuple[str, int], Tensor]:
+        """By (layer, step), [channels, channels]."""
+        found = {}
+        for key, (count, total, products) in self._sums.items():
+            mean = total / count
+            found[key] = (products / count - mean[:, None] * mean[None]).float()
+        return found
+
+
+def _edit(
+    bank: ProbeBank, editing: Editing, layer: str, step: int, covariances: Covariances | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """What a layer's activation [batch, channels, h, w] becomes at a step, given token targets [batch, h, w]."""
+    item = bank.properties[editing.property]
+    if editing.method == "gradient":
+        probe = probe_at(bank, editing.property, layer, step)
+        how = {"learning_rate": editing.learning_rate, "iterations": editing.iterations}
+        return lambda activation, target: descend(activation, probe, item.loss, target, **how)
+    reading = reading_at(bank, editing.property, layer, step)
+    if editing.method == "steering":
+        towards = (lambda target: 2 * target - 1) if item.binary else (lambda target: target)
+        return lambda activation, target: steer(activation, reading, towards(target), editing.strength)
+    covariance = covariances[layer, step] if covariances and editing.method == "pattern" else None
+    margin = editing.margin if item.binary else 0.0
+
+    def smallest(activation: Tensor, target: Tensor) -> Tensor:
+        low, high = bounds(target, reading.level, margin, binary=item.binary)
+        return minimum_norm(activation, reading, low, high, covariance)
+
+    return smallest
+
+
+def _edit_half(
+    output: Tensor,
+    half: str,
+    edit: Callable[[Tensor, Tensor], Tensor],
+    random: Sequence[int] | None,
+    targets: Tensor,
+) -> Tensor:
+    """A layer's whole output batch with its conditional rows, which come last, or all of them edited.
+
+    Edits are computed in float32 at least, since half precision is too coarse for small steps.
+    """
+    begin = 0 if half == "both" else len(output) - len(targets)
+    activation = output[begin:].float()
+    times = len(activation) // len(targets)
+    tokens = token_means(targets, (output.shape[-2], output.shape[-1])).repeat(times, 1, 1)
+    edited = edit(activation, tokens)
+    if random is not None:
+        edited = random_instead(activation, edited, _noise(random, activation[0]).repeat(times, 1, 1, 1))
+    return torch.cat([output[:begin], edited.to(output.dtype)])
+
+
+def _noise(seeds: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise [seeds, *like], each from a generator of its own on the CPU."""
+    draws = [torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(draws).to(like.device)

@@ -1,0 +1,52 @@
+"""Which class a text names."""
+
+import pytest
+
+from diffprobe.errors import UserError
+from diffprobe.labels.classifiers.classifier import checked_patterns, class_called, named_class
+from diffprobe.labels.classifiers.pocket import PocketClassifier
+
+IMAGENET = ["tench, Tinca tinca", "tiger", "tiger cat", "lemon", "crane", "crane"]
+POCKET = PocketClassifier.classes
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a Lemon on a plate", "lemon"),
+        ("a tinca tinca", "tench, Tinca tinca"),
+        ("a tiger cat asleep", "tiger cat"),
+        ("a tiger and a tiger cat", None),
+        ("two lemons", None),
+        ("a crane", None),
+        ("", None),
+    ],
+)
+def test_the_words_of_one_class_decide_and_a_name_within_a_longer_one_does_not_count(text, name):
+    place = named_class(text, IMAGENET, {})
+    assert (None if place is None else IMAGENET[place]) == name
+
+
+def test_a_caption_of_one_object_names_its_class_and_one_of_two_names_none():
+    assert POCKET[named_class("a red cube", POCKET, {}) or 0] == "red cube"
+    assert named_class("a red cube to the left of a blue cone", POCKET, {}) is None
+    assert named_class("a red cube to the left of a red cube", POCKET, {}) is None
+
+
+def test_the_first_pattern_that_is_found_goes_before_the_words():
+    patterns = {"citrus|lemons": "lemon", "lemons": "tiger"}
+    assert named_class("two Lemons beside a tench", IMAGENET, patterns) == 3
+    assert named_class("a tench", IMAGENET, patterns) == 0
+
+
+def test_a_class_is_found_by_any_of_its_names_in_any_case():
+    assert class_called("TINCA tinca", IMAGENET) == 0
+    assert class_called("tench, tinca tinca", IMAGENET) == 0
+    assert class_called("cat", IMAGENET) is None
+
+
+def test_a_pattern_of_an_unknown_class_and_a_broken_one_are_refused():
+    with pytest.raises(UserError, match="knows no class 'dog'"):
+        checked_patterns({"dog": "dog"}, IMAGENET, "tiny")
+    with pytest.raises(UserError, match="no regular expression"):
+        checked_patterns({"(": "lemon"}, IMAGENET, "tiny")

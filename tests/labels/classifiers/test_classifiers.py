@@ -1,0 +1,105 @@
+"""Classifiers: probabilities of named classes, the same as from the model itself, and clear errors."""
+
+import sys
+from enum import Enum
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from diffprobe.errors import UserError
+from diffprobe.labels.classifiers.image_models import TransformersClassifier
+from diffprobe.labels.classifiers.pocket import PocketClassifier
+from diffprobe.labels.classifiers.torchvision_models import TorchvisionClassifier
+from diffprobe.pocket.render import render
+from diffprobe.pocket.scenes import sample_scene
+from tests.tiny import build_tiny_classifier
+
+IMAGES = torch.rand(5, 3, 48, 40, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_built_in_classifier_names_colour_and_shape_of_rendered_scenes():
+    scenes = [sample_scene(index, "test", 1) for index in range(40)]
+    classifier = PocketClassifier()
+    found = classifier(render(scenes).images)
+    named = [classifier.classes[place] for place in found.argmax(1)]
+    right = [f"{scene.objects[0].colour} {scene.objects[0].shape}" for scene in scenes]
+    assert np.mean([one == other for one, other in zip(named, right, strict=True)]) > 0.9
+    torch.testing.assert_close(found.sum(1), torch.ones(40))
+
+
+def test_the_built_in_classifier_refuses_images_of_another_world():
+    with pytest.raises(UserError, match="classifier=transformers"):
+        PocketClassifier().check(512)
+
+
+def test_a_model_of_transformers_gives_what_its_own_processor_and_network_give(tmp_path):
+    from transformers import AutoModelForImageClassification, ConvNextImageProcessorPil
+
+    folder = build_tiny_classifier(tmp_path / "net", ["lemon", "orange, fruit", "tench"])
+    classifier = TransformersClassifier(str(folder), device="cpu", batch_size=2)
+    assert (classifier.name, classifier.classes) == ("net", ["lemon", "orange, fruit", "tench"])
+    pictures = list((IMAGES * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    inputs = ConvNextImageProcessorPil.from_pretrained(folder)(images=pictures, return_tensors="pt")
+    with torch.no_grad():
+        wanted = AutoModelForImageClassification.from_pretrained(folder)(**inputs).logits.softmax(-1)
+    torch.testing.assert_close(classifier(IMAGES), wanted)
+    assert wanted.std(0).min() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["nothing_here", "a_folder"])
+def test_what_is_no_classifier_is_refused_in_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_folder").mkdir()
+    with pytest.raises(UserError, match=name):
+        TransformersClassifier(name, device="cpu")
+
+
+def test_files_that_lack_weights_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = build_tiny_classifier(tmp_path / "net", ["lemon", "tench"])
+    file = folder / "model.safetensors"
+    kept = {name: values for name, values in load_file(file).items() if "classifier" not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lack 2 weights"):
+        TransformersClassifier(str(folder), device="cpu")
+
+
+def test_a_network_of_torchvision_says_what_to_install_where_there_is_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(UserError, match="needs torchvision"):
+        TorchvisionClassifier()
+
+
+def test_a_network_of_torchvision_sees_its_own_transforms(monkeypatch):
+    """Of a package with the parts of torchvision's that are called, since the real one is not to be had everywhere."""
+
+    class Weights(Enum):
+        FIRST = SimpleNamespace(categories=["dark", "bright"])
+
+        def transforms(self):
+            return lambda batch: batch.float().mean((2, 3)) / 255
+
+        @property
+        def meta(self):
+            return {"categories": self.value.categories}
+
+    class Network(nn.Module):
+        def forward(self, batch):
+            return torch.stack([1 - batch.mean(1), batch.mean(1)], 1)
+
+    models = SimpleNamespace(
+        get_model_weights=lambda name: Weights, get_model=lambda name, weights: Network().eval()
+    )  # fmt: skip
+    package = ModuleType("torchvision")
+    package.models = models  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    classifier = TorchvisionClassifier("vgg16", "FIRST", device="cpu", batch_size=1)
+    found = classifier(torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]))
+    assert classifier.classes == ["dark", "bright"]
+    torch.testing.assert_close(found[:, 1], torch.tensor([-1.0, 1.0]).sigmoid())
+    with pytest.raises(UserError, match="'OTHER'"):
+        TorchvisionClassifier("vgg16", "OTHER")

@@ -1,0 +1,20 @@
+"""A page with one of everything, of a made-up run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from diffprobe.report.page.page import Page
+from diffprobe.report.page.probing import probing_page
+from diffprobe.report.run_folder import draw_figures
+from tests.report.made_up_run import LAYERS, make_choices, make_comparison, make_example, make_summaries
+
+
+def make_page(folder: Path) -> Page:
+    summaries, choices, examples = make_summaries(), make_choices(), [make_example(), make_example()]
+    maps = {name: dict.fromkeys(LAYERS, films) for name, films in examples[0].predictions.items()}
+    comparisons = [make_comparison("permuted", 0.3), make_comparison("position", 0.01)]
+    figures = draw_figures(folder / "figures", summaries, choices)
+    page = probing_page({}, summaries, choices, comparisons, figures, examples, maps)
+    return replace(page, asked=[("model", "pocket <b>& co</b>")], reproduce=[("command", "python train.py 'a=\"b\"'")])
