@@ -82,6 +82,9 @@ def test_a_separation_fills_the_run_folder_and_is_not_made_twice(material, objec
 
     again = analyze(*given, cwd=tmp_path)
     assert "skipped, since it is finished" in again.stdout
+    retold = analyze(f"run={run}", cwd=tmp_path)
+    assert "is an analysis" in one_line(retold)
+    assert not any((tmp_path / "runs").iterdir())
     other = analyze(*given, "masks=hard", cwd=tmp_path)
     assert "masks.hard" in one_line(other)
 
