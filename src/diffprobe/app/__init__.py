@@ -1,0 +1,1 @@
+"""The interactive page: see what probes see, draw another mask, denoise with it."""

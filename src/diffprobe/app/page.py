@@ -1,0 +1,204 @@
+"""The page itself, with gradio: what is on it, and which part of a session each of its controls calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.app.equipment import Equipment
+from diffprobe.app.pictures import SIDE, coloured, outlined, picture
+from diffprobe.app.session import (
+    Edited,
+    Generated,
+    centre,
+    denoise_towards,
+    drawn_mask,
+    make_image,
+    moved_mask,
+)
+from diffprobe.errors import UserError
+from diffprobe.report.grid import COLOUR_MAPS
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is sent anywhere
+try:
+    import gradio as gr  # type: ignore[import-not-found]
+except ImportError as error:
+    raise UserError("the page needs gradio: pip install 'diffprobe[app]'") from error
+
+LOOPBACK = "127.0.0.1"
+HOUR = 3600
+FONTS = ("system-ui", "sans-serif")  # of the reader's machine; gradio's own come from another host
+EXAMPLE = ("a blue cube", 2)
+
+
+def serve(equipment: Equipment, port: int) -> None:
+    """Shows the page on this machine alone, until interrupted."""
+    page = open_page(equipment, port)
+    print(f"open http://{LOOPBACK}:{port} in a browser; Ctrl-C ends it", flush=True)
+    page.block_thread()
+
+
+def open_page(equipment: Equipment, port: int) -> gr.Blocks:
+    """The page, served by a thread until it is closed."""
+    page = build_page(equipment).queue(default_concurrency_limit=1)  # one network, one thing at a time
+    page.launch(
+        server_name=LOOPBACK,
+        server_port=port,
+        share=False,
+        theme=gr.themes.Default(font=FONTS, font_mono=("monospace",)),
+        prevent_thread_lock=True,
+        quiet=True,
+        footer_links=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+    )
+    return page
+
+
+def build_page(equipment: Equipment) -> gr.Blocks:
+    """All controls and what they do."""
+    bank = equipment.bank
+    with gr.Blocks(title="diffprobe", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+        generated, target = gr.State(), gr.State()
+        gr.Markdown(f"# What does {equipment.backbone.name} know while it draws?")
+        with gr.Row(equal_height=True):
+            prompt = gr.Textbox(EXAMPLE[0], label="Prompt", scale=4, elem_id="prompt")
+            seed = gr.Number(EXAMPLE[1], label="Seed", precision=0, minimum=0)
+            make = gr.Button("Generate", variant="primary", elem_id="generate")
+        gr.Markdown("## What the probes see\nThe outline is what the saliency probe takes for the object.")
+        with gr.Row():
+            first, last = min(bank.steps) + 1, max(bank.steps) + 1
+            step = gr.Slider(first, last, value=last, step=1, label="Denoising step", elem_id="step")
+            layer = gr.Dropdown(bank.layers, value=bank.layers[-1], label="Layer of the network")
+        with gr.Row():
+            after = _image("After the step", "after")
+            maps = [_image(f"{name} probe", f"map_{name}") for name in bank.properties]
+        gr.Markdown("## Where shall the object be?")
+        with gr.Row():
+            with gr.Column():
+                right = gr.Slider(-100, 100, value=0, step=1, label="Right (% of the width)", elem_id="right")
+                down = gr.Slider(-100, 100, value=0, step=1, label="Down (% of the height)", elem_id="down")
+                gr.Markdown("Move the object's mask, click where its middle shall be, or paint another one.")
+                denoise = gr.Button("Denoise with this mask", variant="primary", elem_id="denoise")
+            wanted = _image("The mask asked for: click to move it", "target")
+            editor = _editor()
+        gr.Markdown("## What becomes of it")
+        with gr.Row():
+            original = _image("Original, with its label", "original")
+            edited = _image("Denoised with the mask", "edited")
+            compared = _image("The same, with the mask asked for", "compared")
+        verdict = gr.Markdown(elem_id="verdict")
+
+        seen = [after, *maps]
+        gr.on(
+            [make.click, prompt.submit],
+            partial(_generate, equipment),
+            [prompt, seed],
+            [generated, target, right, down, editor, original, edited, compared, verdict],
+        ).success(partial(_look, equipment), [generated, step, layer], seen).success(_aim, [generated, target], wanted)
+        gr.on([step.change, layer.change], partial(_look, equipment), [generated, step, layer], seen)
+        gr.on([right.input, down.input], _move, [generated, right, down], [target, wanted])
+        wanted.select(_click, [generated], [right, down, target, wanted])
+        editor.input(_draw, [generated, editor, target], [target, wanted])
+        denoise.click(partial(_denoise, equipment), [generated, target], [edited, compared, verdict])
+    return page
+
+
+def _image(label: str, name: str) -> gr.Image:
+    return gr.Image(label=label, elem_id=name, format="png", interactive=False, buttons=[])
+
+
+def _editor() -> gr.ImageEditor:
+    brush = gr.Brush(default_size=40, colors=["#FFFFFF"], default_color="#FFFFFF", color_mode="fixed")
+    return gr.ImageEditor(
+        label="Or paint it here", elem_id="editor", brush=brush, sources=(), transforms=(), layers=False,
+        canvas_size=(SIDE, SIDE), fixed_canvas=True, buttons=[], format="png",
+    )  # fmt: skip
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What the user can mend is shown on the page, in words."""
+
+    @wraps(function)
+    def guarded(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return guarded
+
+
+@_told
+def _generate(equipment: Equipment, prompt: str, seed: float | None) -> tuple[Any, ...]:
+    generated = make_image(equipment, prompt, seed)
+    final = generated.images[-1]
+    canvas = {"background": picture(final), "layers": [], "composite": None}
+    return generated, generated.label, 0, 0, canvas, outlined(final, generated.label), None, None, ""
+
+
+def _look(equipment: Equipment, generated: Generated | None, step: int, layer: str) -> Sequence[np.ndarray | None]:
+    """The image after a step, counted from 1, and the maps of the layer's probes."""
+    if generated is None or step - 1 not in generated.steps:
+        return [None] * (1 + len(equipment.bank.properties))
+    at = generated.steps.index(step - 1)
+    maps = {name: by_layer[layer] for name, by_layer in generated.maps.items()}
+    foreground = maps["saliency"][at] > equipment.bank.thresholds["saliency"][layer][at]
+    shown = [outlined(generated.images[step - 1], foreground)]
+    for name, values in maps.items():
+        low, high = (0.0, 1.0) if name == "saliency" else (float(values.min()), float(values.max()))
+        shown.append(coloured(values[at], low, high, COLOUR_MAPS.get(name, "viridis")))
+    return shown
+
+
+def _aim(generated: Generated, target: Tensor) -> np.ndarray:
+    return outlined(generated.images[-1], target)
+
+
+@_told
+def _move(generated: Generated | None, right: float, down: float) -> tuple[Tensor, np.ndarray]:
+    target = moved_mask(_there(generated).label, right / 100, down / 100)
+    return target, _aim(_there(generated), target)
+
+
+@_told
+def _click(generated: Generated | None, where: gr.SelectData) -> tuple[Any, ...]:
+    """Moves the mask so that its middle is where the picture was clicked."""
+    y, x = centre(_there(generated).label)
+    right, down = (round(100 * (at / SIDE - middle)) for at, middle in zip(where.index, (x, y), strict=True))
+    return right, down, *_move(generated, right, down)
+
+
+@_told
+def _draw(generated: Generated | None, drawing: dict[str, Any], target: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Takes what is painted as the mask, if anything is."""
+    label = _there(generated).label
+    painted = [torch.from_numpy(layer[..., 3] / 255) for layer in drawing["layers"] if layer[..., 3].any()]
+    if painted:
+        target = drawn_mask(torch.stack(painted).amax(0), *label.shape)
+    return target, _aim(_there(generated), target)
+
+
+@_told
+def _denoise(equipment: Equipment, generated: Generated | None, target: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
+    edited = denoise_towards(equipment, _there(generated), target)
+    return picture(edited.image), outlined(edited.image, target), _verdict(edited)
+
+
+def _verdict(edited: Edited) -> str:
+    return (
+        f"**Dice with the mask asked for: {edited.dice:.2f}** (the original's: {edited.dice_before:.2f}; 1 is the "
+        "very mask, 0 nothing in common)"
+    )
+
+
+def _there(generated: Generated | None) -> Generated:
+    if generated is None:
+        raise UserError("there is no image yet: press Generate first")
+    return generated
