@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from safetensors.torch import load_file
 
-from diffprobe.doors.prototyping import check, prepare
+from diffprobe.doors.analysis_schema import check_analysis as check
+from diffprobe.doors.prototyping import prepare
 from diffprobe.errors import UserError
 from diffprobe.prototypes.tables import DriftRow, ObjectRow, SetRow, TestRow
 from diffprobe.tables import read_rows

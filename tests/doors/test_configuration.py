@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
+from diffprobe.doors.analysis_schema import check_analysis as checked_analysis
 from diffprobe.doors.errors import explanation
-from diffprobe.doors.prototyping import check as checked_analysis
 from diffprobe.doors.schema import checked, chosen_steps
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import PROPERTIES

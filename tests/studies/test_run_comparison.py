@@ -61,11 +61,11 @@ def test_three_runs_are_compared_two_by_two_and_p_is_adjusted_for_all():
 
 
 def test_of_objects_the_highest_statistic_is_told_with_its_interval():
-    def test_row(layer, value):
+    def row_of(layer, value):
         interval = (value, value - 0.1, value + 0.1)
         return TestRow("pocket", layer, 0, 1.0, "cosine", "scdi", "dcdi", "auc", *interval, 0.01, None, None)
 
-    rows = [test_row("a", 0.6), test_row("b", 0.9), test_row("d", 0.7)]
+    rows = [row_of("a", 0.6), row_of("b", 0.9), row_of("d", 0.7)]
     (row,) = headline_scores([FinishedRun("objects", tests=rows)])
     assert (row.what, row.metric, row.layer, row.mean) == ("objects (cosine)", "AUC of scdi < dcdi", "b", 0.9)
     assert run_differences([FinishedRun("objects", tests=rows)], [row]) == []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from omegaconf import MISSING
 
 from diffprobe.doors.schema import POSITIVE as PROBING_POSITIVE
-from diffprobe.doors.schema import ProbingSettings
+from diffprobe.doors.schema import ProbingSettings, checked
 
 
 @dataclass
@@ -113,3 +114,5 @@ POSITIVE = (
     "statistics.resamples",
     "statistics.permutations",
 )
+
+check_analysis = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)

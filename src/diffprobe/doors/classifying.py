@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings
 from diffprobe.doors.errors import job_errors
-from diffprobe.doors.jobs import FINISHED, is_finished, record_configuration
-from diffprobe.doors.reporting import REPORT_WIDTH
-from diffprobe.doors.schema import checked, chosen_steps
-from diffprobe.doors.trainers import quiet_libraries
+from diffprobe.doors.running import Run, carry_out
+from diffprobe.doors.schema import chosen_steps
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,32 +25,17 @@ if TYPE_CHECKING:
     from diffprobe.report.tracking import Tracker
     from diffprobe.studies.classification import Watched
 
-check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
-
 
 @job_errors
 def run(config: DictConfig) -> None:
-    """Makes images, classifies them step by step, into Hydra's output folder; one that has it already is left alone."""
-    from rich.console import Console
+    """Runs the analysis that `config` asks for, see `carry_out`."""
+    carry_out(config, _prepare, _classify)
 
-    started = time.perf_counter()
-    settings = check(config)
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    with quiet_libraries():
-        console = Console(width=max(Console().width, REPORT_WIDTH))
-        if is_finished(folder, settings, check):
-            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-            return
-        task = _prepare(settings, console)
-        if settings.dry_run:
-            return
-        record_configuration(folder, config, hydra)
-        plain = OmegaConf.to_container(config, resolve=True)
-        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-            watched, photos = _work(task)
-            _leave(task, watched, photos, folder, tracker, plain)
-        _finish(task, folder, started)
+
+def _classify(task: _Task, run: Run) -> int:
+    watched, photos = _work(task)
+    _leave(task, watched, photos, run.folder, run.tracker, run.config)
+    return len(task.prompts) * task.settings.steps.sampling
 
 
 @dataclass(frozen=True)
@@ -92,8 +72,6 @@ def _prepare(settings: AnalysisJobSettings, console: Console) -> _Task:
             "analysis=classification makes its own images from prompts (data=prompts trajectory=generation); real "
             "photos to hold them against are analysis.photos=FOLDER"
         )
-    if settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise UserError("analysis=classification runs in one process; use trainer.devices=1")
     classifier = instantiate(settings.classifier)
     patterns = checked_patterns(settings.analysis.classes or {}, classifier.classes, classifier.name)
     every = load_prompts(data.prompts, data.count, settings.seed)
@@ -208,15 +186,3 @@ def _leave(task: _Task, watched: Watched, photos: Watched | None, folder: Path, 
     for line in lines:
         task.tell(f"- {line}")
     task.tell(tracker.describe())
-
-
-def _finish(task: _Task, folder: Path, started: float) -> None:
-    """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
-    from diffprobe.report.environment import write_environment
-
-    wall = time.perf_counter() - started
-    evaluations = len(task.prompts) * task.settings.steps.sampling
-    write_environment(
-        folder / FINISHED, seeds={"seed": task.settings.seed}, wall_seconds=wall, network_evaluations=evaluations
-    )
-    task.tell(f"run folder: {folder} ({wall:.0f} s)")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings
 from diffprobe.doors.errors import job_errors
-from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened, is_finished, record_configuration
-from diffprobe.doors.reporting import REPORT_WIDTH
-from diffprobe.doors.schema import checked
+from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened
+from diffprobe.doors.running import Run, carry_out
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,32 +21,24 @@ if TYPE_CHECKING:
     from diffprobe.report.tracking import Tracker
     from diffprobe.studies.run_comparison import FinishedRun, RunScore
 
-check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
-
 
 @job_errors
 def run(config: DictConfig) -> None:
-    """Reads the tables of `analysis.runs` and leaves what they have in common and what not in Hydra's output folder."""
-    from rich.console import Console
+    """Reads the tables of `analysis.runs` and leaves what they have in common and what not, see `carry_out`."""
+    carry_out(config, _prepare, _work)
 
-    started = time.perf_counter()
-    settings = check(config)
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    console = Console(width=max(Console().width, REPORT_WIDTH))
-    if is_finished(folder, settings, check):
-        console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-        return
+
+def _prepare(settings: AnalysisJobSettings, console: Console) -> dict[Path, FinishedRun]:
+    """Reads the runs. Raises UserError for one that cannot be compared."""
     folders = _named([Path(each) for each in settings.analysis.runs])
-    runs = [_read(name, place) for name, place in folders.items()]
-    if settings.dry_run:
-        console.print(f"{len(runs)} runs: {', '.join(folders)}", soft_wrap=True, markup=False)
-        return
-    record_configuration(folder, config, hydra)
-    plain = OmegaConf.to_container(config, resolve=True)
-    with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-        _leave(settings, folders, runs, folder, tracker, console)
-    _finish(settings, folder, console, started)
+    console.print(f"{len(folders)} runs: {', '.join(folders)}", soft_wrap=True, markup=False)
+    return {place: _read(name, place) for name, place in folders.items()}
+
+
+def _work(runs: dict[Path, FinishedRun], run: Run) -> int:
+    folders = {each.name: place for place, each in runs.items()}
+    _leave(run.settings, folders, list(runs.values()), run.folder, run.tracker, run.console)
+    return 0
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
@@ -155,12 +142,3 @@ def _draw(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], folder: Pa
     if summaries:
         figures["runs_over_steps"] = run_curves(headlines, summaries)
     return {name: save_figure(figure, folder, name)["png"] for name, figure in figures.items()}
-
-
-def _finish(settings: AnalysisJobSettings, folder: Path, console: Console, started: float) -> None:
-    """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
-    from diffprobe.report.environment import write_environment
-
-    wall = time.perf_counter() - started
-    write_environment(folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=0)
-    console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)

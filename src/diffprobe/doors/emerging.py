@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffprobe.doors import probing
-from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings
 from diffprobe.doors.errors import job_errors
-from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
-from diffprobe.doors.reporting import REPORT_WIDTH
-from diffprobe.doors.schema import checked
-from diffprobe.doors.trainers import make_trainer, quiet_libraries
+from diffprobe.doors.running import Run, carry_out
+from diffprobe.doors.trainers import make_trainer
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,50 +23,20 @@ if TYPE_CHECKING:
     from diffprobe.report.tracking import Tracker
     from diffprobe.studies.image_models import Probed, Seen
 
-check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
-
 
 @job_errors
 def run(config: DictConfig) -> None:
-    """Runs the analysis that `config` asks for, into Hydra's output folder; one that has it already is left alone."""
-    from rich.console import Console
+    """Runs the analysis that `config` asks for, see `carry_out`."""
+    carry_out(config, prepare, _work, share=lambda task, settings, console: _probed(*task, settings, None, console))
 
+
+def _work(prepared: tuple[probing.Task, GivenProbes | None], run: Run) -> int:
     from diffprobe.doors.emergence_folder import leave
-    from diffprobe.report.environment import write_environment
 
-    started = time.perf_counter()
-    settings = check(config)
-    hydra = HydraConfig.get()
-    check_processes(settings.trainer, hydra)
-    folder = Path(hydra.runtime.output_dir)
-    with quiet_libraries():
-        from lightning.pytorch.utilities import rank_zero_only
-
-        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
-        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
-        if is_finished(folder, settings, check):
-            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-            return
-        task, given = prepare(settings, console)
-        if settings.dry_run:
-            console.print("\n".join(task.plan.lines()), soft_wrap=True)
-            return
-        if helping:
-            _probed(task, given, settings, None, console)
-            return
-        record_configuration(folder, config, hydra)
-        plain = OmegaConf.to_container(config, resolve=True)
-        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-            findings = study(task, given, settings, tracker, console)
-            leave(task.source.captions, findings, settings, folder, tracker, console)
-        wall = time.perf_counter() - started
-        write_environment(
-            folder / FINISHED,
-            seeds={"seed": settings.seed},
-            wall_seconds=wall,
-            network_evaluations=findings.evaluations,
-        )
-        console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
+    task, given = prepared
+    findings = study(task, given, run.settings, run.tracker, run.console)
+    leave(task.source.captions, findings, run.settings, run.folder, run.tracker, run.console)
+    return findings.evaluations
 
 
 @dataclass(frozen=True)
@@ -104,6 +68,8 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> tuple[probing.Ta
     question = task.question
     check_labeler(task.labeler, names, question.steps, question.properties, task.backbone.image_size)
     console.print(f"image models look at {len(names)} test images after {len(question.steps)} steps", soft_wrap=True)
+    if settings.dry_run:
+        console.print("\n".join(task.plan.lines()), soft_wrap=True)
     return task, given
 
 

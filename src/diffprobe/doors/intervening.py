@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffprobe.doors import probing
 from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
 from diffprobe.doors.errors import job_errors
-from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
-from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import checked, chosen_steps
-from diffprobe.doors.trainers import quiet_libraries
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,37 +34,15 @@ check = partial(
 
 @job_errors
 def run(config: DictConfig) -> None:
-    """Runs the analysis that `config` asks for, into Hydra's output folder; one that has it already is left alone."""
-    from rich.console import Console
+    """Runs the analysis that `config` asks for, see `carry_out`."""
+    carry_out(config, prepare, _work, check=check)
 
+
+def _work(task: Task, run: Run) -> int:
     from diffprobe.doors.intervention_folder import leave
-    from diffprobe.report.environment import write_environment
 
-    started = time.perf_counter()
-    settings = check(config)
-    hydra = HydraConfig.get()
-    check_processes(settings.trainer, hydra)
-    if settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise UserError("analysis=intervention runs in one process; use trainer.devices=1")
-    folder = Path(hydra.runtime.output_dir)
-    with quiet_libraries():
-        console = Console(width=max(Console().width, REPORT_WIDTH))
-        if is_finished(folder, settings, check):
-            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-            return
-        task = prepare(settings, console)
-        if settings.dry_run:
-            return
-        record_configuration(folder, config, hydra)
-        plain = OmegaConf.to_container(config, resolve=True)
-        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-            bank, evaluations = _bank(task, settings, tracker, console)
-            evaluations += leave(task, bank, settings, folder, tracker, console)
-        wall = time.perf_counter() - started
-        write_environment(
-            folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
-        )
-        console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
+    bank, evaluations = _bank(task, run.settings, run.tracker, run.console)
+    return evaluations + leave(task, bank, run.settings, run.folder, run.tracker, run.console)
 
 
 @dataclass(frozen=True)

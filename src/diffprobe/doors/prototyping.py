@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings
 from diffprobe.doors.errors import job_errors
-from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
-from diffprobe.doors.reporting import REPORT_WIDTH
-from diffprobe.doors.schema import checked, chosen_steps
-from diffprobe.doors.trainers import make_predicting_trainer, quiet_libraries
+from diffprobe.doors.running import Run, carry_out
+from diffprobe.doors.schema import chosen_steps
+from diffprobe.doors.trainers import make_predicting_trainer
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,41 +28,18 @@ if TYPE_CHECKING:
     from diffprobe.studies.drift import Changed
     from diffprobe.studies.separation import Measuring
 
-check = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
-
 
 @job_errors
 def run(config: DictConfig) -> None:
-    """Runs the analysis that `config` asks for, into Hydra's output folder; one that has it already is left alone."""
-    from rich.console import Console
+    """Runs the analysis that `config` asks for, see `carry_out`."""
+    carry_out(config, prepare, _work, share=lambda task, settings, console: task.collect_all())
 
+
+def _work(task: Task, run: Run) -> int:
     from diffprobe.doors.findings_folder import leave
 
-    started = time.perf_counter()
-    settings = check(config)
-    hydra = HydraConfig.get()
-    check_processes(settings.trainer, hydra)
-    folder = Path(hydra.runtime.output_dir)
-    with quiet_libraries():
-        from lightning.pytorch.utilities import rank_zero_only
-
-        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
-        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
-        if is_finished(folder, settings, check):
-            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-            return
-        task = prepare(settings, console)
-        if settings.dry_run:
-            return
-        if helping:
-            task.collect_all()
-            return
-        record_configuration(folder, config, hydra)
-        plain = OmegaConf.to_container(config, resolve=True)
-        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-            findings = task.study()
-            leave(task, findings, folder, tracker)
-        _finish(settings, folder, console, task.evaluations, started)
+    leave(task, task.study(), run.folder, run.tracker)
+    return task.evaluations
 
 
 @dataclass
@@ -264,14 +236,3 @@ def _tell_plan(task: Task) -> None:
         f"{len(task.inputs)} inputs, {len(task.steps)} steps, {', '.join(task.measuring.measures)}; "
         f"{len(task.images) * evaluations} network evaluations at most, {4 * numbers / 1e6:.1f} MB of prototypes"
     )
-
-
-def _finish(settings: AnalysisJobSettings, folder: Path, console: Console, evaluations: int, started: float) -> None:
-    """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
-    from diffprobe.report.environment import write_environment
-
-    wall = time.perf_counter() - started
-    write_environment(
-        folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
-    )
-    console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)

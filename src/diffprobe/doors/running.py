@@ -1,0 +1,92 @@
+"""What every analysis has around its own work: settings checked, a folder found free, a tracked run, and its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
+from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
+from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.trainers import quiet_libraries
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.report.tracking import Tracker
+
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on its way. `config` is the composed configuration as plain values."""
+
+    settings: AnalysisJobSettings
+    config: Any
+    folder: Path
+    console: Console
+    tracker: Tracker
+
+
+def carry_out(
+    config: DictConfig,
+    prepare: Callable[[AnalysisJobSettings, Console], Task],
+    work: Callable[[Task, Run], int],
+    *,
+    share: Callable[[Task, AnalysisJobSettings, Console], object] | None = None,
+    check: Callable[[DictConfig], AnalysisJobSettings] = check_analysis,
+) -> None:
+    """Runs an analysis into Hydra's output folder; one that has it already is left alone.
+
+    Args:
+        prepare: checks what the user gave, tells the plan, and gives what is left to do.
+        work: does it, fills the run folder, and says how often the network was evaluated.
+        share: what the helping processes of a run do; None where an analysis runs in one process.
+
+    Raises:
+        UserError: of what the user got wrong, before any work is done.
+    """
+    from rich.console import Console
+
+    from diffprobe.report.environment import write_environment
+
+    started = time.perf_counter()
+    settings = check(config)
+    hydra = HydraConfig.get()
+    check_processes(settings.trainer, hydra)
+    if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise UserError(f"analysis={settings.analysis.kind} runs in one process; use trainer.devices=1")
+    folder = Path(hydra.runtime.output_dir)
+    with quiet_libraries():
+        from lightning.pytorch.utilities import rank_zero_only
+
+        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
+        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
+        if is_finished(folder, settings, check):
+            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+            return
+        task = prepare(settings, console)
+        if settings.dry_run:
+            return
+        if helping and share is not None:
+            share(task, settings, console)
+            return
+        record_configuration(folder, config, hydra)
+        plain = OmegaConf.to_container(config, resolve=True)
+        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
+            evaluations = work(task, Run(settings, plain, folder, console, tracker))
+        wall = time.perf_counter() - started
+        # The file that marks the run as finished: the last one, when tracker and tables are complete
+        write_environment(
+            folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
+        )
+        console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
