@@ -3,3 +3,8 @@
 
 class UserError(Exception):
     """Bad input. The doors print it as one line and exit with code 1; every message names the offending value."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, short enough to stand within a message; its kind if it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

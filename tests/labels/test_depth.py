@@ -191,7 +191,7 @@ def test_the_fingerprint_tells_weights_and_settings(tmp_path):
 def test_what_is_no_depth_model_is_said_before_any_work(tmp_path):
     with pytest.raises(UserError, match=r"no depth model 'nowhere'.*labeler\.depth\.model"):
         TransformersDepth("nowhere", device="cpu")
-    with pytest.raises(UserError, match=r"cannot load .* as a depth model"):
+    with pytest.raises(UserError, match=r"cannot load .* as the depth model"):
         TransformersDepth(str(tmp_path), device="cpu")
     with pytest.raises(UserError, match="cannot label shading"):
         TransformersDepth(dpt(tmp_path), device="cpu").check(NAMES, ["depth", "shading"], 64)

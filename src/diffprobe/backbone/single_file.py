@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffprobe.backbone.locate import read_config
-from diffprobe.errors import UserError
+from diffprobe.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -117,5 +117,6 @@ def _fill(file: Path, part: nn.Module, weights: dict[str, Tensor]) -> None:
     try:
         part.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} does not hold the {type(part).__name__} of a Stable Diffusion 1.x: {said}") from error
+        raise UserError(
+            f"{file} does not hold the {type(part).__name__} of a Stable Diffusion 1.x: {one_line(error)}"
+        ) from error

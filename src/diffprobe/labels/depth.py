@@ -13,17 +13,16 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
-from diffprobe.backbone.locate import quiet
-from diffprobe.errors import UserError
-from diffprobe.labels.hub import model_folder
-from diffprobe.labels.labeler import check_only
+from diffprobe.errors import UserError, one_line
+from diffprobe.labels.hub import load_image_model
+from diffprobe.labels.labeler import OneProperty
 from diffprobe.labels.pictures import eight_bit, trial_picture
 
 INVERSE, DISTANCE = "inverse_depth", "distance"
 NEAREST = 0.1  # metres; what is nearer counts as that near, so that one pixel cannot outweigh all others
 
 
-class TransformersDepth:
+class TransformersDepth(OneProperty):
     """Relative inverse depth, larger is nearer, at the size of the images (bicubic, as MiDaS does it).
 
     Models that give a distance are inverted. The image processor is the one on Pillow, whether or not torchvision is
@@ -40,9 +39,13 @@ class TransformersDepth:
         UserError: the model cannot be loaded or run, lacks weights that it needs, or does not say what it gives.
     """
 
+    labels = "depth"
+
     def __init__(self, model: str, device: str = "auto", batch_size: int = 8, output: str | None = None) -> None:
         self.device, self.batch_size = chosen_device(device), batch_size
-        self.processor, self.network, missing = _load(model)
+        self.processor, self.network, missing = load_image_model(
+            model, "DepthEstimation", "depth model", "labeler.depth.model", "Intel/dpt-large"
+        )
         self.output = output or _output_of(self.network.config, model)
         if self.output not in (INVERSE, DISTANCE):
             raise UserError(f"labeler.depth.output={output}: use {INVERSE} or {DISTANCE}")
@@ -50,25 +53,12 @@ class TransformersDepth:
         self.network.to(self.device).requires_grad_(False).eval()
         self._try(model, missing)
 
-    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Any image will do.
-
-        Raises:
-            UserError: another property than depth is asked for.
-        """
-        check_only("depth", properties, self)
-
-    def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] in [0, 1] -> {'depth': [images, height, width]}."""
-        check_only("depth", properties, self)
-        return {"depth": torch.cat([self._depth(batch) for batch in images.split(self.batch_size)])}
-
-    def fingerprint(self, name: str) -> str:
-        """Of the weights, both configurations, and what is made of the model's output."""
-        return self._fingerprint
+    def maps(self, images: Tensor) -> Tensor:
+        return torch.cat([self._depth(batch) for batch in images.split(self.batch_size)])
 
     @cached_property
     def _fingerprint(self) -> str:
+        """Of the weights, both configurations, and what is made of the model's output."""
         described = [fingerprint_of(self.network), self.processor.to_dict(), self.output, NEAREST]
         return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -85,28 +75,10 @@ class TransformersDepth:
         try:
             values = self._depth(trial_picture())
         except Exception as error:  # whatever an unusual model or processor makes several libraries raise
-            raise UserError(f"the depth model {model!r} does not run here: {_one_line(error)}") from error
+            raise UserError(f"the depth model {model!r} does not run here: {one_line(error)}") from error
         if not values.isfinite().all():
             lacks = f"; its files lack {len(missing)} weights, such as {missing[0]}" if missing else ""
             raise UserError(f"the depth model {model!r} gives depth that is not finite{lacks}")
-
-
-def _load(model: str) -> tuple[Any, Any, list[str]]:
-    """Processor, network, and the names of weights that its files lack."""
-    folder = model_folder(model, "depth model", "labeler.depth.model", "Intel/dpt-large")
-    with quiet():
-        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
-
-        try:
-            processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-            network, loaded = AutoModelForDepthEstimation.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-            )
-        except Exception as error:  # whatever a broken folder or an unknown model makes transformers raise
-            raise UserError(
-                f"cannot load {model!r} as a depth model of transformers in safetensors: {_one_line(error)}"
-            ) from error
-    return processor, network, sorted(loaded["missing_keys"])
 
 
 def _blank(network: nn.Module, missing: Sequence[str]) -> None:
@@ -138,7 +110,3 @@ def _output_of(config: Any, model: str) -> str:
         f"the depth model {model!r} ({kind}) does not say whether near things have large or small values; give "
         f"labeler.depth.output={INVERSE} (large) or labeler.depth.output={DISTANCE} (small)"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,11 +1,14 @@
-"""Image models of transformers: where their files are."""
+"""Image models of transformers: where their files are, and how they are loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from diffprobe.backbone.locate import unreachable
-from diffprobe.errors import UserError
+import torch
+
+from diffprobe.backbone.locate import quiet, unreachable
+from diffprobe.errors import UserError, one_line
 
 
 def model_folder(model: str, what: str, setting: str, example: str) -> Path:
@@ -32,3 +35,29 @@ def model_folder(model: str, what: str, setting: str, example: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub's libraries raise many kinds
         raise unreachable(model, error) from error
+
+
+def load_image_model(model: str, task: str, what: str, setting: str, example: str) -> tuple[Any, Any, list[str]]:
+    """Image processor (the one on Pillow), network in float32, and the names of weights that its files lack.
+
+    Args:
+        model, what, setting, example: as in `model_folder`.
+        task: that transformers names its loader by: 'DepthEstimation' of AutoModelForDepthEstimation.
+
+    Raises:
+        UserError: there is no such model, or it is of another kind.
+    """
+    folder = model_folder(model, what, setting, example)
+    with quiet():
+        import transformers
+
+        try:
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+            network, loaded = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as error:  # whatever a broken folder or an unknown model makes transformers raise
+            raise UserError(
+                f"cannot load {model!r} as the {what} of transformers in safetensors: {one_line(error)}"
+            ) from error
+    return processor, network, sorted(loaded["missing_keys"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -33,15 +34,36 @@ class Labeler(Protocol):
         ...
 
 
-def check_only(known: str, properties: Sequence[str], labeler: object) -> None:
-    """For labelers of one property.
+class OneProperty(ABC):
+    """A labeler of one property, which has no fingerprint but that of itself and takes any image."""
 
-    Raises:
-        UserError: another one is asked for.
-    """
-    others = [name for name in properties if name != known]
-    if others:
-        raise UserError(
-            f"{type(labeler).__name__} labels {known} and cannot label {others[0]}; use property={known}, or one "
-            "labeler a property: labeler=image_models"
-        )
+    labels: ClassVar[str]
+
+    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """Any image will do.
+
+        Raises:
+            UserError: another property than `labels` is asked for.
+        """
+        others = [name for name in properties if name != self.labels]
+        if others:
+            raise UserError(
+                f"{type(self).__name__} labels {self.labels} and cannot label {others[0]}; use "
+                f"property={self.labels}, or one labeler a property: labeler=image_models"
+            )
+
+    def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
+        """[images, 3, height, width] in [0, 1] -> {the property: [images, height, width]}."""
+        self.check(names, properties, images.shape[-1])
+        return {self.labels: self.maps(images)}
+
+    def fingerprint(self, name: str) -> str:
+        return self._fingerprint
+
+    @abstractmethod
+    def maps(self, images: Tensor) -> Tensor:
+        """[images, 3, height, width] in [0, 1] -> [images, height, width]."""
+
+    @property
+    @abstractmethod
+    def _fingerprint(self) -> str: ...

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffprobe.errors import UserError
-from diffprobe.labels.labeler import check_only
+from diffprobe.errors import UserError, one_line
+from diffprobe.labels.labeler import OneProperty
 from diffprobe.labels.pictures import eight_bit, trial_picture
 
 
@@ -48,7 +48,7 @@ FAMILIES = {
 }
 
 
-class OnnxSaliency:
+class OnnxSaliency(OneProperty):
     """1 where the model sees the salient object, else 0.
 
     The model's map is stretched to [0, 1] over each image, as these models' own code does, brought to the image's size
@@ -64,6 +64,8 @@ class OnnxSaliency:
     Raises:
         UserError: onnxruntime or the file is missing, or the file is no model of this kind.
     """
+
+    labels = "saliency"
 
     def __init__(
         self,
@@ -91,27 +93,14 @@ class OnnxSaliency:
         try:
             self._probability(trial_picture()[0])
         except Exception as error:  # onnxruntime's own kinds, and shapes that are no map
-            raise UserError(f"{path} does not run as a saliency model: {' '.join(str(error).split())[:200]}") from error
+            raise UserError(f"{path} does not run as a saliency model: {one_line(error)}") from error
 
-    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Any image will do.
-
-        Raises:
-            UserError: another property than saliency is asked for.
-        """
-        check_only("saliency", properties, self)
-
-    def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] in [0, 1] -> {'saliency': [images, height, width]} of 0 and 1."""
-        check_only("saliency", properties, self)
-        return {"saliency": torch.stack([(self._probability(image) > self.threshold).float() for image in images])}
-
-    def fingerprint(self, name: str) -> str:
-        """Of the file and of how pictures and answers are treated."""
-        return self._fingerprint
+    def maps(self, images: Tensor) -> Tensor:
+        return torch.stack([(self._probability(image) > self.threshold).float() for image in images])
 
     @cached_property
     def _fingerprint(self) -> str:
+        """Of the file and of how pictures and answers are treated."""
         with self.path.open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
         described = [weights, asdict(self.family), self.size, self.mean.tolist(), self.std.tolist(), self.threshold]
@@ -158,7 +147,7 @@ def _session(path: Path, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own kinds have no common class
-        raise UserError(f"cannot load {path} as an ONNX model: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"cannot load {path} as an ONNX model: {one_line(error)}") from error
 
 
 def _size(shape: Sequence[Any], default: int) -> tuple[int, int] | None:

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
-from diffprobe.errors import UserError
-from diffprobe.labels.labeler import check_only
+from diffprobe.errors import UserError, one_line
+from diffprobe.labels.labeler import OneProperty
 from diffprobe.labels.pictures import eight_bit, trial_picture
 
 INSTALL = "pip install https://github.com/compphoto/Intrinsic/archive/main.zip"
@@ -24,7 +24,7 @@ GREY = 1  # the stage of its pipeline that gives grey shading
 LEAST = 0.001  # of inverse shading, as Intrinsic itself has it
 
 
-class IntrinsicShading:
+class IntrinsicShading(OneProperty):
     """Irradiance: the grey shading of Intrinsic, which it gives as 1 / (shading + 1), turned back.
 
     This adapter was tested with a stand-in for the package that has the interface of its public code (main branch of
@@ -39,6 +39,8 @@ class IntrinsicShading:
         UserError: the package is missing, is not the one meant, or cannot load its weights.
     """
 
+    labels = "shading"
+
     def __init__(self, weights: str | Sequence[str] = "paper_weights", device: str = "auto") -> None:
         self.device = str(chosen_device(device))
         self._pipeline = _import()
@@ -46,31 +48,18 @@ class IntrinsicShading:
         try:
             self.models: dict[str, nn.Module] = self._pipeline.load_models(named, stage=GREY, device=self.device)
         except Exception as error:  # downloading, reading and fitting weights each raise other kinds
-            raise UserError(f"Intrinsic cannot load the weights {named}: {_one_line(error)}") from error
+            raise UserError(f"Intrinsic cannot load the weights {named}: {one_line(error)}") from error
         try:
             self._shading(trial_picture()[0])
         except Exception as error:  # an older release has other functions and names of results
-            raise UserError(f"Intrinsic does not run here: {_one_line(error)}. The current one: {INSTALL}") from error
+            raise UserError(f"Intrinsic does not run here: {one_line(error)}. The current one: {INSTALL}") from error
 
-    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Any image will do.
-
-        Raises:
-            UserError: another property than shading is asked for.
-        """
-        check_only("shading", properties, self)
-
-    def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] in [0, 1] -> {'shading': [images, height, width]}."""
-        check_only("shading", properties, self)
-        return {"shading": torch.stack([self._shading(image) for image in images])}
-
-    def fingerprint(self, name: str) -> str:
-        """Of the networks' weights; the package itself has no version that would tell."""
-        return self._fingerprint
+    def maps(self, images: Tensor) -> Tensor:
+        return torch.stack([self._shading(image) for image in images])
 
     @cached_property
     def _fingerprint(self) -> str:
+        """Of the networks' weights; the package itself has no version that would tell."""
         networks = {name: fingerprint_of(model) for name, model in self.models.items()}
         return hashlib.sha256(json.dumps(["intrinsic", GREY, LEAST, networks], sort_keys=True).encode()).hexdigest()
 
@@ -94,7 +83,3 @@ def _import() -> Any:
             "or give maps: labeler/shading=files labeler.shading.path=FOLDER"
         ) from error
     return pipeline
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

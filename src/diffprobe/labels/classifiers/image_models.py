@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffprobe.backbone.load import chosen_device
-from diffprobe.backbone.locate import quiet
-from diffprobe.errors import UserError
-from diffprobe.labels.hub import model_folder
+from diffprobe.errors import UserError, one_line
+from diffprobe.labels.hub import load_image_model
 from diffprobe.labels.pictures import eight_bit, trial_picture
 
 
@@ -32,7 +30,11 @@ class TransformersClassifier:
     def __init__(self, model: str, device: str = "auto", batch_size: int = 16) -> None:
         self.name = Path(model).name if Path(model).expanduser().is_dir() else model
         self.device, self.batch_size = chosen_device(device), batch_size
-        self.processor, self.network = _load(model)
+        self.processor, self.network, missing = load_image_model(
+            model, "ImageClassification", "image classifier", "classifier.model", "microsoft/resnet-50"
+        )
+        if missing:
+            raise UserError(f"the files of the classifier {model!r} lack {len(missing)} weights, such as {missing[0]}")
         labels = self.network.config.id2label
         self.classes = [str(labels[number]) for number in sorted(labels)]
         self.network.to(self.device).requires_grad_(False).eval()
@@ -55,32 +57,8 @@ class TransformersClassifier:
         try:
             found = self._probabilities(trial_picture())
         except Exception as error:  # whatever an unusual model or processor makes several libraries raise
-            raise UserError(f"the classifier {model!r} does not run here: {_one_line(error)}") from error
+            raise UserError(f"the classifier {model!r} does not run here: {one_line(error)}") from error
         if found.shape != (1, len(self.classes)) or not found.isfinite().all():
             raise UserError(
                 f"the classifier {model!r} does not give a finite number for each of its {len(self.classes)} classes"
             )
-
-
-def _load(model: str) -> tuple[Any, Any]:
-    folder = model_folder(model, "image classifier", "classifier.model", "microsoft/resnet-50")
-    with quiet():
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-        try:
-            processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-            network, loaded = AutoModelForImageClassification.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-            )
-        except Exception as error:  # whatever a broken folder or an unknown model makes transformers raise
-            raise UserError(
-                f"cannot load {model!r} as an image classifier of transformers in safetensors: {_one_line(error)}"
-            ) from error
-    missing = sorted(loaded["missing_keys"])
-    if missing:
-        raise UserError(f"the files of the classifier {model!r} lack {len(missing)} weights, such as {missing[0]}")
-    return processor, network
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
