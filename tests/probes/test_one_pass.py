@@ -9,7 +9,6 @@ from itertools import chain
 import pytest
 import torch
 
-from diffprobe.probes.controls import position_scores
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.properties import PROPERTIES
@@ -19,6 +18,7 @@ from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import target_maps
 from tests.probes.planted import DEEP, label_maps, planted
+from tests.reference.position import position_scores
 
 NAMES = list(PROPERTIES)
 SPLIT = Split([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11, 12, 13, 14])

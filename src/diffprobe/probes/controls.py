@@ -1,30 +1,16 @@
-"""What a probe has to beat: the network with its weights permuted or new, shuffled labels, and pixel position alone."""
+"""What a probe has to beat: the network with its weights permuted or new, and shuffled labels."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from diffprobe.probes.functional import pool
-from diffprobe.probes.properties import property_named
-from diffprobe.probes.scoring import (
-    SCORED_PARTS,
-    Threshold,
-    best_thresholds,
-    check_threshold,
-    pooled_targets,
-    score_maps,
-    score_rows,
-)
 from diffprobe.probes.splits import PARTS, Split
-from diffprobe.probes.tables import Score
-from diffprobe.probes.targets import target_maps
-from diffprobe.tables import NO_STEP
 
 Denoiser = TypeVar("Denoiser", bound=nn.Module)
 
@@ -83,49 +69,3 @@ def shuffled_targets(targets: Mapping[str, Tensor], split: Split, seed: int = 0)
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
         source[shuffled] = shuffled.roll(1)  # one cycle through all of them
     return {name: maps[source] for name, maps in targets.items()}
-
-
-def position_map(target: Tensor) -> Tensor:
-    """The best map [H, W] that sees no image: the mean over training target maps [images, H, W] at every pixel.
-
-    It minimises cross entropy and squared error on the training images among all functions of position, so there is no
-    control with a linear probe on the coordinates (x, y) beside it: that is one such function, and a weaker one.
-    """
-    return target.mean(0)
-
-
-def position_scores(
-    targets: Mapping[str, Tensor],
-    split: Split,
-    properties: Sequence[str],
-    *,
-    names: Sequence[str],
-    model: str,
-    threshold: Threshold = "validation",
-    probe: str = "linear",
-) -> list[Score]:
-    """Scores of `position_map` on every validation and test image, treated as the probes are (threshold, units).
-
-    targets: label maps [images, H, W] by property, in the order of `names`. Rows have layer 'position', control
-    'position' and no step. Raises UserError for a bad threshold, an unknown property, or label maps that do not fit.
-    """
-    found: list[Score] = []
-    fixed = None if threshold == "validation" else check_threshold(threshold)
-    for name in properties:
-        item = property_named(name)
-        target = target_maps(targets, name, names)
-        target = item.standardisation(target[split.train]).apply(target)
-        prediction = position_map(target[split.train])
-        grid = (prediction.shape[0], prediction.shape[1])
-        maps = prediction.expand(1, 1, *grid)
-        cut = [0.5] if fixed is None else [fixed]
-        if item.binary and fixed is None:
-            cut = best_thresholds(maps, pool(target[split.validation], grid))
-        for part in SCORED_PARTS:
-            rows: list[int] = getattr(split, part)
-            pooled = pooled_targets(item, target[rows], [grid])[grid]
-            keys = (model, "position", name, probe, "position", part)
-            images = [names[row] for row in rows]
-            for metric, values in score_maps(item, maps, pooled, cut).items():
-                found += score_rows(keys, [(NO_STEP, None)], images, metric, values.expand(1, len(rows)))
-    return found

@@ -1,20 +1,62 @@
-"""What pixel position alone predicts: the control that sees no image, summed up while images pass by."""
+"""What pixel position alone predicts: the control that sees no image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.properties import Property, Standardisation
 from diffprobe.probes.ridge import PixelSums
+from diffprobe.probes.scoring import Threshold
+from diffprobe.probes.splits import Split
+from diffprobe.probes.tables import Score
+from diffprobe.probes.targets import target_maps
+from diffprobe.tables import NO_STEP
 
 POSITION = "position"
 
 
+def position_scores(
+    targets: Mapping[str, Tensor],
+    split: Split,
+    properties: Sequence[str],
+    *,
+    names: Sequence[str],
+    model: str,
+    threshold: Threshold = "validation",
+    probe: str = "linear",
+) -> list[Score]:
+    """Scores of `PositionMap` on every validation and test image, treated as the probes are (threshold, units).
+
+    targets: label maps [images, H, W] by property, in the order of `names`. Rows have layer 'position', control
+    'position' and no step. Raises UserError for a bad threshold, an unknown property, or label maps that do not fit.
+    """
+    maps = {name: target_maps(targets, name, names) for name in properties}
+    once = OnePass(PositionLearner(properties), properties, threshold, (model, probe, POSITION), {NO_STEP: None})
+
+    def part(rows: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        wanted = {name: values[list(rows)] for name, values in maps.items()}
+        return {POSITION: next(iter(wanted.values()))[None, :, None]}, wanted
+
+    once.fit(*part(split.train))
+    once.solve(_alone)
+    once.validate(*part(split.validation), [names[row] for row in split.validation])
+    once.choose(_alone, _alone)
+    once.test(*part(split.test), [names[row] for row in split.test])
+    return once.scores
+
+
+def _alone(whole: Any) -> Any:
+    """One process has seen all."""
+    return whole
+
+
 class PositionLearner:
-    """Sums the training labels at every pixel, for `one_pass.OnePass` on the one layer 'position'."""
+    """Sums the training labels at every pixel, while images pass by, for `OnePass` on the one layer 'position'."""
 
     def __init__(self, properties: Sequence[str]) -> None:
         self.pixels = PixelSums(properties)
@@ -41,7 +83,8 @@ class PositionLearner:
 
 class PositionMap:
     """The mean training label at every pixel [properties, H, W], standardised, or a probability. It minimises squared
-    error and cross entropy among all functions of position."""
+    error and cross entropy on the training images among all functions of position, so there is no control with a linear
+    probe on the coordinates (x, y) beside it: that is one such function, and a weaker one."""
 
     def __init__(self, maps: Tensor, standardisations: dict[str, Standardisation]) -> None:
         self.maps, self.standardisations = maps, standardisations

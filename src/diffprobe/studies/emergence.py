@@ -11,7 +11,8 @@ from diffprobe.features.control_inputs import CONTROL_INPUTS, extract_control_in
 from diffprobe.features.extraction import Extraction, extract, extract_replayed
 from diffprobe.features.reading import ReadableActivations
 from diffprobe.features.sources.source import Source
-from diffprobe.probes.controls import position_scores, shuffled_targets
+from diffprobe.probes.controls import shuffled_targets
+from diffprobe.probes.position import position_scores
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise

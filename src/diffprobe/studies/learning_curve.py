@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.probes.controls import position_scores
+from diffprobe.probes.position import position_scores
 from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
 from diffprobe.probes.splits import Split

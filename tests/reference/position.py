@@ -1,0 +1,48 @@
+"""The control of pixel position from all label maps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from diffprobe.probes.functional import pool
+from diffprobe.probes.properties import property_named
+from diffprobe.probes.scoring import SCORED_PARTS, Threshold, best_thresholds, pooled_targets, score_maps, score_rows
+from diffprobe.probes.splits import Split
+from diffprobe.probes.tables import Score
+from diffprobe.probes.targets import target_maps
+from diffprobe.tables import NO_STEP
+
+
+def position_scores(
+    targets: Mapping[str, Tensor],
+    split: Split,
+    properties: Sequence[str],
+    *,
+    names: Sequence[str],
+    model: str,
+    threshold: Threshold = "validation",
+    probe: str = "linear",
+) -> list[Score]:
+    """Scores of the mean training map on every validation and test image."""
+    found: list[Score] = []
+    fixed = None if threshold == "validation" else threshold
+    for name in properties:
+        item = property_named(name)
+        target = target_maps(targets, name, names)
+        target = item.standardisation(target[split.train]).apply(target)
+        prediction = target[split.train].mean(0)
+        grid = (prediction.shape[0], prediction.shape[1])
+        maps = prediction.expand(1, 1, *grid)
+        cut = [0.5] if fixed is None else [fixed]
+        if item.binary and fixed is None:
+            cut = best_thresholds(maps, pool(target[split.validation], grid))
+        for part in SCORED_PARTS:
+            rows: list[int] = getattr(split, part)
+            pooled = pooled_targets(item, target[rows], [grid])[grid]
+            keys = (model, "position", name, probe, "position", part)
+            images = [names[row] for row in rows]
+            for metric, values in score_maps(item, maps, pooled, cut).items():
+                found += score_rows(keys, [(NO_STEP, None)], images, metric, values.expand(1, len(rows)))
+    return found
