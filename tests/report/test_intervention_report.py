@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from diffprobe.errors import UserError
 from diffprobe.report.intervention_figures import (
     EditedExample,
+    animation_frames,
     intervention_grid,
     intervention_scores,
-    write_animation,
 )
 from diffprobe.report.intervention_text import intervention_lines, intervention_text
 from diffprobe.studies.intervention_tables import InterventionGain, InterventionSummary
@@ -75,10 +74,11 @@ def test_bars_are_as_high_as_the_means():
     assert [bar.get_height() for bar in axes.patches] == [0.1, 0.2, 0.7]
 
 
-def test_an_animation_goes_forth_and_back_without_a_stop_at_its_ends(tmp_path):
+def test_frames_hold_the_target_beside_the_image_made_for_it():
     images = np.linspace(0, 1, 4)[:, None, None, None] * np.ones((4, 8, 8, 3))
     targets = np.stack([np.roll(example().target, at, 1) for at in range(4)])
-    with Image.open(write_animation(tmp_path / "moving.gif", images, targets, "saliency")) as animation:
-        assert animation.n_frames == 6
-        assert animation.info["loop"] == 0
-        assert animation.width > 2 * animation.height
+    frames = animation_frames(images, targets, "saliency")
+    assert frames.shape == (4, 3 * 8, 3 * (8 + 1 + 8), 3)
+    assert frames[3, :, -1].tolist() == [[255] * 3] * 24
+    assert frames[0, :, -1].tolist() == [[0] * 3] * 24
+    assert (frames[0, :, :24] != frames[1, :, :24]).any()

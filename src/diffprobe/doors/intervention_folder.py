@@ -70,12 +70,14 @@ def leave(
         examples = [_example(each) for each in found.pictured]
         figures["intervention_examples"] = intervention_grid(examples, item.name)
     pictures = {name: save_figure(figure, folder / "figures", name)["png"] for name, figure in figures.items()}
-    moving = _animate(task, bank, found, settings, folder, console)
+    animation, moving = _animate(task, bank, found, settings, folder, console)
     write_text(folder / "report.txt", intervention_text(found.summaries, found.gains))
     config: Any = OmegaConf.to_container(settings, resolve=True)
     page = intervention_page(config, found, intervention_lines(found.summaries, found.gains), pictures)
     write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
     files = {"tables": [folder / f"{name}.csv" for name in tables], "probes": probes}
+    if animation:
+        pictures["intervention"] = animation["gif"]
     tracker.log_tables({name: rows for name, (_, rows) in tables.items()}, pictures, files)
     print_intervention(found.summaries, found.gains, console)
     console.print(tracker.describe(), soft_wrap=True)
@@ -98,18 +100,19 @@ def _animate(
     settings: AnalysisJobSettings,
     folder: Path,
     console: Console,
-) -> int:
-    """Writes the animation of the first image, its map moved step by step; the network evaluations that it takes."""
+) -> tuple[dict[str, Path], int]:
+    """Writes the animation of the first image, its map moved step by step: files, and the evaluations that it took."""
     import torch
 
-    from diffprobe.report.intervention_figures import write_animation
+    from diffprobe.report.animation import write_animation
+    from diffprobe.report.intervention_figures import animation_frames
     from diffprobe.studies.intervening import intervene
     from diffprobe.studies.target_maps import move
 
     frames = settings.analysis.frames
     first = next((each for each in found.pictured if each.move is not None), None)
     if frames < 2 or first is None or first.move is None:
-        return 0
+        return {}, 0
     console.print(f"generating {frames} frames of an animation")
     name = settings.property.names[0]
     binary = bank.properties[name].binary
@@ -130,8 +133,8 @@ def _animate(
             for some in targets.split(settings.features.batch_size)
         ]
     )
-    write_animation(folder / "figures" / "intervention.gif", _picture(images), targets.numpy(), name)
-    return frames * settings.steps.sampling
+    shown = animation_frames(_picture(images), targets.numpy(), name)
+    return write_animation(folder / "figures", "intervention", shown), frames * settings.steps.sampling
 
 
 def _example(pictured: Pictured) -> EditedExample:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,6 @@ from matplotlib.figure import Figure
 
 from diffprobe.errors import UserError
 from diffprobe.report.choices import METRIC_NAMES, number
-from diffprobe.report.files import replacing
 from diffprobe.report.grid import COLOUR_MAPS
 from diffprobe.report.numbers import there
 from diffprobe.report.style import BLUE, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style
@@ -32,7 +30,6 @@ CONTROL_LOOKS = {  # label, colour and hatch of each bar
     "random": ("random direction", ORANGE, "///"),
     "none": ("edited", BLUE, ""),
 }
-FRAME_MILLISECONDS = 250
 LARGE = 3  # pixels of an animation for one of a small picture
 
 
@@ -105,27 +102,20 @@ def intervention_scores(summaries: Sequence[InterventionSummary], metric: str) -
     return figure
 
 
-def write_animation(path: Path, images: np.ndarray, targets: np.ndarray, name: str) -> Path:
-    """A GIF that goes forth and back over frames: the target map beside the image made for it.
+def animation_frames(images: np.ndarray, targets: np.ndarray, name: str) -> np.ndarray:
+    """The target map beside the image made for it, [frames, H, W, 3] in [0, 255].
 
     Args:
-        images: [frames, H, W, 3] in [0, 1]. targets: [frames, H, W].
+        images: [frames, h, w, 3] in [0, 1]. targets: [frames, h, w]. name: the property.
     """
     import matplotlib
-    from PIL import Image
 
     low, high = targets.min(), targets.max()
     maps = matplotlib.colormaps[COLOUR_MAPS.get(name, "viridis")]((targets - low) / max(high - low, 1e-9))[..., :3]
     gap = np.ones((*images.shape[:2], max(images.shape[2] // 16, 1), 3))
     both = np.concatenate([maps, gap, images], 2)
     times = LARGE if images.shape[1] < 256 else 1
-    pixels = (both * 255).round().clip(0, 255).astype(np.uint8).repeat(times, 1).repeat(times, 2)
-    frames = [Image.fromarray(frame) for frame in [*pixels, *pixels[-2:0:-1]]]
-    with replacing(path) as temporary:
-        frames[0].save(
-            temporary, format="GIF", save_all=True, append_images=frames[1:], duration=FRAME_MILLISECONDS, loop=0
-        )
-    return path
+    return (both * 255).round().clip(0, 255).astype(np.uint8).repeat(times, 1).repeat(times, 2)
 
 
 def _picture(axes: Axes, picture: np.ndarray, target: np.ndarray | None = None) -> None:
