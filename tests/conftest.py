@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch: workers share the cores instead of fighting for them
+    # Before torch and numba, which dcor imports, and which sets torch's threads too: workers share the cores instead of
+    # fighting for them.
+    os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 from pathlib import Path
 

@@ -13,9 +13,18 @@ from tests.tiny import build_tiny_pipeline
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory) -> Path:
-    """A pipeline in SD 1.4's layout (512 pixels, 64x64 latents), a prompt file as the papers', and label maps."""
-    folder = tmp_path_factory.mktemp("material")
-    build_tiny_pipeline(folder / "model", sample_size=64)
+    """A pipeline of 128 pixels, a prompt file as the papers', and label maps."""
+    return bring(tmp_path_factory.mktemp("material"), sample_size=16)
+
+
+@pytest.fixture(scope="session")
+def material_of_full_size(tmp_path_factory) -> Path:
+    """The same with a pipeline of SD 1.4's 512 pixels (64x64 latents)."""
+    return bring(tmp_path_factory.mktemp("material_of_full_size"), sample_size=64)
+
+
+def bring(folder: Path, sample_size: int) -> Path:
+    build_tiny_pipeline(folder / "model", sample_size=sample_size)
     rows = "".join(f'"""quoted"", émerillon {row}",{row + 50},{row + 100}\r\n' for row in range(IMAGES))
     (folder / "prompts.csv").write_bytes(f"prompts,seeds,prompt_inds\r\n{rows}".encode("iso-8859-1"))
     random = np.random.default_rng(0)

@@ -15,14 +15,14 @@ import pytest
 from diffprobe.features.store.folder import open_store
 from diffprobe.probes.storage import load_bank
 from diffprobe.probes.tables import read_scores, read_summary
-from tests.doors.commands import IMAGES, ROOT, one_line, overrides, train
+from tests.doors.commands import IMAGES, ROOT, command_apart, one_line, overrides, train
 from tests.report.test_tracking import exit_codes
 
 
 @pytest.mark.slow
-def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(material, tmp_path):
+def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(material_of_full_size, tmp_path):
     runs = tmp_path / "run"
-    done = train(*overrides(material, runs), cwd=tmp_path)
+    done = train(*overrides(material_of_full_size, runs), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "24 network evaluations" in done.stdout  # 6 images x (2 steps + 2 of the permuted control)
     scores, summary = read_scores(runs / "scores.csv"), read_summary(runs / "summary.csv")
@@ -113,7 +113,7 @@ def test_real_images_go_through_noised_and_a_store_is_used_again(material, tmp_p
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_one_tells(material, tmp_path):
     arguments = [*overrides(material, tmp_path / "run"), "features=disk", "logger=csv", "report.examples=0"]
-    done = train(*arguments, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path)
+    done = command_apart("train.py", *arguments, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder:") == done.stdout.count("Scores on test images") == 1
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
@@ -126,7 +126,7 @@ def test_two_processes_share_the_work_and_one_tells(material, tmp_path):
 @pytest.mark.slow
 def test_bad_input_gives_one_line_and_no_traceback(material, tmp_path):
     good = [*overrides(material, tmp_path / "run"), "logger=csv"]
-    assert "no layer 'up_blocks.9'" in one_line(train(*good, "layers.select=up_blocks.9"))
+    assert "no layer 'up_blocks.9'" in one_line(command_apart("train.py", *good, "layers.select=up_blocks.9"))
     assert "did you mean depth" in one_line(train(*good, "property.names=[depht]"))
     assert "nowhere" in one_line(train(*good, "model.path=nowhere"))
     assert "tpu7" in one_line(train(*good, "model.device=tpu7"))
@@ -140,7 +140,7 @@ def test_bad_input_gives_one_line_and_no_traceback(material, tmp_path):
 
 @pytest.mark.slow
 def test_help_shows_groups_and_examples(tmp_path):
-    done = train("--help", cwd=tmp_path)
+    done = command_apart("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "python train.py model=sd14" in done.stdout
     assert "layers: cross_attention" in done.stdout

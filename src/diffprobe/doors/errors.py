@@ -21,7 +21,6 @@ _EXTRAS = {
     "hydra/launcher": dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "sweep"),
     "hydra/sweeper": {"optuna": "hpo"},
 }
-_CONF = Path(sys.argv[0]).resolve().parent / "conf"
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,7 +39,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None
         except Exception as error:
-            line = explanation(error, _CONF)
+            line = explanation(error, _conf())
             if line is None or _WANTS_TRACEBACK:
                 raise
             print(f"error: {line}", file=sys.stderr)
@@ -63,7 +62,7 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except Exception as error:
-            line = explanation(error, _CONF)
+            line = explanation(error, _conf())
             told = traceback.format_exc() if line is None or _WANTS_TRACEBACK else line
             print(f"job {HydraConfig.get().job.num} failed: {told}", file=sys.stderr, flush=True)
             if line is None:
@@ -71,6 +70,11 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             raise UserError(line) from None
 
     return guarded
+
+
+def _conf() -> Path:
+    """The folder of configurations, beside the script that is running."""
+    return Path(sys.argv[0]).resolve().parent / "conf"
 
 
 def explanation(error: BaseException, conf: Path) -> str | None:
