@@ -11,7 +11,7 @@ import yaml
 from diffprobe.doors.jobs import FINISHED, objective
 from diffprobe.features.store.folder import open_store
 from diffprobe.probes.tables import Score, read_scores, read_summary
-from tests.doors.commands import IMAGES, command, one_line, overrides, train
+from tests.doors.commands import IMAGES, command, command_apart, one_line, overrides, train
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +84,9 @@ def test_a_gathered_sweep_is_the_run_over_all_of_it(material, swept):
     assert ours.keys() == theirs.keys()
     for key, numbers in ours.items():
         assert numbers == pytest.approx(theirs[key], abs=1e-5)
+    page = (gathered / "report.html").read_text()
+    assert "job 3" in page
+    assert "control=both" in page
     figures = {path.name for path in (gathered / "figures").glob("*.png")}
     assert {"scores_over_steps.png", "layers_depth.png"} <= figures
     assert figures == {path.name for path in (swept / "whole" / "figures").glob("*.png")}
@@ -160,7 +163,7 @@ def test_seeds_are_told_one_by_one_and_side_by_side(material, tmp_path):
 def test_jobs_that_start_together_fill_the_store_once(material, tmp_path, launcher):
     name, *options = launcher
     sweep = [*SWEEP[:1], "control=none", *KEPT, f"hydra/launcher={name}", *options]
-    done = train("-m", *arguments(material, tmp_path / "sweep"), *sweep, cwd=tmp_path, threads=None)
+    done = command_apart("train.py", "-m", *arguments(material, tmp_path / "sweep"), *sweep, cwd=tmp_path, threads=None)
     assert done.returncode == 0, done.stderr
     jobs = [environment(tmp_path / "sweep" / job) for job in "01"]
     assert sorted(job["network_evaluations"] for job in jobs) == [0, IMAGES * 2]

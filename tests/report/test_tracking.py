@@ -12,13 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from diffprobe.errors import UserError
+from diffprobe.report.animation import write_gif
 from diffprobe.report.choices import HEADLINE_LAYER
 from diffprobe.report.style import save_figure
-from diffprobe.report.tracking import CsvTracker, Results, WandbTracker, curve_scalars
+from diffprobe.report.tracking import CsvTracker, Results, RunName, WandbTracker, curve_scalars
 from tests.report.made_up_run import BEST, LAYERS, make_choices, make_example, make_summaries
 
 
@@ -143,7 +145,7 @@ class TestWandb:
         overlays = [row for row in rows if any("predictions/saliency" in key for key in row)]
         assert [row["denoising_step"] for row in overlays] == [1, 2]
         assert any(row.get("probes-train/loss") == 0.5 for row in rows)
-        assert any(key.startswith("summary") for row in rows for key in row)
+        assert any(key.startswith("tables/summary") for row in rows for key in row)
         media = [str(path) for path in run.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
         assert any("figures/curves" in path for path in media)
         assert any("mask" in path for path in media)
@@ -162,6 +164,26 @@ class TestWandb:
         assert over["depth/spearman/permuted"] == "denoising_step"
         assert over["predictions/saliency"] == "denoising_step"
         assert over["*"] == "trainer/global_step"
+
+    def test_a_run_is_listed_by_its_folder_and_grouped_by_its_sweep(self, tmp_path, home):
+        with WandbTracker(tmp_path, called=RunName("emergence", "seeds/0", "seeds")):
+            pass
+
+        assert exit_codes(tmp_path) == [0]
+        run = next(record.run for record in records(tmp_path) if record.WhichOneof("record_type") == "run")
+        assert (run.job_type, run.display_name, run.run_group, run.project) == (
+            "emergence", "seeds/0", "seeds", "diffprobe",
+        )  # fmt: skip
+
+    def test_a_figure_that_moves_is_a_film(self, tmp_path, home):
+        moving = write_gif(tmp_path / "moving.gif", np.zeros((2, 8, 8, 3), np.uint8))
+        with WandbTracker(tmp_path) as tracker:
+            tracker.log_tables({}, {"moving": moving})
+
+        assert exit_codes(tmp_path) == [0]
+        (value,) = [row["figures/moving._type"] for row in history(tmp_path) if "figures/moving._type" in row]
+        assert value == "video-file"
+        assert list(tmp_path.glob("wandb/offline-run-*/files/media/videos/figures/*.gif"))
 
     def test_nothing_lands_in_the_home_directory_and_the_environment_is_restored(self, tmp_path, home, monkeypatch):
         monkeypatch.setenv("WANDB_CACHE_DIR", "/somewhere")

@@ -73,6 +73,7 @@ def test_an_offline_run_holds_tables_figures_artifacts_and_scalars(tmp_path, hom
     assert [row["denoising_step"] for row in rows if "pearson/encoder16/auc" in row] == [1, 2]
     media = list(tmp_path.glob("wandb/offline-run-*/files/media/**/*"))
     assert any("figures/separation" in str(path) for path in media)
+    assert all(path.parent.name == "tables" for path in media if path.suffix == ".json")
     logged = {path.name.split("_")[0]: json.loads(path.read_text()) for path in media if path.suffix == ".json"}
     assert set(logged) == {"sets", "tests", "drift"}
     assert logged["sets"]["columns"][:6] == ["model", "layer", "step", "timestep", "measure", "set"]

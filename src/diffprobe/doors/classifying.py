@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from diffprobe.doors.analysis_schema import AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import chosen_steps
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 @job_errors
 def run(config: DictConfig) -> None:
     """Runs the analysis that `config` asks for, see `carry_out`."""
-    carry_out(config, _prepare, _classify)
+    carry_out(config, check_analysis, _prepare, _classify)
 
 
-def _classify(task: _Task, run: Run) -> int:
+def _classify(task: _Task, run: Run[AnalysisJobSettings]) -> int:
     watched, photos = _work(task)
     _leave(task, watched, photos, run.folder, run.tracker, run.config)
     return len(task.prompts) * task.settings.steps.sampling

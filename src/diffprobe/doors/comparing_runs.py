@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.doors.analysis_schema import AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened
 from diffprobe.doors.running import Run, carry_out
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @job_errors
 def run(config: DictConfig) -> None:
     """Reads the tables of `analysis.runs` and leaves what they have in common and what not, see `carry_out`."""
-    carry_out(config, _prepare, _work)
+    carry_out(config, check_analysis, _prepare, _work)
 
 
 def _prepare(settings: AnalysisJobSettings, console: Console) -> dict[Path, FinishedRun]:
@@ -35,7 +35,7 @@ def _prepare(settings: AnalysisJobSettings, console: Console) -> dict[Path, Fini
     return {place: _read(name, place) for name, place in folders.items()}
 
 
-def _work(runs: dict[Path, FinishedRun], run: Run) -> int:
+def _work(runs: dict[Path, FinishedRun], run: Run[AnalysisJobSettings]) -> int:
     folders = {each.name: place for place, each in runs.items()}
     _leave(run.settings, folders, list(runs.values()), run.folder, run.tracker, run.console)
     return 0

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from diffprobe.doors import probing
-from diffprobe.doors.analysis_schema import AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.trainers import make_trainer
@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 @job_errors
 def run(config: DictConfig) -> None:
     """Runs the analysis that `config` asks for, see `carry_out`."""
-    carry_out(config, prepare, _work, share=lambda task, settings, console: _probed(*task, settings, None, console))
+    carry_out(config, check_analysis, prepare, _work, share=_share)
 
 
-def _work(prepared: tuple[probing.Task, GivenProbes | None], run: Run) -> int:
+def _share(prepared: tuple[probing.Task, GivenProbes | None], settings: AnalysisJobSettings, console: Console) -> None:
+    _probed(*prepared, settings, None, console)
+
+
+def _work(prepared: tuple[probing.Task, GivenProbes | None], run: Run[AnalysisJobSettings]) -> int:
     from diffprobe.doors.emergence_folder import leave
 
     task, given = prepared
@@ -68,8 +72,6 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> tuple[probing.Ta
     question = task.question
     check_labeler(task.labeler, names, question.steps, question.properties, task.backbone.image_size)
     console.print(f"image models look at {len(names)} test images after {len(question.steps)} steps", soft_wrap=True)
-    if settings.dry_run:
-        console.print("\n".join(task.plan.lines()), soft_wrap=True)
     return task, given
 
 

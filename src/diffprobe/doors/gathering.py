@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,15 @@ def _joined(group: Group) -> Gathered:
 
 
 def _leave(found: Gathered, folder: Path, console: Console) -> Gathered:
-    """Writes what a run would leave, and prints what it would print."""
+    """Writes what a run would leave but pictures of single images, and prints what it would print."""
     from diffprobe.doors.published import published_lines
     from diffprobe.probes.comparisons import write_comparisons
     from diffprobe.probes.tables import write_scores, write_summary
     from diffprobe.report.best_layers import write_best_layers
     from diffprobe.report.console import print_report, report_text
     from diffprobe.report.files import write_text
+    from diffprobe.report.page.probing import probing_page
+    from diffprobe.report.page.writing import write_page
     from diffprobe.report.run_folder import draw_figures
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,10 +86,13 @@ def _leave(found: Gathered, folder: Path, console: Console) -> Gathered:
     write_summary(folder / "summary.csv", found.summaries)
     write_comparisons(folder / "comparisons.csv", found.comparisons)
     write_best_layers(folder / "tables", found.summaries, found.choices)
-    draw_figures(folder / "figures", found.summaries, found.choices)
+    figures = draw_figures(folder / "figures", found.summaries, found.choices)
     lines = published_lines(found.group.jobs[0].settings.report.published, found.summaries, found.scores)
     text = report_text(found.summaries, found.choices)
     write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in lines))
+    page = probing_page({}, found.summaries, found.choices, found.comparisons, figures)
+    jobs = [(f"job {job.folder.name}", shlex.join(job.overrides)) for job in found.group.jobs]
+    write_page(folder, replace(page, reproduce=jobs))
     print_report(found.summaries, found.choices, console)
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)

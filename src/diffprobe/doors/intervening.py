@@ -35,10 +35,10 @@ check = partial(
 @job_errors
 def run(config: DictConfig) -> None:
     """Runs the analysis that `config` asks for, see `carry_out`."""
-    carry_out(config, prepare, _work, check=check)
+    carry_out(config, check, prepare, _work)
 
 
-def _work(task: Task, run: Run) -> int:
+def _work(task: Task, run: Run[AnalysisJobSettings]) -> int:
     from diffprobe.doors.intervention_folder import leave
 
     bank, evaluations = _bank(task, run.settings, run.tracker, run.console)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.doors.errors import job_errors
-from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, objective, objective_of, record_configuration
-from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.jobs import objective_of
+from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
-from diffprobe.doors.trainers import make_trainer, quiet_libraries
+from diffprobe.doors.trainers import make_trainer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,35 +39,18 @@ def run(config: DictConfig) -> float | None:
     Returns:
         What a search maximises, see `objective`; None for a dry run and for the helping processes of a run.
     """
-    from rich.console import Console
+    finished = carry_out(config, checked, prepare, _work, share=_share)
+    return None if finished is None else objective_of(finished)
 
-    started = time.perf_counter()
-    settings = checked(config)
-    hydra = HydraConfig.get()
-    check_processes(settings.trainer, hydra)
-    folder = Path(hydra.runtime.output_dir)
-    with quiet_libraries():
-        from lightning.pytorch.utilities import rank_zero_only
 
-        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
-        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
-        if is_finished(folder, settings):
-            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-            return objective_of(folder)
-        task = prepare(settings, console)
-        if settings.dry_run:
-            console.print("\n".join(task.plan.lines()), soft_wrap=True)
-            return None
-        if helping:
-            find(task, settings, None, console)
-            return None
-        record_configuration(folder, config, hydra)
-        plain = OmegaConf.to_container(config, resolve=True)
-        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
-            findings = find(task, settings, tracker, console)
-            _leave(task, settings, folder, tracker, console, findings, plain)
-        _finish(settings, folder, console, findings, started)
-        return objective(findings.summaries)
+def _share(task: Task, settings: ProbingSettings, console: Console) -> None:
+    find(task, settings, None, console)
+
+
+def _work(task: Task, run: Run[ProbingSettings]) -> int:
+    findings = find(task, run.settings, run.tracker, run.console)
+    _leave(task, run, findings)
+    return findings.evaluations
 
 
 @dataclass(frozen=True)
@@ -114,6 +94,8 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
         f"{in_units(plan.bytes)} of activations {_PLACES[settings.features.store]}",
         soft_wrap=True,
     )
+    if settings.dry_run:
+        console.print("\n".join(plan.lines()), soft_wrap=True)
     return Task(backbone, source, labeler, question, stores, plan)
 
 
@@ -190,16 +172,8 @@ def find(task: Task, settings: ProbingSettings, tracker: Tracker | None, console
     return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
 
 
-def _leave(
-    task: Task,
-    settings: ProbingSettings,
-    folder: Path,
-    tracker: Tracker,
-    console: Console,
-    findings: Findings,
-    plain: Any,
-) -> None:
-    """Writes the run folder, prints the closing table, hands all to the tracker; `plain` is the configuration."""
+def _leave(task: Task, run: Run[ProbingSettings], findings: Findings) -> None:
+    """Writes the run folder, prints the closing table, hands all to the tracker."""
     from diffprobe.doors.learning import learning_points
     from diffprobe.doors.published import published_lines
     from diffprobe.probes.comparisons import compare_run, write_comparisons
@@ -216,6 +190,7 @@ def _leave(
     from diffprobe.report.run_folder import draw_figures
     from diffprobe.report.tracking import Results
 
+    settings, folder, console = run.settings, run.folder, run.console
     tables = [folder / "scores.csv", folder / "summary.csv"]
     write_scores(tables[0], findings.scores)
     write_summary(tables[1], findings.summaries)
@@ -237,26 +212,15 @@ def _leave(
     published = published_lines(settings.report.published, findings.summaries, findings.scores)
     text = report_text(findings.summaries, choices)
     write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in published))
-    page = probing_page(plain, findings.summaries, choices, comparisons, figures, examples, _layer_maps(findings.shown))
+    page = probing_page(
+        run.config, findings.summaries, choices, comparisons, figures, examples, _layer_maps(findings.shown)
+    )
     write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
-    tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
+    run.tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
     print_report(findings.summaries, choices, console)
     for line in published:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    console.print(tracker.describe(), soft_wrap=True)
-
-
-def _finish(settings: ProbingSettings, folder: Path, console: Console, findings: Findings, started: float) -> None:
-    """Writes the file that marks the run as finished: the last one, when tracker and tables are complete."""
-    from diffprobe.report.environment import write_environment
-
-    write_environment(
-        folder / FINISHED,
-        seeds={"seed": settings.seed},
-        wall_seconds=time.perf_counter() - started,
-        network_evaluations=findings.evaluations,
-    )
-    console.print(f"run folder: {folder} ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
+    console.print(run.tracker.describe(), soft_wrap=True)
 
 
 def _layer_maps(shown: Sequence[Shown]) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.doors.analysis_schema import AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import chosen_steps
@@ -32,10 +32,14 @@ if TYPE_CHECKING:
 @job_errors
 def run(config: DictConfig) -> None:
     """Runs the analysis that `config` asks for, see `carry_out`."""
-    carry_out(config, prepare, _work, share=lambda task, settings, console: task.collect_all())
+    carry_out(config, check_analysis, prepare, _work, share=_share)
 
 
-def _work(task: Task, run: Run) -> int:
+def _share(task: Task, settings: AnalysisJobSettings, console: Console) -> None:
+    task.collect_all()
+
+
+def _work(task: Task, run: Run[AnalysisJobSettings]) -> int:
     from diffprobe.doors.findings_folder import leave
 
     leave(task, task.study(), run.folder, run.tracker)

@@ -1,4 +1,4 @@
-"""What every analysis has around its own work: settings checked, a folder found free, a tracked run, and its end."""
+"""What every job has around its own work: settings checked, a folder found free, a tracked run, and its end."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
+from diffprobe.doors.analysis_schema import AnalysisJobSettings
 from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
 from diffprobe.doors.reporting import REPORT_WIDTH
+from diffprobe.doors.schema import ProbingSettings
 from diffprobe.doors.trainers import quiet_libraries
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diffprobe.report.tracking import Tracker
+    from diffprobe.report.tracking import RunName, Tracker
 
 Task = TypeVar("Task")
+Job = TypeVar("Job", bound=ProbingSettings)
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[Job]):
     """A run on its way. `config` is the composed configuration as plain values."""
 
-    settings: AnalysisJobSettings
+    settings: Job
     config: Any
     folder: Path
     console: Console
@@ -39,18 +41,22 @@ class Run:
 
 def carry_out(
     config: DictConfig,
-    prepare: Callable[[AnalysisJobSettings, Console], Task],
-    work: Callable[[Task, Run], int],
+    check: Callable[[DictConfig], Job],
+    prepare: Callable[[Job, Console], Task],
+    work: Callable[[Task, Run[Job]], int],
     *,
-    share: Callable[[Task, AnalysisJobSettings, Console], object] | None = None,
-    check: Callable[[DictConfig], AnalysisJobSettings] = check_analysis,
-) -> None:
-    """Runs an analysis into Hydra's output folder; one that has it already is left alone.
+    share: Callable[[Task, Job, Console], object] | None = None,
+) -> Path | None:
+    """Runs a job into Hydra's output folder; one that has it already is left alone.
 
     Args:
+        check: makes settings of the configuration.
         prepare: checks what the user gave, tells the plan, and gives what is left to do.
         work: does it, fills the run folder, and says how often the network was evaluated.
         share: what the helping processes of a run do; None where an analysis runs in one process.
+
+    Returns:
+        The folder of the finished run; None of a dry run, and in a helping process.
 
     Raises:
         UserError: of what the user got wrong, before any work is done.
@@ -64,7 +70,7 @@ def carry_out(
     hydra = HydraConfig.get()
     check_processes(settings.trainer, hydra)
     if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise UserError(f"analysis={settings.analysis.kind} runs in one process; use trainer.devices=1")
+        raise UserError(f"{_kind(settings)} runs in one process; use trainer.devices=1")
     folder = Path(hydra.runtime.output_dir)
     with quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
@@ -73,16 +79,17 @@ def carry_out(
         console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
         if is_finished(folder, settings, check):
             console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-            return
+            return folder
         task = prepare(settings, console)
         if settings.dry_run:
-            return
+            return None
         if helping and share is not None:
             share(task, settings, console)
-            return
+            return None
         record_configuration(folder, config, hydra)
         plain = OmegaConf.to_container(config, resolve=True)
-        with instantiate(settings.logger, _partial_=True)(folder=folder, config=plain) as tracker:
+        made = instantiate(settings.logger, _partial_=True)
+        with made(folder=folder, config=plain, called=_called(folder, _kind(settings), hydra)) as tracker:
             evaluations = work(task, Run(settings, plain, folder, console, tracker))
         wall = time.perf_counter() - started
         # The file that marks the run as finished: the last one, when tracker and tables are complete
@@ -90,3 +97,16 @@ def carry_out(
             folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
         )
         console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
+    return folder
+
+
+def _kind(settings: ProbingSettings) -> str:
+    return settings.analysis.kind if isinstance(settings, AnalysisJobSettings) else "probing"
+
+
+def _called(folder: Path, kind: str, hydra: Any) -> RunName:
+    from diffprobe.report.tracking import RunName
+
+    place = folder.resolve()
+    group = Path(hydra.sweep.dir).resolve().name if hydra.mode.name == "MULTIRUN" else None
+    return RunName(kind, f"{place.parent.name}/{place.name}", group)

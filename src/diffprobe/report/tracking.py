@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +17,7 @@ from diffprobe.errors import UserError
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.files import replacing
 from diffprobe.report.results import STEP, Results, curve_scalars
-from diffprobe.report.wandb_media import import_wandb, overlay, wandb_table
+from diffprobe.report.wandb_media import import_wandb, overlay, wandb_figure, wandb_table
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -25,8 +26,23 @@ MODES = ("offline", "online", "disabled")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+@dataclass(frozen=True)
+class RunName:
+    """What a run is called where many are listed.
+
+    Attributes:
+        kind: what it studies: 'probing', or the kind of an analysis.
+        name: the last two parts of its folder, 'emergence/2026-05-04_12-00-00' or 'seeds/0'.
+        group: the folder of the sweep that it is a job of, 'seeds'; None of no sweep.
+    """
+
+    kind: str
+    name: str
+    group: str | None = None
+
+
 class Tracker(Protocol):
-    """What the main job needs of a tracker."""
+    """What a job needs of a tracker."""
 
     def __enter__(self) -> Tracker: ...
 
@@ -53,7 +69,7 @@ class Tracker(Protocol):
 
         Args:
             tables: name -> rows of a data class, such as {'sets': [...], 'tests': [...], 'drift': [...]}.
-            figures: name -> PNG file.
+            figures: name -> PNG file, or GIF of one that moves.
             files: artifact name -> files, such as {'tables': [...], 'prototypes': [...]}.
             curves: rows of scalars over 'denoising_step', as of `curve_scalars`.
         """
@@ -67,7 +83,9 @@ class Tracker(Protocol):
 class CsvTracker:
     """No service at all: training metrics and score curves as CSV files in the run folder."""
 
-    def __init__(self, folder: str | Path, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, config: Mapping[str, Any] | None = None, called: RunName | None = None
+    ) -> None:
         self.folder = Path(folder)
 
     def __enter__(self) -> CsvTracker:
@@ -110,6 +128,7 @@ class WandbTracker:
     Args:
         folder: the run folder; W&B's own files go to its `wandb/` folder, none to the home directory.
         config: the resolved configuration, plain values.
+        called: name, group and job type of the run; W&B finds a name without it.
         mode: 'offline', 'online' or 'disabled'.
     """
 
@@ -117,15 +136,15 @@ class WandbTracker:
         self,
         folder: str | Path,
         config: Mapping[str, Any] | None = None,
+        called: RunName | None = None,
         mode: str = "offline",
         project: str = "diffprobe",
-        name: str | None = None,
     ) -> None:
         if mode not in MODES:
             raise UserError(f"W&B mode '{mode}' is not one of {', '.join(MODES)}")
         self.folder = Path(folder)
         self.config = dict(config or {})
-        self.mode, self.project, self.name = mode, project, name
+        self.mode, self.project, self.called = mode, project, called
         self._run: Any = None
         self._environment: dict[str, str | None] = {}
 
@@ -142,7 +161,9 @@ class WandbTracker:
                 dir=str(self.folder.resolve()),
                 mode="disabled" if rank_zero_only.rank else self.mode,  # one process of a distributed run tracks
                 project=self.project,
-                name=self.name,
+                name=self.called.name if self.called else None,
+                group=self.called.group if self.called else None,
+                job_type=self.called.kind if self.called else None,
                 config=self.config,
                 settings=wandb.Settings(silent=True, console="off"),
             )
@@ -188,11 +209,14 @@ class WandbTracker:
         files: Mapping[str, Sequence[Path]] = NOTHING,
         curves: Sequence[Mapping[str, float]] = (),
     ) -> None:
-        """Curves over the denoising step, every table that has rows, figures, files as artifacts '<name>-<run id>'."""
+        """Curves over the denoising step, tables that have rows, figures, files as artifacts '<name>-<run id>'.
+
+        docs/tracking.md lists the keys.
+        """
         self._log_curves(curves)
         wandb = import_wandb()
-        self._run.log({name: wandb_table(rows) for name, rows in tables.items() if rows})
-        self._run.log({f"figures/{name}": wandb.Image(str(path)) for name, path in figures.items()})
+        self._run.log({f"tables/{name}": wandb_table(rows) for name, rows in tables.items() if rows})
+        self._run.log({f"figures/{name}": wandb_figure(path) for name, path in figures.items()})
         for name, paths in files.items():
             artifact = wandb.Artifact(name=f"{name}-{self._run.id}", type=name)
             for path in paths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ def wandb_table(rows: Sequence[Any]) -> Any:
         [None if value == NO_STEP and name == "step" else value for name, value in asdict(row).items()] for row in rows
     ]
     return import_wandb().Table(columns=columns, data=data)
+
+
+def wandb_figure(path: Path) -> Any:
+    """A PNG file as a picture, a GIF as a film."""
+    wandb = import_wandb()
+    return wandb.Video(str(path), format="gif") if path.suffix == ".gif" else wandb.Image(str(path))
 
 
 def overlay(example: PredictionExample, step: int) -> Any:

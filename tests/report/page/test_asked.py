@@ -33,6 +33,8 @@ def test_real_images_groups_of_layers_and_one_step_are_told():
     found = told("train", PROBING, "data=images", "data.images=PHOTOS", "steps.select=0", "layers.groups={x: [mid]}")
     assert found["images"] == "images of PHOTOS, noised at timesteps 0"
     assert found["layers"].endswith("; joined: x")
+    alone = told("train", PROBING, "layers.select=null", "layers.groups={x: [mid]}")
+    assert alone["layers"] == "joined: x"
     assert found["steps"] == "1 (counted from 1)"
 
 

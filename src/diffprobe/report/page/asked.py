@@ -48,9 +48,9 @@ def _objects(config: Configuration) -> str:
 
 def _layers(config: Configuration) -> str:
     layers = config["layers"]
-    groups = layers.get("groups") or {}
-    joined = f"; joined: {', '.join(groups)}" if groups else ""
-    return f"{_listed(layers['select'])}{joined}"
+    each = [_listed(layers["select"])] if layers["select"] else []
+    joined = [f"joined: {', '.join(layers['groups'])}"] if layers.get("groups") else []
+    return "; ".join([*each, *joined])
 
 
 def _steps(config: Configuration) -> str:

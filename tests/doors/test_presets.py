@@ -1,0 +1,126 @@
+"""Every preset and every analysis, from configuration to report, at tiny size on the built-in model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffprobe.doors.jobs import FINISHED
+from tests.doors.commands import ROOT, command
+from tests.report.test_tracking import exit_codes, records
+
+CONF = ROOT / "conf"
+PRESETS = sorted(
+    path.relative_to(CONF / "experiment").with_suffix("")
+    for path in CONF.glob("experiment/**/*.yaml")
+    if path.stem != "base"  # what others share
+)
+ANALYSES = sorted(path.stem for path in CONF.glob("analysis/*.yaml") if path.stem != "compare")
+
+PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
+OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20")
+ONE_LAYER = "layers.select=[up_blocks.3.resnets.1]"
+SCENES = ("model=pocket", "objects=scenes")
+# What each folder of presets needs to run offline, by the door that it belongs to.
+OFFLINE = {
+    ".": ("train", ()),
+    "scene_representation": ("train", ("model=pocket", "labeler=pocket", "data.prompts=null")),
+    "diff_props": ("analyze", SCENES),
+    "semantic_lens": ("analyze", SCENES),
+}
+FEWER = {"layers_by_timestep": ("trajectory.timesteps=[0,900]", "layers.select=[down_blocks.2.resnets.?]")}
+SMALL = {
+    "separation": (*OBJECTS, ONE_LAYER),
+    "transforms": (*OBJECTS, ONE_LAYER, "analysis.changes={flip: [1], rotation: [30]}"),
+    "denoising": (
+        *OBJECTS,
+        "steps.sampling=2",
+        "analysis.strengths=[0.5]",
+        "analysis.strength=0.5",
+        "analysis.sampling_steps=[2]",
+    ),
+    "video": (*OBJECTS, ONE_LAYER, "objects=moving_scenes", "objects.count=2", "analysis.gaps=[1,2]"),
+    "emergence": ("data.count=12", "steps.sampling=2"),
+    "intervention": ("data.count=6", "steps=all", "steps.sampling=2", "analysis.count=2", "analysis.frames=2"),
+    "classification": ("data.count=2", "steps.sampling=2", "analysis.photos=null"),
+}
+
+
+def run(door: str, folder: Path, *overrides: str, cwd: Path) -> None:
+    done = command(f"{door}.py", *overrides, f"hydra.run.dir={folder}", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+
+
+def logged_keys(folder: Path) -> set[str]:
+    """What an offline run of W&B holds, read back; its own keys begin with an underscore."""
+    assert exit_codes(folder) == [0]
+    rows = [record.history.item for record in records(folder) if record.WhichOneof("record_type") == "history"]
+    keys = {item.key or item.nested_key[0] for row in rows for item in row}
+    return {key for key in keys if not key.startswith("_")}
+
+
+def documented() -> list[re.Pattern[str]]:
+    """The keys in the table of docs/tracking.md; `<name>` stands for anything without a slash at its end."""
+    lines = (ROOT / "docs" / "tracking.md").read_text().splitlines()
+    cells = [line.split("|")[1] for line in lines if line.startswith("| `")]
+    names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    return [re.compile(re.sub(r"<\w+>", ".+", re.escape(name))) for name in names]
+
+
+def check_complete(folder: Path) -> None:
+    for name in (FINISHED, "report.txt", "report.html", ".hydra/config.yaml"):
+        assert (folder / name).stat().st_size > 0
+    assert list(folder.glob("figures/*.png"))
+    tables = {path.stem: path.read_text().splitlines() for path in folder.glob("*.csv")}
+    assert {name for name, lines in tables.items() if len(lines) < 2} <= {"problems", "comparisons", "vanished"}
+    keys = logged_keys(folder)
+    assert {"tables", "figures"} <= {key.split("/")[0] for key in keys}
+    assert not [key for key in keys if not any(pattern.fullmatch(key) for pattern in documented())]
+    run = next(record.run for record in records(folder) if record.WhichOneof("record_type") == "run")
+    assert run.display_name == f"{folder.parent.name}/{folder.name}"
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> Path:
+    """A working directory: presets that ask for the same activations or prototypes share those kept in it."""
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS, ids=str)
+def test_a_preset_runs_from_configuration_to_report(preset, tmp_path, stores):
+    door, offline = OFFLINE[str(preset.parent)]
+    sizes = SMALL[preset.name] if preset.parent.name == "semantic_lens" else PROBING if door == "train" else OBJECTS
+    run(
+        door,
+        tmp_path / "run",
+        f"experiment={preset}",
+        *offline,
+        *sizes,
+        *FEWER.get(preset.name, ()),
+        "logger=wandb",
+        cwd=stores,
+    )
+    check_complete(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ANALYSES)
+def test_an_analysis_runs_from_configuration_to_report(kind, tmp_path):
+    run("analyze", tmp_path / "run", f"analysis={kind}", *SMALL[kind], cwd=tmp_path)
+    check_complete(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_the_main_job_and_the_comparison_of_two_runs_go_from_configuration_to_report(tmp_path):
+    for seed in (0, 1):
+        small = (*PROBING, "layers=headline", "steps=last", f"seed={seed}")
+        run("train", tmp_path / str(seed), *small, cwd=tmp_path)
+        check_complete(tmp_path / str(seed))
+    runs = f"analysis.runs=[{tmp_path / '0'},{tmp_path / '1'}]"
+    run("analyze", tmp_path / "compared", "analysis=compare", runs, cwd=tmp_path)
+    check_complete(tmp_path / "compared")
+    assert OmegaConf.load(tmp_path / "compared" / ".hydra" / "config.yaml").analysis.kind == "compare"
