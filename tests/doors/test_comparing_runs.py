@@ -46,6 +46,23 @@ def test_runs_are_put_side_by_side_with_their_differences_and_a_page(tmp_path):
     assert (tmp_path / "c" / "environment.json").exists()
 
 
+def test_the_finished_jobs_of_a_sweep_are_put_side_by_side(tmp_path):
+    for job in (0, 2, 10):
+        finished(tmp_path / "sweep" / str(job), 0.1 * job, job)
+    (tmp_path / "sweep" / "2" / "environment.json").unlink()
+    runs = f"analysis.runs=[{tmp_path / 'sweep'}]"
+    done = command("analyze.py", "analysis=compare", runs, "logger=csv", f"hydra.run.dir={tmp_path / 'c'}")
+    assert done.returncode == 0, done.stderr
+    assert "2 runs: 0, 10" in done.stdout
+
+
+def test_a_sweep_of_analyses_is_not_gathered_and_the_other_way_is_told(tmp_path):
+    job = finished(tmp_path / "sweep" / "0", 0.0, 0)
+    (job / ".hydra" / "config.yaml").write_text("analysis: {kind: separation}\n")
+    done = command("analyze.py", f"gather={tmp_path / 'sweep'}", cwd=tmp_path)
+    assert f"analysis=compare 'analysis.runs=[{tmp_path / 'sweep'}]'" in one_line(done)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("runs", "told"),

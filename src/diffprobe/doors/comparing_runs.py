@@ -13,6 +13,7 @@ from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened
 from diffprobe.doors.running import Run, carry_out
+from diffprobe.doors.sweeps import begun_jobs
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run(config: DictConfig) -> None:
 
 def _prepare(settings: AnalysisJobSettings, console: Console) -> dict[Path, FinishedRun]:
     """Reads the runs. Raises UserError for one that cannot be compared."""
-    folders = _named([Path(each) for each in settings.analysis.runs])
+    folders = _named([run for each in settings.analysis.runs for run in _runs_of(Path(each))])
     console.print(f"{len(folders)} runs: {', '.join(folders)}", soft_wrap=True, markup=False)
     return {place: _read(name, place) for name, place in folders.items()}
 
@@ -39,6 +40,12 @@ def _work(runs: dict[Path, FinishedRun], run: Run[AnalysisJobSettings]) -> int:
     folders = {each.name: place for place, each in runs.items()}
     _leave(run.settings, folders, list(runs.values()), run.folder, run.tracker, run.console)
     return 0
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """The folder of a run itself; of a sweep those of its finished jobs."""
+    jobs = [] if (folder / FINISHED).exists() else [job for job in begun_jobs(folder) if (job / FINISHED).exists()]
+    return jobs or [folder]
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:

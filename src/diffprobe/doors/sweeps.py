@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from diffprobe.doors.jobs import FINISHED, IMMATERIAL, flattened, read_settings
+from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened, read_settings
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,17 +51,27 @@ def find_jobs(folder: Path) -> tuple[list[Job], list[Path]]:
     """The finished jobs in a folder, in the order of their names, and the folders of unfinished ones.
 
     Raises:
-        UserError: there is no such folder, or no finished job in it.
+        UserError: there is no such folder, no finished job in it, or they are jobs of analyze.py.
     """
     if not folder.is_dir():
         raise UserError(f"gather={folder}: there is no such folder; give the folder of a sweep (hydra.sweep.dir)")
-    begun = sorted(path.parent for path in folder.glob("*/.hydra"))
-    begun.sort(key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0))
+    begun = begun_jobs(folder)
     finished = [path for path in begun if (path / FINISHED).exists()]
     if not finished:
         raise UserError(f"gather={folder}: {len(begun)} jobs were begun there, and none is finished")
+    if "analysis" in OmegaConf.load(finished[0] / CONFIGURATION):
+        raise UserError(
+            f"gather={folder} is a sweep of analyze.py, whose jobs cannot be joined; to set them side by side: "
+            f"python analyze.py analysis=compare 'analysis.runs=[{folder}]'"
+        )
     jobs = [Job(path, read_settings(path), _overrides(path)) for path in finished]
     return jobs, [path for path in begun if path not in finished]
+
+
+def begun_jobs(folder: Path) -> list[Path]:
+    """The folders of a sweep's jobs, finished or not, in the order of their numbers, then of their names."""
+    begun = sorted(path.parent for path in folder.glob("*/.hydra"))
+    return sorted(begun, key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0))
 
 
 def _overrides(folder: Path) -> list[str]:
