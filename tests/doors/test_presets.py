@@ -9,6 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffprobe.doors.jobs import FINISHED
+from diffprobe.probes.properties import PROPERTIES
+from diffprobe.prototypes.distances import MEASURES
 from tests.doors.commands import ROOT, command
 from tests.report.test_tracking import exit_codes, records
 
@@ -63,11 +65,12 @@ def logged_keys(folder: Path) -> set[str]:
 
 
 def documented() -> list[re.Pattern[str]]:
-    """The keys in the table of docs/tracking.md; `<name>` stands for anything without a slash at its end."""
+    """The keys in the table of docs/tracking.md."""
+    known = {"<property>": "|".join(PROPERTIES), "<measure>": "|".join(MEASURES), "<metric>": r"[\w/]+"}
     lines = (ROOT / "docs" / "tracking.md").read_text().splitlines()
     cells = [line.split("|")[1] for line in lines if line.startswith("| `")]
     names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
-    return [re.compile(re.sub(r"<\w+>", ".+", re.escape(name))) for name in names]
+    return [re.compile(re.sub(r"<\w+>", lambda found: f"({known.get(found[0], '.+')})", name)) for name in names]
 
 
 def check_complete(folder: Path) -> None:
