@@ -54,6 +54,12 @@ def test_a_papers_layer_that_was_not_probed_and_no_emergence_are_said():
     assert line_of(text, "emerged by step")[1] == "not determined"
 
 
+def test_of_one_step_alone_no_emergence_is_listed():
+    text = report_text(make_summaries([BEST, *LAYERS[:1]], [14]), make_choices())
+    assert line_of(text, "best layer")[1] == "up 2.1"
+    assert "emerged by step" not in text
+
+
 def test_every_control_that_was_run_has_a_line(summaries, choices):
     pixels = [replace(row, layer="pixels", control="pixels") for row in summaries if row.layer == LAYERS[3]]
 

@@ -73,23 +73,25 @@ def closing_table(
         _add(table, str(step + 1), [interval_text(rows.get(step)) for rows in scores])
     if steps:
         table.add_section()
-        _add_comparisons(table, summaries, choices, steps[-1], split)
+        _add_comparisons(table, summaries, choices, steps, split)
     return table
 
 
 def _add_comparisons(
-    table: Table, summaries: Sequence[Summary], choices: Sequence[Choice], last: int, split: str
+    table: Table, summaries: Sequence[Summary], choices: Sequence[Choice], steps: Sequence[int], split: str
 ) -> None:
+    last = steps[-1]
     names = short_names(row.layer for row in summaries)
     papers = [at_step(curve(summaries, item, item.headline, split=split), last) for item in choices]
     headline = names.get(choices[0].headline, "not probed")
     _add(table, "best layer", [names.get(choice.best, choice.best) for choice in choices])
-    _add(table, "emerged by step", [_emergence_text(choice.emergence) for choice in choices])
+    if len(steps) > 1:  # of one step alone nothing emerges
+        _add(table, "emerged by step", [_emergence_text(choice.emergence) for choice in choices])
     _add(table, f"papers' layer ({headline}), step {last + 1}", [interval_text(row) for row in papers])
     for control in dict.fromkeys(name for choice in choices for name in controls(summaries, choice)):
         rows = [at_step(control_curve(summaries, choice, control, split), last) for choice in choices]
-        steps = {row.step for row in rows if row is not None}
-        moment = "" if steps == {NO_STEP} else f", step {last + 1}"
+        of_steps = {row.step for row in rows if row is not None}
+        moment = "" if of_steps == {NO_STEP} else f", step {last + 1}"
         _add(table, f"{control_name(control)}{moment}", [interval_text(row) for row in rows])
 
 
