@@ -20,7 +20,8 @@ PRESETS = sorted(
     for path in CONF.glob("experiment/**/*.yaml")
     if path.stem != "base"  # what others share
 )
-ANALYSES = sorted(path.stem for path in CONF.glob("analysis/*.yaml") if path.stem != "compare")
+OF_PRESETS = ("separation", "transforms", "denoising", "video")
+ANALYSES = sorted({path.stem for path in CONF.glob("analysis/*.yaml")} - {*OF_PRESETS, "compare"})
 
 PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
 OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20")
@@ -35,7 +36,6 @@ OFFLINE = {
 }
 FEWER = {"layers_by_timestep": ("trajectory.timesteps=[0,900]", "layers.select=[down_blocks.2.resnets.?]")}
 SMALL = {
-    "separation": (*OBJECTS, ONE_LAYER),
     "transforms": (*OBJECTS, ONE_LAYER, "analysis.changes={flip: [1], rotation: [30]}"),
     "denoising": (
         *OBJECTS,
