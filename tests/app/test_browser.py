@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 'diffprobe[app]'")
+pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
 from diffprobe.app.page import open_page  # noqa: E402

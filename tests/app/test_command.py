@@ -14,7 +14,7 @@ def test_without_gradio_one_line_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "diffprobe.app.page", raising=False)
     assert main([]) == 1
-    assert capsys.readouterr().err == "the page needs gradio: pip install 'diffprobe[app]'\n"
+    assert capsys.readouterr().err == "the page needs gradio: pip install -e '.[app]'\n"
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(capsys):

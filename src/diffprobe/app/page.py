@@ -29,7 +29,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: n
 try:
     import gradio as gr  # type: ignore[import-not-found]
 except ImportError as error:
-    raise UserError("the page needs gradio: pip install 'diffprobe[app]'") from error
+    raise UserError("the page needs gradio: pip install -e '.[app]'") from error
 
 LOOPBACK = "127.0.0.1"
 HOUR = 3600

@@ -91,8 +91,10 @@ def _leave(found: Gathered, folder: Path, console: Console) -> Gathered:
     text = report_text(found.summaries, found.choices)
     write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in lines))
     page = probing_page({}, found.summaries, found.choices, found.comparisons, figures)
-    jobs = [(f"job {job.folder.name}", shlex.join(job.overrides)) for job in found.group.jobs]
-    write_page(folder, replace(page, reproduce=jobs))
+    jobs = found.group.jobs
+    told = [("command", shlex.join(["python", "analyze.py", f"gather={jobs[0].folder.parent}"]))]
+    told += [(f"job {job.folder.name}", shlex.join(job.overrides)) for job in jobs]
+    write_page(folder, replace(page, reproduce=told))
     print_report(found.summaries, found.choices, console)
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -70,7 +70,7 @@ def carry_out(
     hydra = HydraConfig.get()
     check_processes(settings.trainer, hydra)
     if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise UserError(f"{_kind(settings)} runs in one process; use trainer.devices=1")
+        raise UserError(f"analysis={_kind(settings)} runs in one process; use trainer.devices=1")
     folder = Path(hydra.runtime.output_dir)
     with quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
