@@ -70,6 +70,22 @@ def test_a_cell_that_is_no_number_is_named(tmp_path: Path) -> None:
         read_scores(path)
 
 
+def test_a_table_that_a_spreadsheet_saved_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    write_scores(path, SCORES)
+    text = path.read_text(encoding="utf-8").replace("\n", "\r\n")
+    path.write_bytes(f"\ufeff{text}\r\n".encode())
+    assert read_scores(path) == SCORES
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    write_scores(path, SCORES)
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    with pytest.raises(UserError, match=r"scores\.csv is damaged: byte 0 is not UTF-8"):
+        read_scores(path)
+
+
 def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_text(

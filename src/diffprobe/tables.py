@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from io import StringIO
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -43,19 +44,28 @@ def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
         raise UserError(f"there is no {path}.")
     columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     types = get_type_hints(kind, include_extras=True)
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
+    reader = csv.reader(StringIO(_text(path), newline=""))
+    try:
         header = next(reader, [])
         missing = [name for name in columns if name not in header]
         if missing:
             raise UserError(f"{path} lacks the column {missing[0]!r}; it has {', '.join(header) or 'no header'}.")
         cells = [(header.index(name), _FROM_CELL[types[name]]) for name in columns]
-        try:
-            return [kind(*[convert(row[index]) for index, convert in cells]) for row in reader]
-        except IndexError:
-            raise UserError(f"{path}, line {reader.line_num}: fewer cells than the header has.") from None
-        except ValueError as error:
-            raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
+        return [kind(*[convert(row[index]) for index, convert in cells]) for row in reader if row]
+    except IndexError:
+        raise UserError(f"{path}, line {reader.line_num}: fewer cells than the header has.") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def _text(path: Path) -> str:
+    """A whole table; spreadsheets that saved it may have put a byte order mark before it."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: byte {error.start} is not UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from None
 
 
 def _emptied(cells: tuple, steps: Sequence[int]) -> tuple | list:

@@ -99,13 +99,15 @@ def test_a_list_is_taken_as_it_is_whatever_the_areas(tmp_path):
         ("path,dataset\na.jpg,pascal\n", "has no column 'src'; it has 'path', 'dataset'"),
         ("src,dataset\na.jpg,coco\n", "names nothing of voc; its column dataset should say pascal or voc"),
         ("src,dataset\na.jpg,pascal\na.png,pascal\n", "names a 2 times"),
+        ("src,dataset\na.jpg,pascal\nb.jpg,pascla\n", "line 3: unknown dataset 'pascla'; known are pascal, voc, coco"),
+        ("src,dataset\n,pascal\n", "line 2: the row names nothing"),
     ],
 )
 def test_a_list_that_cannot_be_used_says_why(tmp_path, text, message):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_list(tmp_path / "list.csv", "voc")
-    with pytest.raises(UserError, match=r"cannot read objects\.list=.*there\.csv"):
+    with pytest.raises(UserError, match=r"cannot read objects\.list .*there\.csv"):
         read_list(tmp_path / "there.csv", "voc")
 
 
@@ -114,7 +116,22 @@ def test_the_columns_of_the_published_list_name_the_rows_of_each_set(tmp_path):
     path.write_text("src,dataset\n2010_001313.jpg,pascal\n000000098503.jpg,coco\nboxing-fisheye,davis\njudo,davis\n")
     assert read_list(path, "voc") == ["2010_001313"]
     assert read_list(path, "coco") == ["000000098503"]
-    assert read_list(path, "davis") == ["boxing-fisheye", "judo"]
+    told = []
+    assert read_list(path, "davis", told.append) == ["boxing-fisheye", "judo"]
+    assert told == [f"{path}: rows of other sets than davis are left out: 1 of pascal, 1 of coco"]
+
+
+def test_datasets_are_known_in_capitals_and_names_keep_their_dots(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("Src,Dataset\n val2017/tiny.2.JPG , COCO\nx\\tiny.2,coco\n")
+    assert read_list(path, "coco") == ["val2017/tiny.2", "x/tiny.2"]
+    path.write_text("src\nJPEGImages\\a.jpg\nb.1\n")
+    assert read_list(path, "voc") == ["a", "b.1"]
+
+
+def test_scenes_are_not_listed(tmp_path):
+    with pytest.raises(UserError, match=r"objects\.kind=scenes has no files to list"):
+        load_objects("scenes", list=tmp_path / "list.csv")
 
 
 # What is missing

@@ -6,13 +6,13 @@ from diffprobe.data.prompts import Prompt, load_prompts, read_prompts, scene_pro
 from diffprobe.errors import UserError
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 
-# Rows as in the papers' files: ISO-8859-1, doubled quotes, commas inside quotes.
+# Rows as in the papers' files: UTF-8, doubled quotes, commas inside quotes.
 PAPERS_FILE = (
     "prompts,seeds,prompt_inds\r\n"
     '"""""""36"""""""" Electric Cooktop with 5 Elements and Knob Controls - Black""""""",30918977,5091175\r\n'
     "Carbo Harken Winch Triple/émerillon/taquet 150 57 mm,28943888,4834596\r\n"
     '"Herders with a yak team. Big Pamir, Afghanistan.",63270105,7094682\r\n'
-).encode("iso-8859-1")
+).encode()
 
 
 @pytest.fixture
@@ -28,17 +28,13 @@ def write(tmp_path, text: str):
     return path
 
 
-def test_the_papers_encoding_and_quoting_are_read(papers_file):
+def test_the_papers_quoting_is_read(papers_file):
     cooktop, winch, herders = read_prompts(papers_file)
     assert cooktop.text == '"""36"""" Electric Cooktop with 5 Elements and Knob Controls - Black"""'
     assert winch == Prompt(
         "Carbo Harken Winch Triple/émerillon/taquet 150 57 mm", 28943888, "prompt_4834596_seed_28943888"
     )
     assert herders.text == "Herders with a yak team. Big Pamir, Afghanistan."
-
-
-def test_utf8_is_read_as_utf8(tmp_path):
-    assert read_prompts(write(tmp_path, "prompts,seeds\nün café,3\n"))[0].text == "ün café"
 
 
 def test_rows_without_index_are_numbered(tmp_path):
@@ -58,6 +54,15 @@ def test_a_count_takes_the_first_rows(papers_file):
         ("prompts,seeds\n", "no prompts"),
         ("prompts,seeds\na,x\n", "line 2: the seed 'x'"),
         ("prompts,seeds\na,-1\n", "line 2: the seed '-1'"),
+        ("prompts,seeds\na,3.0\n", "line 2: the seed '3.0' is not a whole number"),
+        ("prompts,seeds\na,1_0\n", "line 2: the seed '1_0'"),
+        ("prompts,seeds\na,\u00b2\n", "line 2: the seed '\u00b2'"),
+        ("prompts,seeds\na,\u0663\n", "line 2: the seed '\u0663'"),
+        ("prompts,seeds\na,\n", "line 2: the seed ''"),
+        (f"prompts,seeds\na,{2**63}\n", "line 2: the seed '9223372036854775808'"),
+        (f"prompts,seeds\na,{'9' * 5000}\n", r"line 2: the seed '9{60}\.\.\.'"),
+        ("prompts,seeds,prompt_inds\na,1,\u00b2\n", "line 2: the prompt index '\u00b2'"),
+        ("prompts,seeds,prompt_inds\na,1,\nb,1,7\n", "line 2: the prompt index ''"),
         ("prompts,seeds\na,1,2\n", "line 2: .* one value for each column"),
         ("prompts,seeds\na\n", "line 2: .* one value for each column"),
         ("prompts,seeds,prompt_inds\na,1,one\n", "line 2: the prompt index 'one'"),
@@ -67,6 +72,26 @@ def test_a_count_takes_the_first_rows(papers_file):
 def test_a_bad_file_is_an_error_that_says_where(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         read_prompts(write(tmp_path, text))
+
+
+def test_seeds_up_to_the_largest_are_read_and_so_are_leading_zeros(tmp_path):
+    prompts = read_prompts(write(tmp_path, f"prompts,seeds\na,{2**63 - 1}\nb,007\nc,{'0' * 5000}8\n"))
+    assert [prompt.seed for prompt in prompts] == [2**63 - 1, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,1\n,2\n", "1 of 2 prompts are empty, first in line 3"),
+        ("a,1\nit\u0092s,2\n", "1 of 2 prompts hold control or replacement characters, first in line 3"),
+        ("caf\ufffd,1\n", "1 of 1 prompts hold control or replacement characters, first in line 2"),
+    ],
+)
+def test_odd_prompts_are_told(tmp_path, text, message):
+    told = []
+    read_prompts(write(tmp_path, f"prompts,seeds\n{text}"), told.append)
+    assert len(told) == 1
+    assert message in told[0]
 
 
 def test_a_missing_file_and_an_impossible_count_are_errors(tmp_path, papers_file):

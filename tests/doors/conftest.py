@@ -26,7 +26,7 @@ def material_of_full_size(tmp_path_factory) -> Path:
 def bring(folder: Path, sample_size: int) -> Path:
     build_tiny_pipeline(folder / "model", sample_size=sample_size)
     rows = "".join(f'"""quoted"", émerillon {row}",{row + 50},{row + 100}\r\n' for row in range(IMAGES))
-    (folder / "prompts.csv").write_bytes(f"prompts,seeds,prompt_inds\r\n{rows}".encode("iso-8859-1"))
+    (folder / "prompts.csv").write_bytes(f"prompts,seeds,prompt_inds\r\n{rows}".encode())
     random = np.random.default_rng(0)
     for name in ("saliency", "depth", "shading"):
         (folder / "maps" / name).mkdir(parents=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from diffprobe.data.text_lists import Tell, read_lines, read_table, warn
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +56,11 @@ class BadImage:
 
 
 def load_images(
-    source: str | Path | Sequence[str | Path], *, root: str | Path | None = None, count: int | None = None
+    source: str | Path | Sequence[str | Path],
+    *,
+    root: str | Path | None = None,
+    count: int | None = None,
+    tell: Tell = warn,
 ) -> list[ImageFile]:
     """The images of a folder (subfolders too, sorted by name), of a list file, or of paths given one by one.
 
@@ -68,9 +71,11 @@ def load_images(
         root: what relative paths start from and names are below; by default the folder, the folder of the list file,
             or the current folder. Files elsewhere are named by their whole path.
         count: the first so many; None means all.
+        tell: takes a line for what is odd about a list file, such as its encoding.
 
     Raises:
-        UserError: there are no images or fewer than asked, some are missing, or two would have the same name.
+        UserError: the list cannot be read, there are no images or fewer than asked, some are missing, or two would have
+            the same name.
     """
     if count is not None and count < 1:
         raise UserError(f"data.count={count}: must be at least 1")
@@ -78,7 +83,7 @@ def load_images(
         place = Path(source)
         if not place.exists():
             raise UserError(f"there is no {place}; give a folder of images or a list of them as data.images")
-        entries = [(place.absolute(), "")] if place.is_dir() or _is_image(place) else _read_list(place)
+        entries = [(place.absolute(), "")] if place.is_dir() or _is_image(place) else _read_list(place, tell)
         base = Path(root) if root is not None else place if place.is_dir() else place.parent
     else:
         place, base = "the paths given", Path(root or ".")
@@ -89,26 +94,16 @@ def load_images(
     return images[:count]
 
 
-def _read_list(path: Path) -> list[tuple[Path, str]]:
+def _read_list(path: Path, tell: Tell) -> list[tuple[Path, str]]:
     """(path, caption) of every row of a list file."""
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("iso-8859-1")
+    called = "the list of images"
     if path.suffix.lower() != ".csv":
-        return [(Path(line.strip()), "") for line in text.splitlines() if line.strip()]
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    columns = rows.fieldnames or []
-    column = next((name for name in COLUMNS if name in columns), None)
-    if column is None:
-        raise UserError(f"{path} has no column 'path' (or 'src'); it has {', '.join(map(repr, columns)) or 'none'}")
-    entries = []
-    for row in rows:
-        if not row[column] or None in row:
-            raise UserError(f"{path}, line {rows.line_num}: the row does not have one value for each column")
-        entries.append((Path(row[column]), row.get("caption") or ""))
-    return entries
+        return [(Path(line), "") for _, line in read_lines(path, called, tell)]
+    rows = read_table(path, called, [COLUMNS], ["caption"], tell)
+    empty = next((row.line for row in rows if not row.cells[COLUMNS[0]].strip()), None)
+    if empty:
+        raise UserError(f"{path}, line {empty}: the row does not have one value for each column; it names no image")
+    return [(Path(row.cells[COLUMNS[0]].strip()), row.cells.get("caption", "")) for row in rows]
 
 
 def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str) -> list[ImageFile]:

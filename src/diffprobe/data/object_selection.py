@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from diffprobe.data.annotated_images import AnnotatedImages
 from diffprobe.data.coco import coco_images
 from diffprobe.data.davis import davis_frames
-from diffprobe.data.images import ON_ERROR
+from diffprobe.data.images import ENDINGS, ON_ERROR
 from diffprobe.data.moving_scenes import moving_scenes
 from diffprobe.data.object_images import AnnotatedObject, ObjectImages, Problem
 from diffprobe.data.scene_objects import scene_objects
+from diffprobe.data.text_lists import Row, Tell, check_unique, read_lines, read_table, warn
 from diffprobe.data.voc import voc_images
 from diffprobe.errors import UserError
 
@@ -54,6 +53,7 @@ def load_objects(
     size: int = 64,
     every: int = 1,
     frames: int | None = None,
+    tell: Tell = warn,
 ) -> tuple[ObjectImages, list[Problem]]:
     """The images of a set with the objects to be used, and all that was left out of them. Decodes everything once.
 
@@ -71,14 +71,15 @@ def load_objects(
         min_area: objects that cover less of their image are left out and named.
         label, size: see `SceneObjects`.
         every, frames: see `davis_frames`.
+        tell: takes a line for each kind of thing that is left out by rule, and for what is odd about a list.
 
     Raises:
         UserError: a setting is wrong, the set or the list is missing, something is wrong with an image or an object
             and `on_error` is 'error', or there are not as many images as asked.
     """
     _check(kind, on_error, {"count": count, "every": every, "frames": frames}, min_area)
-    names = None if list is None else read_list(Path(list), kind)
-    candidates = _candidates(kind, root, split, names, count, seed, label, size, every, frames)
+    names = None if list is None else read_list(Path(list), kind, tell)
+    candidates = _candidates(kind, root, split, names, count, seed, label, size, every, frames, tell)
     drawn = names is None and kind in ("voc", "coco")
     wanted = count if kind in ("voc", "coco") else None  # the others already have so many
     order = np.random.default_rng(seed).permutation(len(candidates)).tolist() if drawn else range(len(candidates))
@@ -127,6 +128,7 @@ def _candidates(
     size: int,
     every: int,
     frames: int | None,
+    tell: Tell,
 ) -> AnnotatedImages:
     if kind == "scenes":
         return scene_objects(count or SCENES, seed, label, size)
@@ -134,10 +136,10 @@ def _candidates(
         return moving_scenes(count, seed, every=every, frames=frames, size=size)
     place = root or ""
     if kind == "voc":
-        return voc_images(place, split or "trainval", names)
+        return voc_images(place, split or "trainval", names, tell)
     if kind == "coco":
         return coco_images(place, split or "val", names)
-    return davis_frames(place, split or "val", names, count=count, seed=seed, every=every, frames=frames)
+    return davis_frames(place, split or "val", names, count=count, seed=seed, every=every, frames=frames, tell=tell)
 
 
 def _look(
@@ -176,30 +178,53 @@ def _looked_at(
                 yield row, objects, wrong
 
 
-def read_list(path: Path, kind: str) -> list[str]:
-    """The images (or, of DAVIS, sequences) of a set that a list names, in its order, without folders and endings.
+def read_list(path: Path, kind: str, tell: Tell = warn) -> list[str]:
+    """The images (or, of DAVIS, sequences) of a set that a list names, in its order, without endings.
+
+    Folders are left out too, but for COCO, whose images may lie in folders of their own.
 
     A CSV file has a column `src` and maybe `dataset`, by which rows are chosen ('pascal' or 'voc', 'coco', 'davis');
     any other file has one name a line.
 
     Raises:
-        UserError: the file cannot be read, names nothing of this set, or names something twice.
+        UserError: the file cannot be read, names nothing of this set, or names something twice; `kind` is no set of
+            files.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read objects.list={path}: {error}") from error
+    if kind not in LISTED_AS:
+        raise UserError(f"objects.list={path}: objects.kind={kind} has no files to list; choose {', '.join(LISTED_AS)}")
+    called = "objects.list"
     if path.suffix.lower() == ".csv":
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        if "src" not in (rows.fieldnames or ()):
-            raise UserError(f"{path} has no column 'src'; it has {', '.join(map(repr, rows.fieldnames or ()))}")
-        found = [row["src"] for row in rows if (row.get("dataset") or LISTED_AS[kind][0]) in LISTED_AS[kind]]
+        found = _listed(read_table(path, called, [["src"]], ["dataset"], tell), path, kind, tell)
     else:
-        found = text.splitlines()
-    names = [Path(entry.strip()).stem for entry in found if entry and entry.strip()]
-    if not names:
+        found = [line for _, line in read_lines(path, called, tell)]
+    if not found:
         raise UserError(f"{path} names nothing of {kind}; its column dataset should say {' or '.join(LISTED_AS[kind])}")
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{path} names {name} {times} times; keep one")
+    names = [_without_ending(entry) if kind == "coco" else _without_ending(entry).split("/")[-1] for entry in found]
+    check_unique(names, path)
     return names
+
+
+def _listed(rows: Sequence[Row], path: Path, kind: str, tell: Tell) -> list[str]:
+    """What the rows of this set name; tells how many are of others."""
+    known = {name: each for each, names in LISTED_AS.items() for name in names}
+    found, others = [], Counter[str]()
+    for row in rows:
+        src, dataset = row.cells["src"].strip(), row.cells.get("dataset", "").strip()
+        if dataset and dataset.casefold() not in known:
+            raise UserError(f"{path}, line {row.line}: unknown dataset {dataset!r}; known are {', '.join(known)}")
+        if not src:
+            raise UserError(f"{path}, line {row.line}: the row names nothing in its column src")
+        if dataset and known[dataset.casefold()] != kind:
+            others[dataset] += 1
+        else:
+            found.append(src)
+    if found and others:
+        counted = ", ".join(f"{times} of {name}" for name, times in others.items())
+        tell(f"{path}: rows of other sets than {kind} are left out: {counted}")
+    return found
+
+
+def _without_ending(entry: str) -> str:
+    """The name that a list gives an image, whichever slashes it has: 'x/0001.jpg' is 'x/0001', 'tiny.2' stays."""
+    place = PurePosixPath(entry.replace("\\", "/"))
+    return (place.with_suffix("") if place.suffix.lower() in ENDINGS else place).as_posix()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffprobe.data.text_lists import Row, Tell, read_table, warn
 from diffprobe.errors import UserError
 
 DEFAULT_SCENES = 200
 LARGEST_SEED = 2**63 - 1
+SHOWN_CHARACTERS = 60
+# What no keyboard writes: control characters but tabs and line ends, and the mark of what could not be decoded.
+BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,16 @@ class Prompt:
     name: str
 
 
-def load_prompts(prompts: str | Path | None = None, count: int | None = None, seed: int = 0) -> list[Prompt]:
+def load_prompts(
+    prompts: str | Path | None = None, count: int | None = None, seed: int = 0, tell: Tell = warn
+) -> list[Prompt]:
     """Prompts from a CSV file, or from the scene grammar where no file is given.
 
     Args:
         prompts: a CSV file, or None for the scene grammar.
         count: how many; None means all of a file, or 200 scenes.
         seed: chooses the scenes and their noise; without effect on a file, which brings its own seeds.
+        tell: takes a line for what is odd about a file, such as its encoding.
 
     Raises:
         UserError: the file or a column of it is missing, a seed is no number, or fewer prompts are there than asked.
@@ -38,7 +45,7 @@ def load_prompts(prompts: str | Path | None = None, count: int | None = None, se
         raise UserError(f"data.count={count}: must be at least 1")
     if prompts is None:
         return scene_prompts(count or DEFAULT_SCENES, seed)
-    found = read_prompts(Path(prompts))
+    found = read_prompts(Path(prompts), tell)
     if count is not None and count > len(found):
         raise UserError(f"data.count={count}: {prompts} has only {len(found)} prompts; ask for fewer")
     return found[:count]
@@ -52,47 +59,52 @@ def scene_prompts(count: int, seed: int = 0) -> list[Prompt]:
     return [Prompt(sample_scene(n, "prompts").caption, n, f"scene_{n:07d}_seed_{n}") for n in numbers]
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+def read_prompts(path: Path, tell: Tell = warn) -> list[Prompt]:
     """Reads columns `prompts`, `seeds` and, where present, `prompt_inds` (else rows are numbered from 0).
 
-    UTF-8 is tried first, then ISO-8859-1, in which the papers' files are written. Images are named as the papers name
-    them: `prompt_{prompt_inds}_seed_{seeds}`.
+    The papers' files are UTF-8; for other encodings see `diffprobe.data.text_lists`. Images are named as the papers
+    name them: `prompt_{prompt_inds}_seed_{seeds}`.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, a value is no whole number, or two images have one
+            name.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read prompts from {path}: {error.strerror}; give a CSV file as data.prompts"
-        ) from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("iso-8859-1")
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    columns = rows.fieldnames or []
-    missing = [column for column in ("prompts", "seeds") if column not in columns]
-    if missing:
-        wanted, found = " and ".join(map(repr, missing)), ", ".join(map(repr, columns))
-        raise UserError(
-            f"{path} has no column {wanted}; it has {found}. "
-            "The first line must name the columns prompts, seeds and, if wanted, prompt_inds"
-        )
-    prompts = [_prompt(path, rows.line_num, number, row) for number, row in enumerate(rows)]
-    if not prompts:
+    rows = read_table(path, "the prompts", [["prompts"], ["seeds"]], ["prompt_inds"], tell)
+    if not rows:
         raise UserError(f"{path} has no prompts below its first line")
+    indexed = any(row.cells.get("prompt_inds", "").strip() for row in rows)
+    prompts = [_prompt(path, row, None if indexed else number) for number, row in enumerate(rows)]
     name, times = Counter(prompt.name for prompt in prompts).most_common(1)[0]
     if times > 1:
         raise UserError(f"{path} names {times} images {name!r}; prompt_inds and seeds together must be unique")
+    _tell_of_texts(path, rows, tell)
     return prompts
 
 
-def _prompt(path: Path, line: int, number: int, row: dict[str, str | None]) -> Prompt:
-    text, seed, index = row["prompts"], row["seeds"], row.get("prompt_inds")
-    if text is None or seed is None or None in row:
-        raise UserError(f"{path}, line {line}: the row does not have one value for each column; check its quotes")
-    index = index if index else str(number)
-    if not seed.strip().isdigit() or int(seed) > LARGEST_SEED:
-        raise UserError(f"{path}, line {line}: the seed {seed!r} is not a whole number from 0 to {LARGEST_SEED}")
-    if not index.strip().isdigit():
-        raise UserError(f"{path}, line {line}: the prompt index {index!r} is not a whole number")
-    return Prompt(text, int(seed), f"prompt_{int(index)}_seed_{int(seed)}")
+def _prompt(path: Path, row: Row, number: int | None) -> Prompt:
+    """Args: number: its index, where the file gives none."""
+    seed = _whole(row.cells["seeds"], "seed", path, row.line)
+    index = _whole(row.cells["prompt_inds"], "prompt index", path, row.line) if number is None else number
+    return Prompt(row.cells["prompts"], seed, f"prompt_{index}_seed_{seed}")
+
+
+def _whole(cell: str, what: str, path: Path, line: int) -> int:
+    # Digits alone: int() would take '1_0' and other alphabets' digits too, and gives up on thousands of them
+    found = re.fullmatch("0*([0-9]{1,19})", cell.strip())
+    if not found or int(found[1]) > LARGEST_SEED:
+        shown = cell if len(cell) <= SHOWN_CHARACTERS else f"{cell[:SHOWN_CHARACTERS]}..."
+        raise UserError(f"{path}, line {line}: the {what} {shown!r} is not a whole number from 0 to {LARGEST_SEED}")
+    return int(found[1])
+
+
+def _tell_of_texts(path: Path, rows: Sequence[Row], tell: Tell) -> None:
+    """Tells of prompts that are there, but hardly what was meant."""
+    empty = [row for row in rows if not row.cells["prompts"].strip()]
+    if empty:
+        tell(f"{path}: {len(empty)} of {len(rows)} prompts are empty, first in line {empty[0].line}")
+    broken = [row for row in rows if BROKEN.search(row.cells["prompts"])]
+    if broken:
+        tell(
+            f"{path}: {len(broken)} of {len(rows)} prompts hold control or replacement characters, first in line "
+            f"{broken[0].line}: {broken[0].cells['prompts'][:SHOWN_CHARACTERS]!r}; was it saved in a wrong encoding?"
+        )

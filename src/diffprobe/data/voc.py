@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffprobe.data.annotated_images import ImageFiles, Instance, Reading, digest, find_set, read_numbers
+from diffprobe.data.text_lists import Tell, read_names, warn
 from diffprobe.errors import UserError
 
 # In the order of their numbers in SegmentationClass, from 1.
@@ -68,17 +69,22 @@ def _said(classes: list[int]) -> str:
     return f"the class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}"
 
 
-def voc_images(root: str | Path, split: str = "trainval", names: Sequence[str] | None = None) -> VocImages:
+def voc_images(
+    root: str | Path, split: str = "trainval", names: Sequence[str] | None = None, tell: Tell = warn
+) -> VocImages:
     """All candidates of a split, sorted, or those named. No image is opened yet.
 
     Args:
         root: VOCdevkit, the folder VOC2012 in it, or the folder that holds it.
         split: a file of ImageSets/Segmentation; without effect on images that are named.
+        tell: takes a line for what is odd about the split's list.
 
     Raises:
-        UserError: a folder or file of the set is missing.
+        UserError: a folder or file of the set is missing, or the split's list cannot be read.
     """
     listed = f"ImageSets/Segmentation/{split}.txt"
     needed = ["JPEGImages", "SegmentationObject", "SegmentationClass", *([listed] if names is None else [])]
     place = find_set(root, ["", "VOC2012", "VOCdevkit/VOC2012"], needed, "VOC 2012", LAYOUT, SOURCE)
-    return VocImages(place, sorted(set((place / listed).read_text().split())) if names is None else names)
+    if names is None:
+        names = sorted(read_names(place / listed, "the list of images", tell))
+    return VocImages(place, names)

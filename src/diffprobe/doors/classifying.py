@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ def _prepare(settings: AnalysisJobSettings, console: Console) -> _Task:
         )
     classifier = instantiate(settings.classifier)
     patterns = checked_patterns(settings.analysis.classes or {}, classifier.classes, classifier.name)
-    every = load_prompts(data.prompts, data.count, settings.seed)
+    tell = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    every = load_prompts(data.prompts, data.count, settings.seed, tell)
     named = [(prompt, named_class(prompt.text, classifier.classes, patterns)) for prompt in every]
     prompts, right = [one for one, at in named if at is not None], [at for _, at in named if at is not None]
     if not prompts:
@@ -85,7 +87,7 @@ def _prepare(settings: AnalysisJobSettings, console: Console) -> _Task:
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     classifier.check(backbone.image_size)
     steps = chosen_steps(settings.steps.select, range(settings.steps.sampling))
-    photos = load_photos(settings, classifier, set(right), len(prompts), backbone.image_size)
+    photos = load_photos(settings, classifier, set(right), len(prompts), backbone.image_size, tell)
     task = _Task(settings, console, backbone, classifier, prompts, right, photos, steps)
     if len(prompts) < len(every):
         task.tell(f"left out {len(every) - len(prompts)} of {len(every)} prompts, which name no class or several")

@@ -68,7 +68,7 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
         raise UserError(f"trajectory={settings.trajectory.kind}: interventions are in trajectory=generation")
     if len(settings.property.names) != 1:
         raise UserError(f"property.names={list(settings.property.names)}: intervene on one property at a time")
-    task = _given(settings) if settings.analysis.probes else _to_train(settings, console)
+    task = _given(settings, console) if settings.analysis.probes else _to_train(settings, console)
     _check_labeler(task, settings)
     each = 2 * len(task.editings) * settings.analysis.trials
     console.print(
@@ -86,7 +86,7 @@ def _to_train(settings: AnalysisJobSettings, console: Console) -> Task:
     job = probing.prepare(settings, console)
     if job.question.groups:
         raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
-    prompts = _prompts(settings)
+    prompts = _prompts(settings, console)
     both = {prompt.name for prompt in prompts} & set(job.source.names)
     if both:
         raise UserError(f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others")
@@ -95,7 +95,7 @@ def _to_train(settings: AnalysisJobSettings, console: Console) -> Task:
     return Task(job.backbone, job.labeler, prompts, _editings(settings, layers, steps), targets, job, None)
 
 
-def _given(settings: AnalysisJobSettings) -> Task:
+def _given(settings: AnalysisJobSettings, console: Console) -> Task:
     """Probes of a finished run; the images to edit are such as they have not seen."""
     from diffprobe.backbone.load import load_backbone
     from diffprobe.backbone.trajectory import fresh_scheduler
@@ -109,16 +109,17 @@ def _given(settings: AnalysisJobSettings) -> Task:
     editings = _editings(settings, layers, chosen_steps(settings.steps.select, there))
     for editing in editings:
         editing.check(given.bank)
-    prompts = given.unseen(_prompts(settings))
+    prompts = given.unseen(_prompts(settings, console))
     labeler = instantiate(settings.labeler)
     return Task(backbone, labeler, prompts, editings, _targets(settings, backbone), None, given.bank)
 
 
-def _prompts(settings: AnalysisJobSettings) -> list[Prompt]:
+def _prompts(settings: AnalysisJobSettings, console: Console) -> list[Prompt]:
     from diffprobe.data.prompts import load_prompts
 
     analysis = settings.analysis
-    return load_prompts(analysis.prompts, analysis.count, settings.seed + OTHER_SCENES)
+    tell = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    return load_prompts(analysis.prompts, analysis.count, settings.seed + OTHER_SCENES, tell)
 
 
 def _editings(settings: AnalysisJobSettings, layers: list[str], steps: list[int]) -> list[Editing]:

@@ -34,12 +34,18 @@ class Photos:
 
 
 def load_photos(
-    settings: AnalysisJobSettings, classifier: Classifier, classes: set[int], count: int, image_size: int
+    settings: AnalysisJobSettings,
+    classifier: Classifier,
+    classes: set[int],
+    count: int,
+    image_size: int,
+    tell: Callable[[str], None],
 ) -> Photos | None:
     """The photos that `analysis.photos` means, of the `classes` that were asked for; None for none.
 
     Args:
         count: how many scenes to render.
+        tell: takes a line for what is odd about a list of images, such as its encoding.
 
     Raises:
         UserError: they cannot be read, or none is of one of these classes.
@@ -51,7 +57,7 @@ def load_photos(
         return None
     if asked == AUTO:
         return _rendered(classifier, classes, count, image_size)
-    return _of_folder(settings, classifier, classes, image_size)
+    return _of_folder(settings, classifier, classes, image_size, tell)
 
 
 def _rendered(classifier: Classifier, classes: set[int], count: int, image_size: int) -> Photos:
@@ -75,7 +81,13 @@ def _rendered(classifier: Classifier, classes: set[int], count: int, image_size:
     )
 
 
-def _of_folder(settings: AnalysisJobSettings, classifier: Classifier, classes: set[int], image_size: int) -> Photos:
+def _of_folder(
+    settings: AnalysisJobSettings,
+    classifier: Classifier,
+    classes: set[int],
+    image_size: int,
+    tell: Callable[[str], None],
+) -> Photos:
     import torch
 
     from diffprobe.data.images import load_images, read_image, sort_out
@@ -84,7 +96,9 @@ def _of_folder(settings: AnalysisJobSettings, classifier: Classifier, classes: s
     place, patterns = Path(str(settings.analysis.photos)), settings.analysis.classes or {}
     if not place.exists():
         raise UserError(f"analysis.photos={place}: there is no such folder or list of images; null goes without")
-    files, _ = sort_out(load_images(place), settings.data.on_error)
+    files, bad = sort_out(load_images(place, tell=tell), settings.data.on_error)
+    for image in bad:
+        tell(f"left out {image.name}: {image.reason}")
     shown = [_class_text(file.caption, file.path) for file in files]
     found = [named_class(text, classifier.classes, patterns) for text in shown]
     kept = [(file, at) for file, at in zip(files, found, strict=True) if at in classes]
@@ -93,6 +107,8 @@ def _of_folder(settings: AnalysisJobSettings, classifier: Classifier, classes: s
             f"analysis.photos={place}: none of its {len(files)} images is of a class that the prompts name; a photo's "
             f"class is its caption, or the name of its folder, which for the first is {shown[0]!r}"
         )
+    if len(kept) < len(files):
+        tell(f"left out {len(files) - len(kept)} of {len(files)} photos, which are of no class that the prompts name")
     fit = settings.data.fit
     return Photos(
         [file.name for file, _ in kept],

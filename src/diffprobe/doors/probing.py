@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
@@ -77,7 +78,7 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
     from diffprobe.doors.sources import make_source
     from diffprobe.features.store.plan import in_units
 
-    source = make_source(settings, console.print)
+    source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
     labeler = instantiate(settings.labeler)
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
@@ -142,7 +143,7 @@ def _question(settings: ProbingSettings, layers: list[Layer], groups: list[Layer
         properties=list(settings.property.names),
         controls=list(settings.control.names),
         fractions=list(settings.data.fractions),
-        test=[prompt.name for prompt in test_prompts(settings)],
+        test=[prompt.name for prompt in test_prompts(settings, lambda _: None)],  # make_source has told of them
         recipe=_recipe(settings.probe),
         threshold=settings.property.threshold,
         seed=settings.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,11 +158,13 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
     _check_analysis(settings)
     measuring = _measuring(settings)
     console.print(f"reading {settings.objects.kind}")
-    images, problems = load_objects(**OmegaConf.to_container(settings.objects), seed=settings.seed)  # type: ignore
+    tell = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    chosen: dict[str, Any] = OmegaConf.to_container(settings.objects)  # type: ignore[assignment]
+    images, problems = load_objects(**chosen, seed=settings.seed, tell=tell)
     for problem in problems[:SHOWN_PROBLEMS]:
-        console.print(f"left out {problem}", soft_wrap=True, markup=False)
+        tell(f"left out {problem}")
     if len(problems) > SHOWN_PROBLEMS:
-        console.print(f"left out {len(problems) - SHOWN_PROBLEMS} more; problems.csv names all {len(problems)}")
+        tell(f"left out {len(problems) - SHOWN_PROBLEMS} more; problems.csv names all {len(problems)}")
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     backbone = replace(backbone, guidance=min(backbone.guidance, 1.0))  # prompts are empty, so it would change nothing
     source = source_of_pictures(settings, images, "conditional")

@@ -17,7 +17,7 @@ OF_IMAGES = ("noised", "inversion", "image_to_image")
 
 
 def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
-    """The source of a run; `tell` takes a line for each image that is left out.
+    """The source of a run; `tell` takes a line for each image that is left out, and for what is odd about a list.
 
     Raises:
         UserError: trajectory and data do not go together, or the data cannot be read.
@@ -32,9 +32,9 @@ def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Sourc
         return _of_images(settings, tell)
     if data.images is not None:
         raise UserError("trajectory=generation makes its own images; for data=images choose trajectory=noised")
-    prompts = load_prompts(data.prompts, data.count, settings.seed)
+    prompts = load_prompts(data.prompts, data.count, settings.seed, tell)
     names = {prompt.name for prompt in prompts}
-    tested = test_prompts(settings)
+    tested = test_prompts(settings, tell)
     twice = [prompt.name for prompt in tested if prompt.name in names]
     if twice:
         raise UserError(
@@ -43,8 +43,8 @@ def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Sourc
     return Generation([*prompts, *tested], settings.steps.sampling, settings.features.half)
 
 
-def test_prompts(settings: ProbingSettings) -> list[Prompt]:
-    """The prompts whose images are to be tested on, where a file names them.
+def test_prompts(settings: ProbingSettings, tell: Callable[[str], None]) -> list[Prompt]:
+    """The prompts whose images are to be tested on, where a file names them; `tell` takes what is odd about it.
 
     Raises:
         UserError: the file cannot be read, or there is no file for the other images.
@@ -56,7 +56,7 @@ def test_prompts(settings: ProbingSettings) -> list[Prompt]:
         return []
     if data.prompts is None:
         raise UserError("data.test_prompts names the images to test on; give those to train on as data.prompts=FILE")
-    return load_prompts(data.test_prompts, data.count)
+    return load_prompts(data.test_prompts, data.count, tell=tell)
 
 
 def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
@@ -66,7 +66,7 @@ def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source
     data, trajectory = settings.data, settings.trajectory
     if data.images is None:
         raise UserError(f"trajectory={trajectory.kind} needs real images: data=images data.images=FOLDER")
-    files, bad = sort_out(load_images(data.images, root=data.root, count=data.count), data.on_error)
+    files, bad = sort_out(load_images(data.images, root=data.root, count=data.count, tell=tell), data.on_error)
     for image in bad:
         tell(f"left out {image.name}: {image.reason}")
     return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
