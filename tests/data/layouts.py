@@ -112,11 +112,26 @@ def write_picture(path: Path, rendered: RenderedScenes, row: int) -> None:
     Image.fromarray(pixels).save(path, quality=95, subsampling=0)
 
 
+def voc_colours() -> list[tuple[int, int, int]]:
+    """VOC's colour map, number by number, as its development kit makes it."""
+    colours = []
+    for number in range(256):
+        red = green = blue = 0
+        left = number
+        for bit in range(8):
+            red |= (left & 1) << (7 - bit)
+            green |= (left >> 1 & 1) << (7 - bit)
+            blue |= (left >> 2 & 1) << (7 - bit)
+            left >>= 3
+        colours.append((red, green, blue))
+    return colours
+
+
 def write_palette(path: Path, numbers: np.ndarray) -> None:
     """An image with a palette, as VOC and DAVIS store masks: numbers that look like colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(numbers.astype(np.uint8)).convert("P")
-    picture.putpalette(np.random.default_rng(0).permutation(256 * 3).astype(np.uint8).tobytes())
+    picture.putpalette([value for colour in voc_colours() for value in colour])
     picture.save(path)
 
 

@@ -209,7 +209,7 @@ def _broken_mask(root, name):
 
 def _colour_mask(root, name):
     path = voc(root, "SegmentationObject", name)
-    Image.open(path).convert("RGB").save(path)
+    Image.open(path).convert("RGB").resize((20, 20)).resize((32, 32)).save(path)
 
 
 def _broken_image(root, name):
@@ -234,7 +234,7 @@ def _turned_image(root, name):
         (_small_mask, "its mask is 16 x 24 pixels, its image 32 x 32"),
         (_two_masks, "its mask of objects is 32 x 32 pixels, its mask of classes 16 x 32"),
         (_broken_mask, "cannot read the mask .*2007_000001.png"),
-        (_colour_mask, "the mask .* has pixels of kind RGB; an image with a palette is wanted"),
+        (_colour_mask, "the mask .*: its pixels are colours, and it has the colour"),
         (_broken_image, "cannot read the image .*2007_000001.jpg: "),
         (_no_image, "there is no image .*2007_000001.jpg"),
         (_turned_image, "the EXIF data of .* turn it"),

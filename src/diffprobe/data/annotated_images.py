@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,7 +119,8 @@ class ImageFiles(AnnotatedImages):
 
         path = self.file(row)
         if not path.is_file():
-            raise UserError(f"there is no image {path}")
+            others = sorted(each.name for each in path.parent.glob(f"{escape(path.stem)}.*"))
+            raise UserError(f"there is no image {path}" + (f", but {', '.join(others[:3])}" if others else ""))
         self.picture(row, 1)  # decodes all of it
         with Image.open(path) as opened:
             size, orientation = opened.size, opened.getexif().get(ORIENTATION)
@@ -142,26 +144,6 @@ class ImageFiles(AnnotatedImages):
 def digest(*contents: bytes) -> str:
     """SHA-256 of some contents, in hexadecimal."""
     return hashlib.sha256(b"".join(contents)).hexdigest()
-
-
-def read_numbers(path: Path) -> np.ndarray:
-    """[height, width] uint8, the numbers of an image with a palette (or grey), whatever colours they stand for.
-
-    Raises:
-        UserError: the file is missing, broken, or of another kind.
-    """
-    from PIL import Image
-
-    if not path.is_file():
-        raise UserError(f"there is no mask {path}")
-    try:
-        with Image.open(path) as opened:
-            mode, numbers = opened.mode, np.asarray(opened)
-    except Exception as error:  # whatever a broken file makes the decoder raise
-        raise UserError(f"cannot read the mask {path}: {error or type(error).__name__}") from error
-    if mode not in ("P", "L"):
-        raise UserError(f"the mask {path} has pixels of kind {mode}; an image with a palette is wanted")
-    return numbers
 
 
 def find_set(

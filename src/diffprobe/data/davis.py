@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from diffprobe.data.annotated_images import ImageFiles, Instance, Reading, digest, find_set, read_numbers
+from diffprobe.data.annotated_images import ImageFiles, Instance, Reading, digest, find_set
+from diffprobe.data.mask_numbers import IGNORED, check_not_ignored, read_numbers
 from diffprobe.data.text_lists import Tell, read_names, warn
 from diffprobe.errors import UserError
 
-IGNORED = 255
 RESOLUTION = "480p"
 LAYOUT = """\
   DAVIS/
@@ -19,6 +21,16 @@ LAYOUT = """\
     Annotations/480p/bear/00000.png ...
     ImageSets/2017/{train,val}.txt"""
 SOURCE = "https://davischallenge.org/davis2017/code.html (DAVIS-2017-trainval-480p.zip)"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """'<sequence>/<file's stem>', its sequence and number, and why it cannot be used, else ''."""
+
+    name: str
+    sequence: str
+    number: int
+    wrong: str = ""
 
 
 class DavisFrames(ImageFiles):
@@ -29,17 +41,21 @@ class DavisFrames(ImageFiles):
 
     kind = "davis"
 
-    def __init__(self, root: Path, names: Sequence[str], sequences: Sequence[str], frames: Sequence[int]) -> None:
-        super().__init__(names, sequences, frames)
+    def __init__(self, root: Path, frames: Sequence[Frame]) -> None:
+        super().__init__(
+            [frame.name for frame in frames], [frame.sequence for frame in frames], [frame.number for frame in frames]
+        )
         self.root = root
+        self.wrong = {frame.name: frame.wrong for frame in frames if frame.wrong}
 
     def file(self, row: int) -> Path:
         return self.root / "JPEGImages" / RESOLUTION / f"{self.names[row]}.jpg"
 
     def read(self, row: int) -> Reading:
-        if self.names[row] == self.sequences[row]:  # see davis_frames
-            raise UserError(f"there is no frame in {self.file(row).with_suffix('')}")
+        if self.names[row] in self.wrong:
+            raise UserError(self.wrong[self.names[row]])
         numbers = read_numbers(self._mask(row))
+        check_not_ignored(numbers)
         return Reading(
             [
                 Instance(int(number), f"{self.sequences[row]}/{number}", numbers == number)
@@ -71,7 +87,8 @@ def davis_frames(
     Args:
         root: the folder DAVIS, or the folder that holds it.
         split: a file of ImageSets/2017; without effect on sequences that are named.
-        sequences: by name; one without frames stands as one candidate that cannot be read.
+        sequences: by name; one without frames stands as one candidate that cannot be read, as do files that are no
+            frames, and masks without a picture.
         count: the first so many of the sequences that are named, or so many of a split, drawn with `seed`.
         every: takes each so-many-th frame, from the first on.
         frames: the first so many of those; None means all.
@@ -90,12 +107,30 @@ def davis_frames(
         raise UserError(f"objects.count={count}: there are only {len(named)} sequences; ask for fewer")
     if count is not None and sequences is None:
         named = sorted(np.random.default_rng(seed).permutation(named)[:count].tolist())
-    found = [_frames(place / "JPEGImages" / RESOLUTION, sequence)[::every][:frames] for sequence in named[:count]]
-    rows = [row for sequence in found for row in sequence]
-    return DavisFrames(place, [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+    found: list[Frame] = []
+    for sequence in named[:count]:
+        numbered, others = _frames(place, sequence)
+        found += numbered[::every][:frames] + others
+    return DavisFrames(place, found)
 
 
-def _frames(folder: Path, sequence: str) -> list[tuple[str, str, int]]:
-    """(name, sequence, frame) of every frame."""
-    stems = sorted(path.stem for path in (folder / sequence).glob("*.jpg") if path.stem.isdigit())
-    return [(f"{sequence}/{stem}", sequence, int(stem)) for stem in stems] or [(sequence, sequence, 0)]
+def _frames(place: Path, sequence: str) -> tuple[list[Frame], list[Frame]]:
+    """What has a picture or a mask, in the order of its numbers; and whatever else is there, which cannot be used."""
+    pictures, masks = (place / kind / RESOLUTION / sequence for kind in ("JPEGImages", "Annotations"))
+    stems = {path.stem for path in (*pictures.glob("*.jpg"), *masks.glob("*.png")) if not path.name.startswith(".")}
+    numbers = {stem: int(stem) for stem in stems if stem.isascii() and stem.isdigit()}
+    times = Counter(numbers.values())
+    numbered, others = [], []
+    for stem in sorted(stems, key=lambda stem: (numbers.get(stem, -1), stem)):
+        name = f"{sequence}/{stem}"
+        if stem not in numbers:
+            others.append(Frame(name, sequence, 0, "its name is not the number of a frame"))
+        elif times[numbers[stem]] > 1:
+            others.append(Frame(name, sequence, 0, f"{times[numbers[stem]]} files are frame {numbers[stem]}"))
+        else:
+            numbered.append(Frame(name, sequence, numbers[stem]))
+    if not stems:
+        there = ", ".join(sorted(path.name for path in pictures.glob("*"))[:3])
+        wrong = f"there is no frame in {pictures}" + (f", such as 00000.jpg, but {there}" if there else "")
+        others.append(Frame(sequence, sequence, 0, wrong))
+    return numbered, others

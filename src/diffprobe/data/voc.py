@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffprobe.data.annotated_images import ImageFiles, Instance, Reading, digest, find_set, read_numbers
+from diffprobe.data.annotated_images import ImageFiles, Instance, Reading, digest, find_set
+from diffprobe.data.mask_numbers import IGNORED, check_not_ignored, check_not_luma, read_numbers
 from diffprobe.data.text_lists import Tell, read_names, warn
 from diffprobe.errors import UserError
 
@@ -16,7 +17,6 @@ CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-IGNORED = 255  # the border that belongs to no object
 LAYOUT = """\
   VOCdevkit/VOC2012/
     JPEGImages/2007_000032.jpg ...
@@ -43,6 +43,8 @@ class VocImages(ImageFiles):
         if numbers.shape != classes.shape:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (numbers.shape, classes.shape)]
             raise UserError(f"its mask of objects is {sizes[0]} pixels, its mask of classes {sizes[1]}")
+        check_not_luma(numbers, classes)
+        check_not_ignored(numbers)
         reading = Reading()
         for number in np.unique(numbers):
             if number in (0, IGNORED):
