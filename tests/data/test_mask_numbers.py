@@ -42,6 +42,13 @@ def davis_2017(numbers: np.ndarray) -> Image.Image:
     return picture
 
 
+def filled_up_palette(numbers: np.ndarray) -> Image.Image:
+    """VOC's first four colours, and black for all others."""
+    picture = Image.fromarray(numbers, "P")
+    picture.putpalette([value for colour in voc_colours()[:4] for value in colour] + [0] * (252 * 3))
+    return picture
+
+
 def grey_palette(numbers: np.ndarray) -> Image.Image:
     picture = Image.fromarray(numbers, "P")
     picture.putpalette([number for number in range(256) for _ in range(3)])
@@ -60,8 +67,9 @@ def grey_palette(numbers: np.ndarray) -> Image.Image:
         davis_2017(NUMBERS),
         Image.fromarray(NUMBERS),
         grey_palette(NUMBERS),
+        filled_up_palette(NUMBERS),
     ],
-    ids=["VOC", "RGB", "RGBA", "re-quantised", "adaptive", "reversed", "DAVIS", "grey", "grey palette"],
+    ids=["VOC", "RGB", "RGBA", "re-quantised", "adaptive", "reversed", "DAVIS", "grey", "grey palette", "filled up"],
 )
 def test_the_numbers_are_those_that_the_colours_mean(tmp_path, picture):
     picture.save(tmp_path / "mask.png")

@@ -114,10 +114,10 @@ def test_coco_reads_polygons_and_run_lengths_of_pictures_that_are_not_square(tmp
 def test_coco_finds_a_list_in_either_split(tmp_path):
     write_coco(tmp_path, some_scenes(2))
     write_coco(tmp_path, some_scenes(3), split="train")
-    (tmp_path / "list.txt").write_text("000000000003.jpg\n000000000001.jpg\n")
+    (tmp_path / "list.txt").write_text("000000000003.jpg\nval2017/000000000001.jpg\n")
     assert all_of("coco", tmp_path, split="trainval", list=tmp_path / "list.txt").names == [
         "000000000003",
-        "000000000001",
+        "val2017/000000000001.jpg",  # there is one in either
     ]
 
 

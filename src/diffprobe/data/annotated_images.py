@@ -37,7 +37,7 @@ class Reading:
     """What an annotation says: its instances in the order of their numbers, and (number, reason) of what is wrong."""
 
     instances: list[Instance] = field(default_factory=list)
-    wrong: list[tuple[int, str]] = field(default_factory=list)
+    wrong: list[tuple[int | str, str]] = field(default_factory=list)
 
 
 class AnnotatedImages(ObjectImages):

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Self
 
 from diffprobe.data.annotated_images import ImageFiles, Instance, Reading, digest, find_set
+from diffprobe.data.coco_file import CocoImage, read_coco
 from diffprobe.data.coco_masks import decode_segmentation
+from diffprobe.data.images import without_ending
 from diffprobe.data.object_images import AnnotatedObject
-from diffprobe.data.voc import CLASSES
+from diffprobe.data.text_lists import Tell, warn
 from diffprobe.errors import UserError
 
 SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
-VOC_NAMES = {
-    **{name: name for name in CLASSES},
-    "airplane": "aeroplane",
-    "couch": "sofa",
-    "dining table": "diningtable",
-    "motorcycle": "motorbike",
-    "potted plant": "pottedplant",
-    "tv": "tvmonitor",
-}
 LAYOUT = """\
   coco/
     annotations/instances_{train,val}2017.json
     train2017/000000000009.jpg ...
     val2017/000000000139.jpg ..."""
 SOURCE = "https://cocodataset.org/#download (annotations_trainval2017.zip, train2017.zip, val2017.zip)"
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """One image: its file, its size, (number, label, segmentation) of each object, and what is wrong with all of it.
-
-    An object whose class is unknown has the label ''.
-    """
-
-    file: Path
-    height: int = 0
-    width: int = 0
-    annotations: tuple[tuple[int, str, Any], ...] = ()
-    wrong: str = ""
 
 
 class CocoImages(ImageFiles):
@@ -64,18 +42,19 @@ class CocoImages(ImageFiles):
         if image.wrong:
             raise UserError(image.wrong)
         reading = Reading()
-        for number, label, segmentation in image.annotations:
+        for item in image.objects:
             try:
-                if not label:
-                    raise UserError("its class is not among the file's categories")
-                mask = decode_segmentation(segmentation, image.height, image.width)
-                reading.instances.append(Instance(number, label, mask))
+                if item.wrong or isinstance(item.number, str):
+                    raise UserError(item.wrong)
+                mask = decode_segmentation(item.segmentation, image.height, image.width)
+                reading.instances.append(Instance(item.number, item.label, mask))
             except UserError as error:
-                reading.wrong.append((number, str(error)))
+                reading.wrong.append((item.number, str(error)))
         return reading
 
     def annotation_digest(self, row: int) -> str:
-        return digest(json.dumps(self.images[self.names[row]].annotations).encode())
+        objects = self.images[self.names[row]].objects
+        return digest(json.dumps([[item.number, item.label, item.segmentation] for item in objects]).encode())
 
     def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
         chosen = super().chosen(rows, objects)
@@ -83,50 +62,69 @@ class CocoImages(ImageFiles):
         return chosen
 
 
-def coco_images(root: str | Path, split: str = "val", names: Sequence[str] | None = None) -> CocoImages:
-    """All images with objects of the twenty classes, sorted, or those named ('000000000139'). None is opened yet.
+def coco_images(
+    root: str | Path, split: str = "val", names: Sequence[str] | None = None, tell: Tell = warn
+) -> CocoImages:
+    """All images with objects of the twenty classes, sorted, or those named. None is opened yet.
+
+    An image is named by its path below its folder without the ending ('000000000139'); where two would have one name,
+    by folder and whole path ('val2017/0001.png'). A list may name it without its folders, if no other is named so.
+
+    Args:
+        names: without endings.
+        tell: takes a line for what is left out by rule.
 
     Raises:
-        UserError: `split` is unknown, a folder or file of the set is missing, or its annotations cannot be read.
+        UserError: `split` is unknown, a folder or file of the set is missing, its annotations cannot be read, they have
+            no object of the twenty classes, or two of `names` are one image.
     """
     if split not in SPLITS:
         raise UserError(f"objects.split={split}: choose one of {', '.join(SPLITS)}")
     files = [f"annotations/instances_{part}2017.json" for part in SPLITS[split]]
     folders = [f"{part}2017" for part in SPLITS[split]]
     place = find_set(root, ["", "coco"], [*files, *folders], "COCO 2017", LAYOUT, SOURCE)
-    images: dict[str, CocoImage] = {}
+    found: list[tuple[str, str, CocoImage]] = []
     for file, folder in zip(files, folders, strict=True):
-        images |= _read_annotations(place / file, place / folder)
-    if names is None:
-        return CocoImages({name: images[name] for name in sorted(images) if images[name].annotations})
-    unknown = f"{' and '.join(files)} has no image of this name"
-    return CocoImages({name: images.get(name, CocoImage(place / name, wrong=unknown)) for name in names})
+        images, left_out = read_coco(place / file, place / folder)
+        found += [(folder, path, image) for path, image in images.items()]
+        for line in left_out.lines(file):
+            tell(line)
+    images = _named(found)
+    where = " and ".join(files)
+    if names is not None:
+        return CocoImages(_looked_up(names, images, place, where))
+    if not any(image.objects for image in images.values()):
+        raise UserError(f"COCO 2017: no image of {where} has an object of one of VOC's twenty classes")
+    return CocoImages({name: images[name] for name in sorted(images) if images[name].objects})
 
 
-def _read_annotations(file: Path, folder: Path) -> dict[str, CocoImage]:
-    try:
-        content = json.loads(file.read_bytes())
-        categories = {item["id"]: VOC_NAMES.get(item["name"]) for item in content["categories"]}
-        objects = _by_image(content["annotations"], categories)
-        images = {
-            Path(item["file_name"]).stem: CocoImage(
-                folder / item["file_name"], item["height"], item["width"], tuple(objects.pop(item["id"], ()))
-            )
-            for item in content["images"]
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no file of COCO instances: {type(error).__name__}: {error}") from error
-    for image, left in objects.items():  # of images that the file does not list
-        wrong = f"{file.name} has objects of an image {image} that it does not list"
-        images[str(image)] = CocoImage(folder / str(image), annotations=tuple(left), wrong=wrong)
-    return images
+def _named(found: Sequence[tuple[str, str, CocoImage]]) -> dict[str, CocoImage]:
+    """Images by name, of (folder, path below it, image)."""
+    short = [without_ending(path) for _, path, _ in found]
+    times = Counter(short)
+    return {
+        name if times[name] == 1 else f"{folder}/{path}": image
+        for name, (folder, path, image) in zip(short, found, strict=True)
+    }
 
 
-def _by_image(annotations: Iterable[dict[str, Any]], categories: dict[int, str | None]) -> dict[int, list[Any]]:
-    """(number, label, segmentation) of the objects of each image, in the order of their numbers."""
-    found = defaultdict(list)
-    for item in sorted(annotations, key=lambda item: item["id"]):
-        label = categories.get(item["category_id"], "")
-        if label is not None and not item.get("iscrowd"):
-            found[item["image_id"]].append((item["id"], label, item.get("segmentation")))
+def _looked_up(names: Sequence[str], images: dict[str, CocoImage], place: Path, where: str) -> dict[str, CocoImage]:
+    """The images that a list names, in its order; those that are not there have a reason."""
+    by_path: dict[str, list[str]] = defaultdict(list)
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in images:
+        by_path[without_ending(name)].append(name)
+        by_stem[without_ending(PurePosixPath(name).name)].append(name)
+    found: dict[str, CocoImage] = {}
+    for name in names:
+        alike = by_path.get(name) or by_stem.get(PurePosixPath(name).name, [])
+        if len(alike) == 1:
+            if alike[0] in found:
+                raise UserError(f"objects.list names the image {alike[0]} twice; keep one")
+            found[alike[0]] = images[alike[0]]
+        elif alike:
+            wrong = f"the list may mean {' or '.join(alike[:3])}; name its folder too"
+            found[name] = CocoImage(place / name, wrong=wrong)
+        else:
+            found[name] = CocoImage(place / name, wrong=f"{where} has no image of this name")
     return found

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,6 +136,12 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
+
+
+def without_ending(path: str) -> str:
+    """'x/0001.jpg' is 'x/0001'; what is no ending of an image stays: 'tiny.2'."""
+    place = PurePosixPath(path)
+    return (place.with_suffix("") if place.suffix.lower() in ENDINGS else place).as_posix()
 
 
 def _name(path: Path, root: Path) -> str:

@@ -3,7 +3,8 @@
 The number is the pixel's place in a palette. Editors and converters re-order palettes, so that the colours stay and the
 numbers do not. A palette is therefore believed only where it gives each number the colour of VOC's colour map (which
 DAVIS uses too), or its own grey. If the colours are those of the map, but in another order, the colours say the
-numbers; that is also how masks saved in RGB are read.
+numbers; that is also how masks saved in RGB are read. A palette that has one colour for several of the numbers in use
+(black, where a program filled it up) was not re-ordered, and says nothing.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def _by_palette(picture: Picture, path: Path) -> np.ndarray:
     if used[-1] >= len(palette):
         raise UserError(f"the mask {path} has pixels of the number {used[-1]}, which its palette lacks; {WANTED}")
     found = palette[used]
-    if ((found == COLOURS[used]) | (found == GREYS[used])).all(1).all():
+    as_in_map = ((found == COLOURS[used]) | (found == GREYS[used])).all()
+    # Whatever re-orders a palette merges equal colours; one that gives two numbers the same colour tells nothing
+    if as_in_map or len(np.unique(found, axis=0)) < len(used):
         return places
     table = np.zeros(256, np.uint8)
     table[used] = _numbers_of(_packed(found), path, "palette is not VOC's: it")

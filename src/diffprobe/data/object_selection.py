@@ -13,7 +13,7 @@ import numpy as np
 from diffprobe.data.annotated_images import AnnotatedImages
 from diffprobe.data.coco import coco_images
 from diffprobe.data.davis import davis_frames
-from diffprobe.data.images import ENDINGS, ON_ERROR
+from diffprobe.data.images import ON_ERROR, without_ending
 from diffprobe.data.moving_scenes import moving_scenes
 from diffprobe.data.object_images import AnnotatedObject, ObjectImages, Problem
 from diffprobe.data.scene_objects import scene_objects
@@ -30,12 +30,14 @@ AT_ONCE = 64  # images looked at before asking whether there are enough
 
 @dataclass
 class _Found:
-    """What looking at candidates gave: the objects of each row that is used, what is wrong, what is left out."""
+    """What looking at candidates gave: the objects of each row that is used, what is wrong, what is left out, how many
+    images were looked at, and how many of them have no object that is large enough."""
 
     objects: dict[int, list[AnnotatedObject]] = field(default_factory=dict)
     wrong: list[Problem] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
     looked_at: int = 0
+    ruled_out: int = 0
 
 
 def load_objects(
@@ -97,6 +99,11 @@ def load_objects(
             f"{found.looked_at} were looked at, {_counted(found.wrong)} found"
             + "".join(f"; {problem}" for problem in [*found.wrong, *found.left_out][:3])
         )
+    if found.ruled_out:
+        tell(
+            f"{kind}: left out {found.ruled_out} of {found.looked_at} images that were looked at, without an object "
+            f"that covers more than {largest_over:.2%} (objects.largest_over)"
+        )
     rows = sorted(found.objects)  # by name where drawn, else as listed
     return candidates.chosen(rows, [found.objects[row] for row in rows]), [*found.wrong, *found.left_out]
 
@@ -138,7 +145,7 @@ def _candidates(
     if kind == "voc":
         return voc_images(place, split or "trainval", names, tell)
     if kind == "coco":
-        return coco_images(place, split or "val", names)
+        return coco_images(place, split or "val", names, tell)
     return davis_frames(place, split or "val", names, count=count, seed=seed, every=every, frames=frames, tell=tell)
 
 
@@ -152,6 +159,7 @@ def _look(
         found.looked_at += 1
         found.wrong += wrong
         if over is not None and max((item.area for item in objects), default=0) <= over:
+            found.ruled_out += not wrong
             continue
         kept = [item for item in objects if item.area >= min_area]
         found.left_out += [
@@ -199,7 +207,8 @@ def read_list(path: Path, kind: str, tell: Tell = warn) -> list[str]:
         found = [line for _, line in read_lines(path, called, tell)]
     if not found:
         raise UserError(f"{path} names nothing of {kind}; its column dataset should say {' or '.join(LISTED_AS[kind])}")
-    names = [_without_ending(entry) if kind == "coco" else _without_ending(entry).split("/")[-1] for entry in found]
+    paths = [without_ending(entry.replace("\\", "/")) for entry in found]  # whichever slashes the list has
+    names = paths if kind == "coco" else [PurePosixPath(path).name for path in paths]
     check_unique(names, path)
     return names
 
@@ -222,9 +231,3 @@ def _listed(rows: Sequence[Row], path: Path, kind: str, tell: Tell) -> list[str]
         counted = ", ".join(f"{times} of {name}" for name, times in others.items())
         tell(f"{path}: rows of other sets than {kind} are left out: {counted}")
     return found
-
-
-def _without_ending(entry: str) -> str:
-    """The name that a list gives an image, whichever slashes it has: 'x/0001.jpg' is 'x/0001', 'tiny.2' stays."""
-    place = PurePosixPath(entry.replace("\\", "/"))
-    return (place.with_suffix("") if place.suffix.lower() in ENDINGS else place).as_posix()

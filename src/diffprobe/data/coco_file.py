@@ -1,0 +1,265 @@
+"""COCO's instances_*.json: its images with the objects of the twenty classes of VOC, and what is wrong with them.
+
+Files that other programs write are like COCO's, more or less. Whatever of an image or an object is not as it should be
+is kept with its reason, so that it can be named; what is left out by rule (other classes, crowds) is counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from diffprobe.data.voc import CLASSES
+from diffprobe.errors import UserError, one_line
+
+LISTS = ("images", "annotations", "categories")
+LARGEST_PICTURE = 120_000_000  # pixels of an image; its masks are as large
+LONGEST_ID = 18  # digits; longer ones stay text
+SHOWN = 5  # classes in a message, and ten times as many characters of a value
+VOC_NAMES = {
+    **{name: name for name in CLASSES},
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "tv": "tvmonitor",
+}
+
+
+Key = int | str  # an id; '7' is 7
+
+
+@dataclass(frozen=True)
+class CocoObject:
+    """An object: the id of its annotation, its class, its segmentation as the file has it, and what is wrong, or ''."""
+
+    number: Key
+    label: str = ""
+    segmentation: Any = None
+    wrong: str = ""
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One image: its file, its size, its objects in the order of their numbers, and what is wrong with all of it."""
+
+    file: Path
+    height: int = 0
+    width: int = 0
+    objects: tuple[CocoObject, ...] = ()
+    wrong: str = ""
+
+
+@dataclass
+class LeftOut:
+    """What a file has that is left out by rule."""
+
+    crowds: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+
+    def lines(self, file: str) -> list[str]:
+        """What there is to tell, if anything."""
+        said = []
+        if self.others:
+            named = ", ".join(f"{times} {name}" for name, times in self.others.most_common(SHOWN))
+            more = f" and {len(self.others) - SHOWN} more" if len(self.others) > SHOWN else ""
+            said.append(f"{_counted(self.others.total(), 'object')} of classes that VOC does not have ({named}{more})")
+        if self.crowds:
+            said.append(_counted(self.crowds, "crowd"))
+        lines = [f"{file}: left out {' and '.join(said)}"] if said else []
+        if self.repeated:
+            lines.append(f"{file}: images lists {_counted(self.repeated, 'image')} again, with the same values")
+        return lines
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of `images`: its path below the folder, its id, its size, and what is wrong with it, or ''."""
+
+    name: str
+    key: Key | None = None
+    height: int = 0
+    width: int = 0
+    wrong: str = ""
+
+
+def read_coco(file: Path, folder: Path) -> tuple[dict[str, CocoImage], LeftOut]:
+    """All images of a file, by their path below `folder`, and what is left out by rule.
+
+    What has no such path is called by its place in the file, counted from 0: 'images[3]', 'annotations[7]'.
+
+    Raises:
+        UserError: the file cannot be read, or is not of the kind.
+    """
+    content = _content(file)
+    left_out = LeftOut()
+    entries = _entries(content["images"], folder.name, left_out)
+    objects, lost = _objects(content["annotations"], _classes(content["categories"], file), left_out)
+    by_name: dict[str, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        by_name[entry.name].append(entry)
+    times = Counter(entry.key for entry in entries)
+    images: dict[str, CocoImage] = {}
+    for name, same in by_name.items():
+        first = same[0]
+        found = tuple(item for entry in same if entry.key is not None for item in objects.get(entry.key, ()))
+        wrong = next((entry.wrong for entry in same if entry.wrong), "")
+        if len(same) > 1:
+            wrong = f"{file.name} lists its file {len(same)} times, with different values"
+        elif first.key is not None and times[first.key] > 1:
+            wrong = f"{file.name} gives its id {_shown(first.key)} to {times[first.key]} images"
+        images[name] = CocoImage(folder / name, first.height, first.width, found, wrong)
+    for key in objects.keys() - times.keys():
+        wrong = f"{file.name} has objects of an image {_shown(key)} that it does not list"
+        images[f"image_id {key}"] = CocoImage(folder / str(key), objects=tuple(objects[key]), wrong=wrong)
+    for item in lost:
+        images[str(item.number)] = CocoImage(folder / str(item.number), objects=(item,), wrong=item.wrong)
+    return images, left_out
+
+
+def _content(file: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file} is no file of COCO instances: it cannot be read as JSON, which may be damaged or cut off "
+            f"({one_line(error)})"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{file} is no file of COCO instances: it holds a {type(content).__name__}, not an object with the lists "
+            f"{', '.join(LISTS)}"
+        )
+    missing = [name for name in LISTS if not isinstance(content.get(name), list)]
+    if missing:
+        raise UserError(f"{file} is no file of COCO instances: it has no list {', '.join(map(repr, missing))}")
+    return content
+
+
+def _classes(categories: list[Any], file: Path) -> dict[Key, str]:
+    """The name of each category, as the file has it."""
+    names: dict[Key, str] = {}
+    for place, item in enumerate(categories):
+        key = _key(item.get("id")) if isinstance(item, dict) else None
+        name = item.get("name") if isinstance(item, dict) else None
+        if key is None or not isinstance(name, str):
+            raise UserError(f"{file} is no file of COCO instances: categories[{place}] has no id or no name")
+        if names.setdefault(key, name) != name:
+            raise UserError(f"{file} gives two categories the id {_shown(key)}: {names[key]!r} and {name!r}")
+    return names
+
+
+def voc_class(name: str) -> str | None:
+    """VOC's name of a class of COCO, in whatever case; None where VOC does not have it."""
+    return VOC_NAMES.get(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()))
+
+
+def _entries(images: list[Any], folder: str, left_out: LeftOut) -> list[_Entry]:
+    """An entry for each item of `images`, but one for several that say the same."""
+    entries = [_entry(item, f"images[{place}]", folder) for place, item in enumerate(images)]
+    different = list(dict.fromkeys(entries))
+    left_out.repeated = len(entries) - len(different)
+    return different
+
+
+def _entry(item: Any, place: str, folder: str) -> _Entry:
+    if not isinstance(item, dict):
+        return _Entry(place, wrong=f"its entry {_shown(item)} is no object")
+    key, file_name = _key(item.get("id")), item.get("file_name")
+    path = PurePosixPath(file_name) if isinstance(file_name, str) else PurePosixPath()
+    if not path.name or path.is_absolute() or ".." in path.parts or "://" in str(file_name) or "\0" in str(file_name):
+        wrong = f"its file_name is {_shown(file_name)}; a path below {folder} is wanted"
+        return _Entry(place, key, wrong=wrong)
+    name = path.as_posix()
+    if key is None:
+        return _Entry(name, wrong=f"its id is {_shown(item.get('id'))}; a whole number is wanted")
+    height, width = item.get("height"), item.get("width")
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:  # True is an int too
+        wrong = f"its height is {_shown(height)} and its width {_shown(width)}; numbers of pixels are wanted"
+        return _Entry(name, key, wrong=wrong)
+    if height * width > LARGEST_PICTURE:
+        return _Entry(name, key, wrong=f"its size is said to be {width} x {height} pixels, more than are read")
+    return _Entry(name, key, height, width)
+
+
+def _objects(
+    annotations: list[Any], classes: dict[Key, str], left_out: LeftOut
+) -> tuple[dict[Key, list[CocoObject]], list[CocoObject]]:
+    """The objects of each image in the order of their numbers, and those whose image is not known."""
+    found: dict[Key, list[CocoObject]] = defaultdict(list)
+    lost = []
+    for place, item in enumerate(annotations):
+        made = _object(item, f"annotations[{place}]", classes, left_out)
+        if made is None:
+            continue
+        image = _key(item.get("image_id")) if isinstance(item, dict) else None
+        if image is None:
+            lost.append(CocoObject(f"annotations[{place}]", wrong=made.wrong or "it does not say of which image it is"))
+        else:
+            found[image].append(made)
+    return {image: _unique(objects) for image, objects in found.items()}, lost
+
+
+def _object(item: Any, place: str, classes: dict[Key, str], left_out: LeftOut) -> CocoObject | None:
+    """None for what is left out."""
+    if not isinstance(item, dict):
+        return CocoObject(place, wrong=f"its annotation {_shown(item)} is no object")
+    number, category, crowd = _key(item.get("id")), _key(item.get("category_id")), item.get("iscrowd", 0)
+    name = None if category is None else classes.get(category)
+    label = None if name is None else voc_class(name)
+    if name is not None and label is None:
+        left_out.others[name] += 1
+        return None
+    if crowd == 1:
+        left_out.crowds += 1
+        return None
+    segmentation, wrong = item.get("segmentation"), ""
+    if not isinstance(number, int):
+        wrong = f"the id of its annotation is {_shown(item.get('id'))}; a whole number is wanted"
+    elif "category_id" not in item:
+        wrong = "its annotation has no category_id"
+    elif label is None:
+        wrong = f"its class is not among the file's categories: category_id {_shown(item['category_id'])}"
+    elif crowd not in (0, None):
+        wrong = f"its iscrowd is {_shown(crowd)}; 0 or 1 is wanted"
+    elif not segmentation and item.get("bbox"):
+        wrong = "its annotation has no segmentation, only a box"
+    return CocoObject(number if isinstance(number, int) else place, label or "", segmentation, wrong)
+
+
+def _unique(objects: list[CocoObject]) -> list[CocoObject]:
+    """In the order of their numbers. Several with one number cannot be told apart: one stands for all of them."""
+    by_number: dict[Key, list[CocoObject]] = defaultdict(list)
+    for item in objects:
+        by_number[item.number].append(item)
+    return [
+        same[0]
+        if len(same) == 1
+        else replace(same[0], wrong=f"{len(same)} annotations of its image have this id; give each its own")
+        for _, same in sorted(by_number.items(), key=lambda each: (isinstance(each[0], str), each[0]))
+    ]
+
+
+def _key(value: Any) -> Key | None:
+    """An id that may be compared, however the file writes it: 7, 7.0 and '7' are one; None for what is no id."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= LONGEST_ID:
+        return int(value)
+    return value
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _shown(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 10 * SHOWN else f"{said[: 10 * SHOWN]}..."
