@@ -262,8 +262,16 @@ def test_a_file_without_a_class_of_voc_says_so(tmp_path):
         ({"segmentation": ..., "bbox": [5, 5, 45, 35]}, "1#7", "its annotation has no segmentation, only a box"),
         ({"segmentation": [[5, 5, 50, 5, 50, float("nan")]]}, "1#7", "its segmentation has the corner (50, nan)"),
         ({"segmentation": [[5, 5, 50, 5, float("inf"), 40]]}, "1#7", "its segmentation has the corner (inf, 40)"),
-        ({"segmentation": [[1e12, 5, 50, 5, 50, 40]]}, "1#7", "its segmentation has the corner (100000000000, 5)"),
-        ({"segmentation": [[10**400, 5, 50, 5, 50, 40]]}, "1#7", "its segmentation has the corner (100000000000, 5)"),
+        (
+            {"segmentation": [[1e12, 5, 50, 5, 50, 40]]},
+            "1#7",
+            "its segmentation has the corner (1e+12, 5), not near its",
+        ),
+        (
+            {"segmentation": [[10**400, 5, 50, 5, 50, 40]]},
+            "1#7",
+            "its segmentation has the corner (100... of 401 digits",
+        ),
         ({"segmentation": [[-1e5, 5, 50, 5, 50, 40]]}, "1#7", "its segmentation has the corner (-100000.0, 5)"),
         ({"segmentation": [[5, 5, 50, 5, 50, 40, 5]]}, "1#7", "its segmentation has a polygon of fewer than three"),
         ({"segmentation": [[5, 5, 50, 5]]}, "1#7", "its segmentation has a polygon of fewer than three corners"),

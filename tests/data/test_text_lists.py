@@ -66,6 +66,7 @@ def test_the_first_line_read_as_windows_1252_is_shown_for_judging(tmp_path, told
     ("raw", "message"),
     [
         (b"caf\xc3\xa9\n\xc3\xa9t\xe9\n", "is UTF-8, but damaged in line 2"),
+        (b"\xef\xbb\xbfa\n\xe9\n", "is UTF-8, but damaged in line 2"),  # its mark says that it is UTF-8
         (b"a\n\x81\n", r"neither UTF-8 nor Windows-1252 \(line 2\)"),
         (b"\xff\xfea", "is UTF-16, but damaged in line 1"),
         (b"a\nb\0c\n", "line 2, holds NUL bytes"),

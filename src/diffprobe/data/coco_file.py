@@ -17,6 +17,7 @@ from diffprobe.errors import UserError, one_line
 
 LISTS = ("images", "annotations", "categories")
 LARGEST_PICTURE = 120_000_000  # pixels of an image; its masks are as large
+LONGEST_NAME = 255  # bytes of the name of a file
 LONGEST_ID = 18  # digits; longer ones stay text
 SHOWN = 5  # classes in a message, and ten times as many characters of a value
 VOC_NAMES = {
@@ -66,7 +67,7 @@ class LeftOut:
         """What there is to tell, if anything."""
         said = []
         if self.others:
-            named = ", ".join(f"{times} {name}" for name, times in self.others.most_common(SHOWN))
+            named = ", ".join(f"{times} {_shown(name)[1:-1]}" for name, times in self.others.most_common(SHOWN))
             more = f" and {len(self.others) - SHOWN} more" if len(self.others) > SHOWN else ""
             said.append(f"{_counted(self.others.total(), 'object')} of classes that VOC does not have ({named}{more})")
         if self.crowds:
@@ -116,9 +117,9 @@ def read_coco(file: Path, folder: Path) -> tuple[dict[str, CocoImage], LeftOut]:
         images[name] = CocoImage(folder / name, first.height, first.width, found, wrong)
     for key in objects.keys() - times.keys():
         wrong = f"{file.name} has objects of an image {_shown(key)} that it does not list"
-        images[f"image_id {key}"] = CocoImage(folder / str(key), objects=tuple(objects[key]), wrong=wrong)
+        images[f"image_id {_shown(key)}"] = CocoImage(folder, objects=tuple(objects[key]), wrong=wrong)
     for item in lost:
-        images[str(item.number)] = CocoImage(folder / str(item.number), objects=(item,), wrong=item.wrong)
+        images[str(item.number)] = CocoImage(folder, objects=(item,), wrong=item.wrong)
     return images, left_out
 
 
@@ -171,11 +172,10 @@ def _entry(item: Any, place: str, folder: str) -> _Entry:
     if not isinstance(item, dict):
         return _Entry(place, wrong=f"its entry {_shown(item)} is no object")
     key, file_name = _key(item.get("id")), item.get("file_name")
-    path = PurePosixPath(file_name) if isinstance(file_name, str) else PurePosixPath()
-    if not path.name or path.is_absolute() or ".." in path.parts or "://" in str(file_name) or "\0" in str(file_name):
+    name = _path_below(file_name)
+    if name is None:
         wrong = f"its file_name is {_shown(file_name)}; a path below {folder} is wanted"
         return _Entry(place, key, wrong=wrong)
-    name = path.as_posix()
     if key is None:
         return _Entry(name, wrong=f"its id is {_shown(item.get('id'))}; a whole number is wanted")
     height, width = item.get("height"), item.get("width")
@@ -185,6 +185,20 @@ def _entry(item: Any, place: str, folder: str) -> _Entry:
     if height * width > LARGEST_PICTURE:
         return _Entry(name, key, wrong=f"its size is said to be {width} x {height} pixels, more than are read")
     return _Entry(name, key, height, width)
+
+
+def _path_below(file_name: Any) -> str | None:
+    """A path below a folder, or None where it is none, leads out of the folder, or cannot be the name of a file."""
+    if not isinstance(file_name, str) or "://" in file_name or "\0" in file_name:
+        return None
+    path = PurePosixPath(file_name)
+    if not path.name or path.is_absolute() or ".." in path.parts:
+        return None
+    try:
+        longest = max(len(part.encode()) for part in path.parts)
+    except UnicodeEncodeError:  # JSON can hold halves of characters
+        return None
+    return path.as_posix() if longest <= LONGEST_NAME else None
 
 
 def _objects(
@@ -261,5 +275,5 @@ def _counted(number: int, what: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= 10 * SHOWN else f"{said[: 10 * SHOWN]}..."
+    said = repr(value) if not isinstance(value, str) or len(value) <= 10 * SHOWN else repr(f"{value[: 10 * SHOWN]}...")
+    return said if len(said) <= 20 * SHOWN else f"{said[: 20 * SHOWN]}..."

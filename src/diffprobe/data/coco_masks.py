@@ -48,8 +48,15 @@ def _check_polygon(polygon: list[Any], height: int, width: int) -> None:
     for corner in zip(polygon[::2], polygon[1::2], strict=True):
         # Compared before they become floats, which whole numbers may be too large for; NaN is in no range
         if not all(-FAR * side <= at <= (FAR + 1) * side for at, side in zip(corner, (width, height), strict=True)):
-            said = ", ".join(str(at)[:SHOWN_DIGITS] for at in corner)
+            said = ", ".join(_shown(at) for at in corner)
             raise UserError(f"its segmentation has the corner ({said}), not near its image of {width} x {height}")
+
+
+def _shown(at: float) -> str:
+    said = str(at)
+    if len(said) <= SHOWN_DIGITS:
+        return said
+    return f"{at:.3g}" if isinstance(at, float) else f"{said[:3]}... of {len(said)} digits"
 
 
 def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> np.ndarray:

@@ -20,11 +20,12 @@ from diffprobe.errors import UserError, one_line
 Tell = Callable[[str], None]
 
 FALLBACK = "cp1252"
-MARKS = {  # the longer ones first: that of UTF-16 begins that of UTF-32
+MARKS = {  # byte order marks, the longer ones first: that of UTF-16 begins that of UTF-32
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
+    b"\xef\xbb\xbf": "utf-8",
 }
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what other programs put in the place of commas
 SHOWN_CHARACTERS = 60
@@ -72,16 +73,18 @@ def read_text(path: Path, what: str, tell: Tell = warn) -> str:
 
 
 def _decoded(raw: bytes, path: Path, what: str, tell: Tell) -> str:
-    marked = next((encoding for mark, encoding in MARKS.items() if raw.startswith(mark)), None)
+    mark, marked = next(((mark, name) for mark, name in MARKS.items() if raw.startswith(mark)), (b"", None))
+    if marked == "utf-8":
+        raw = raw.removeprefix(mark)
     try:
-        text = raw.decode(marked or "utf-8-sig")
+        text = raw.decode(marked or "utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         if marked or _mostly_utf8(raw):
             name = (marked or "utf-8").upper()
             raise UserError(f"{what} {path} is {name}, but damaged in line {line}; save it again as UTF-8") from error
         return _fallen_back(raw, line, path, what, tell)
-    if marked:
+    if marked not in (None, "utf-8"):
         tell(f"{what} {path} is {marked.upper()}, and was read as that")
     return text
 
