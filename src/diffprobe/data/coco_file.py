@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -155,6 +156,7 @@ def _classes(categories: list[Any], file: Path) -> dict[Key, str]:
     return names
 
 
+@cache
 def voc_class(name: str) -> str | None:
     """VOC's name of a class of COCO, in whatever case; None where VOC does not have it."""
     return VOC_NAMES.get(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()))
