@@ -1,5 +1,6 @@
 """Image folders and lists, and files of every mode that cameras, scanners and the web leave."""
 
+import os
 import re
 import struct
 import zlib
@@ -132,6 +133,24 @@ def test_nothing_to_read_is_an_error(tmp_path):
         load_images(tmp_path, count=2)
     with pytest.raises(UserError, match="at least 1"):
         load_images(tmp_path, count=0)
+
+
+@pytest.mark.parametrize(
+    "hidden", [".ipynb_checkpoints/a-checkpoint.jpg", "._a.jpg", "b/.thumbs/a.png", "__MACOSX/a.jpg", "@eaDir/a/S.jpg"]
+)
+def test_hidden_copies_of_a_folder_are_left_out_with_a_word(tmp_path, hidden):
+    plain(tmp_path / "a.jpg"), plain(tmp_path / hidden)
+    told: list[str] = []
+    assert [image.name for image in load_images(tmp_path, tell=told.append)] == ["a"]
+    assert told == [f"left out 1 hidden image of {tmp_path}, such as {tmp_path / hidden}"]
+    (tmp_path / "list.txt").write_text(f"a.jpg\n{hidden}\n")  # what is named is wanted
+    assert len(load_images(tmp_path / "list.txt", tell=told.append)) == 2
+    assert len(told) == 1
+
+
+def test_a_folder_below_a_hidden_one_is_not_hidden(tmp_path):
+    plain(tmp_path / ".cache/photos/a.png")
+    assert [image.name for image in load_images(tmp_path / ".cache/photos")] == ["a"]
 
 
 # Modes
@@ -323,6 +342,51 @@ def test_a_file_that_goes_bad_later_is_named(mixed):
     file.path.unlink()
     with pytest.raises(UserError, match=r"cannot read the image .*good\.png: No such file"):
         read_image(file, 8)
+
+
+def test_an_image_that_shows_what_another_shows_is_left_out_only_on_request(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8))
+    first = save(tmp_path / "a.png", noise)
+    other = plain(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(first.path.read_bytes())
+    (tmp_path / "d.png").symlink_to(first.path)
+    save(tmp_path / "e.bmp", noise)  # other bytes, the same picture
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    save(tmp_path / "f.png", noise.rotate(180), exif=exif)
+    images = load_images(tmp_path)
+    good, bad = sort_out(images, "skip")
+    assert good == [first, other]
+    assert [image.name for image in bad] == ["c", "d", "e", "f"]
+    assert all(str(first.path) in image.reason for image in bad)
+    with pytest.raises(UserError, match=r"4 of 6 images .*twice: .*c\.png shows the same picture as .*a\.png.*skip"):
+        sort_out(images)
+
+
+def test_an_image_that_changes_after_it_was_sorted_out_is_an_error(tmp_path):
+    (file,), _ = sort_out([plain(tmp_path / "a.png")])
+    assert pixel(read_image(file, 4), 0, 0) == [1, 0, 0]
+    plain(tmp_path / "a.png", BLUE)
+    with pytest.raises(UserError, match=r"the image .*a\.png was changed while it was in use"):
+        read_image(file, 4)
+    assert pixel(read_image(ImageFile("a", tmp_path / "a.png"), 4), 0, 0) == [0, 0, 1]
+
+
+def test_no_pipe_is_waited_for_and_no_postscript_is_run(tmp_path):
+    plain(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    (tmp_path / "d.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n%%EOF\n")
+    good, bad = sort_out(load_images(tmp_path), "skip")
+    assert [image.name for image in good] == ["a"]
+    assert [re.sub(".*: ", "", image.reason)[:16] for image in bad] == [
+        "it is a pipe, no",
+        "it is a device, ",
+        "it is not a pict",
+    ]
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(UserError, match=r"list of images .*list\.txt: it is a pipe"):
+        load_images(tmp_path / "list.txt")
 
 
 # Data set

@@ -1,6 +1,7 @@
 """VOC, COCO, DAVIS and scenes as images with objects, read from their official layouts."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -208,3 +209,44 @@ def test_a_record_changes_with_the_annotation(tmp_path, kind, change):
     after = images.record(0)
     assert after["sha256"] == before["sha256"]
     assert after["annotation"] != before["annotation"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder"), [("voc", VOC / "SegmentationObject"), ("davis", Path("Annotations/480p/x"))]
+)
+def test_an_annotation_that_changes_after_it_was_recorded_is_an_error(tmp_path, kind, folder):
+    write_voc(tmp_path, some_scenes(1))
+    write_davis(tmp_path, {"x": some_scenes(1), "y": some_scenes(1)})
+    images = all_of(kind, tmp_path, **({"split": "train"} if kind == "davis" else {}))
+    images.record(0)
+    before = images.masks(0)
+    (mask,) = (tmp_path / folder).glob("*.png")
+    content = mask.read_bytes()
+    numbers = np.array(Image.open(mask))
+    numbers[:8] = 0
+    Image.fromarray(numbers).save(mask)
+    with pytest.raises(UserError, match="the annotation of .* was changed while it was in use"):
+        images.masks(0)
+    mask.write_bytes(content)
+    assert torch.equal(images.masks(0), before)
+
+
+def test_a_picture_that_changes_after_it_was_looked_at_is_an_error(tmp_path):
+    write_voc(tmp_path, some_scenes(2))
+    images = all_of("voc", tmp_path)
+    (tmp_path / VOC / "JPEGImages/2007_000000.jpg").write_bytes(
+        (tmp_path / VOC / "JPEGImages/2007_000001.jpg").read_bytes()
+    )
+    with pytest.raises(UserError, match=r"2007_000000\.jpg was changed while it was in use"):
+        images.picture(0, 16)
+
+
+def test_masks_and_pictures_that_are_no_regular_files_are_named(tmp_path):
+    names = write_voc(tmp_path, some_scenes(3))
+    for folder, name in (("JPEGImages", f"{names[0]}.jpg"), ("SegmentationClass", f"{names[1]}.png")):
+        (tmp_path / VOC / folder / name).unlink()
+        os.mkfifo(tmp_path / VOC / folder / name)
+    images, problems = load_objects("voc", root=tmp_path, on_error="skip")
+    assert images.names == names[2:]
+    assert len(problems) == 2
+    assert all("it is a pipe" in problem.reason for problem in problems)

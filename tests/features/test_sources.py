@@ -14,6 +14,7 @@ from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.noising import evaluate_noised, seed_of
 from diffprobe.data.images import load_images, read_image
 from diffprobe.data.pictures import PictureFiles
+from diffprobe.errors import UserError
 from diffprobe.features.description import describe
 from diffprobe.features.extraction import extract, extract_replayed
 from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
@@ -73,6 +74,21 @@ def test_rows_hold_what_the_function_gives_for_that_image(tiny_backbone, files, 
             for layer in layers:
                 wanted, stored = step.activations[layer.name][0], found.activations.values[layer.name][at, row]
                 assert torch.allclose(stored, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_that_is_replaced_during_a_run_does_not_get_into_its_store(tiny_backbone, tmp_path, layers):
+    (tmp_path / "photos").mkdir()
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (8, 8, 3), np.uint8))
+    picture.save(tmp_path / "photos/a.png")
+    source = Noised(PictureFiles(load_images(tmp_path / "photos")), at=[10])
+    before = describe(tiny_backbone, source, layers, [0], "float32", 4, identified=True)  # hashes, as a plan does
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos/a.png")
+    with pytest.raises(UserError, match=r"the image .*a\.png was changed while it was in use"):
+        extract(tiny_backbone, source, layers, [0], dtype="float32", stores=tmp_path / "stores")
+    assert describe(tiny_backbone, source, layers, [0], "float32", 4, identified=True).fingerprint == before.fingerprint
+    picture.save(tmp_path / "photos/a.png")
+    found = extract(tiny_backbone, source, layers, [0], dtype="float32", stores=tmp_path / "stores")
+    assert found.computed == 1  # nothing was kept of the other picture
 
 
 @pytest.mark.parametrize("kind", ["noised", "inversion", "image_to_image"])

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffprobe.data.decoding import Contents, look_into
 from diffprobe.data.images import ImageFile, read_image
 from diffprobe.data.object_images import AnnotatedObject, ObjectImages, Problem
 from diffprobe.errors import UserError
-
-UPRIGHT = (None, 1)  # values of the EXIF orientation that turn nothing
-ORIENTATION = 0x0112
+from diffprobe.fitting import UPRIGHT
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,15 @@ class AnnotatedImages(ObjectImages):
 
 
 class ImageFiles(AnnotatedImages):
-    """Annotated images whose pictures are files."""
+    """Annotated images whose pictures are files. Prototypes are kept under the hashes of picture and annotation, so
+    neither may change: the picture from when it is first looked at, the annotation from its `record` on."""
+
+    def __init__(
+        self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(names, sequences, frames)
+        self._contents: dict[str, Contents] = {}  # of the pictures, by image name
+        self._annotations: dict[str, str] = {}  # digests, by image name
 
     @abstractmethod
     def file(self, row: int) -> Path:
@@ -115,30 +122,48 @@ class ImageFiles(AnnotatedImages):
         """SHA-256 of all that the annotation says of an image."""
 
     def check_picture(self, row: int, height: int, width: int) -> None:
-        from PIL import Image
-
         path = self.file(row)
-        if not path.is_file():
+        if not path.exists():
             others = sorted(each.name for each in path.parent.glob(f"{escape(path.stem)}.*"))
             raise UserError(f"there is no image {path}" + (f", but {', '.join(others[:3])}" if others else ""))
-        self.picture(row, 1)  # decodes all of it
-        with Image.open(path) as opened:
-            size, orientation = opened.size, opened.getexif().get(ORIENTATION)
-        if orientation not in UPRIGHT:
+        found = self._first_contents(row)
+        if found.orientation != UPRIGHT:
             raise UserError(f"the EXIF data of {path} turn it, which leaves open how its masks lie; save it upright")
-        if size != (width, height):
-            raise UserError(f"its mask is {width} x {height} pixels, its image {size[0]} x {size[1]}")
+        if (found.width, found.height) != (width, height):
+            raise UserError(f"its mask is {width} x {height} pixels, its image {found.width} x {found.height}")
 
     def picture(self, row: int, size: int) -> Tensor:
-        return read_image(ImageFile(self.names[row], self.file(row)), size)
+        return read_image(ImageFile(self.names[row], self.file(row), contents=self._first_contents(row)), size)
+
+    def masks(self, row: int) -> Tensor:
+        """Raises UserError if the annotation is not any more what `record` said."""
+        masks, known = super().masks(row), self._annotations.get(self.names[row])
+        if known is not None and self.annotation_digest(row) != known:
+            raise UserError(f"the annotation of {self.file(row)} was changed while it was in use; run it again")
+        return masks
 
     def record(self, row: int) -> dict[str, Any]:
+        name = self.names[row]
+        self._annotations[name] = self.annotation_digest(row)
         return {
-            "id": self.names[row],
+            "id": name,
             "caption": self.captions[row],
-            "sha256": digest(self.file(row).read_bytes()),
-            "annotation": self.annotation_digest(row),
+            "sha256": self._first_contents(row).sha256,
+            "annotation": self._annotations[name],
         }
+
+    def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
+        chosen = super().chosen(rows, objects)
+        for known in ("_contents", "_annotations"):
+            values = getattr(self, known)
+            setattr(chosen, known, {name: values[name] for name in chosen.names if name in values})
+        return chosen
+
+    def _first_contents(self, row: int) -> Contents:
+        name = self.names[row]
+        if name not in self._contents:
+            self._contents[name] = look_into(self.file(row))
+        return self._contents[name]
 
 
 def digest(*contents: bytes) -> str:

@@ -6,20 +6,18 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from diffprobe.data.decoding import Contents, decoded, look_into
 from diffprobe.data.text_lists import Tell, read_lines, read_table, warn
 from diffprobe.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+from diffprobe.fitting import FITS, part_shown
 
 # A file of a folder with one of these is an image, and an error if it cannot be read; others are left alone.
 ENDINGS = frozenset(
@@ -29,22 +27,23 @@ ENDINGS = frozenset(
     }
 )
 COLUMNS = ("path", "src")  # of a CSV list; the second is the Diff-Props authors' name
-FITS = ("stretch", "crop")
 ON_ERROR = ("error", "skip")
-BACKGROUND = (255, 255, 255)  # shows through transparent pixels
-LARGEST_16_BIT = 65535
+# Folders of copies and thumbnails that systems put beside images; so are all whose name begins with a dot.
+HIDDEN = ("__MACOSX", "@eaDir")
 
 
 @dataclass(frozen=True)
 class ImageFile:
     """One image to be read: its name, which activations and labels carry, its file, and a caption where there is one.
 
-    The name is the path below the root folder without its ending: 'cats/0001'.
+    The name is the path below the root folder without its ending: 'cats/0001'. `contents` is what the file held when it
+    was first read, which `sort_out` does; from then on other contents are an error.
     """
 
     name: str
     path: Path
     caption: str = ""
+    contents: Contents | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,15 @@ def load_images(
     """The images of a folder (subfolders too, sorted by name), of a list file, or of paths given one by one.
 
     A list file is a CSV file with a column `path` or `src` and maybe `caption`, or any other text file with one path a
-    line. Its order is kept. An entry that is a folder stands for every image in it. No image is opened yet.
+    line. Its order is kept. An entry that is a folder stands for every image in it, but for hidden ones: those that lie
+    below something whose name begins with a dot, or is one of `HIDDEN`. No image is opened yet.
 
     Args:
         root: what relative paths start from and names are below; by default the folder, the folder of the list file,
             or the current folder. Files elsewhere are named by their whole path.
         count: the first so many; None means all.
-        tell: takes a line for what is odd about a list file, such as its encoding.
+        tell: takes a line for what is odd about a list file, such as its encoding, and for hidden images that are left
+            out.
 
     Raises:
         UserError: the list cannot be read, there are no images or fewer than asked, some are missing, or two would have
@@ -88,7 +89,7 @@ def load_images(
     else:
         place, base = "the paths given", Path(root or ".")
         entries = [(Path(entry), "") for entry in source]
-    images = _named(base.absolute(), entries, place)
+    images = _named(base.absolute(), entries, place, tell)
     if count is not None and count > len(images):
         raise UserError(f"data.count={count}: {place} has only {len(images)} images; ask for fewer")
     return images[:count]
@@ -106,12 +107,18 @@ def _read_list(path: Path, tell: Tell) -> list[tuple[Path, str]]:
     return [(Path(row.cells[COLUMNS[0]].strip()), row.cells.get("caption", "")) for row in rows]
 
 
-def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str) -> list[ImageFile]:
+def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str, tell: Tell) -> list[ImageFile]:
     images: list[ImageFile] = []
+    hidden: list[Path] = []
     for entry, caption in entries:
         path = Path(os.path.normpath(root / entry))  # '..' goes, links stay: names do not depend on where links lead
         found = _in_folder(path) if path.is_dir() else [path]
-        images += [ImageFile(_name(file, root), file, caption) for file in found]
+        hidden += [file for file in found if _is_hidden(file.relative_to(path))]
+        images += [
+            ImageFile(_name(file, root), file, caption) for file in found if not _is_hidden(file.relative_to(path))
+        ]
+    if hidden:
+        tell(f"left out {len(hidden)} hidden image{'s' * (len(hidden) > 1)} of {place}, such as {hidden[0]}")
     if not images:
         raise UserError(f"{place} has no images; files that count as images end in {' '.join(sorted(ENDINGS))}")
     missing = [image.path for image in images if not image.path.exists()]
@@ -134,6 +141,10 @@ def _in_folder(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.is_dir())
 
 
+def _is_hidden(below: Path) -> bool:
+    return any(part.startswith(".") or part in HIDDEN for part in below.parts)
+
+
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
@@ -151,29 +162,44 @@ def _name(path: Path, root: Path) -> str:
 
 
 def sort_out(images: Sequence[ImageFile], on_error: str = "error") -> tuple[list[ImageFile], list[BadImage]]:
-    """Decodes every image once, before any other work: those that can be read, in order, and those that cannot.
+    """Decodes every image once, before any other work: those that can be used, in order, and those that cannot.
+
+    An image that shows, pixel by pixel, the same as one before it cannot: if one of them trained probes and the other
+    tested them, the score would say nothing. Those that can be used are returned with their `contents`.
 
     Raises:
-        UserError: an image cannot be read and `on_error` is not 'skip', or none can be read at all.
+        UserError: an image cannot be used and `on_error` is not 'skip', or none can be used at all.
     """
     if on_error not in ON_ERROR:
         raise UserError(f"data.on_error={on_error}: choose one of {', '.join(ON_ERROR)}")
     with ThreadPoolExecutor() as pool:  # decoders let go of the interpreter
-        reasons = list(pool.map(_reason, images))
+        looked = list(pool.map(_look, images))
+    reasons = [found if isinstance(found, str) else "" for found in looked]
+    what = "cannot be read"
+    first: dict[str, ImageFile] = {}  # by what it shows
+    for row, (image, found) in enumerate(zip(images, looked, strict=True)):
+        if isinstance(found, Contents) and first.setdefault(found.pixels, image) is not image:
+            reasons[row] = f"the image {image.path} shows the same picture as {first[found.pixels].path}"
+            what = "cannot be read or are there twice"
     bad = [BadImage(image.name, reason) for image, reason in zip(images, reasons, strict=True) if reason]
     if bad and (on_error == "error" or len(bad) == len(images)):
         advice = "" if len(bad) == len(images) else "; data.on_error=skip leaves them out"
         shown = "; ".join(image.reason for image in bad[:3])
-        raise UserError(f"{len(bad)} of {len(images)} images cannot be read: {shown}{advice}")
-    return [image for image, reason in zip(images, reasons, strict=True) if not reason], bad
+        raise UserError(f"{len(bad)} of {len(images)} images {what}: {shown}{advice}")
+    good = [
+        replace(image, contents=found)
+        for image, found, reason in zip(images, looked, reasons, strict=True)
+        if isinstance(found, Contents) and not reason
+    ]
+    return good, bad
 
 
-def _reason(image: ImageFile) -> str:
+def _look(image: ImageFile) -> Contents | str:
+    """What the file holds, or why it cannot be read."""
     try:
-        _decode(image.path)
+        return look_into(image.path)
     except UserError as error:
         return str(error)
-    return ""
 
 
 class ImageDataset(Dataset[tuple[str, Tensor]]):
@@ -201,16 +227,15 @@ def read_image(image: ImageFile, size: int, fit: str = "stretch") -> Tensor:
         fit: 'stretch' to the square, as Diff-Props does, or 'crop' to the square in the middle first.
 
     Raises:
-        UserError: the file cannot be read, or holds pixels of unknown range (floating point, 32 bit).
+        UserError: the file cannot be read, holds pixels of unknown range (floating point, 32 bit), or is not any more
+            what `image.contents` says.
     """
     from PIL import Image
 
     _check_fit(size, fit)
-    picture = _decode(image.path)
-    side = min(picture.size)
-    left, top = ((length - side) // 2 for length in picture.size)
-    box = (left, top, left + side, top + side) if fit == "crop" else (0, 0, *picture.size)
-    pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box), np.float32)
+    with decoded(image.path, image.contents) as picture:
+        box = part_shown(*picture.size, fit)
+        pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box), np.float32)
     if pixels.ndim == 2:
         grey = torch.from_numpy(pixels.clip(0, 1))  # Lanczos overshoots at edges
         return grey.expand(3, size, size).contiguous()
@@ -222,33 +247,3 @@ def _check_fit(size: int, fit: str) -> None:
         raise UserError(f"data.fit={fit}: choose one of {', '.join(FITS)}")
     if size < 1:
         raise UserError(f"images of {size} pixels; the size must be at least 1")
-
-
-def _decode(path: Path) -> Picture:
-    """The picture upright in mode RGB, or, of 16-bit grey, in mode F with values in [0, 1]."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            return _without_mode(ImageOps.exif_transpose(opened))
-    except Exception as error:  # whatever a broken file makes the many decoders raise
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError(f"cannot read the image {path}: {said or type(error).__name__}") from error
-
-
-def _without_mode(picture: Picture) -> Picture:
-    from PIL import Image
-
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > LARGEST_16_BIT:
-            raise ValueError("its grey values go beyond 16 bits, their range is unknown; save it as 8 or 16 bits")
-        values[values == picture.info.get("transparency")] = LARGEST_16_BIT
-        return Image.fromarray((values / LARGEST_16_BIT).astype(np.float32))
-    if picture.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, their range is unknown; save it as 8 or 16 bits")
-    if picture.has_transparency_data:
-        canvas = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
-        canvas.alpha_composite(picture.convert("RGBA"))
-        picture = canvas
-    return picture.convert("RGB")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffprobe.errors import UserError, one_line
+from diffprobe.errors import UserError
+from diffprobe.user_files import opened_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -46,17 +47,11 @@ def read_numbers(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, broken, or of another kind, or its colours are not those of numbers.
     """
-    from PIL import Image
-
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no mask {path}")
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            picture = opened.copy()
-    except Exception as error:  # whatever a broken file makes the decoder raise
-        raise UserError(f"cannot read the mask {path}: {one_line(error)}") from error
-    return _numbers(picture, path)
+    with opened_picture(path, "the mask") as (picture, _):
+        picture.load()
+        return _numbers(picture, path)
 
 
 def _numbers(picture: Picture, path: Path) -> np.ndarray:

@@ -72,3 +72,6 @@ class ObjectImages(ABC):
     @abstractmethod
     def record(self, row: int) -> dict[str, Any]:
         """What determines the picture and the masks, as JSON values: id, caption, digests."""
+
+    def geometry(self, row: int) -> None:
+        """Its masks are its own; no other map is made of it."""

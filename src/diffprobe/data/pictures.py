@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from diffprobe.data.decoding import Contents, look_into
 from diffprobe.data.images import ImageFile, read_image
+from diffprobe.fitting import Geometry
 
 
 class Pictures(Protocol):
@@ -25,9 +27,17 @@ class Pictures(Protocol):
         """Its `id` and what determines its pixels, as JSON values."""
         ...
 
+    def geometry(self, row: int) -> Geometry | None:
+        """How it became a square, for maps that follow it; None where no map is made of the original."""
+        ...
+
 
 class PictureFiles:
-    """Image files; `fit` is how they become a square, see `read_image`."""
+    """Image files; `fit` is how they become a square, see `read_image`.
+
+    What a file holds when it is first asked for is what it has to hold from then on: activations are kept under the
+    hash of its bytes, so other pixels must not come in under it.
+    """
 
     def __init__(self, files: Sequence[ImageFile], fit: str = "stretch") -> None:
         self.files, self.fit = list(files), fit
@@ -35,9 +45,20 @@ class PictureFiles:
         self.captions = [file.caption for file in files]
 
     def picture(self, row: int, size: int) -> Tensor:
+        self._contents(row)
         return read_image(self.files[row], size, self.fit)
 
     def record(self, row: int) -> dict[str, Any]:
         file = self.files[row]
-        digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
-        return {"id": file.name, "caption": file.caption, "fit": self.fit, "sha256": digest}
+        return {"id": file.name, "caption": file.caption, "fit": self.fit, "sha256": self._contents(row).sha256}
+
+    def geometry(self, row: int) -> Geometry:
+        found = self._contents(row)
+        return Geometry(found.width, found.height, found.orientation, self.fit)
+
+    def _contents(self, row: int) -> Contents:
+        file = self.files[row]
+        if file.contents is None:
+            file = self.files[row] = replace(file, contents=look_into(file.path))
+        assert file.contents is not None
+        return file.contents

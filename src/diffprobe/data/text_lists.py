@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 
 from diffprobe.errors import UserError, one_line
+from diffprobe.user_files import read_file
 
 Tell = Callable[[str], None]
 
@@ -57,11 +58,7 @@ def read_text(path: Path, what: str, tell: Tell = warn) -> str:
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{what} {path} is no file; a text file is wanted")
-    try:
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        said = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-        raise UserError(f"cannot read {what} {path}: {said}") from error
+    raw = read_file(path, what)
     text = _decoded(raw, path, what, tell)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

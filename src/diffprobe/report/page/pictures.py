@@ -25,7 +25,7 @@ def figure_uri(path: Path) -> str:
     if len(content) <= LARGE:
         return _uri("png", content)
     buffer = io.BytesIO()
-    with Image.open(path) as opened:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
         opened.convert("RGB").save(buffer, "jpeg", quality=QUALITY)
     return _uri("jpeg", buffer.getvalue())
 
@@ -34,7 +34,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """(width, height) of a picture file."""
     from PIL import Image
 
-    with Image.open(path) as opened:
+    with Image.open(path, formats=["PNG"]) as opened:
         return opened.size
 
 
