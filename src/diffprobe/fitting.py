@@ -71,8 +71,8 @@ def follow_picture(values: np.ndarray, geometry: Geometry | None, size: int) -> 
         of_file = (width, height) == (geometry.width, geometry.height)
         if of_file == ((width, height) == (size, size)):
             raise ValueError(
-                f"it is {width} x {height} pixels, and the EXIF data of its image ({stored}) turn it: whether the map is "
-                "turned already cannot be told. Save image and map upright"
+                f"it is {width} x {height} pixels, and the EXIF data of its image ({stored}) turn that: whether the "
+                "map is turned already cannot be told. Save image and map upright"
             )
     if of_file:
         return _as_its_picture(values, geometry)

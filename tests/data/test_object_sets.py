@@ -225,7 +225,7 @@ def test_an_annotation_that_changes_after_it_was_recorded_is_an_error(tmp_path, 
     numbers = np.array(Image.open(mask))
     numbers[:8] = 0
     Image.fromarray(numbers).save(mask)
-    with pytest.raises(UserError, match="the annotation of .* was changed while it was in use"):
+    with pytest.raises(UserError, match=r"the annotation of .* was changed while it was in use"):
         images.masks(0)
     mask.write_bytes(content)
     assert torch.equal(images.masks(0), before)

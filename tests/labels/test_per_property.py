@@ -102,10 +102,10 @@ def configured(*overrides):
 def test_the_configuration_needs_nothing_for_properties_that_are_not_asked_for(tmp_path):
     (tmp_path / "depth").mkdir()
     for name in NAMES:
-        np.save(tmp_path / "depth" / f"{name}.npy", np.full((8, 8), 3.0))
+        np.save(tmp_path / "depth" / f"{name}.npy", np.eye(IMAGES.shape[-1]))
     labeler = configured("labeler/depth=files", f"labeler.depth.path={tmp_path}", "labeler.cache=null")
     labeler.check(NAMES, ["depth"], 512)
-    assert labeler(IMAGES, NAMES, ["depth"])["depth"].unique().tolist() == [3.0]
+    assert labeler(IMAGES, NAMES, ["depth"])["depth"].unique().tolist() == [0.0, 1.0]
     with pytest.raises(UserError, match=r"labeler\.saliency\.path=FILE\.onnx"):
         labeler.check(NAMES, ["saliency"], 512)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
@@ -104,5 +105,5 @@ def test_maps_of_finished_images_alone_are_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match=r"2 of 2 images, such as image_1_step_0, image_1_step_2"):
         check_labeler(FilesLabeler(tmp_path), ["image_1"], [0, 2], ["depth"], 64)
     for step in (0, 2):
-        (tmp_path / "depth" / f"image_1_step_{step}.png").touch()
+        Image.new("L", (8, 8)).save(tmp_path / "depth" / f"image_1_step_{step}.png")  # an unfinished image may be flat
     check_labeler(FilesLabeler(tmp_path), ["image_1"], [0, 2], ["depth"], 64)

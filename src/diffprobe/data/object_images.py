@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from diffprobe.fitting import Geometry
+
 
 @dataclass(frozen=True)
 class AnnotatedObject:
@@ -73,5 +75,6 @@ class ObjectImages(ABC):
     def record(self, row: int) -> dict[str, Any]:
         """What determines the picture and the masks, as JSON values: id, caption, digests."""
 
-    def geometry(self, row: int) -> None:
-        """Its masks are its own; no other map is made of it."""
+    def geometry(self, row: int) -> Geometry | None:
+        """None: its masks are its own, and no other map is made of it."""
+        return None

@@ -168,6 +168,7 @@ def _targets(settings: AnalysisJobSettings, backbone: Backbone) -> Targets:
 
 def _check_labeler(task: Task, settings: AnalysisJobSettings) -> None:
     """Every picture that is to be labelled, before any is made. Raises UserError as the labeler does."""
+    from diffprobe.labels.labeler import check_seen
     from diffprobe.studies.intervention import edited_name
 
     names = [prompt.name for prompt in task.prompts]
@@ -177,8 +178,9 @@ def _check_labeler(task: Task, settings: AnalysisJobSettings) -> None:
         for trial in range(task.targets.trials)
         for random in (False, True)
     ]
-    every = [*names, *(edited_name(name, *edit) for edit in edits for name in names)]
-    task.labeler.check(every, settings.property.names, task.backbone.image_size)
+    edited = [edited_name(name, *edit) for edit in edits for name in names]
+    task.labeler.check(names, settings.property.names, task.backbone.image_size)
+    check_seen(task.labeler, edited, settings.property.names, task.backbone.image_size)
 
 
 def _bank(task: Task, settings: AnalysisJobSettings, tracker: Tracker, console: Console) -> tuple[ProbeBank, int]:

@@ -77,6 +77,7 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
     from diffprobe.doors.learning import check_curve
     from diffprobe.doors.sources import make_source
     from diffprobe.features.store.plan import in_units
+    from diffprobe.labels.labeler import FromFiles
 
     source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
     labeler = instantiate(settings.labeler)
@@ -84,6 +85,8 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     layers = chosen_layers(settings.layers.select, backbone)
     question = _question(settings, layers, chosen_groups(settings.layers.groups, backbone), steps)
+    if isinstance(labeler, FromFiles):
+        labeler.follow(source.geometries())
     labeler.check(source.names, question.properties, backbone.image_size)
     check_curve(settings, question.split(source.names))
     stores = make_stores(settings, backbone, source)

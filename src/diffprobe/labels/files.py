@@ -4,90 +4,159 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from diffprobe.errors import UserError
+from diffprobe.fitting import Box, Geometry, follow_picture
+from diffprobe.labels.grey import read_plane
+from diffprobe.user_files import read_array
 
 ENDINGS = (".npy", ".png")
+SALIENCY = "saliency"
 
 
 class FilesLabeler:
-    """Reads `path/<property>/<image name>.npy` or `.png`, of any size, 8 or 16 bit, and brings it to the image's size.
+    """Reads `path/<property>/<image name>.npy` or `.png`, 8 or 16 bit, and brings it to the image's size.
 
     Saliency maps are 0 where there is background. Depth maps are relative inverse depth (larger is nearer), as MiDaS
-    gives it; shading maps are irradiance.
+    gives it; shading maps are irradiance. A map has the proportions of its image as it lies in its file, and is then
+    turned and cropped as the image is, or it is square, of the image as the network sees it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._geometries: Mapping[str, Geometry] = {}
         if not self.path.is_dir():
             raise UserError(f"no such folder of label maps: {path}; it must hold saliency/, depth/ or shading/")
 
+    def follow(self, geometries: Mapping[str, Geometry]) -> None:
+        """Says of images by name how they become squares. Those that are not named were square from the beginning."""
+        self._geometries = geometries
+
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Finds every map before any work is done; maps of any size will do.
+        """Reads every map before any work is done.
 
         Raises:
-            UserError: maps are missing; the first few are named.
+            UserError: maps are missing, cannot be used, or say nothing: a mask without salient pixels or without
+                background, a quantity that is the same everywhere. The first few are named.
         """
+        self._check(names, properties, image_size, may_be_constant=False)
+
+    def check_seen(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """As `check`, for maps that may say nothing."""
+        self._check(names, properties, image_size, may_be_constant=True)
+
+    def _check(self, names: Sequence[str], properties: Sequence[str], size: int, *, may_be_constant: bool) -> None:
         for name in properties:
             folder = self.path / name
             if not folder.is_dir():
                 raise UserError(f"no folder {folder}; put one map per image there, or leave {name} out of property")
-            missing = [image for image in names if self._file(name, image) is None]
+            missing = [image for image in names if not self._files(name, image)]
             if missing:
                 raise UserError(
                     f"{folder} lacks the maps of {len(missing)} of {len(names)} images, such as "
                     f"{', '.join(missing[:3])}; expected {missing[0]}.png or {missing[0]}.npy"
                 )
+        for name in properties:
+            look = partial(self._wrong, name, size=size, may_be_constant=may_be_constant)
+            with ThreadPoolExecutor() as pool:  # decoders let go of the interpreter
+                reasons = list(pool.map(look, names))
+            wrong = [reason for reason in reasons if reason]
+            if wrong:
+                raise UserError(
+                    f"{len(wrong)} of the {len(names)} maps of {name} cannot be used: {'; '.join(wrong[:3])}"
+                )
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] -> {property: [images, height, width]}; only the size of `images` matters."""
-        self.check(names, properties, images.shape[-1])
+        """[images, 3, height, width] -> {property: [images, height, width]}; only the size of `images` matters.
+
+        Raises:
+            UserError: as `check`.
+        """
+        height, width = images.shape[-2:]
         return {
-            name: torch.stack([self._read(name, image, images.shape[-2:]) for image in names]) for name in properties
+            name: torch.stack([torch.from_numpy(self._read(name, image, height, width)) for image in names])
+            for name in properties
         }
 
     def fingerprint(self, name: str) -> str:
         """Of the names and contents of all maps of property `name`, which are read for it."""
-        paths = sorted(path for path in (self.path / name).rglob("*") if path.suffix in ENDINGS)
+        paths = sorted(path for path in (self.path / name).rglob("*") if path.suffix in ENDINGS and path.is_file())
         described = [
             (path.relative_to(self.path).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths
         ]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
-    def _file(self, name: str, image: str) -> Path | None:
+    def _files(self, name: str, image: str) -> list[Path]:
         paths = (self.path / name / (image + ending) for ending in ENDINGS)
-        return next((path for path in paths if path.is_file()), None)
+        return [path for path in paths if path.exists() or path.is_symlink()]
 
-    def _read(self, name: str, image: str, size: torch.Size) -> Tensor:
-        path = self._file(name, image)
-        assert path is not None  # check() has found it
-        values = _load_map(path)
-        if name == "saliency":
-            salient = (values > 0).float()
-            return functional.interpolate(salient[None, None], size=size, mode="nearest-exact")[0, 0]
-        return functional.interpolate(values[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
+    def _wrong(self, name: str, image: str, *, size: int, may_be_constant: bool) -> str:
+        """Why a map cannot be used; '' if it can."""
+        try:
+            found = self._read(name, image, size, size)
+        except UserError as error:
+            return str(error)
+        if may_be_constant or found.min() < found.max():
+            return ""
+        shown = f"the map {self._files(name, image)[0]}, as its image shows it at {size} pixels, is"
+        if name == SALIENCY:
+            return f"{shown} all {'salient' if found.max() else 'background'}; a mask needs both"
+        return f"{shown} {found.max():g} everywhere; a constant map has no ranks to learn or to score"
+
+    def _read(self, name: str, image: str, height: int, width: int) -> np.ndarray:
+        """The map [height, width], float32, as its image is fitted."""
+        paths = self._files(name, image)
+        if len(paths) != 1:
+            told = f"there are both {paths[0]} and {paths[1].name}" if paths else f"{self.path / name} lacks {image}"
+            raise UserError(f"{told}; give one map of {name} per image")
+        try:
+            return _fitted(_load(paths[0]), self._geometries.get(image), name == SALIENCY, height, width)
+        except ValueError as error:
+            raise UserError(f"the map {paths[0]} of {name}: {error}") from error
 
 
-def _load_map(path: Path) -> Tensor:
-    """[height, width] float32 from a grey picture or array; of several equal channels the first."""
+def _load(path: Path) -> np.ndarray:
+    """[height, width], finite. Raises UserError if the file cannot be read, ValueError if it is no map."""
+    values = read_array(path, "the map") if path.suffix == ".npy" else read_plane(path, "the map")
+    values = values.reshape([side for side in values.shape if side > 1]) if values.ndim > 2 else values
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"it must be one plane of numbers, and has shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} of its {values.size} values are infinite or not numbers")
+    if abs(values.astype(np.float64)).max() > np.finfo(np.float32).max:
+        raise ValueError("it has values beyond 3.4e38, the range of float32; scale them down, only ranks count")
+    return values
+
+
+def _fitted(values: np.ndarray, geometry: Geometry | None, is_mask: bool, height: int, width: int) -> np.ndarray:
+    """The map [height, width] as its image is fitted, float32; a mask is 1 where a value is above 0, else 0.
+
+    Raises ValueError if its proportions are not its image's.
+    """
+    upright, box = follow_picture(values, geometry, width)
+    return _nearest(upright > 0, box, height, width) if is_mask else _resized(upright, box, height, width)
+
+
+def _nearest(mask: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    """What lies at the centre of each pixel of the smaller or larger map."""
+    left, top, right, bottom = box
+    rows = np.floor(top + (np.arange(height) + 0.5) * (bottom - top) / height).astype(int)
+    columns = np.floor(left + (np.arange(width) + 0.5) * (right - left) / width).astype(int)
+    rows, columns = rows.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1)
+    return mask[rows[:, None], columns].astype(np.float32)
+
+
+def _resized(values: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    """Bilinear, antialiased where it shrinks."""
     from PIL import Image
 
-    try:
-        if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as picture:
-                values = np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the map {path}: {error}") from error
-    values = np.squeeze(values)
-    if values.ndim != 2 or not np.isfinite(values).all():
-        raise UserError(f"the map {path} must be one plane of finite numbers; it has shape {values.shape}")
-    return torch.from_numpy(values.astype(np.float32))
+    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))

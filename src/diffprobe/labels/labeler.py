@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from diffprobe.errors import UserError
+from diffprobe.fitting import Geometry
 
 
 class Labeler(Protocol):
@@ -32,6 +33,27 @@ class Labeler(Protocol):
     def fingerprint(self, name: str) -> str:
         """What determines the maps of property `name`, apart from the image: a hash of weights, settings or files."""
         ...
+
+
+@runtime_checkable
+class FromFiles(Labeler, Protocol):
+    """A labeler whose maps were made elsewhere, of the images as they were before they became squares."""
+
+    def follow(self, geometries: Mapping[str, Geometry]) -> None:
+        """Says of images by name how they become squares. To be called before `check`; images that are not named were
+        square from the beginning."""
+        ...
+
+    def check_seen(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """As `check`, for maps that are not learned but held against labels, such as those of unfinished images: they
+        may be empty or constant."""
+        ...
+
+
+def check_seen(labeler: Labeler, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+    """`FromFiles.check_seen`, of labelers that compute their maps `check`."""
+    check = labeler.check_seen if isinstance(labeler, FromFiles) else labeler.check
+    check(names, properties, image_size)
 
 
 class OneProperty(ABC):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from diffprobe.errors import UserError
+from diffprobe.fitting import Geometry
 from diffprobe.labels.cache import Cached
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.labels.labeler import Labeler
+from diffprobe.labels.labeler import FromFiles, Labeler, check_seen
 
 
 class PerProperty:
@@ -32,6 +33,14 @@ class PerProperty:
                 f"labeler.{wrong[0]}={makers[wrong[0]]} is no labeler; the parts here are named after properties"
             )
         self._cache, self._makers, self._made = cache, makers, dict[str, Labeler]()
+        self._geometries: Mapping[str, Geometry] = {}
+
+    def follow(self, geometries: Mapping[str, Geometry]) -> None:
+        """As `FromFiles`, for those of the labelers that are."""
+        self._geometries = geometries
+        for made in self._made.values():
+            if isinstance(made, FromFiles):
+                made.follow(geometries)
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """Makes the labelers of these properties and lets each check.
@@ -41,6 +50,11 @@ class PerProperty:
         """
         for name in properties:
             self._labeler(name).check(names, [name], image_size)
+
+    def check_seen(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """As `check`, for maps that may be empty or constant."""
+        for name in properties:
+            check_seen(self._labeler(name), names, [name], image_size)
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
         """[images, 3, height, width] in [0, 1], one name each -> {property: [images, height, width]}."""
@@ -57,5 +71,7 @@ class PerProperty:
             made = self._makers[name]()
             if self._cache is not None and not isinstance(made, FilesLabeler):
                 made = Cached(made, self._cache)
+            if isinstance(made, FromFiles):
+                made.follow(self._geometries)
             self._made[name] = made
         return self._made[name]

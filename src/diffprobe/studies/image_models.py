@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.features.reading import ReadableActivations
-from diffprobe.labels.labeler import Labeler
+from diffprobe.labels.labeler import Labeler, check_seen
 from diffprobe.probes.properties import Property, Standardisation
 from diffprobe.probes.scoring import pooled_targets, predict_maps, score_maps, score_rows
 from diffprobe.probes.tables import Score
@@ -86,7 +86,7 @@ def check_labeler(
         UserError: they cannot, as where maps are files and there are files of finished images alone.
     """
     try:
-        labeler.check(step_names(names, steps), properties, image_size)
+        check_seen(labeler, step_names(names, steps), properties, image_size)
     except UserError as error:
         raise UserError(
             f"the unfinished images are to be labelled too, and that labeler cannot: {error}. Choose an image model "

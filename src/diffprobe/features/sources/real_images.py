@@ -17,6 +17,7 @@ from diffprobe.backbone.noising import evaluate_noised, seed_of
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
 from diffprobe.data.pictures import Pictures
 from diffprobe.features.sources.source import Replayed, Source, Walk, described
+from diffprobe.fitting import Geometry
 
 
 class RealImages(Source):
@@ -44,6 +45,10 @@ class RealImages(Source):
 
     def records(self) -> list[dict[str, Any]]:
         return [self.images.record(row) for row in range(len(self.names))]
+
+    def geometries(self) -> dict[str, Geometry]:
+        found = {name: self.images.geometry(row) for row, name in enumerate(self.names)}
+        return {name: geometry for name, geometry in found.items() if geometry is not None}
 
 
 class Noised(RealImages):

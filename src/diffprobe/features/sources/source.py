@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, replay
+from diffprobe.fitting import Geometry
 
 Replayed = Iterator[tuple[int, float, dict[str, Tensor]]]
 
@@ -69,6 +70,10 @@ class Source(ABC):
     def pictures(self, backbone: Backbone, rows: Sequence[int]) -> Tensor | None:
         """The real images [rows, 3, H, W] in [0, 1]; None where the last step's latents are to be decoded."""
         return None
+
+    def geometries(self) -> dict[str, Geometry]:
+        """How images that were no squares became some, by name, for maps that are made of the originals."""
+        return {}
 
 
 class Walk(Source):
