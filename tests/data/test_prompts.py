@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffprobe.data.prompts import Prompt, load_prompts, read_prompts, scene_prompts
+from diffprobe.data.prompts import Prompt, load_prompts, read_prompts, same_pictures, scene_prompts
 from diffprobe.errors import UserError
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 
@@ -115,3 +115,17 @@ def test_scene_prompts_speak_the_grammar_and_depend_on_the_seed():
 
 def test_without_a_file_two_hundred_scenes_are_the_default():
     assert len(load_prompts()) == 200
+
+
+@pytest.mark.parametrize("again", ["a red cube,5,9", "A red  cube ,5,9"])
+def test_one_picture_under_two_indices_is_refused(tmp_path, again):
+    path = write(tmp_path, f"prompts,seeds,prompt_inds\na red cube,5,1\na red cube,6,1\na red cone,5,3\n{again}\n")
+    with pytest.raises(UserError, match=r"1 of 4 prompts .*prompt_9_seed_5, which has those of prompt_1_seed_5"):
+        read_prompts(path)
+
+
+def test_pictures_that_another_file_has_are_found_under_any_name():
+    one, other = Prompt("a red cube", 5, "prompt_1_seed_5"), Prompt("a Red cube", 5, "prompt_2_seed_5")
+    assert same_pictures([other, Prompt("a red cube", 6, "x")], [one]) == [(one, other)]
+    assert same_pictures([one, other, one]) == [(one, other)]
+    assert same_pictures([], [one, other]) == []

@@ -88,3 +88,28 @@ def test_a_mask_is_read_from_a_picture(tmp_path):
         read_mask(tmp_path / "black.png", 8)
     with pytest.raises(UserError, match="cannot read the mask"):
         read_mask(tmp_path / "none.png", 8)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "RGB", "RGBA"])
+def test_a_mask_is_read_alike_whatever_its_mode(tmp_path, mode):
+    values = block(slice(0, 16), slice(8, 32)).numpy()
+    picture = Image.fromarray((values * 255).astype(np.uint8))
+    picture = Image.fromarray((values * 65535).astype(np.uint16)) if mode == "I;16" else picture.convert(mode)
+    picture.save(tmp_path / "mask.png")
+    assert torch.equal(read_mask(tmp_path / "mask.png", 8), block(slice(0, 4), slice(2, 8), 8))
+
+
+def test_a_mask_that_is_no_plain_square_is_refused_by_name(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+    Image.fromarray(colours[..., :3]).save(tmp_path / "colour.png")
+    Image.fromarray(colours).save(tmp_path / "alpha.png")
+    Image.fromarray(colours[:4, :, 0]).save(tmp_path / "wide.png")
+    (tmp_path / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n{} loop\n")
+    for name, said in {
+        "colour": "in colour",
+        "alpha": "transparent pixels",
+        "wide": "8 x 4 pixels, and the images",
+        "script": "not a picture of a kind",
+    }.items():
+        with pytest.raises(UserError, match=rf"mask .*{name}\.png.*{said}"):
+            read_mask(tmp_path / f"{name}.png", 8)

@@ -26,6 +26,18 @@ class Prompt:
     seed: int
     name: str
 
+    @property
+    def picture(self) -> tuple[str, int]:
+        """What makes one picture of it whatever it is called: the seed, and the words as a text encoder tells them
+        apart, which for CLIP's have no capitals and single spaces."""
+        return " ".join(self.text.split()).lower(), self.seed
+
+
+def same_pictures(prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> list[tuple[Prompt, Prompt]]:
+    """Pairs of one picture: each prompt with the first before it, or in `others`, that makes the same."""
+    first = {prompt.picture: prompt for prompt in reversed(others)}
+    return [(first[prompt.picture], prompt) for prompt in prompts if first.setdefault(prompt.picture, prompt) != prompt]
+
 
 def load_prompts(
     prompts: str | Path | None = None, count: int | None = None, seed: int = 0, tell: Tell = warn
@@ -77,6 +89,13 @@ def read_prompts(path: Path, tell: Tell = warn) -> list[Prompt]:
     name, times = Counter(prompt.name for prompt in prompts).most_common(1)[0]
     if times > 1:
         raise UserError(f"{path} names {times} images {name!r}; prompt_inds and seeds together must be unique")
+    same = same_pictures(prompts)
+    if same:
+        one, other = same[0]
+        raise UserError(
+            f"{path}: {len(same)} of {len(prompts)} prompts have the words and the seed of one before them, such as "
+            f"{other.name}, which has those of {one.name}: the same picture would train probes and test them; keep one"
+        )
     _tell_of_texts(path, rows, tell)
     return prompts
 

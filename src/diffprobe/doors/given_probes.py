@@ -27,12 +27,14 @@ class GivenProbes:
         name: what they are called in tables.
         validation: the run's scores on validation images, by which layers are chosen.
         used: names of the images that they were trained or selected on.
+        pictures: what made these images, see `Prompt.picture`; under another name they are still the same.
     """
 
     bank: ProbeBank
     name: str
     validation: list[Score]
     used: set[str]
+    pictures: set[tuple[str, int]]
 
     def unseen(self, prompts: list[Prompt]) -> list[Prompt]:
         """The prompts of images that are fit to test these probes on.
@@ -40,7 +42,7 @@ class GivenProbes:
         Raises:
             UserError: there are none.
         """
-        found = [prompt for prompt in prompts if prompt.name not in self.used]
+        found = [one for one in prompts if one.name not in self.used and one.picture not in self.pictures]
         if not found:
             raise UserError(
                 "the probes of analysis.probes were trained or selected on all of these images; give others, such as "
@@ -58,6 +60,7 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
     """
     from diffprobe.doors.jobs import FINISHED, flattened, read_settings
     from diffprobe.doors.sources import make_source
+    from diffprobe.features.sources.generation import Generation
     from diffprobe.probes.storage import load_bank
     from diffprobe.probes.tables import read_scores
 
@@ -75,6 +78,9 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
     if trained_on != model:
         raise UserError(f"analysis.probes={folder}: those are probes of {trained_on}, and this model is {model}")
     tested = {row.image for row in scores if row.split == "test"}
-    used = set(make_source(made_by, lambda line: None).names) - tested
+    source = make_source(made_by, lambda line: None)
+    used = set(source.names) - tested
+    prompts = source.prompts if isinstance(source, Generation) else []
+    pictures = {prompt.picture for prompt in prompts if prompt.name in used}
     validation = [row for row in scores if row.split == "validation"]
-    return GivenProbes(load_bank(folder / "probes"), probe, validation, used)
+    return GivenProbes(load_bank(folder / "probes"), probe, validation, used, pictures)

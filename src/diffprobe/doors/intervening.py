@@ -83,11 +83,15 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
 
 def _to_train(settings: AnalysisJobSettings, console: Console) -> Task:
     """Probes are trained on `data`'s prompts; the images to edit are others."""
+    from diffprobe.features.sources.generation import Generation
+
     job = probing.prepare(settings, console)
     if job.question.groups:
         raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
     prompts = _prompts(settings, console)
-    both = {prompt.name for prompt in prompts} & set(job.source.names)
+    assert isinstance(job.source, Generation)  # prepare() has seen to it
+    trained = {prompt.picture for prompt in job.source.prompts}
+    both = [prompt.name for prompt in prompts if prompt.name in job.source.names or prompt.picture in trained]
     if both:
         raise UserError(f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others")
     layers, steps = [layer.name for layer in job.question.layers], list(job.question.steps)

@@ -22,7 +22,7 @@ def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Sourc
     Raises:
         UserError: trajectory and data do not go together, or the data cannot be read.
     """
-    from diffprobe.data.prompts import load_prompts
+    from diffprobe.data.prompts import load_prompts, same_pictures
     from diffprobe.features.sources.generation import Generation
 
     kind, data = settings.trajectory.kind, settings.data
@@ -39,6 +39,12 @@ def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Sourc
     if twice:
         raise UserError(
             f"data.test_prompts={data.test_prompts} has {len(twice)} images of data.prompts, first {twice[0]}"
+        )
+    same = same_pictures(tested, prompts)
+    if same:
+        raise UserError(
+            f"data.test_prompts={data.test_prompts}: {len(same)} prompts have the words and the seed of one of "
+            f"data.prompts, first {same[0][1].name}, which makes the picture of {same[0][0].name}; leave them out"
         )
     return Generation([*prompts, *tested], settings.steps.sampling, settings.features.half)
 

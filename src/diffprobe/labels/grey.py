@@ -1,7 +1,8 @@
-"""One plane of numbers from a PNG file: what is stored as colour or beside transparency is no map by itself."""
+"""One plane of numbers from a picture: what is stored as colour or beside transparency is no map by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 OPAQUE = 255
 
 
-def read_plane(path: str | Path, what: str) -> np.ndarray:
-    """[height, width]: bool, uint8, or of 16 bits an integer type, from a grey PNG file.
+def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> np.ndarray:
+    """[height, width]: bool, uint8, or of 16 bits an integer type, from a grey picture.
 
-    Colour will do if all its channels are equal, transparency if there is none to be seen. Lossy formats will not:
-    their zeros are not zero.
+    Colour will do if all its channels are equal, transparency if there is none to be seen. Lossy formats are not among
+    the kinds, since their zeros are not zero.
 
     Raises:
         UserError: the file cannot be read, is of another kind, or has colours or transparent pixels.
     """
-    with opened_picture(path, what, kinds=("PNG",)) as (picture, _):
+    with opened_picture(path, what, kinds=kinds) as (picture, _):
         cut_to_8_bits = picture.mode != "L" and any(";16B" in str(tile[3]) for tile in picture.tile)
         picture.load()
         if picture.mode == "1":

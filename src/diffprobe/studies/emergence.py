@@ -17,6 +17,7 @@ from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
+from diffprobe.studies.equal_images import check_parts
 from diffprobe.studies.live import study_live
 from diffprobe.studies.question import (
     CONTROL_NETWORKS,
@@ -68,6 +69,7 @@ def study_emergence(
     )
     evaluations = extraction.computed * source.evaluations(backbone, extraction.manifest.steps)
     images = extraction.images
+    check_parts(images, source.names, split)
     targets = labeler(images, source.names, question.properties)
     fitting = _Fitting(question, means, split, targets, images, backbone.name)
 

@@ -27,6 +27,7 @@ from diffprobe.probes.splits import PARTS
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
+from diffprobe.studies.equal_images import PicturesOfParts
 from diffprobe.studies.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
 from diffprobe.tables import NO_STEP
 
@@ -81,6 +82,7 @@ class _Watch:
         self.backbone, self.source, self.labeler, self.question = backbone, source, labeler, question
         self.layers = [layer.name for layer in question.recorded]
         self.wanted, self.shown = set(shown), list[Shown]()
+        self.pictures = PicturesOfParts()  # of this process
         self.previous: Targets = {}
         self.beside: tuple[Seen, dict[str, Tensor]] | None = None
         self.look = partial(see, backbone, source, self.layers, question.steps)
@@ -105,14 +107,17 @@ class _Watch:
             self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
 
     def fit(self, seen: Seen) -> None:
+        self.pictures.add(seen.images, self._names(seen), "train")
         for _, one, values, targets in self._work(seen, self._labels(seen)):
             one.fit(values, targets)
 
     def validate(self, seen: Seen) -> None:
+        self.pictures.add(seen.images, self._names(seen), "validation")
         for _, one, values, targets in self._work(seen, self._labels(seen)):
             one.validate(values, targets, self._names(seen))
 
     def test(self, seen: Seen) -> None:
+        self.pictures.add(seen.images, self._names(seen), "test")
         labels = self._labels(seen)
         for control, one, values, targets in self._work(seen, labels):
             said = one.test(values, targets, self._names(seen))

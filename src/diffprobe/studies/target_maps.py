@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffprobe.errors import UserError
+from diffprobe.labels.grey import read_plane
+from diffprobe.user_files import KINDS as KINDS_OF_PICTURE
 
 KINDS = ("translation", "rotation", "scale", "file")
 SAME_SHARE = 0.02  # of the map's foreground: shifts that keep as much of it in the picture but for this are as good
@@ -79,18 +81,18 @@ def read_mask(path: str | Path, size: int) -> Tensor:
     """A mask [size, size] in {0, 1} from a picture: foreground where it is lighter than half.
 
     Raises:
-        UserError: it cannot be read, or is all foreground or all background.
+        UserError: it cannot be read, is no square, is in colour or transparent, or is all foreground or all background.
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture.convert("L").resize((size, size), Image.Resampling.BOX))
-    except OSError as error:
+    values = read_plane(path, "the mask", KINDS_OF_PICTURE)
+    if values.shape[0] != values.shape[1]:
         raise UserError(
-            f"cannot read the mask {path}: {error}; give a picture, white where objects shall be"
-        ) from error
-    mask = torch.from_numpy((values > 127).astype(np.float32))
+            f"the mask {path} is {values.shape[1]} x {values.shape[0]} pixels, and the images to be edited are square"
+        )
+    lightest = 1 if values.dtype == bool else 255 if values.dtype == np.uint8 else 65535
+    shares = Image.fromarray((values / lightest).astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    mask = torch.from_numpy((np.asarray(shares) > 0.5).astype(np.float32))
     if mask.min() == mask.max():
         raise UserError(
             f"the mask {path} is all {'white' if mask.max() else 'black'}; objects shall be where it is white"
