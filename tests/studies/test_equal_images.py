@@ -19,7 +19,9 @@ def test_different_pictures_and_equal_ones_of_one_part_are_let_pass():
     check_parts(images, NAMES, SPLIT)
 
 
-@pytest.mark.parametrize(("one", "other", "parts"), [(0, 3, "d, .*'test'.* of a, .*'train'"), (2, 1, "c, .*'validation'.* of b, .*'train'")])
+@pytest.mark.parametrize(
+    ("one", "other", "parts"), [(0, 3, "d, .*'test'.* of a, .*'train'"), (2, 1, "c, .*'validation'.* of b, .*'train'")]
+)
 def test_a_picture_in_two_parts_is_refused_by_name(one, other, parts):
     images = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     images[one] = images[other] + 1e-6

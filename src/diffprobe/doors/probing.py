@@ -215,10 +215,11 @@ def _leave(task: Task, run: Run[ProbingSettings], findings: Findings) -> None:
     )
     published = published_lines(settings.report.published, findings.summaries, findings.scores)
     text = report_text(findings.summaries, choices)
-    write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in published))
+    write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in [*published, *findings.warnings]))
     page = probing_page(
         run.config, findings.summaries, choices, comparisons, figures, examples, _layer_maps(findings.shown)
     )
+    page = replace(page, verdict=(*page.verdict, *findings.warnings))
     write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
     run.tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
     print_report(findings.summaries, choices, console)

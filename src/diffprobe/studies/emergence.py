@@ -17,7 +17,9 @@ from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
+from diffprobe.probes.targets import target_maps
 from diffprobe.studies.equal_images import check_parts
+from diffprobe.studies.label_warnings import one_valued, warnings_of
 from diffprobe.studies.live import study_live
 from diffprobe.studies.question import (
     CONTROL_NETWORKS,
@@ -85,19 +87,24 @@ def study_emergence(
     if "labels" in question.controls:
         means.tell("control: the same probes on shuffled labels")
         scores += fitting.scored(activations, "labels")[1]
+    position = position_scores(
+        targets,
+        split,
+        question.properties,
+        names=source.names,
+        model=backbone.name,
+        threshold=question.threshold,
+        probe=question.recipe.name,
+    )
     if "position" in question.controls:
-        scores += position_scores(
-            targets,
-            split,
-            question.properties,
-            names=source.names,
-            model=backbone.name,
-            threshold=question.threshold,
-            probe=question.recipe.name,
-        )
+        scores += position
+    flat = one_valued({name: target_maps(targets, name, source.names) for name in question.properties}, source.names)
+    warnings = warnings_of(position, flat, len(source.names))
+    for line in warnings:
+        means.tell(line)
     shown = [_show(backbone, extraction, activations, bank, targets, row) for row in split.test[: means.shown]]
     summaries = summarise(scores, seed=question.seed)
-    return Findings(scores, summaries, bank, shown, split, evaluations, extraction, targets)
+    return Findings(scores, summaries, bank, shown, split, evaluations, extraction, targets, warnings)
 
 
 class _Fitting:

@@ -28,6 +28,7 @@ from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 from diffprobe.studies.equal_images import PicturesOfParts
+from diffprobe.studies.label_warnings import one_valued, warnings_of
 from diffprobe.studies.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
 from diffprobe.tables import NO_STEP
 
@@ -61,7 +62,11 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     real = watch.passes["none"]
     bank = real.candidates.bank(question.steps)  # type: ignore[attr-defined]
     bank.thresholds = real.thresholds
-    scores = [row for one in watch.passes.values() for row in _in_order(one, source.names)]
+    asked = ("none", *question.controls)
+    scores = [row for control, one in watch.passes.items() if control in asked for row in _in_order(one, source.names)]
+    warnings = warnings_of(watch.passes["position"].scores, watch.flat, len(source.names))
+    for line in warnings:
+        means.tell(line)
     each = source.evaluations(backbone, question.steps) + watch.networks * len(question.steps) * source.draws
     return Findings(
         scores,
@@ -70,6 +75,7 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
         sorted(watch.shown, key=lambda one: split.test.index(one.row)),
         split,
         len(source.names) * each,
+        warnings=warnings,
     )
 
 
@@ -83,6 +89,7 @@ class _Watch:
         self.layers = [layer.name for layer in question.recorded]
         self.wanted, self.shown = set(shown), list[Shown]()
         self.pictures = PicturesOfParts()  # of this process
+        self.flat: list[tuple[str, str]] = []  # (property, image) of labels with one value; in the end of all processes
         self.previous: Targets = {}
         self.beside: tuple[Seen, dict[str, Tensor]] | None = None
         self.look = partial(see, backbone, source, self.layers, question.steps)
@@ -102,9 +109,9 @@ class _Watch:
             control: self._pass(Moments(question.properties, recipe_of(question, control)), control, steps)
             for control in self.inputs
         }
-        if "position" in question.controls:
-            self.inputs["position"] = lambda seen: {POSITION: seen.images[None, :, :1]}
-            self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
+        # Also where it is no control that is asked for: it tells whether labels are worth learning
+        self.inputs["position"] = lambda seen: {POSITION: seen.images[None, :, :1]}
+        self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
 
     def fit(self, seen: Seen) -> None:
         self.pictures.add(seen.images, self._names(seen), "train")
@@ -139,11 +146,13 @@ class _Watch:
                 one.join(_gather)
         if part == "test":
             self.shown = _gather(self.shown)
+            self.flat = _gather(self.flat)
 
     def _work(self, seen: Seen, labels: Targets) -> Iterator[tuple[str, OnePass, dict[str, Tensor], Targets]]:
         """What each pass is to be shown of a batch."""
         names = self._names(seen)
         targets = {key: target_maps(labels, key, names).to(seen.images.device) for key in labels}
+        self.flat += one_valued(targets, names)
         others = self._of_others(targets) if "labels" in self.passes else {}
         for control, one in self.passes.items():
             yield control, one, self.inputs[control](seen), others if control == "labels" else targets

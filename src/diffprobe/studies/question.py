@@ -146,6 +146,7 @@ class Findings:
     """What the study leaves: tables first, and what the pictures are made from.
 
     `extraction` and `targets` (label maps [images, H, W] by property) are None where nothing of the images was kept.
+    `warnings` are sentences about the labels.
     """
 
     scores: list[Score]
@@ -156,6 +157,7 @@ class Findings:
     evaluations: int
     extraction: Extraction | None = None
     targets: dict[str, Tensor] | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def recipe_of(question: Question, control: str) -> Recipe:
