@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ORIENTATION = 0x0112  # the EXIF tag
 BACKGROUND = (255, 255, 255)  # shows through transparent pixels
 LARGEST_16_BIT = 65535
-STRIP = 2**22  # pixels that are worked on at once, where a whole picture would need several copies
+STRIP = 2**20  # pixels that are worked on at once, where a whole picture would need several copies
 
 
 @dataclass(frozen=True)
