@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffprobe.features.store.folder import open_store
 from diffprobe.probes.storage import load_bank
@@ -108,6 +111,30 @@ def test_real_images_go_through_noised_and_a_store_is_used_again(material, tmp_p
     one, other = (read_scores(tmp_path / run / "scores.csv") for run in ("first", "second"))
     assert {row.timestep for row in one if row.control == "none"} == {0.0, 300.0}
     assert one == other
+
+
+@pytest.mark.slow
+def test_wide_and_turned_photos_and_their_maps_are_checked_before_any_work(tmp_path):
+    for folder in ("photos", "maps/saliency"):
+        (tmp_path / folder).mkdir(parents=True)
+    exif, random = Image.Exif(), np.random.default_rng(0)
+    exif[0x0112] = 6
+    for number in range(6):
+        pixels = random.integers(0, 256, (64, 96, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{number}.png", exif=exif if number % 2 else None)
+        Image.fromarray((pixels[::2, ::2, 0] > 99).astype(np.uint8)).save(tmp_path / f"maps/saliency/{number}.png")
+    (tmp_path / "photos/.ipynb_checkpoints").mkdir()
+    shutil.copy(tmp_path / "photos/0.png", tmp_path / "photos/.ipynb_checkpoints/0-checkpoint.png")
+    arguments = ["data=images", f"data.images={tmp_path / 'photos'}", "data.fit=crop", "trajectory.timesteps=[0]"]
+    arguments += ["labeler=files", f"labeler.path={tmp_path / 'maps'}", "property=saliency", "layers=headline"]
+    arguments += ["logger=csv", "dry_run=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = train(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "left out 1 hidden image" in done.stdout.replace("\n", " ")
+    Image.fromarray(np.eye(96, 64, dtype=np.uint8)).save(tmp_path / "maps/saliency/1.png")  # upright, unlike its file
+    assert "saliency/1.png of saliency: it is 64 x 96 pixels" in one_line(train(*arguments, cwd=tmp_path))
+    shutil.copy(tmp_path / "photos/0.png", tmp_path / "photos/6.png")
+    assert "photos/6.png shows the same picture as" in one_line(train(*arguments, cwd=tmp_path))
 
 
 @pytest.mark.slow
