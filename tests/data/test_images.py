@@ -385,7 +385,7 @@ def test_no_pipe_is_waited_for_and_no_postscript_is_run(tmp_path):
         "it is not a pict",
     ]
     os.mkfifo(tmp_path / "list.txt")
-    with pytest.raises(UserError, match=r"list of images .*list\.txt: it is a pipe"):
+    with pytest.raises(UserError, match=r"list of images .*list\.txt is no file"):
         load_images(tmp_path / "list.txt")
 
 
