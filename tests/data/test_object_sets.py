@@ -250,3 +250,18 @@ def test_masks_and_pictures_that_are_no_regular_files_are_named(tmp_path):
     assert images.names == names[2:]
     assert len(problems) == 2
     assert all("it is a pipe" in problem.reason for problem in problems)
+
+
+def test_a_picture_that_is_there_twice_is_used_once_but_in_films(tmp_path):
+    names = write_voc(tmp_path, some_scenes(3))
+    for folder, ending in (("JPEGImages", "jpg"), ("SegmentationObject", "png"), ("SegmentationClass", "png")):
+        copied = (tmp_path / VOC / folder / f"{names[0]}.{ending}").read_bytes()
+        (tmp_path / VOC / folder / f"{names[2]}.{ending}").write_bytes(copied)
+    images, problems = load_objects("voc", root=tmp_path, on_error="skip")
+    assert len(images) == 2
+    assert [problem.image for problem in problems] in ([names[0]], [names[2]])
+    assert "it shows the same picture as 2007_00000" in problems[0].reason
+    with pytest.raises(UserError, match="it shows the same picture as"):
+        load_objects("voc", root=tmp_path)
+    write_davis(tmp_path, {"x": some_scenes(1) * 2, "y": some_scenes(1)})
+    assert len(all_of("davis", tmp_path, split="train")) == 2

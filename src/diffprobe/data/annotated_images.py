@@ -67,6 +67,10 @@ class AnnotatedImages(ObjectImages):
             UserError: it cannot be read, or does not have the size of its masks.
         """
 
+    def shown(self, row: int) -> str:
+        """The same for two images of one picture, which would count as two; frames of a film may be alike."""
+        return self.names[row]
+
     def objects(self, row: int) -> list[AnnotatedObject]:
         return self._objects[row]
 
@@ -120,6 +124,9 @@ class ImageFiles(AnnotatedImages):
     @abstractmethod
     def annotation_digest(self, row: int) -> str:
         """SHA-256 of all that the annotation says of an image."""
+
+    def shown(self, row: int) -> str:
+        return self.names[row] if self.sequences[row] else self._first_contents(row).pixels
 
     def check_picture(self, row: int, height: int, width: int) -> None:
         path = self.file(row)

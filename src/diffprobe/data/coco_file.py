@@ -125,6 +125,8 @@ def read_coco(file: Path, folder: Path) -> tuple[dict[str, CocoImage], LeftOut]:
 
 
 def _content(file: Path) -> dict[str, list[Any]]:
+    if not file.is_file():
+        raise UserError(f"{file} is no file of COCO instances: it is no regular file")
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

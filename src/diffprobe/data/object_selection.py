@@ -154,6 +154,7 @@ def _look(
 ) -> _Found:
     """Takes candidates in order until there are enough, so that images that are not needed are not read."""
     found = _Found()
+    first: dict[str, str] = {}  # image by what it shows, of those that are used
     for row, objects, wrong in _looked_at(candidates, order):
         image = candidates.names[row]
         found.looked_at += 1
@@ -167,7 +168,10 @@ def _look(
             for item in objects
             if item.area < min_area
         ]
-        if kept:
+        if kept and first.setdefault(candidates.shown(row), image) != image:
+            reason = f"it shows the same picture as {first[candidates.shown(row)]}, whose objects are not others"
+            found.wrong.append(Problem(image, "", reason))
+        elif kept:
             found.objects[row] = kept
         elif not wrong:
             found.left_out.append(Problem(image, "", "it has no object"))
