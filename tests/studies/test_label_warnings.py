@@ -11,7 +11,7 @@ from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.tables import Score
 from diffprobe.studies.emergence import Means, Question, study_emergence
-from diffprobe.studies.label_warnings import one_valued, warnings_of
+from diffprobe.studies.label_warnings import one_valued, skip_flat, warnings_of
 from tests.studies.test_emergence import SOURCE
 
 
@@ -45,6 +45,12 @@ def test_images_without_both_classes_are_counted():
     assert "a, b, c, ..." in line
 
 
+def test_only_their_dice_is_left_out():
+    flat = [("saliency", "a"), ("depth", "a")]
+    rows = [row(1.0), row(0.5, image="b"), row(0.2, property="depth", metric="rmse")]
+    assert [one.value for one in skip_flat(rows, flat)] == [None, 0.5, 0.2]
+
+
 def nearly_alike(images, names, properties):
     """The same square in every image; none in the third."""
     maps = torch.zeros(len(images), *images.shape[-2:])
@@ -65,5 +71,7 @@ def test_a_run_without_that_control_is_warned_too(tiny_backbone, live):
     assert {score.control for score in found.scores} == {"none"}
     assert len(found.warnings) >= 1
     assert f"of 1 of {len(SOURCE.names)} images" in found.warnings[0]
+    assert {score.image for score in found.scores if score.value is None} <= {SOURCE.names[2]}
+    assert all(score.value is None for score in found.scores if score.image == SOURCE.names[2])
     in_test = SOURCE.names[2] in [SOURCE.names[place] for place in found.split.test]
     assert in_test or "dice 1.00" in found.warnings[1]

@@ -19,7 +19,7 @@ from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 from diffprobe.studies.equal_images import check_parts
-from diffprobe.studies.label_warnings import one_valued, warnings_of
+from diffprobe.studies.label_warnings import one_valued, skip_flat, warnings_of
 from diffprobe.studies.live import study_live
 from diffprobe.studies.question import (
     CONTROL_NETWORKS,
@@ -99,6 +99,7 @@ def study_emergence(
     if "position" in question.controls:
         scores += position
     flat = one_valued({name: target_maps(targets, name, source.names) for name in question.properties}, source.names)
+    scores, position = skip_flat(scores, flat), skip_flat(position, flat)
     warnings = warnings_of(position, flat, len(source.names))
     for line in warnings:
         means.tell(line)

@@ -15,6 +15,7 @@ from diffprobe.labels.labeler import Labeler, check_seen
 from diffprobe.probes.properties import Property, Standardisation
 from diffprobe.probes.scoring import pooled_targets, predict_maps, score_maps, score_rows
 from diffprobe.probes.tables import Score
+from diffprobe.studies.label_warnings import one_valued, skip_flat
 
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
@@ -127,7 +128,7 @@ def see_images(
     for (key, metric), found in values.items():
         keys = (backbone.name, IMAGE_MODEL, key, probed.probe, IMAGE_MODEL, "test")
         scores += score_rows(keys, probed.moments, names, metric, torch.cat(found, 1))
-    return scores, seen
+    return skip_flat(scores, _flat(probed)), seen
 
 
 @torch.no_grad()
@@ -143,7 +144,14 @@ def score_given(probed: Probed, model: str) -> list[Score]:
             for metric, values in _scored(probed, item, item.decode(outputs[key]), rows, cuts).items():
                 keys = (model, layer, key, probed.probe, "none", "test")
                 scores += score_rows(keys, probed.moments, names, metric, values)
-    return scores
+    return skip_flat(scores, _flat(probed))
+
+
+def _flat(probed: Probed) -> list[tuple[str, str]]:
+    """(property, image) of the test images' labels that have one value everywhere."""
+    rows = list(probed.rows)
+    targets = {key: item.target(probed.targets[key][rows]) for key, item in probed.bank.properties.items()}
+    return one_valued(targets, [probed.activations.names[row] for row in rows])
 
 
 def _scored(

@@ -1,8 +1,9 @@
-"""What is said of labels that a probe can hardly be wrong about, whatever it sees."""
+"""What is done and said about labels that a probe can hardly be wrong about, whatever it sees."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import fsum
 
 from torch import Tensor
@@ -25,6 +26,16 @@ def one_valued(targets: Mapping[str, Tensor], names: Sequence[str]) -> list[tupl
     return found
 
 
+def skip_flat(scores: Sequence[Score], flat: Sequence[tuple[str, str]]) -> list[Score]:
+    """The scores, missing where the image's mask lacks one class: its Dice says little of what was seen.
+
+    Args:
+        flat: from `one_valued`. Quantities of one value have no correlation anyway, and an rmse that means something.
+    """
+    without = {(name, image) for name, image in flat if property_named(name).binary}
+    return [replace(row, value=None) if (row.property, row.image) in without else row for row in scores]
+
+
 def warnings_of(scores: Sequence[Score], flat: Sequence[tuple[str, str]], images: int) -> list[str]:
     """Sentences for people; none where the labels are such as they should be.
 
@@ -38,7 +49,7 @@ def warnings_of(scores: Sequence[Score], flat: Sequence[tuple[str, str]], images
         shown = ", ".join(whose[:SHOWN]) + (", ..." if len(whose) > SHOWN else "")
         binary = property_named(name).binary
         what = "no salient pixel, or no background" if binary else "the same value everywhere"
-        means = "a Dice of 0 or 1 on it says little" if binary else "it has no rank correlation"
+        means = "their Dice is left out of all scores" if binary else "they have no rank correlation"
         lines.append(f"the {name} labels of {len(whose)} of {images} images have {what}, so {means}: {shown}")
     headline = {name: property_named(name).headline for name in {row.property for row in scores}}
     values: dict[str, list[float]] = {}

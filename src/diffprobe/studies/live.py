@@ -28,7 +28,7 @@ from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 from diffprobe.studies.equal_images import PicturesOfParts
-from diffprobe.studies.label_warnings import one_valued, warnings_of
+from diffprobe.studies.label_warnings import one_valued, skip_flat, warnings_of
 from diffprobe.studies.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
 from diffprobe.tables import NO_STEP
 
@@ -64,7 +64,9 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     bank.thresholds = real.thresholds
     asked = ("none", *question.controls)
     scores = [row for control, one in watch.passes.items() if control in asked for row in _in_order(one, source.names)]
-    warnings = warnings_of(watch.passes["position"].scores, watch.flat, len(source.names))
+    scores = skip_flat(scores, watch.flat)
+    position = skip_flat(watch.passes["position"].scores, watch.flat)
+    warnings = warnings_of(position, watch.flat, len(source.names))
     for line in warnings:
         means.tell(line)
     each = source.evaluations(backbone, question.steps) + watch.networks * len(question.steps) * source.draws
