@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.editing import bounds, descend, minimum_norm, probe_at, random_instead, reading_at, steer
+from diffprobe.probes.editing import (
+    bounds,
+    descend,
+    minimum_norm,
+    probe_at,
+    random_instead,
+    reading_at,
+    steer,
+    token_lengths,
+)
 from diffprobe.probes.properties import property_named
 
 LAYER = "a.layer"
@@ -123,6 +132,6 @@ def test_the_random_control_moves_every_token_as_far(activation):
     edited = activation.clone()
     edited[:, :2, 1:] += 1.0
     noise = torch.randn(activation.shape, generator=torch.Generator().manual_seed(4))
-    control = random_instead(activation, edited, noise)
+    control = random_instead(activation, token_lengths(activation, edited), noise)
     torch.testing.assert_close((control - activation).norm(dim=1), (edited - activation).norm(dim=1))
     assert not torch.allclose(control, edited)

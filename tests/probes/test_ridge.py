@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
@@ -55,6 +56,42 @@ def test_every_strength_equals_scikit_learns_ridge(layer: str, bias: bool) -> No
                 )
                 intercept = path.biases[layer][which, step, number].item()
                 assert intercept == pytest.approx(float(other.intercept_), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("offset", ["one for each channel", "one massive channel", "of the labels"])
+def test_offsets_of_many_standard_deviations_cost_no_digits(offset: str, bias: bool) -> None:
+    """Held against numpy's float64 on the same tokens, of which the weak directions tell as much as the strong."""
+    draw, channels, strengths = torch.Generator().manual_seed(0), 24, (1e-6, 1e-4, 1e-2)
+    mixing = torch.logspace(0, -3, channels)[:, None] * torch.randn(channels, channels, generator=draw) / channels**0.5
+    tokens = torch.randn(12, 16, 16, channels, generator=draw) @ mixing
+    targets = tokens @ torch.linalg.pinv(mixing) @ torch.randn(channels, generator=draw)
+    targets += 0.3 * torch.randn(targets.shape, generator=draw)
+    if offset == "one for each channel":
+        tokens = tokens + 37 * torch.randn(channels, generator=draw)
+    elif offset == "one massive channel":
+        tokens[..., 0] += 1000
+    else:
+        targets = targets + 5000
+
+    moments = Moments(["depth"], Recipe(solver="ridge", bias=bias, strengths=strengths))
+    values = tokens.movedim(-1, 1)[None]
+    for rows in torch.arange(8).split(2):
+        moments.add({DEEP: values[:, rows]}, {"depth": targets[rows]})
+    path = moments.solve()
+    outputs = path.outputs(DEEP, values[:, 8:])[:, 0, 0].flatten(1)
+
+    train, held_out = (part.reshape(-1, channels).double().numpy() for part in (tokens[:8], tokens[8:]))
+    labels = targets[:8].double()
+    wanted = ((labels - labels.mean()) / labels.std(correction=0)).flatten().numpy()
+    mean = train.mean(0) * bias
+    second, products = (train - mean).T @ (train - mean), (train - mean).T @ wanted
+    for number, strength in enumerate(strengths):
+        penalty = strength * np.trace(second) / channels
+        weights = np.linalg.solve(second + penalty * np.eye(channels), products)
+        expected = (held_out - mean) @ weights
+        error = np.sqrt(np.mean((outputs[number].numpy() - expected) ** 2))
+        assert error < 1e-3 * np.std(wanted), f"strength {strength}: {error:.2g} standard deviations off"
 
 
 def test_batches_and_processes_make_no_difference() -> None:

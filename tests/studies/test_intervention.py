@@ -13,6 +13,7 @@ from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.editing import reading_at
 from diffprobe.probes.functional import token_means
+from diffprobe.studies import intervening
 from diffprobe.studies.intervening import Editing, TokenMoments, intervene, replacements
 from diffprobe.studies.intervention import Running, Targets, study_intervention
 from diffprobe.studies.intervention_tables import InterventionScore, summarise_interventions
@@ -63,6 +64,47 @@ def test_only_the_conditional_half_is_edited_unless_both_are_asked_for(tiny_back
         edited = edit(output)
         assert torch.equal(edited[:3], output[:3]) is kept
         assert not torch.allclose(edited[3:], output[3:])
+
+
+@pytest.mark.parametrize(("method", "half"), [("pattern", "both"), ("gradient", "conditional")])
+def test_the_random_control_moves_every_token_as_far_as_the_edit_did(tiny_backbone, method, half, monkeypatch):
+    """Also where earlier layers and steps have been disturbed already, by the edit or by the control."""
+    layers = [LAYER, "up_blocks.3.resnets.2"]
+    several = ProbeBank(dict.fromkeys(layers, 8), [0, 1], ["saliency"])
+    runs: list[dict] = []
+
+    def watched(*arguments, replace=None, **options):
+        moved: dict = {}
+        if replace:
+            runs.append(moved)
+            replace = {
+                step: {layer: _logged(moved, (step, layer), edit) for layer, edit in by_layer.items()}
+                for step, by_layer in replace.items()
+            }
+            options["replace"] = replace
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(intervening, "generate", watched)
+    editing = Editing("saliency", layers, [0, 1], method=method, half=half, margin=1.0, iterations=3)
+    running = Running(batch_size=2, sampling_steps=2)
+    study_intervention(tiny_backbone, PROMPTS, label, several, [editing], Targets("translation", 5, 9), running)
+    edits, controls = runs[:2], runs[2:]  # two batches each
+    assert len(controls) == len(edits) == 2
+    for edit, control in zip(edits, controls, strict=True):
+        assert list(edit) == [(step, layer) for step in (0, 1) for layer in layers]
+        for place, (changed, lengths) in edit.items():
+            assert lengths.max() > 1e-3
+            torch.testing.assert_close(control[place][1], lengths, rtol=1e-3, atol=1e-5)
+            assert not torch.allclose(control[place][0], changed)
+
+
+def _logged(moved: dict, place: tuple[int, str], edit):
+    def run(output):
+        edited = edit(output)
+        moved[place] = edited, (edited - output).norm(dim=1)
+        return edited
+
+    return run
 
 
 def test_covariances_are_those_of_all_tokens():

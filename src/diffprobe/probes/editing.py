@@ -130,10 +130,17 @@ def descend(
     return edited.detach()
 
 
-def random_instead(activation: Tensor, edited: Tensor, noise: Tensor) -> Tensor:
-    """The control of an edit: every token is moved as far, in the direction of `noise`, all [batch, channels, h, w]."""
-    distance = (edited - activation).norm(dim=1, keepdim=True)
-    return activation + noise * (distance / noise.norm(dim=1, keepdim=True))
+def token_lengths(activation: Tensor, edited: Tensor) -> Tensor:
+    """How far an edit has moved every token, in Euclid's distance: two [batch, channels, h, w] -> [batch, h, w]."""
+    return (edited - activation).norm(dim=1)
+
+
+def random_instead(activation: Tensor, lengths: Tensor, noise: Tensor) -> Tensor:
+    """The control of an edit: every token is moved by its length [batch, h, w], in the direction of `noise`.
+
+    Shapes: activation and noise [batch, channels, h, w], and so is what is returned.
+    """
+    return activation + noise * (lengths[:, None] / noise.norm(dim=1, keepdim=True))
 
 
 def _of_channels(values: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from diffprobe.probes.editing import (
     random_instead,
     reading_at,
     steer,
+    token_lengths,
 )
 from diffprobe.probes.functional import token_means
 
@@ -33,6 +34,8 @@ HALVES = ("conditional", "both")
 
 Covariances = Mapping[tuple[str, int], Tensor]
 """(layer, step) -> covariance of the layer's tokens at that step, [channels, channels]."""
+Lengths = dict[tuple[str, int], Tensor]
+"""(layer, step) -> how far an edit has moved every token, [rows of the edited half or halves, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def intervene(
     editing: Editing,
     *,
     covariances: Covariances | None = None,
-    random: bool = False,
+    record: Lengths | None = None,
+    random: Lengths | None = None,
     sampling_steps: int = 15,
 ) -> Tensor:
     """One image a prompt and seed, generated while the chosen layers' probes are made to report the target maps.
@@ -100,7 +104,10 @@ def intervene(
     Args:
         targets: [images, H, W], as a labeler gives them: masks in {0, 1}, quantities in label units.
         covariances: for method 'pattern', as `TokenMoments` gives them.
-        random: the control instead: every token is moved as far, in a random direction.
+        record: filled with how far the edit moves every token.
+        random: the control instead: every token is moved in a random direction, as far as the edit that recorded these
+            lengths of the same images has moved it. What the edit would do to the activations that the control has
+            disturbed already is another length, and a larger one.
         sampling_steps: of the trajectory, of which `editing.steps` are some.
 
     Returns:
@@ -109,7 +116,9 @@ def intervene(
     Raises:
         UserError: as `generate` and `Editing.check`, or covariances are missing.
     """
-    replace = replacements(backbone, seeds, targets, bank, editing, covariances=covariances, random=random)
+    replace = replacements(
+        backbone, seeds, targets, bank, editing, covariances=covariances, record=record, random=random
+    )
     return final_images(backbone, generate(backbone, prompts, seeds, steps=sampling_steps, replace=replace))
 
 
@@ -121,7 +130,8 @@ def replacements(
     editing: Editing,
     *,
     covariances: Covariances | None = None,
-    random: bool = False,
+    record: Lengths | None = None,
+    random: Lengths | None = None,
 ) -> Replacements:
     """The edits of `intervene`, for `generate` of the images with these seeds. Arguments and errors are the same."""
     editing.check(bank)
@@ -129,15 +139,18 @@ def replacements(
         raise UserError("method pattern needs the covariance of activations; see TokenMoments")
     item = bank.properties[editing.property]
     wanted = bank.standardisations[editing.property].apply(item.target(targets)).to(backbone.device)
+    half = editing.half if backbone.guided else "both"
+
+    def change(layer: str, step: int) -> Callable[[Tensor, Tensor], Tensor]:
+        if random is not None:
+            draws = [crc32(f"{seed}/{layer}/{step}".encode()) for seed in seeds]
+            return partial(_move_at_random, lengths=random[layer, step], seeds=draws)
+        edit = _edit(bank, editing, layer, step, covariances)
+        return edit if record is None else partial(_edit_and_record, edit=edit, lengths=record, place=(layer, step))
+
     return {
         step: {
-            layer: partial(
-                _edit_half,
-                half=editing.half if backbone.guided else "both",
-                edit=_edit(bank, editing, layer, step, covariances),
-                random=[crc32(f"{seed}/{layer}/{step}".encode()) for seed in seeds] if random else None,
-                targets=wanted,
-            )
+            layer: partial(_change_half, half=half, change=change(layer, step), targets=wanted)
             for layer in editing.layers
         }
         for step in editing.steps
@@ -197,25 +210,33 @@ def _edit(
     return smallest
 
 
-def _edit_half(
-    output: Tensor,
-    half: str,
-    edit: Callable[[Tensor, Tensor], Tensor],
-    random: Sequence[int] | None,
-    targets: Tensor,
-) -> Tensor:
-    """A layer's whole output batch with its conditional rows, which come last, or all of them edited.
+def _change_half(output: Tensor, half: str, change: Callable[[Tensor, Tensor], Tensor], targets: Tensor) -> Tensor:
+    """A layer's whole output batch with its conditional rows, which come last, or all of them changed.
 
-    Edits are computed in float32 at least, since half precision is too coarse for small steps.
+    Changes are computed in float32 at least, since half precision is too coarse for small steps.
     """
     begin = 0 if half == "both" else len(output) - len(targets)
     activation = output[begin:].float()
     times = len(activation) // len(targets)
     tokens = token_means(targets, (output.shape[-2], output.shape[-1])).repeat(times, 1, 1)
-    edited = edit(activation, tokens)
-    if random is not None:
-        edited = random_instead(activation, edited, _noise(random, activation[0]).repeat(times, 1, 1, 1))
-    return torch.cat([output[:begin], edited.to(output.dtype)])
+    return torch.cat([output[:begin], change(activation, tokens).to(output.dtype)])
+
+
+def _edit_and_record(
+    activation: Tensor,
+    target: Tensor,
+    edit: Callable[[Tensor, Tensor], Tensor],
+    lengths: Lengths,
+    place: tuple[str, int],
+) -> Tensor:
+    edited = edit(activation, target)
+    lengths[place] = token_lengths(activation, edited)
+    return edited
+
+
+def _move_at_random(activation: Tensor, target: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
+    noise = _noise(seeds, activation[0]).repeat(len(activation) // len(seeds), 1, 1, 1)
+    return random_instead(activation, lengths.to(activation), noise)
 
 
 def _noise(seeds: Sequence[int], like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import dice
 from diffprobe.probes.scoring import METRICS
-from diffprobe.studies.intervening import Covariances, Editing, TokenMoments, final_images, intervene
+from diffprobe.studies.intervening import Covariances, Editing, Lengths, TokenMoments, final_images, intervene
 from diffprobe.studies.intervention_tables import (
     EDITED,
     RANDOM,
@@ -124,8 +124,8 @@ def study_intervention(
         )
         edited: dict[str, tuple[Tensor, Tensor]] = {}
         for editing in editings:
-            edited[editing.method] = scene.edited(editing)
-            controls = {EDITED: edited[editing.method], RANDOM: scene.edited(editing, random=True)}
+            edited[editing.method], lengths = scene.edited(editing)
+            controls = {EDITED: edited[editing.method], RANDOM: scene.moved_at_random(editing, lengths)}
             controls[UNEDITED] = (originals, labels)
             for control, (images, maps) in controls.items():
                 scores += scene.scores(editing, control, images, maps)
@@ -188,29 +188,47 @@ class _Scene:
     trial: int
     running: Running
 
-    def edited(self, editing: Editing, *, random: bool = False) -> tuple[Tensor, Tensor]:
-        """Edited images and their labels."""
-        what = f"{editing.method}, in random directions" if random else editing.method
-        self.running.tell(f"generating {len(self.prompts)} images with edits: {what}")
-        images, rows = [], torch.arange(len(self.prompts)).split(self.running.batch_size)
-        for some in rows:
-            batch = [self.prompts[row] for row in some.tolist()]
-            images.append(
-                intervene(
-                    self.backbone,
-                    [prompt.text for prompt in batch],
-                    [prompt.seed for prompt in batch],
-                    self.wanted[some],
-                    self.bank,
-                    editing,
-                    covariances=self.covariances,
-                    random=random,
-                    sampling_steps=self.running.sampling_steps,
-                )
-            )
-        found = torch.cat(images)
+    def edited(self, editing: Editing) -> tuple[tuple[Tensor, Tensor], list[Lengths]]:
+        """Edited images with their labels, and how far each batch's tokens were moved."""
+        self.running.tell(f"generating {len(self.prompts)} images with edits: {editing.method}")
+        lengths: list[Lengths] = [{} for _ in self._batches()]
+        images = [
+            self._intervene(editing, rows, record=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
+        ]
+        return self._labelled(editing, torch.cat(images), random=False), lengths
+
+    def moved_at_random(self, editing: Editing, lengths: Sequence[Lengths]) -> tuple[Tensor, Tensor]:
+        """The control's images with their labels: every token moved by the lengths that `edited` gives."""
+        self.running.tell(f"generating {len(self.prompts)} images with edits: {editing.method}, in random directions")
+        images = [
+            self._intervene(editing, rows, random=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
+        ]
+        return self._labelled(editing, torch.cat(images), random=True)
+
+    def _batches(self) -> Sequence[Tensor]:
+        """The rows of the images, some at a time."""
+        return torch.arange(len(self.prompts)).split(self.running.batch_size)
+
+    def _intervene(
+        self, editing: Editing, rows: Tensor, *, record: Lengths | None = None, random: Lengths | None = None
+    ) -> Tensor:
+        batch = [self.prompts[row] for row in rows.tolist()]
+        return intervene(
+            self.backbone,
+            [prompt.text for prompt in batch],
+            [prompt.seed for prompt in batch],
+            self.wanted[rows],
+            self.bank,
+            editing,
+            covariances=self.covariances,
+            record=record,
+            random=random,
+            sampling_steps=self.running.sampling_steps,
+        )
+
+    def _labelled(self, editing: Editing, images: Tensor, *, random: bool) -> tuple[Tensor, Tensor]:
         names = [edited_name(prompt.name, editing.method, self.trial, random) for prompt in self.prompts]
-        return found, self.labeler(found, names, [editing.property])[editing.property]
+        return images, self.labeler(images, names, [editing.property])[editing.property]
 
     def scores(self, editing: Editing, control: str, images: Tensor, maps: Tensor) -> Iterator[InterventionScore]:
         item = self.bank.properties[editing.property]
