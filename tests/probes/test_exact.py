@@ -237,3 +237,23 @@ def test_a_probe_that_does_not_converge_is_named(monkeypatch: pytest.MonkeyPatch
 def test_label_maps_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="no label maps for property 'shading'"):
         solve_bank(noise(10), {}, SPLIT, ["shading"], exact_recipe())
+
+
+@pytest.mark.parametrize("offset", [37.0, 1000.0])
+def test_with_a_bias_an_offset_of_many_standard_deviations_changes_no_output(offset: float) -> None:
+    """What a probe with a bias says does not depend on where the tokens' mean lies; nor shall whether it is found."""
+    activations, targets = noise(10, steps=1), label_maps(10)
+    spread = torch.logspace(0, -2, activations.values[DEEP].shape[2])[:, None, None]
+    said = []
+    for shift in (0.0, offset):
+        values = {layer: tokens.clone() for layer, tokens in activations.values.items()}
+        draw = torch.Generator().manual_seed(0)
+        values[DEEP] = (values[DEEP] * spread).double() + shift * torch.randn(spread.shape, generator=draw)
+        there = Activations(activations.layers[1:], [0], [900.0], activations.names, {DEEP: values[DEEP]})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # that a probe did not converge is a warning
+            bank = solve_bank(there, targets, SPLIT, ["saliency", "depth"], exact_recipe(bias=True)).double()
+        said.append(bank(DEEP, values[DEEP]))
+    for name, outputs in said[0].items():
+        off = (said[1][name] - outputs).std() / outputs.std()
+        assert off < 1e-3, f"{name}: {off:.2g} standard deviations"

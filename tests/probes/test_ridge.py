@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from diffprobe.errors import UserError
+from diffprobe.probes import ridge
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.ridge import Moments, as_tokens, ridge_bank
@@ -59,9 +60,29 @@ def test_every_strength_equals_scikit_learns_ridge(layer: str, bias: bool) -> No
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("offset", ["one for each channel", "one massive channel", "of the labels"])
-def test_offsets_of_many_standard_deviations_cost_no_digits(offset: str, bias: bool) -> None:
-    """Held against numpy's float64 on the same tokens, of which the weak directions tell as much as the strong."""
+@pytest.mark.parametrize(
+    ("offset", "tolerance"),
+    [
+        ("one for each channel", 1e-3),
+        ("one massive channel", 1e-2),  # what is left is the rounding of weights and bias to float32
+        ("of the labels", 1e-3),
+    ],
+)
+def test_offsets_of_many_standard_deviations_cost_no_digits(offset: str, tolerance: float, bias: bool) -> None:
+    assert worst_error(offset, bias) < tolerance
+
+
+@pytest.mark.parametrize("offset", ["one for each channel", "one massive channel"])
+def test_products_in_float32_as_on_a_gpu_keep_what_is_learnt(offset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge, "product_precision", lambda device: torch.float32)
+    assert worst_error(offset, bias=True) < 0.03
+
+
+def worst_error(offset: str, bias: bool) -> float:
+    """The largest root mean square error of any strength's outputs, in standard deviations of the labels.
+
+    Held against numpy's float64 on the same tokens, of which the weak directions tell as much as the strong.
+    """
     draw, channels, strengths = torch.Generator().manual_seed(0), 24, (1e-6, 1e-4, 1e-2)
     mixing = torch.logspace(0, -3, channels)[:, None] * torch.randn(channels, channels, generator=draw) / channels**0.5
     tokens = torch.randn(12, 16, 16, channels, generator=draw) @ mixing
@@ -86,12 +107,13 @@ def test_offsets_of_many_standard_deviations_cost_no_digits(offset: str, bias: b
     wanted = ((labels - labels.mean()) / labels.std(correction=0)).flatten().numpy()
     mean = train.mean(0) * bias
     second, products = (train - mean).T @ (train - mean), (train - mean).T @ wanted
+    errors = []
     for number, strength in enumerate(strengths):
         penalty = strength * np.trace(second) / channels
         weights = np.linalg.solve(second + penalty * np.eye(channels), products)
         expected = (held_out - mean) @ weights
-        error = np.sqrt(np.mean((outputs[number].numpy() - expected) ** 2))
-        assert error < 1e-3 * np.std(wanted), f"strength {strength}: {error:.2g} standard deviations off"
+        errors.append(float(np.sqrt(np.mean((outputs[number].numpy() - expected) ** 2))))
+    return max(errors)
 
 
 def test_batches_and_processes_make_no_difference() -> None:

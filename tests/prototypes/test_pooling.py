@@ -55,3 +55,20 @@ def test_an_object_that_no_cell_belongs_to_has_no_mean() -> None:
 def test_half_precision_activations_are_averaged_in_single_precision() -> None:
     activation = torch.full((1, 64, 64), 1000.0, dtype=torch.float16)
     assert masked_means(activation, torch.ones(1, 64, 64)).tolist() == [[1000.0]]
+
+
+@pytest.mark.parametrize("allowed", ["highest", "medium"])
+def test_an_offset_costs_no_more_than_rounding_the_mean_itself(allowed: str) -> None:
+    """Also where a run has allowed its network products in less than float32."""
+    draw = torch.Generator().manual_seed(0)
+    activation = torch.randn(8, 64, 64, generator=draw) + 1000
+    weights = (torch.rand(5, 64, 64, generator=draw) > 0.3).float()
+    flat = weights.flatten(1).double()
+    expected = flat @ activation.flatten(1).double().T / flat.sum(1, keepdim=True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        found = masked_means(activation, weights)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (found - expected).abs().max() <= 2**-15  # half a unit in the last place of 1000 in float32

@@ -30,29 +30,52 @@ class Tokens:
 
     Yields (places among `rows`, [steps, inputs, places * h * w] in float64): the inputs are the channels and, with
     `bias`, a constant 1. They are kept in memory if `KEPT_BYTES` hold them, else read anew each time.
+
+    With a bias, channels are distances to `middle` [steps, channels, 1], without one given to their own means: the bias
+    makes up for that, and Newton's method would not find its way where means are many times the standard deviations.
     """
 
     def __init__(
-        self, values: Values, steps: slice, rows: Sequence[int], bias: bool, device: str | torch.device
+        self,
+        values: Values,
+        steps: slice,
+        rows: Sequence[int],
+        bias: bool,
+        device: str | torch.device,
+        middle: Tensor | None = None,
     ) -> None:
         self.values, self.steps, self.rows, self.bias, self.device = values, steps, list(rows), bias, device
         numbers = (steps.stop - steps.start) * values.shape[2:].numel()
         self.at_once = max(1, CHUNK_NUMBERS // numbers)
         fits = numbers * len(self.rows) * values.dtype.itemsize <= KEPT_BYTES
         self.kept = list(self._read()) if fits else None
+        self.middle = (self._means() if middle is None else middle) if bias else None
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         for places, stored in self.kept or self._read():
-            tokens = stored.movedim(1, 2).flatten(2).double()
-            if self.bias:
-                tokens = torch.cat([tokens, torch.ones_like(tokens[:, :1])], 1)
+            tokens = _channels_first(stored)
+            if self.middle is not None:
+                tokens = torch.cat([tokens - self.middle, torch.ones_like(tokens[:, :1])], 1)
             yield places, tokens
+
+    def _means(self) -> Tensor:
+        """[steps, channels, 1]"""
+        total, count = torch.zeros(()), 0
+        for _, stored in self.kept or self._read():
+            tokens = _channels_first(stored)
+            total, count = total.to(tokens) + tokens.sum(-1, keepdim=True), count + tokens.shape[-1]
+        return total / count
 
     def _read(self) -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, len(self.rows), self.at_once):
             rows = self.rows[start : start + self.at_once]
             stored = self.values[self.steps, rows].flatten(3)  # [steps, rows, channels, tokens]
             yield slice(start, start + len(rows)), stored.to(self.device)
+
+
+def _channels_first(stored: Tensor) -> Tensor:
+    """[steps, rows, channels, tokens] -> [steps, channels, rows * tokens] in float64."""
+    return stored.movedim(1, 2).flatten(2).double()
 
 
 @dataclass(frozen=True)
@@ -126,9 +149,8 @@ def solve_bank(
     for layer in activations.layers:
         values = activations.values[layer.name]
         for steps in _groups(values, len(split.train)):
-            train, validation = (
-                Tokens(values, steps, rows, recipe.bias, device) for rows in (split.train, split.validation)
-            )
+            train = Tokens(values, steps, split.train, recipe.bias, device)
+            validation = Tokens(values, steps, split.validation, recipe.bias, device, train.middle)
             scales = _scales(train)
             for name, item in bank.properties.items():
                 wanted = tokens[name][layer.height, layer.width].double().to(device)
@@ -140,7 +162,7 @@ def solve_bank(
                     for strength in sorted(recipe.strengths, reverse=True)
                 ]
                 probes, converged = _best(objectives)
-                _fill(bank, name, layer.name, steps, probes.cpu())
+                _fill(bank, name, layer.name, steps, _around_zero(probes, train.middle).cpu())
                 missed = [step for step, done in zip(bank.steps[steps], converged.tolist(), strict=True) if not done]
                 unfinished += [f"{name} of {layer.name} at step {step}" for step in missed]
     if unfinished:
@@ -182,6 +204,14 @@ def _best(objectives: Sequence[tuple[Objective, Objective]]) -> tuple[Tensor, Te
         better = losses < lowest
         best[better], lowest[better], finished[better] = probes[better], losses[better], converged[better]
     return best, finished
+
+
+def _around_zero(probes: Tensor, middle: Tensor | None) -> Tensor:
+    """Probes [steps, inputs] of distances to `middle`, as those of the channels as they are: with another bias."""
+    if middle is None:
+        return probes
+    weights, bias = probes[:, :-1], probes[:, -1:]
+    return torch.cat([weights, bias - (weights * middle[..., 0]).sum(1, keepdim=True)], 1)
 
 
 @torch.no_grad()

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffprobe.precision import precise
+
 Grid = tuple[int, int]
 
 _RADIX_FROM = 2**15  # from here on torch sorts a single row of integers on the CPU by radix, several times faster
@@ -27,11 +29,6 @@ class Pooled:
     mean: Tensor
     variance: Tensor
     constant: Tensor
-
-
-def precise(values: Tensor) -> Tensor:
-    """Float64, or float32 on Apple's GPUs, which have no float64."""
-    return values.float() if values.device.type == "mps" else values.double()
 
 
 def token_means(maps: Tensor, grid: Grid) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.features.reading import ReadableActivations
+from diffprobe.precision import full_products
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid, token_means
 from diffprobe.probes.properties import Property, Standardisation, property_named
@@ -68,14 +69,26 @@ class Moments:
     def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
         """Activations {layer: [steps, batch, C, h, w]} and target maps {property: [batch, H, W]} of some images."""
         self.pixels.add(targets)
-        for layer, activation in values.items():
-            tokens = as_tokens(activation)
-            wanted = self._token_targets(targets, activation)
-            _add(self.squares, layer, tokens.transpose(1, 2) @ tokens)
-            _add(self.sums, layer, tokens.sum(1))
-            _add(self.products, layer, tokens.transpose(1, 2) @ wanted.to(tokens))
-            _add(self.targets, layer, wanted.double().sum(0))
-            _add(self.tokens, layer, torch.tensor(float(tokens.shape[1]), device=tokens.device))
+        with full_products():
+            for layer, activation in values.items():
+                self._add_layer(layer, activation, self._token_targets(targets, activation))
+
+    def _add_layer(self, layer: str, activation: Tensor, wanted: Tensor) -> None:
+        """Activations [steps, batch, C, h, w] and the targets of their tokens [batch x h x w, properties]."""
+        steps, channels = activation.shape[0], activation.shape[2]
+        if layer not in self.squares:
+            self.squares[layer] = wanted.new_zeros(steps, channels, channels)
+            self.sums[layer] = wanted.new_zeros(steps, channels)
+            self.products[layer] = wanted.new_zeros(steps, channels, wanted.shape[1])
+            self.targets[layer] = wanted.new_zeros(wanted.shape[1])
+            self.tokens[layer] = wanted.new_zeros(())
+        self.tokens[layer] += len(wanted)
+        self.targets[layer] += wanted.sum(0)
+        for step in range(steps):  # one at a time, since copies in float64 take room
+            squares, sums, products = _sums_of(as_tokens(activation[step : step + 1])[0], wanted)
+            self.squares[layer][step] += squares
+            self.sums[layer][step] += sums
+            self.products[layer][step] += products
 
     def merge(self, reduce: Reduce) -> None:
         """Adds up what several processes have seen; `reduce` sums a tensor over them."""
@@ -220,6 +233,29 @@ def chunks(rows: Sequence[int], size: int) -> Iterable[list[int]]:
 def as_tokens(activation: Tensor) -> Tensor:
     """[steps, batch, C, h, w] -> [steps, batch x h x w, C] in float32."""
     return activation.float().permute(0, 1, 3, 4, 2).flatten(1, 3)
+
+
+def _sums_of(tokens: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """X'X [C, C], X'1 [C] and X'y [C, properties] in float64 of tokens X [n, C] and their targets y [n, properties].
+
+    Products are of distances to the batch's own means, a and b in X = m + a and y = l + b, in the precision that
+    `product_precision` gives; the means come back in float64: X'X = a'a + (a'1) m' + m (X'1)' and likewise X'y. Without
+    that, float32 would lose what is learnt from where a channel's mean is many times its standard deviation, of which
+    the networks have some ("massive activations", Sun et al. 2024, arXiv 2402.17762).
+    """
+    precision = product_precision(tokens.device)
+    middle, level = tokens.mean(0), wanted.mean(0)
+    around, beyond = tokens.to(precision) - middle, (wanted - level).to(precision)
+    middle, left = middle.double(), around.sum(0, dtype=torch.float64)
+    sums = left + len(tokens) * middle
+    squares = (around.T @ around).double() + left[:, None] * middle + middle[:, None] * sums
+    products = (around.T @ beyond).double() + left[:, None] * level + middle[:, None] * wanted.sum(0)
+    return squares, sums, products
+
+
+def product_precision(device: torch.device) -> torch.dtype:
+    """Of products of tokens: float64 on a CPU, where that is cheap, and float32 on GPUs, where it is not."""
+    return torch.float64 if device.type == "cpu" else torch.float32
 
 
 def _at(values: Tensor, chosen: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ others is 1. It is never NaN, which would be sorted anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
+from diffprobe.precision import full_products
 from diffprobe.prototypes.distances.blocks import mirror, runs
 from diffprobe.prototypes.distances.centred_distances import distance_correlation, distance_correlation_u
 from diffprobe.prototypes.distances.differences import manhattan
@@ -100,14 +100,3 @@ def check(measure: str, *prototypes: Tensor) -> None:
                 f"NaN or infinity in {len(bad)} of {len(each)} prototypes, in rows {', '.join(map(str, bad[:5]))}"
                 f"{', ...' if len(bad) > 5 else ''}: leave these objects out, or compute activations in float32"
             )
-
-
-@contextmanager
-def full_products() -> Iterator[None]:
-    """Float32 products in float32: TF32 or bfloat16, which a run may have allowed its network, are not enough."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
