@@ -21,6 +21,8 @@ def test_one_pass_keeps_nothing_and_tells_all(material, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "held at a time, and not kept" in done.stdout
     assert "shuffled labels" in done.stdout
+    assert "probe.strengths: the" in done.stdout  # 8 images choose among 7 penalties for 72 probes
+    assert "probe.strengths: the" in (tmp_path / "run" / "report.txt").read_text()
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["network_evaluations"] == IMAGES * (2 + 2 * 2)  # the steps, and again for two control networks
     scores = read_scores(tmp_path / "run" / "scores.csv")

@@ -27,6 +27,7 @@ def bank(bias: bool = False, seed: int = 3, head: str = "linear") -> ProbeBank:
         seed=seed,
         standardisations={"depth": Standardisation(15.740597, 9.281932)},
     )
+    made.strengths["depth"] = {"up_blocks.3.b": [1e-6, 0.1], "down_blocks.0.a": [1.0, 0.1]}
     made.thresholds["saliency"] = {"up_blocks.3.b": [0.35, 0.5], "down_blocks.0.a": [0.1, 0.95]}
     return made
 
@@ -39,7 +40,17 @@ def test_a_saved_bank_comes_back_equal(tmp_path: Path, bias: bool, head: str) ->
     loaded = load_bank(tmp_path)
     assert loaded.state_dict().keys() == saved.state_dict().keys()
     assert all(torch.equal(value, saved.state_dict()[key]) for key, value in loaded.state_dict().items())
-    for attribute in ("channels", "layers", "steps", "properties", "standardisations", "thresholds", "bias", "head"):
+    for attribute in (
+        "channels",
+        "layers",
+        "steps",
+        "properties",
+        "standardisations",
+        "thresholds",
+        "strengths",
+        "bias",
+        "head",
+    ):
         assert getattr(loaded, attribute) == getattr(saved, attribute)
     assert list(loaded.properties) == ["saliency", "depth"]
     activation = torch.randn(2, 1, 5, 4, 4)

@@ -49,6 +49,13 @@ def test_scores_of_network_and_controls_are_those_of_stored_activations(found, k
     assert len(far) <= len(theirs) // 100, far[:3]  # a pixel at a threshold may fall to either side
 
 
+def test_both_ways_tell_alike_which_strengths_lie_at_the_edge(found, kept):
+    assert found.bank.strengths == kept.bank.strengths
+    assert found.warnings[-1].split(" probes")[0] == kept.warnings[-1].split(" probes")[0]
+    at_edge = [value for layers in found.bank.strengths.values() for each in layers.values() for value in each]
+    assert f"the largest, 1, was chosen by {at_edge.count(1.0)} of {len(at_edge)} probes" in found.warnings[-1]
+
+
 def test_the_bank_and_the_pictures_are_those_of_stored_activations(found, kept):
     for layer in kept.bank.layers:
         torch.testing.assert_close(

@@ -26,6 +26,7 @@ class ProbeBank(nn.Module):
     standardisations: of the training targets, by property; needed to decode. Missing ones are the identity.
     thresholds: binary property -> layer -> probability above which a pixel is foreground, one per step; 0.5 (the
         paper's argmax) until `scoring.choose_thresholds` gives others.
+    strengths: property -> layer -> strength of the penalty that was chosen, one per step; empty where none is chosen.
 
     Raises UserError for an unknown property.
     """
@@ -51,6 +52,7 @@ class ProbeBank(nn.Module):
             for name, item in self.properties.items()
             if item.binary
         }
+        self.strengths: dict[str, dict[str, list[float]]] = {name: {} for name in properties}
         self.head, self.bias = head, bias
         self.heads = nn.ModuleDict(
             {

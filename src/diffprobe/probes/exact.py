@@ -146,6 +146,7 @@ def solve_bank(
     """
     bank, tokens = prepare_bank(activations, targets, split, properties, recipe, seed)
     unfinished: list[str] = []
+    strengths = sorted(recipe.strengths, reverse=True)
     for layer in activations.layers:
         values = activations.values[layer.name]
         for steps in _groups(values, len(split.train)):
@@ -159,9 +160,10 @@ def solve_bank(
                         Objective(item, train, wanted[split.train], strength * scales),
                         Objective(item, validation, wanted[split.validation], strength * scales),
                     )
-                    for strength in sorted(recipe.strengths, reverse=True)
+                    for strength in strengths
                 ]
-                probes, converged = _best(objectives)
+                probes, chosen, converged = _best(objectives)
+                bank.strengths[name].setdefault(layer.name, []).extend(strengths[place] for place in chosen.tolist())
                 _fill(bank, name, layer.name, steps, _around_zero(probes, train.middle).cpu())
                 missed = [step for step, done in zip(bank.steps[steps], converged.tolist(), strict=True) if not done]
                 unfinished += [f"{name} of {layer.name} at step {step}" for step in missed]
@@ -192,18 +194,20 @@ def _scales(tokens: Tokens) -> Tensor:
     return scales
 
 
-def _best(objectives: Sequence[tuple[Objective, Objective]]) -> tuple[Tensor, Tensor]:
+def _best(objectives: Sequence[tuple[Objective, Objective]]) -> tuple[Tensor, Tensor, Tensor]:
     """For (training, validation) of each strength: of the minima of training that with the lowest validation loss,
-    [steps, inputs], and whether it converged [steps]."""
+    [steps, inputs], which of the strengths that is [steps], and whether it converged [steps]."""
     probes = torch.zeros_like(objectives[0][0].penalty)
     best, lowest = probes.clone(), torch.full_like(probes[:, 0], torch.inf)
     finished = torch.zeros_like(lowest, dtype=torch.bool)
-    for training, validation in objectives:
+    chosen = torch.zeros_like(lowest, dtype=torch.long)
+    for place, (training, validation) in enumerate(objectives):
         probes, converged = minimise(training, probes)
         losses = validation.losses(probes)
         better = losses < lowest
         best[better], lowest[better], finished[better] = probes[better], losses[better], converged[better]
-    return best, finished
+        chosen[better] = place
+    return best, chosen, finished
 
 
 def _around_zero(probes: Tensor, middle: Tensor | None) -> Tensor:

@@ -117,10 +117,13 @@ class RidgePath:
     def __init__(self, moments: Moments) -> None:
         self.properties, self.bias = moments.properties, moments.recipe.bias
         self.standardisations = moments.pixels.standardisations()
+        offered = torch.tensor(list(moments.recipe.strengths), dtype=torch.float64)[:, None, None]
+        self.strengths: dict[str, Tensor] = {}  # of each layer's probes, [strengths, steps, properties]
         self.weights: dict[str, Tensor] = {}
         self.biases: dict[str, Tensor] = {}
         for layer in moments.squares:
             self.weights[layer], self.biases[layer] = self._solve(moments, layer)
+            self.strengths[layer] = offered.expand(self.weights[layer].shape[:-1])
 
     def _solve(self, moments: Moments, layer: str) -> tuple[Tensor, Tensor]:
         count, sums = moments.tokens[layer], moments.sums[layer]
@@ -175,10 +178,18 @@ class RidgePath:
     def take(self, chosen: Mapping[str, Tensor]) -> RidgePath:
         """The probes at the strengths numbered {layer: [properties, steps]}, alone."""
         taken = copy(self)
-        taken.weights, taken.biases = (
-            {layer: _at(parts[layer], chosen[layer]) for layer in parts} for parts in (self.weights, self.biases)
+        taken.weights, taken.biases, taken.strengths = (
+            {layer: _at(parts[layer], chosen[layer].to(parts[layer].device)) for layer in parts}
+            for parts in (self.weights, self.biases, self.strengths)
         )
         return taken
+
+    def first_strengths(self) -> dict[str, dict[str, list[float]]]:
+        """Property -> layer -> strength of the first probe of each step: after `take`, of the one that was taken."""
+        return {
+            name: {layer: values[0, :, number].tolist() for layer, values in self.strengths.items()}
+            for number, name in enumerate(self.properties)
+        }
 
     def bank(self, steps: Sequence[int]) -> ProbeBank:
         """The probes of the first strength."""
@@ -189,6 +200,7 @@ class RidgePath:
             bias=self.bias,
             standardisations=self.standardisations,
         )
+        bank.strengths = self.first_strengths()
         for layer, weights in self.weights.items():
             for number, (name, item) in enumerate(self.properties.items()):
                 parts = (weights[0, :, number], self.biases[layer][0, :, number])

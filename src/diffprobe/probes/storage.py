@@ -22,7 +22,8 @@ def save_bank(bank: ProbeBank, folder: str | Path) -> list[Path]:
     Keys: `<layer>/step_<step>` -> weight [outputs, channels], and `<layer>/step_<step>/bias` -> [outputs] if there is
     one; an mlp has `.../hidden_weight` [hidden, channels] and `.../hidden_bias` [hidden] too, and its weight is
     [outputs, hidden]. Metadata, JSON each: property, head (linear or mlp), standardisation (mean and std in label
-    units), thresholds (layer -> one per step; binary properties only), layers, steps.
+    units), thresholds (layer -> one per step; binary properties only), strengths (the same of the penalties that were
+    chosen; empty where none is), layers, steps.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +52,7 @@ def load_bank(folder: str | Path) -> ProbeBank:
     for name, (weights, data) in contents.items():
         if bank.properties[name].binary:
             bank.thresholds[name] = data["thresholds"]
+        bank.strengths[name] = data["strengths"]
         _fill(bank, name, weights)
     return bank
 
@@ -67,6 +69,7 @@ def _save_property(bank: ProbeBank, name: str, folder: Path) -> Path:
         "properties": list(bank.properties),
         "standardisation": asdict(bank.standardisations[name]),
         "thresholds": bank.thresholds.get(name, {}),
+        "strengths": bank.strengths[name],
         "layers": bank.layers,
         "steps": bank.steps,
     }
@@ -90,7 +93,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     missing = {"properties", "standardisation", "thresholds", "layers", "steps"} - set(metadata)
     if missing:
         raise UserError(f"{path} is not a file of probes: its metadata lacks {', '.join(sorted(missing))}.")
-    return tensors, {"head": "linear"} | metadata  # the first files did not say, there was nothing else
+    return tensors, {"head": "linear", "strengths": {}} | metadata  # the first files did not say
 
 
 def _fill(bank: ProbeBank, name: str, tensors: dict[str, torch.Tensor]) -> None:

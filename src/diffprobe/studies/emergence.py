@@ -15,6 +15,7 @@ from diffprobe.probes.controls import shuffled_targets
 from diffprobe.probes.position import position_scores
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
+from diffprobe.probes.strengths import Strengths, edge_lines
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
@@ -101,6 +102,7 @@ def study_emergence(
     flat = one_valued({name: target_maps(targets, name, source.names) for name in question.properties}, source.names)
     scores, position = skip_flat(scores, flat), skip_flat(position, flat)
     warnings = warnings_of(position, flat, len(source.names))
+    warnings += edge_lines(fitting.strengths, question.recipe.strengths)
     for line in warnings:
         means.tell(line)
     shown = [_show(backbone, extraction, activations, bank, targets, row) for row in split.test[: means.shown]]
@@ -116,6 +118,7 @@ class _Fitting:
     ) -> None:
         self.question, self.means, self.split, self.targets = question, means, split, targets
         self.images, self.model = images, model
+        self.strengths: dict[str, Strengths] = {}
 
     def scored(self, activations: ReadableActivations, control: str) -> tuple[ProbeBank, list[Score]]:
         question, targets = self.question, self.targets
@@ -131,6 +134,7 @@ class _Fitting:
             images=self.images,
             trainer=self.means.trainer("train" if control == "none" else "train_control"),
         )
+        self.strengths[control] = bank.strengths
         bank.thresholds = choose_thresholds(bank, activations, targets, self.split, question.threshold)
         scores = score_bank(
             bank, activations, targets, self.split, model=self.model, control=control, probe=question.recipe.name

@@ -22,8 +22,9 @@ from diffprobe.features.live import Seen, pass_by, see, see_again
 from diffprobe.features.sources.source import Source
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
-from diffprobe.probes.ridge import Moments
+from diffprobe.probes.ridge import Moments, RidgePath
 from diffprobe.probes.splits import PARTS
+from diffprobe.probes.strengths import Strengths, edge_lines
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
@@ -67,6 +68,7 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     scores = skip_flat(scores, watch.flat)
     position = skip_flat(watch.passes["position"].scores, watch.flat)
     warnings = warnings_of(position, watch.flat, len(source.names))
+    warnings += edge_lines(watch.strengths(), question.recipe.strengths)
     for line in warnings:
         means.tell(line)
     each = source.evaluations(backbone, question.steps) + watch.networks * len(question.steps) * source.draws
@@ -149,6 +151,11 @@ class _Watch:
         if part == "test":
             self.shown = _gather(self.shown)
             self.flat = _gather(self.flat)
+
+    def strengths(self) -> dict[str, Strengths]:
+        """Of each control's chosen probes, and of the network's ('none')."""
+        paths = {control: one.candidates for control, one in self.passes.items()}
+        return {control: path.first_strengths() for control, path in paths.items() if isinstance(path, RidgePath)}
 
     def _work(self, seen: Seen, labels: Targets) -> Iterator[tuple[str, OnePass, dict[str, Tensor], Targets]]:
         """What each pass is to be shown of a batch."""

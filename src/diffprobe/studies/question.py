@@ -146,7 +146,7 @@ class Findings:
     """What the study leaves: tables first, and what the pictures are made from.
 
     `extraction` and `targets` (label maps [images, H, W] by property) are None where nothing of the images was kept.
-    `warnings` are sentences about the labels.
+    `warnings` are sentences about the labels, and about penalties at the edge of their grid.
     """
 
     scores: list[Score]
