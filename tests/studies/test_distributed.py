@@ -21,6 +21,7 @@ from diffprobe.probes.recipe import Recipe
 from diffprobe.studies import live
 from diffprobe.studies.emergence import Findings, Means, Question, study_emergence
 from tests.studies.test_emergence import SOURCE, brightness
+from tests.studies.test_live import logged, place_of
 
 FRACTIONS = (0.5, 0.3, 0.2)  # of ten images: two processes have unequally many
 STORED = {"adam": Recipe(epochs=4), "exact": Recipe("exact", solver="exact", strengths=(1e-2, 1.0))}
@@ -76,17 +77,11 @@ def reduced(found: Findings) -> dict[str, Any]:
 def _work(rank: int, model: str, folder: str, port: int) -> None:
     environment = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in environment.items()})
-    labels: list[tuple[torch.Tensor, torch.Tensor]] = []
-    of_others = live._Watch._of_others
-
-    def recorded(self: live._Watch, targets: live.Targets) -> live.Targets:
-        others = of_others(self, targets)
-        labels.extend(zip(targets["depth"], others["depth"], strict=True))
-        return others
-
-    live._Watch._of_others = recorded
+    shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for method in ("fit", "validate", "test"):
+        setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
     found = {name: reduced(one) for name, one in studies(model, Path(folder, "two"), 2).items()}
-    torch.save({"found": found, "labels": labels}, f"{folder}/{rank}.pt")
+    torch.save({"found": found, "shown": shown}, f"{folder}/{rank}.pt")
     # A process that ends while the other still talks to it can be aborted.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -164,8 +159,12 @@ def test_both_processes_find_the_same(kind, together):
 
 
 @pytest.mark.slow
-def test_shuffled_labels_are_another_images_though_a_process_sees_one_image(together):
-    labels = [pair for one in together for pair in one["labels"]]
-    assert len(labels) == len(SOURCE.names)
-    for own, other in labels:
-        assert not torch.equal(own, other)
+def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image_though_a_process_sees_one(together):
+    images = 0
+    for method in ("fit", "validate", "test"):
+        own, dealt = ([pair for one in together for pair in one["shown"][method, key]] for key in ("none", "labels"))
+        places = [[place_of(own, part, pair[part]) for pair in dealt] for part in range(2)]
+        assert sorted(places[0]) == sorted(places[1]) == list(range(len(own)))
+        assert all(image != label for image, label in zip(*places, strict=True))
+        images += len(own)
+    assert images == len(SOURCE.names)

@@ -86,20 +86,40 @@ def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(tiny_ba
     assert found.evaluations == len(PROMPTS) * (3 + 2 * 2)
 
 
-def test_shuffled_labels_are_never_an_images_own(tiny_backbone, question, monkeypatch):
-    own, others = [], []
-    of_others = live._Watch._of_others
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image(
+    tiny_backbone, question, monkeypatch, batch_size
+):
+    shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for method in ("fit", "validate", "test"):
+        monkeypatch.setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
+    alone = replace(question, controls=("labels",), groups=())
+    found = study_emergence(tiny_backbone, SOURCE, brightness, alone, Means(batch_size=batch_size, live=True))
+    split = found.split
+    for method, rows in (("fit", split.train), ("validate", split.validation), ("test", split.test)):
+        own, dealt = shown[method, "none"], shown[method, "labels"]
+        assert len(own) == len(dealt) == len(rows)
+        labels = [place_of(own, 1, label) for _, label in dealt]
+        images = [place_of(own, 0, activation) for activation, _ in dealt]
+        assert sorted(images) == sorted(labels) == list(range(len(rows)))
+        assert all(image != label for image, label in zip(images, labels, strict=True))
 
-    def recorded(watch, targets):
-        found = of_others(watch, targets)
-        own.append(targets["depth"])
-        others.append(found["depth"])
-        return found
 
-    monkeypatch.setattr(live._Watch, "_of_others", recorded)
-    study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, live=True))
-    for mine, other in zip(torch.cat(own), torch.cat(others), strict=True):
-        assert not torch.equal(mine, other)
+def logged(shown, method, original):
+    """Adds (activation, depth map) of each image that a pass of the network or of shuffled labels is shown."""
+
+    def run(one, values, targets, *names):
+        (activation, *_), maps = values.values(), targets["depth"]
+        assert activation.shape[1] == len(maps) == len(names[0] if names else maps)
+        shown.setdefault((method, one.keys[2]), []).extend(zip(activation.transpose(0, 1), maps, strict=True))
+        return original(one, values, targets, *names)
+
+    return run
+
+
+def place_of(own, part, wanted) -> int:
+    (place,) = [place for place, pair in enumerate(own) if torch.equal(pair[part], wanted)]
+    return place
 
 
 def test_test_images_change_nothing_but_their_scores(tiny_backbone, question, found):

@@ -75,13 +75,14 @@ class Moments:
 
     def _add_layer(self, layer: str, activation: Tensor, wanted: Tensor) -> None:
         """Activations [steps, batch, C, h, w] and the targets of their tokens [batch x h x w, properties]."""
-        steps, channels = activation.shape[0], activation.shape[2]
+        steps, channels, properties = activation.shape[0], activation.shape[2], wanted.shape[1]
         if layer not in self.squares:
-            self.squares[layer] = wanted.new_zeros(steps, channels, channels)
-            self.sums[layer] = wanted.new_zeros(steps, channels)
-            self.products[layer] = wanted.new_zeros(steps, channels, wanted.shape[1])
-            self.targets[layer] = wanted.new_zeros(wanted.shape[1])
-            self.tokens[layer] = wanted.new_zeros(())
+            with torch.inference_mode(False):  # they are added to in Lightning's prediction and after it
+                self.squares[layer] = wanted.new_zeros(steps, channels, channels)
+                self.sums[layer] = wanted.new_zeros(steps, channels)
+                self.products[layer] = wanted.new_zeros(steps, channels, properties)
+                self.targets[layer] = wanted.new_zeros(properties)
+                self.tokens[layer] = wanted.new_zeros(())
         self.tokens[layer] += len(wanted)
         self.targets[layer] += wanted.sum(0)
         for step in range(steps):  # one at a time, since copies in float64 take room

@@ -28,6 +28,7 @@ from diffprobe.probes.strengths import Strengths, edge_lines
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
+from diffprobe.studies.dealt_labels import Batch, DealtLabels, Targets
 from diffprobe.studies.equal_images import PicturesOfParts
 from diffprobe.studies.label_warnings import one_valued, skip_flat, warnings_of
 from diffprobe.studies.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     import lightning
 
     from diffprobe.backbone.load import Backbone
-
-Targets = dict[str, Tensor]
 
 
 def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Question, means: Means) -> Findings:
@@ -94,7 +93,7 @@ class _Watch:
         self.wanted, self.shown = set(shown), list[Shown]()
         self.pictures = PicturesOfParts()  # of this process
         self.flat: list[tuple[str, str]] = []  # (property, image) of labels with one value; in the end of all processes
-        self.previous: Targets = {}
+        self.dealt = DealtLabels()
         self.beside: tuple[Seen, dict[str, Tensor]] | None = None
         self.look = partial(see, backbone, source, self.layers, question.steps)
         self.inputs: dict[str, Callable[[Seen], dict[str, Tensor]]] = {"none": self._own}
@@ -119,19 +118,19 @@ class _Watch:
 
     def fit(self, seen: Seen) -> None:
         self.pictures.add(seen.images, self._names(seen), "train")
-        for _, one, values, targets in self._work(seen, self._labels(seen)):
-            one.fit(values, targets)
+        for control, batch in self._work(seen, self._labels(seen)):
+            self._use("train", control, batch)
 
     def validate(self, seen: Seen) -> None:
         self.pictures.add(seen.images, self._names(seen), "validation")
-        for _, one, values, targets in self._work(seen, self._labels(seen)):
-            one.validate(values, targets, self._names(seen))
+        for control, batch in self._work(seen, self._labels(seen)):
+            self._use("validation", control, batch)
 
     def test(self, seen: Seen) -> None:
         self.pictures.add(seen.images, self._names(seen), "test")
         labels = self._labels(seen)
-        for control, one, values, targets in self._work(seen, labels):
-            said = one.test(values, targets, self._names(seen))
+        for control, batch in self._work(seen, labels):
+            said = self._use("test", control, batch)
             if control == "none":
                 self.shown += [
                     self._show(seen, place, labels, said) for place, row in enumerate(seen.rows) if row in self.wanted
@@ -140,7 +139,9 @@ class _Watch:
     def conclude(self, part: str, trainer: lightning.Trainer) -> None:
         """After the last image of a part: the processes put together what each has seen."""
         reduce = partial(trainer.strategy.reduce, reduce_op="sum")
-        self.previous = {}  # no label of one part in another
+        if "labels" in self.passes:
+            for batch in self.dealt.close(_from_neighbour):
+                self._use(part, "labels", batch)
         for one in self.passes.values():
             if part == "train":
                 one.solve(reduce)  # type: ignore[arg-type]
@@ -157,21 +158,24 @@ class _Watch:
         paths = {control: one.candidates for control, one in self.passes.items()}
         return {control: path.first_strengths() for control, path in paths.items() if isinstance(path, RidgePath)}
 
-    def _work(self, seen: Seen, labels: Targets) -> Iterator[tuple[str, OnePass, dict[str, Tensor], Targets]]:
-        """What each pass is to be shown of a batch."""
+    def _work(self, seen: Seen, labels: Targets) -> Iterator[tuple[str, Batch]]:
+        """What the pass of each control is to be shown of a batch."""
         names = self._names(seen)
         targets = {key: target_maps(labels, key, names).to(seen.images.device) for key in labels}
         self.flat += one_valued(targets, names)
-        others = self._of_others(targets) if "labels" in self.passes else {}
-        for control, one in self.passes.items():
-            yield control, one, self.inputs[control](seen), others if control == "labels" else targets
+        for control in self.passes:
+            batch = Batch(self.inputs[control](seen), targets, names)
+            for shown in self.dealt.deal(batch) if control == "labels" else [batch]:
+                yield control, shown
 
-    def _of_others(self, targets: Targets) -> Targets:
-        """Each image's labels replaced by those of the image before it, in an order that is random already; the very
-        first takes the last of its batch, or of the first batch of another process."""
-        ends = {name: maps[-1:] for name, maps in targets.items()}
-        last, self.previous = self.previous or _from_neighbour(ends), ends
-        return {name: torch.cat([last[name], maps[:-1]]) for name, maps in targets.items()}
+    def _use(self, part: str, control: str, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Shows images to a control's pass; gives what its probes say of test images, see `OnePass.test`."""
+        one = self.passes[control]
+        if part == "train":
+            one.fit(batch.values, batch.targets)
+        elif part == "validation":
+            one.validate(*batch)
+        return one.test(*batch) if part == "test" else {}
 
     def _control_input(self, control: str, seen: Seen) -> dict[str, Tensor]:
         if self.beside is None or self.beside[0] is not seen:  # images are decoded once for all control inputs
