@@ -13,6 +13,7 @@ from diffprobe.errors import UserError
 from diffprobe.probes.editing import reading_at
 from diffprobe.studies.intervening import TokenMoments, replacements
 from tests.app.conftest import LAYERS
+from tests.spoilt import spoilt
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,16 @@ def test_what_is_painted_covers_a_pixel_where_it_covers_half_of_it():
     painted = torch.zeros(40, 40)
     painted[:20, :14] = 1
     assert drawn_mask(painted, 10, 10).nonzero().amax(0).tolist() == [4, 3]
+
+
+def test_numbers_that_are_none_are_told_with_advice_that_fits_the_page(equipment, generated):
+    target = torch.zeros(128, 128)
+    target[:, 64:] = 1
+    told = r"the latents of image 'a dog' at step 1.*the run that --probes names"
+    with spoilt(equipment.backbone.denoiser, -1, call=1), pytest.raises(UserError, match=told):
+        make_image(equipment, "a dog", 3)
+    with spoilt(equipment.backbone.vae.decoder, 0), pytest.raises(UserError, match="decoded image of image 'a dog'"):
+        make_image(equipment, "a dog", 3)
+    with spoilt(equipment.backbone.denoiser, -1, call=1), pytest.raises(UserError, match="move it less far") as caught:
+        denoise_towards(equipment, generated, target)
+    assert "analysis." not in str(caught.value)

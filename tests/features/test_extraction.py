@@ -128,7 +128,9 @@ def test_activations_that_overflow_are_refused(tiny_backbone, layers):
 
     hook = tiny_backbone.denoiser.get_submodule(layers[0].name).register_forward_hook(grow)
     try:
-        with pytest.raises(UserError, match=r"at step 0 overflow float16"):
+        with pytest.raises(
+            UserError, match=r"of image .* at step 0 overflows float16.*features\.dtype=bfloat16 or float32"
+        ):
             extract(tiny_backbone, Generation(PROMPTS[:1], sampling_steps=1), layers, [0])
     finally:
         hook.remove()

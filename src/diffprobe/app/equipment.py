@@ -142,15 +142,17 @@ def trained_bank(
 
 def _covariances(backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, sampling_steps: int) -> Covariances:
     """Of the activations to be edited, in the images of these prompts. Other methods than 'pattern' need none."""
+    from diffprobe.backbone.finite import naming
     from diffprobe.backbone.trajectory import generate
 
     if editing.method != "pattern":
         return {}
     moments = TokenMoments()
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
-    for step in generate(backbone, texts, seeds, steps=sampling_steps, layers=editing.layers):
-        if step.index in editing.steps:
-            moments.add(step.index, step.activations)
-        if step.index == max(editing.steps):
-            break
+    with naming([prompt.name for prompt in prompts]):
+        for step in generate(backbone, texts, seeds, steps=sampling_steps, layers=editing.layers):
+            if step.index in editing.steps:
+                moments.add(step.index, step.activations)
+            if step.index == max(editing.steps):
+                break
     return moments.covariances()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffprobe.app.equipment import Equipment
+from diffprobe.backbone.finite import NotFinite, naming
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import LARGEST_SEED
 from diffprobe.errors import UserError
@@ -62,14 +65,16 @@ def make_image(equipment: Equipment, prompt: str, seed: float | None) -> Generat
         raise UserError(f"the seed has to be a whole number from 0 to {LARGEST_SEED}")
     bank = equipment.bank
     images, taken = [], {layer: [] for layer in bank.layers}
-    for step in generate(
+    steps = generate(
         equipment.backbone, [prompt], [int(seed)], steps=equipment.sampling_steps, layers=bank.layers, decode=True
-    ):
-        assert step.images is not None  # they were asked for
-        images.append(step.images[0].cpu())
-        if step.index in bank.steps:
-            for layer, values in step.activations.items():
-                taken[layer].append(values.float().cpu())
+    )
+    with _named(prompt):
+        for step in steps:
+            assert step.images is not None  # they were asked for
+            images.append(step.images[0].cpu())
+            if step.index in bank.steps:
+                for layer, values in step.activations.items():
+                    taken[layer].append(values.float().cpu())
     maps = _maps(equipment, {layer: torch.stack(values) for layer, values in taken.items()})
     return Generated(prompt, int(seed), torch.stack(images), bank.steps, maps, _label(equipment, images[-1]))
 
@@ -112,19 +117,31 @@ def denoise_towards(equipment: Equipment, generated: Generated, target: Tensor) 
         raise UserError("the mask is empty, or nearly so: move it back into the picture, or draw a larger one")
     if share == 1:
         raise UserError("the mask covers the whole picture: leave some background")
-    (image,) = intervene(
-        equipment.backbone,
-        [generated.prompt],
-        [generated.seed],
-        target[None],
-        equipment.bank,
-        equipment.editing,
-        covariances=equipment.covariances,
-        sampling_steps=equipment.sampling_steps,
-    )
+    with _named(generated.prompt):
+        (image,) = intervene(
+            equipment.backbone,
+            [generated.prompt],
+            [generated.seed],
+            target[None],
+            equipment.bank,
+            equipment.editing,
+            covariances=equipment.covariances,
+            sampling_steps=equipment.sampling_steps,
+        )
     label = _label(equipment, image)
     after, before = dice(torch.stack([label, generated.label]), target.expand(2, *target.shape)).tolist()
     return Edited(image, label, after, before)
+
+
+@contextmanager
+def _named(prompt: str) -> Iterator[None]:
+    """Says of which image something is not finite, with advice that can be followed on the page."""
+    try:
+        with naming([prompt]):
+            yield
+    except NotFinite as error:
+        own = f"{error.advice} (settings of the run that --probes names)"
+        raise error.told(advice="the mask asks for too much; move it less far" if error.edited else own) from None
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffprobe.backbone.families import Conditions, family_of
+from diffprobe.backbone.finite import check_finite
 from diffprobe.backbone.load import Backbone
 
 __all__ = ["Conditions", "add_noise", "decode_latents", "encode_images", "encode_prompts", "evaluate", "scale_input"]
@@ -41,14 +42,24 @@ def encode_images(backbone: Backbone, images: Tensor) -> Tensor:
     """Images [batch, 3, H, W] in [0, 1] to latents [batch, channels, h, w]: the mean of the VAE's posterior, scaled.
 
     For a model in pixel space the latents are the images in [-1, 1].
+
+    Raises:
+        NotFinite: the VAE gives NaN or infinity.
     """
     images = images.to(backbone.device, backbone.dtype) * 2 - 1
-    return backbone.family.encode(backbone.vae, images).to(backbone.dtype)
+    latents = backbone.family.encode(backbone.vae, images).to(backbone.dtype)
+    check_finite(backbone, {"the encoded image": latents}, images=len(images), network=backbone.vae)
+    return latents
 
 
 def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
-    """Latents [batch, channels, h, w] to images [batch, 3, H, W], float32 in [0, 1]."""
+    """Latents [batch, channels, h, w] to images [batch, 3, H, W], float32 in [0, 1].
+
+    Raises:
+        NotFinite: the VAE gives NaN, or infinity, which would be white or black.
+    """
     images = backbone.family.decode(backbone.vae, latents)
+    check_finite(backbone, {"the decoded image": images}, images=len(latents), network=backbone.vae)
     return (images.float() / 2 + 0.5).clamp(0, 1)
 
 

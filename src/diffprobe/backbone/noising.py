@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.calls import add_noise, encode_prompts, evaluate, scale_input
 from diffprobe.backbone.capture import capture
+from diffprobe.backbone.finite import at_step, check_finite, of_layers
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
@@ -88,6 +89,13 @@ def _evaluate(
             with capture(denoiser, layers, guided=False, stop=True) as taken:
                 evaluate(denoiser, inputs, at, conditions)
             _add(total, taken.activations, single=len(shown) == 1)
+            check_finite(
+                backbone,
+                of_layers(taken.activations),
+                images=len(clean),
+                network=denoiser,
+                when=at_step(None, timestep),
+            )
         assert first is not None
         means = total if len(shown) == 1 else {name: values.div_(len(shown)) for name, values in total.items()}
         yield TrajectoryStep(index, float(timestep), first, clean, means, None)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.calls import decode_latents, encode_prompts, evaluate
 from diffprobe.backbone.capture import HALVES, capture
+from diffprobe.backbone.finite import at_step, check_finite, naming, of_layers
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
 
@@ -105,6 +106,9 @@ def walk(
     """Takes the steps `indices` of a scheduler that has not begun, from latents [batch, channels, h, w] on.
 
     Samplers that add noise on the way take each image's from its generator.
+
+    Raises:
+        NotFinite: latents, activations or decoded images hold NaN or infinity.
     """
     conditions = encode_prompts(backbone, prompts, guided=guided)
     takes = inspect.signature(scheduler.step).parameters
@@ -120,7 +124,11 @@ def walk(
             unconditional, conditional = predicted.chunk(2)
             predicted = unconditional + backbone.guidance * (conditional - unconditional)
         latents = scheduler.step(predicted, timestep, noisy, **options, return_dict=False)[0]
-        images = decode_latents(backbone, latents) if decode else None
+        when = at_step(index, timestep)
+        values = {**of_layers(taken.activations), "the latents": latents}
+        check_finite(backbone, values, images=len(latents), network=backbone.denoiser, when=when, edited=bool(replace))
+        with naming((), when):
+            images = decode_latents(backbone, latents) if decode else None
         yield TrajectoryStep(index, float(timestep), noisy, latents, taken.activations, images)
 
 
@@ -180,6 +188,8 @@ def _evaluate(
         inputs = _scaled(copy.deepcopy(scheduler), latents.to(backbone.device, backbone.dtype), timestep)
         with capture(denoiser, layers, guided=False, stop=True) as taken:
             evaluate(denoiser, inputs, timestep, conditions)
+        values = of_layers(taken.activations)
+        check_finite(backbone, values, images=len(latents), network=denoiser, when=at_step(index, timestep))
         yield index, float(timestep), taken.activations
 
 

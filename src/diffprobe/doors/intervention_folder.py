@@ -104,6 +104,7 @@ def _animate(
     """Writes the animation of the first image, its map moved step by step: files, and the evaluations that it took."""
     import torch
 
+    from diffprobe.backbone.finite import naming
     from diffprobe.report.animation import write_animation
     from diffprobe.report.intervention_figures import animation_frames
     from diffprobe.studies.intervening import intervene
@@ -118,22 +119,22 @@ def _animate(
     binary = bank.properties[name].binary
     parts = [first.move.share(frame / (frames - 1)) for frame in range(frames)]
     targets = torch.stack([move(first.label, part, mask=binary) for part in parts])
-    images = torch.cat(
-        [
-            intervene(
-                task.backbone,
-                [first.prompt.text] * len(some),
-                [first.prompt.seed] * len(some),
-                some,
-                bank,
-                task.editings[0],
-                covariances=found.covariances,
-                sampling_steps=settings.steps.sampling,
+    images = []
+    for some in targets.split(settings.features.batch_size):
+        with naming([f"{first.prompt.name} in the animation"] * len(some)):
+            images.append(
+                intervene(
+                    task.backbone,
+                    [first.prompt.text] * len(some),
+                    [first.prompt.seed] * len(some),
+                    some,
+                    bank,
+                    task.editings[0],
+                    covariances=found.covariances,
+                    sampling_steps=settings.steps.sampling,
+                )
             )
-            for some in targets.split(settings.features.batch_size)
-        ]
-    )
-    shown = animation_frames(_picture(images), targets.numpy(), name)
+    shown = animation_frames(_picture(torch.cat(images)), targets.numpy(), name)
     return write_animation(folder / "figures", "intervention", shown), frames * settings.steps.sampling
 
 

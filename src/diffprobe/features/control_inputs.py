@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from torch.nn.functional import pixel_unshuffle
 
 from diffprobe.backbone.calls import decode_latents, encode_images
 from diffprobe.backbone.capture import capture
+from diffprobe.backbone.finite import check_finite, one_at_a_time
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
@@ -97,7 +99,7 @@ def _steps(backbone: Backbone, extraction: Extraction, names: Sequence[str], row
     if extraction.source.walks:
         seen = (_seen(backbone, names, latents) for latents in extras["latents"][:, rows])
     else:
-        clean = [encode_images(backbone, image[None]) for image in extras["image"][rows]]
+        clean = one_at_a_time(partial(encode_images, backbone), extras["image"][rows])
         seen = repeat(_seen(backbone, names, torch.cat(clean)), len(noisy))
     for index, timestep, before, after in zip(kept.steps, kept.timesteps, noisy, seen, strict=True):
         found = {"latent": before, **after}
@@ -110,7 +112,7 @@ def _seen(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str
     wanted = [name for name in names if name != "latent"]
     if not wanted:
         return {}
-    rows = [_decoded(backbone, wanted, one[None]) for one in latents.to(backbone.device, backbone.dtype)]
+    rows = one_at_a_time(partial(_decoded, backbone, wanted), latents.to(backbone.device, backbone.dtype))
     return {name: torch.cat([row[name] for row in rows]) for name in wanted}
 
 
@@ -123,6 +125,9 @@ def _decoded(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[
         found["decoder"] = taken.activations[ATTENTION]
     else:
         found["pixels"] = decode_latents(backbone, latents)
+    check_finite(
+        backbone, {f"the control input {name}": each for name, each in found.items()}, images=1, network=backbone.vae
+    )
     if "pixels" in found:
         found["pixels"] = pixel_unshuffle(found["pixels"], _patch(backbone))
     return found

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.finite import at_step, naming, one_at_a_time
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
@@ -69,17 +70,29 @@ class Extraction:
         if not self.source.walks:
             return self.extras["image"][row].expand(len(self.activations.steps), -1, -1, -1)
         places = [self.manifest.steps.index(step) for step in self.activations.steps]
-        latents = [self.extras["latents"][place, row].to(backbone.device, backbone.dtype) for place in places]
-        return torch.cat([decode_latents(backbone, step[None]).cpu() for step in latents])
+        found = []
+        for place, step in zip(places, self.activations.steps, strict=True):
+            latents = self.extras["latents"][place, row].to(backbone.device, backbone.dtype)
+            with naming([self.activations.names[row]], at_step(step, self.manifest.timesteps[place])):
+                found.append(decode_latents(backbone, latents[None]).cpu())
+        return torch.cat(found)
 
 
 class ExtractionModule(lightning.LightningModule):
-    """Takes rows of images through the frozen network. `predict_step` yields (rows, step) as they are computed."""
+    """Takes rows of images through the frozen network. `predict_step` yields (rows, step) as they are computed.
+
+    `names` are those of all images.
+    """
 
     def __init__(
-        self, run: Callable[[list[int]], Iterator[Any]], batch_size: int, batches: Sequence[Sequence[int]]
+        self,
+        run: Callable[[list[int]], Iterator[Any]],
+        batch_size: int,
+        batches: Sequence[Sequence[int]],
+        names: Sequence[str],
     ) -> None:
         super().__init__()
+        self.names = names
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a process may find nothing left to do
         self.run_rows, self.batch_size, self.batches = run, batch_size, batches
 
@@ -90,8 +103,13 @@ class ExtractionModule(lightning.LightningModule):
     def predict_step(self, rows: Sequence[int], *_: Any) -> Iterator[tuple[list[int], Any]]:
         for start in range(0, len(rows), self.batch_size):
             batch = list(rows[start : start + self.batch_size])
-            for step in self.run_rows(batch):
-                yield batch, step
+            with self.naming(batch):
+                for step in self.run_rows(batch):
+                    yield batch, step
+
+    def naming(self, rows: Sequence[int]) -> AbstractContextManager[None]:
+        """Says what the images of these rows are called, if one of them is not finite."""
+        return naming([self.names[row] for row in rows])
 
 
 class _Shards(IterableDataset):
@@ -126,7 +144,8 @@ class _Recorder(BasePredictionWriter):
             if before and rows is not before:
                 self._estimate(len(before))
             before = rows
-            self.record(rows, step)
+            with module.naming(rows):
+                self.record(rows, step)
         self._estimate(len(before))
 
     def _estimate(self, done: int) -> None:
@@ -166,8 +185,8 @@ def extract(
 
     Raises:
         UserError: steps that the source does not have, unknown layers, layers or steps that are not among those the
-            stores keep, activations that overflow the dtype, a full or failing disk, or several devices without a
-            store.
+            stores keep, activations that the network or the dtype overflows with, a full or failing disk, or several
+            devices without a store.
     """
     where = as_stores(stores)
     kept, kept_steps = where.kept(layers, steps) if where else (list(layers), list(steps))
@@ -242,14 +261,15 @@ def fill(
         memory = MemoryWriter(manifest)
         rows = range(len(manifest.images))
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        predict(ExtractionModule(run, batch_size, batches), partial(record, memory.put), trainer, tell)
+        predict(ExtractionModule(run, batch_size, batches, manifest.ids), partial(record, memory.put), trainer, tell)
         return memory.activations, memory.extras, len(rows)
     store = create_store(stores.folder / manifest_folder(manifest), manifest)
     with _turn(store, trainer, tell):
         share = _share(store, trainer)
         if share or trainer.world_size > 1:
             with StoreWriter(store) as writer:
-                predict(ExtractionModule(run, batch_size, share), partial(record, writer.put), trainer, tell)
+                module = ExtractionModule(run, batch_size, share, manifest.ids)
+                predict(module, partial(record, writer.put), trainer, tell)
             trainer.strategy.barrier("activations stored")
     stored = StoredActivations(store)
     own = torch.tensor(sum(map(len, share)), device=trainer.strategy.root_device)
@@ -308,8 +328,8 @@ def put_activations(put: Put, rows: list[int], step: int, activations: dict[str,
 @torch.no_grad()
 def decoded(backbone: Backbone, latents: Tensor) -> Tensor:
     """Latents [batch, channels, h, w] as images [batch, 3, H, W] in [0, 1]; one at a time, so that the batch makes no
-    difference."""
-    return torch.cat([decode_latents(backbone, one[None]) for one in latents])
+    difference. Raises NotFinite as `decode_latents`."""
+    return torch.cat(one_at_a_time(partial(decode_latents, backbone), latents))
 
 
 def _duration(seconds: float) -> str:

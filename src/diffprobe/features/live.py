@@ -39,20 +39,24 @@ def pass_by(
     rows: Sequence[int],
     use: Callable[[Seen], None],
     *,
+    names: Sequence[str],
     batch_size: int,
     trainer: lightning.Trainer,
     tell: Tell = lambda line: None,
 ) -> None:
     """Shows images to `look`, a batch at a time, and what it saw to `use`. Processes share the rows among them.
 
+    Args:
+        names: of all images, by row.
+
     Raises:
-        UserError: a process would see none.
+        UserError: a process would see none, or an image is not finite.
     """
     if len(rows) < trainer.world_size:
         raise UserError(f"{len(rows)} images of a part of the split cannot be shared by {trainer.world_size} processes")
     share = list(rows[trainer.global_rank :: trainer.world_size])
     batches = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
-    module = ExtractionModule(lambda rows: iter([look(rows)]), batch_size, batches)
+    module = ExtractionModule(lambda rows: iter([look(rows)]), batch_size, batches, names)
     predict(module, lambda rows, seen: use(seen), trainer, tell)
 
 

@@ -142,7 +142,8 @@ def collect_prototypes(
         pass_over = _Pass(backbone, source, images, kept, units, resizing)
         share = [shard for shard in kept.shards[trainer.global_rank :: trainer.world_size] if pass_over.lacking[shard]]
         if share or trainer.world_size > 1:
-            predict(ExtractionModule(pass_over.run, batch_size, share), pass_over.record, trainer, tell)
+            module = ExtractionModule(pass_over.run, batch_size, share, images.names)
+            predict(module, pass_over.record, trainer, tell)
             trainer.strategy.barrier("prototypes kept")
             own = torch.tensor(pass_over.evaluations(share), device=trainer.strategy.root_device)
             evaluations = int(trainer.strategy.reduce(own, reduce_op="sum"))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.calls import decode_latents
-from diffprobe.backbone.trajectory import generate
+from diffprobe.backbone.finite import at_step, naming
+from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.probes.summaries import Emergence
 from diffprobe.probes.tables import Score
 from diffprobe.statistics import resampling_counts
@@ -115,12 +116,9 @@ def watch_generation(
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         seen, frames = [], []
-        texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
-        for step in generate(backbone, texts, seeds, steps=sampling_steps):
-            if step.index in wanted:
+        with naming([prompt.name for prompt in batch]):
+            for step, images in _after_each_step(backbone, batch, sampling_steps, wanted):
                 timesteps[step.index] = step.timestep
-                with torch.no_grad():
-                    images = decode_latents(backbone, step.latents).cpu()
                 seen.append(classifier(images))
                 frames.append(images[: max(0, shown - start)])
         probabilities.append(torch.stack(seen, 1))
@@ -128,6 +126,18 @@ def watch_generation(
         tell(start + len(batch), len(prompts))
     names = [prompt.name for prompt in prompts]
     return Watched(names, np.array(right), torch.cat(probabilities).double().numpy(), timesteps, torch.cat(films))
+
+
+def _after_each_step(
+    backbone: Backbone, prompts: Sequence[Prompt], sampling_steps: int, wanted: set[int]
+) -> Iterator[tuple[TrajectoryStep, Tensor]]:
+    """The wanted steps of a batch, each with what its latents decode to, [images, 3, H, W] in [0, 1]."""
+    texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+    for step in generate(backbone, texts, seeds, steps=sampling_steps):
+        if step.index in wanted:
+            with torch.no_grad(), naming((), at_step(step.index, step.timestep)):
+                images = decode_latents(backbone, step.latents).cpu()
+            yield step, images
 
 
 def watch_photos(

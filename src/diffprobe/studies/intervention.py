@@ -9,6 +9,7 @@ from math import isnan
 import torch
 from torch import Tensor
 
+from diffprobe.backbone.finite import naming
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.data.prompts import Prompt
@@ -145,7 +146,8 @@ def _originals(
     for batch in _batches(prompts, running.batch_size):
         texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
         trajectory = generate(backbone, texts, seeds, steps=running.sampling_steps, layers=editing.layers)
-        images.append(final_images(backbone, _watched(trajectory, moments, editing.steps)))
+        with naming([prompt.name for prompt in batch]):
+            images.append(final_images(backbone, _watched(trajectory, moments, editing.steps)))
     return torch.cat(images), moments.covariances()
 
 
@@ -213,18 +215,19 @@ class _Scene:
         self, editing: Editing, rows: Tensor, *, record: Lengths | None = None, random: Lengths | None = None
     ) -> Tensor:
         batch = [self.prompts[row] for row in rows.tolist()]
-        return intervene(
-            self.backbone,
-            [prompt.text for prompt in batch],
-            [prompt.seed for prompt in batch],
-            self.wanted[rows],
-            self.bank,
-            editing,
-            covariances=self.covariances,
-            record=record,
-            random=random,
-            sampling_steps=self.running.sampling_steps,
-        )
+        with naming([edited_name(prompt.name, editing.method, self.trial, random is not None) for prompt in batch]):
+            return intervene(
+                self.backbone,
+                [prompt.text for prompt in batch],
+                [prompt.seed for prompt in batch],
+                self.wanted[rows],
+                self.bank,
+                editing,
+                covariances=self.covariances,
+                record=record,
+                random=random,
+                sampling_steps=self.running.sampling_steps,
+            )
 
     def _labelled(self, editing: Editing, images: Tensor, *, random: bool) -> tuple[Tensor, Tensor]:
         names = [edited_name(prompt.name, editing.method, self.trial, random) for prompt in self.prompts]

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.finite import at_step, naming
 from diffprobe.errors import UserError
 from diffprobe.features.control_inputs import CONTROL_INPUTS, control_activations, control_layers
-from diffprobe.features.extraction import decoded, silent_trainer
+from diffprobe.features.extraction import silent_trainer
 from diffprobe.features.groups import concatenate
 from diffprobe.features.live import Seen, pass_by, see, see_again
 from diffprobe.features.sources.source import Source
@@ -57,7 +59,15 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
         rows = random.permutation(getattr(split, part)).tolist()
         means.tell(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
         use = {"train": watch.fit, "validation": watch.validate, "test": watch.test}[part]
-        pass_by(watch.look, rows, use, batch_size=means.batch_size, trainer=trainer, tell=means.tell)
+        pass_by(
+            watch.look,
+            rows,
+            use,
+            names=source.names,
+            batch_size=means.batch_size,
+            trainer=trainer,
+            tell=means.tell,
+        )
         watch.conclude(part, trainer)
     real = watch.passes["none"]
     bank = real.candidates.bank(question.steps)  # type: ignore[attr-defined]
@@ -108,6 +118,7 @@ class _Watch:
                 self.inputs[control] = self.inputs["none"]
         timesteps = source.timesteps(backbone)
         steps = {step: timesteps[step] for step in question.steps}
+        self.moments = [at_step(step, timestep) for step, timestep in steps.items()]
         self.passes = {
             control: self._pass(Moments(question.properties, recipe_of(question, control)), control, steps)
             for control in self.inputs
@@ -180,9 +191,11 @@ class _Watch:
     def _control_input(self, control: str, seen: Seen) -> dict[str, Tensor]:
         if self.beside is None or self.beside[0] is not seen:  # images are decoded once for all control inputs
             names = [name for name in CONTROL_INPUTS if name in self.inputs]
-            flat = control_activations(self.backbone, names, seen.noisy.flatten(0, 1), seen.latents.flatten(0, 1))
-            shape = seen.noisy.shape[:2]
-            self.beside = seen, {name: values.unflatten(0, shape) for name, values in flat.items()}
+            found = []
+            for noisy, latents, when in zip(seen.noisy, seen.latents, self.moments, strict=True):
+                with naming(self._names(seen), when):
+                    found.append(control_activations(self.backbone, names, noisy, latents))
+            self.beside = seen, {name: torch.stack([values[name] for values in found]) for name in names}
         return {control: self.beside[1][control]}
 
     def _add_network(self, control: str, denoiser: Any) -> None:
@@ -211,14 +224,20 @@ class _Watch:
     def _labels(self, seen: Seen) -> Targets:
         return self.labeler(seen.images.cpu().float(), self._names(seen), self.question.properties)
 
+    def _film(self, seen: Seen, place: int) -> Tensor:
+        """One image of a batch as it looks after each probed step, [steps, 3, H, W] in [0, 1]."""
+        frames = []
+        for latents, when in zip(seen.latents[:, place], self.moments, strict=True):
+            with naming([self.source.names[seen.rows[place]]], when):
+                frames.append(decode_latents(self.backbone, latents[None]))
+        return torch.cat(frames)
+
     def _show(self, seen: Seen, place: int, labels: Targets, said: Mapping[str, Mapping[str, Tensor]]) -> Shown:
         image = seen.images[place : place + 1]
         steps = len(self.question.steps)
         return Shown(
             row=seen.rows[place],
-            steps=(
-                decoded(self.backbone, seen.latents[:, place]) if self.source.walks else image.expand(steps, -1, -1, -1)
-            ).cpu(),
+            steps=(self._film(seen, place) if self.source.walks else image.expand(steps, -1, -1, -1)).cpu(),
             final=image[0].cpu(),
             labels={key: maps[place] for key, maps in labels.items()},
             predictions={

@@ -68,7 +68,7 @@ def test_values_in_memory_are_those_put_there():
         spec = memory._specs[f"{SMALL.name}/step_{step}"]
         wanted = row_of_tensor(spec, "image_4").half()
         assert torch.equal(memory.activations.values[SMALL.name][place, 4], wanted)
-    with pytest.raises(UserError, match=f"{SMALL.name} at step 0 overflow float16"):
+    with pytest.raises(UserError, match=f"{SMALL.name} of image 'image_0' at step 0 overflows float16"):
         memory.put(f"{SMALL.name}/step_0", [0], torch.full((1, 1, 1, 3), 1e9))
 
 

@@ -114,9 +114,11 @@ def test_overflow_names_layer_and_step_and_keeps_finished_shards(tmp_path, dtype
                 spoilt = spec.name == tensor_name(SMALL.name, 3)
                 writer.put(spec.name, range(3, 6), huge if spoilt else torch.zeros(3, *spec.shape))
 
-    with pytest.raises(UserError, match=f"{SMALL.name} at step 3") as caught:
+    with pytest.raises(UserError, match=f"{SMALL.name} of image 'image_4' at step 3") as caught:
         write()
-    assert ("overflow float16; use features.dtype" in str(caught.value)) == (dtype == "float16")
+    instead = {"float16": "features.dtype=bfloat16 or float32", "bfloat16": "features.dtype=float32"}[dtype]
+    assert f"overflows {dtype}, which ends at" in str(caught.value)
+    assert str(caught.value).endswith(instead)
     assert list(shard_contents(store)) == ["images-000000-000002.safetensors"]
 
 
@@ -128,7 +130,7 @@ def test_numbers_that_are_none_are_found(tmp_path, dtype, worst):
     with pytest.raises(ValueError, match="lack rows"), StoreWriter(store) as writer:
         writer.put(tensor_name(LARGE.name, 0), [0], values)
     values[0, 2, 1, 1] = worst
-    with pytest.raises(UserError, match=f"{LARGE.name} at step 0"), StoreWriter(store) as writer:
+    with pytest.raises(UserError, match=f"{LARGE.name} of image 'image_0' at step 0"), StoreWriter(store) as writer:
         writer.put(tensor_name(LARGE.name, 0), [0], values)
 
 

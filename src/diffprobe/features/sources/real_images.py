@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffprobe.backbone.calls import encode_images
+from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
 from diffprobe.backbone.inversion import ddim_scheduler, invert
 from diffprobe.backbone.load import Backbone
@@ -33,7 +35,7 @@ class RealImages(Source):
     def latents(self, backbone: Backbone, rows: Sequence[int]) -> Tensor:
         """Clean latents [rows, channels, h, w], one image at a time: a VAE takes more memory than a denoiser."""
         images = (self.images.picture(row, backbone.image_size) for row in rows)
-        return torch.cat([encode_images(backbone, image[None]) for image in images])
+        return torch.cat(one_at_a_time(partial(encode_images, backbone), images))
 
     def texts(self, rows: Sequence[int]) -> list[str]:
         """The captions of some rows."""

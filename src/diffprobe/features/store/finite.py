@@ -1,6 +1,8 @@
-"""Refuses numbers that a stored tensor cannot hold."""
+"""Refuses numbers that a stored tensor cannot hold. `backbone.finite` has looked at them as the network gave them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,17 +20,27 @@ _BITS = {
 }
 
 
-def check_finite(spec: TensorSpec, values: Tensor) -> None:
-    """Raises UserError, naming layer and step, if any of the values (contiguous, on the CPU) is infinite or NaN."""
+def check_stored(spec: TensorSpec, values: Tensor, names: Sequence[str]) -> None:
+    """Makes sure of values [images, ...] (contiguous, on the CPU, in the stored dtype) of the images called `names`.
+
+    Raises:
+        UserError: one is infinite or NaN, with image, layer, step and what to do.
+    """
     if spec.dtype not in _BITS:
         return
     signed, unsigned, exponent = _BITS[spec.dtype]
     bits = values.reshape(len(values), -1).view(signed).numpy().view(unsigned)
     sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
-    if all(int((row & ~sign).max(initial=0)) < exponent for row in bits):
+    worst = [int((row & ~sign).max(initial=0)) for row in bits]
+    image = next((place for place, each in enumerate(worst) if each >= exponent), None)
+    if image is None:
         return
-    layer, _, step = spec.name.rpartition("/step_")
-    where = f"{layer} at step {step}" if layer else spec.name
-    if spec.dtype == "float16":
-        raise UserError(f"activations of {where} overflow float16; use features.dtype=bfloat16 or float32")
-    raise UserError(f"activations of {where} are infinite or not numbers; run the model in higher precision")
+    tensor, _, step = spec.name.rpartition("/step_") if "/step_" in spec.name else (spec.name, "", "")
+    extra = tensor.removeprefix("extra/")
+    what = f"the activation of {tensor}" if extra == tensor else f"the {extra}"
+    what += f" of image {names[image]!r}" + (f" at step {step}" if step else "")
+    if worst[image] == exponent and spec.dtype != "float32":
+        wider = "bfloat16 or float32" if spec.dtype == "float16" else "float32"
+        largest = torch.finfo(spec.torch_dtype).max
+        raise UserError(f"{what} overflows {spec.dtype}, which ends at {largest:.3g}; use features.dtype={wider}")
+    raise UserError(f"{what} is infinite or not a number; run the model in higher precision (model.dtype=float32)")

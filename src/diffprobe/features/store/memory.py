@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.features.activations import Activations
-from diffprobe.features.store.finite import check_finite
+from diffprobe.features.store.finite import check_stored
 from diffprobe.features.store.layout import extra_name, tensor_name, tensor_specs
 from diffprobe.features.store.manifest import Manifest
 from diffprobe.features.store.writer import stored_copy
@@ -51,5 +51,5 @@ class MemoryWriter:
         if name not in self._specs:
             raise ValueError(f"there is no tensor {name!r}")
         copied = stored_copy(self._specs[name], rows, values, len(self._manifest.images))
-        check_finite(self._specs[name], copied)
+        check_stored(self._specs[name], copied, [self._manifest.ids[row] for row in rows])
         self._places[name][list(rows)] = copied

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.features.store.finite import check_finite
+from diffprobe.features.store.finite import check_stored
 from diffprobe.features.store.layout import Shard, TensorSpec, header_bytes, header_fields
 from diffprobe.features.store.manifest import Manifest
 from diffprobe.features.store.temporary import sync_folder, temporary_beside
@@ -48,7 +48,7 @@ class ShardFile:
             OSError: the disk is full, or fails.
         """
         spec = self._specs[name]
-        check_finite(spec, values)
+        check_stored(spec, values, [self._manifest.ids[row] for row in self.shard.rows[first : first + len(values)]])
         rows = values.reshape(len(values), -1).view(torch.uint8).numpy()
         for place, row in enumerate(rows):
             self._checksums[name, first + place] = zlib.crc32(row.data)
