@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from diffprobe.prototypes.collecting import Prototypes, collect_prototypes, sing
 from diffprobe.prototypes.masks import MaskResizing, resize_masks
 from diffprobe.prototypes.pooling import masked_means
 from diffprobe.prototypes.saving import save_prototypes
+from diffprobe.studies.separation import matrix_of
 
 SOFT = MaskResizing()
 
@@ -146,3 +148,15 @@ def test_a_run_folder_gets_its_own_copy(tiny_backbone, scenes, inputs, tmp_path)
     paths = save_prototypes(found, tmp_path / "run" / "prototypes")
     assert [path.name for path in paths] == [f"{group.name}.safetensors" for group in inputs]
     assert torch.equal(load_file(paths[2])["step_0"], found.matrix(inputs[2], 0))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_kept_prototypes_that_are_no_numbers_are_not_taken_for_vanished_objects(
+    tiny_backbone, scenes, inputs, tmp_path, value, monkeypatch
+) -> None:
+    found = collected(tiny_backbone, scenes, inputs[:1], tmp_path)
+    values = found.matrix(inputs[0], 0)
+    values[2, 1] = value
+    monkeypatch.setattr(type(found.kept), "read", lambda kept, unit: values)
+    with pytest.raises(UserError, match=f"object '{found.objects[2].object}'.*delete"):
+        matrix_of(found, inputs[0], 0, "tiny", np.zeros(len(found.objects), int))

@@ -18,6 +18,7 @@ from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.data.object_images import ObjectImages
+from diffprobe.errors import UserError
 from diffprobe.features.extraction import ExtractionModule, Tell, predict, silent_trainer
 from diffprobe.features.groups import LayerGroup, resize_activation
 from diffprobe.features.sources.source import Source
@@ -51,8 +52,23 @@ class Prototypes:
     evaluations: int
 
     def matrix(self, group: LayerGroup, step: int) -> Tensor:
-        """[objects, channels], float32; rows of NaN for objects that have vanished at the resolution of the input."""
-        return torch.cat([self.kept.read(unit) for unit in units_of(group, self.timestep(step))], 1)
+        """[objects, channels], float32; rows of NaN for objects that have vanished at the resolution of the input.
+
+        Raises:
+            UserError: a prototype that has not vanished holds NaN or infinity.
+        """
+        return torch.cat([self._read(unit) for unit in units_of(group, self.timestep(step))], 1)
+
+    def _read(self, unit: Unit) -> Tensor:
+        values = self.kept.read(unit)
+        broken = (~values.isfinite().all(1) & ~values.isnan().all(1)).nonzero()[:, 0].tolist()
+        if broken:
+            raise UserError(
+                f"{self.kept.folder}: the prototype of object {self.objects[broken[0]].object!r} at {unit.name} is "
+                f"infinite or not a number, as are {len(broken)} in all; delete that folder, and they will be computed "
+                "again"
+            )
+        return values
 
     def timestep(self, step: int) -> float:
         """The scheduler's t of a step."""
