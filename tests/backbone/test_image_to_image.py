@@ -49,7 +49,10 @@ def plain(backbone: Backbone, prompts: list[str], strength: float, steps: int) -
 
 @pytest.mark.parametrize(
     ("scheduler", "guidance", "strength"),
-    [*((name, 7.5, 0.5) for name in SCHEDULERS), ("lms", 1.0, 0.7), ("ddim", 1.0, 1.0), ("lms", 7.5, 0.17)],
+    [
+        *((name, 7.5, 0.5) for name in SCHEDULERS if name != "lms"),  # see test_mid_trajectory.py
+        *(("euler", 1.0, 0.7), ("ddim", 1.0, 1.0), ("dpm++", 7.5, 0.17), ("lms", 7.5, 1.0)),
+    ],
 )
 def test_every_step_is_that_of_the_plain_pipeline(
     tiny_pipeline_folder: Path, scheduler: str, guidance: float, strength: float
@@ -67,7 +70,7 @@ def test_every_step_is_that_of_the_plain_pipeline(
 
 @pytest.mark.parametrize(
     ("scheduler", "options"),
-    [("LMSDiscreteScheduler", {"use_karras_sigmas": True}), ("EulerAncestralDiscreteScheduler", {})],
+    [("EulerDiscreteScheduler", {"use_karras_sigmas": True}), ("EulerAncestralDiscreteScheduler", {})],
 )
 def test_samplers_with_noise_levels_or_noise_of_their_own_are_followed(
     tiny_backbone: Backbone, scheduler: str, options: dict[str, bool]
@@ -94,17 +97,16 @@ def test_flow_matching_at_full_strength_is_generation(tmp_path: Path) -> None:
     assert [step.timestep for step in half] == [step.timestep for step in whole[2:]]
 
 
-def test_empty_prompts_are_sampled_without_guidance_which_changes_nothing(tiny_backbone: Backbone) -> None:
+def test_empty_prompts_are_sampled_without_guidance_which_changes_nothing(tiny_pipeline_folder: Path) -> None:
+    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler="ddim")
     seen: list[int] = []
-    hook = tiny_backbone.denoiser.conv_in.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    try:
-        last = all_steps(tiny_backbone, prompts=None, decode=True)[-1]
-    finally:
-        hook.remove()
+    hook = backbone.denoiser.conv_in.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    last = all_steps(backbone, prompts=None, decode=True)[-1]
+    hook.remove()
     assert seen == [2, 2, 2]
-    latents, _ = plain(tiny_backbone, ["", ""], 0.5, 6)
+    latents, _ = plain(backbone, ["", ""], 0.5, 6)
     assert torch.allclose(last.latents, latents[-1], atol=1e-4)
-    both = all_steps(tiny_backbone, prompts=None, layers=LAYERS, half="both")[-1]
+    both = all_steps(backbone, prompts=None, layers=LAYERS, half="both")[-1]
     assert len(both.activations[LAYERS[0]]) == 4
 
 

@@ -5,6 +5,7 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, initial_noise, replay
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_pipeline
+from tests.tiny_families import build_family
 
 PROMPTS = ["a red ball", "two cubes, left and right", "a green cone behind a wall"]
 SEEDS = [7, 12345678, 3]
@@ -45,6 +47,37 @@ def test_final_images_are_those_of_the_plain_pipeline(
     assert last.images is not None
     assert torch.equal(last.images, expected)
     assert expected.std() > 0.01  # a blank image would agree with anything
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options"),
+    [
+        ("TCDScheduler", {}),
+        ("LCMScheduler", {}),
+        ("EulerAncestralDiscreteScheduler", {}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    ],
+)
+def test_samplers_that_draw_noise_are_told_what_the_plain_pipeline_tells_them(
+    tiny_backbone: Backbone, sampler: str, options: dict[str, str]
+) -> None:
+    pipeline = type(tiny_backbone.pipeline)(**tiny_backbone.pipeline.components, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = getattr(diffusers, sampler).from_config(tiny_backbone.pipeline.scheduler.config, **options)
+    backbone = replace(tiny_backbone, pipeline=pipeline)
+    last = all_steps(backbone, steps=4, decode=True)[-1]
+    assert last.images is not None
+    assert torch.equal(last.images, plain_images(backbone, steps=4))
+
+
+def test_a_model_in_pixel_space_leaves_samplers_their_own_share_of_new_noise(tmp_path: Path) -> None:
+    backbone = load_backbone(str(build_family("ddpm", tmp_path / "ddpm")), device="cpu", scheduler="own")
+    backbone.pipeline.scheduler = diffusers.TCDScheduler()
+    last = list(generate(backbone, ["", ""], SEEDS[:2], steps=3, decode=True))[-1]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in SEEDS[:2]]
+    plain = backbone.pipeline(2, generator=generators, num_inference_steps=3, output_type="np").images
+    assert last.images is not None
+    assert torch.equal(last.images, torch.from_numpy(plain).permute(0, 3, 1, 2))
 
 
 def test_initial_noise_is_the_papers() -> None:

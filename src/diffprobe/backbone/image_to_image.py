@@ -12,6 +12,7 @@ from diffprobe.backbone.calls import add_noise
 from diffprobe.backbone.capture import HALVES, capture
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import checked_prompts
+from diffprobe.backbone.stepping import begin_at
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, walk
 from diffprobe.errors import UserError
 
@@ -32,7 +33,8 @@ def image_to_image(
 
     Which steps these are, `steps_taken` says. The loop is that of diffusers' `StableDiffusionImg2ImgPipeline`, which
     gives the same when it is called with these latents as its image and one CPU generator per image. (Called with
-    pictures, it draws latents from the VAE's posterior; `encode_images` takes the mean.)
+    pictures, it draws latents from the VAE's posterior; `encode_images` takes the mean.) Not so with LMS, whose first
+    step diffusers takes too long here, see `take_step`.
 
     Args:
         latents: of clean images, [batch, channels, h, w], as `encode_images` gives them.
@@ -71,8 +73,7 @@ def _noised(
     """Clean latents with the noise that a trajectory has before step `start`."""
     noise = torch.cat([torch.randn((1, *clean.shape[1:]), generator=generator) for generator in generators]).to(clean)
     timestep = scheduler.timesteps[start]
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(start)
+    begin_at(scheduler, start)
     if not hasattr(scheduler, "add_noise"):  # flow matching
         return add_noise(backbone, clean, noise, timestep)
     # The scheduler's own, not a function of the timestep: with Karras sigmas, say, its levels are not training's.

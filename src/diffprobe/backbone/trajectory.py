@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from diffprobe.backbone.calls import decode_latents, encode_prompts, evaluate
 from diffprobe.backbone.capture import HALVES, capture
 from diffprobe.backbone.finite import at_step, check_finite, naming, of_layers
 from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.stepping import begin_at, take_step
 from diffprobe.errors import UserError
 
 Replacements = Mapping[int, Mapping[str, Callable[[Tensor], Tensor]]]
@@ -105,14 +105,13 @@ def walk(
 ) -> Iterator[TrajectoryStep]:
     """Takes the steps `indices` of a scheduler that has not begun, from latents [batch, channels, h, w] on.
 
-    Samplers that add noise on the way take each image's from its generator.
+    Samplers that add noise on the way take each image's from its generator. `indices` may begin in the middle.
 
     Raises:
         NotFinite: latents, activations or decoded images hold NaN or infinity.
     """
     conditions = encode_prompts(backbone, prompts, guided=guided)
-    takes = inspect.signature(scheduler.step).parameters
-    options = {"generator": list(generators)} if generators and "generator" in takes else {}
+    begin_at(scheduler, indices.start)
     for index in indices:
         timestep = scheduler.timesteps[index]
         noisy = latents
@@ -123,7 +122,7 @@ def walk(
         if guided:
             unconditional, conditional = predicted.chunk(2)
             predicted = unconditional + backbone.guidance * (conditional - unconditional)
-        latents = scheduler.step(predicted, timestep, noisy, **options, return_dict=False)[0]
+        latents = take_step(scheduler, predicted, timestep, noisy, generators, backbone.family.eta)
         when = at_step(index, timestep)
         values = {**of_layers(taken.activations), "the latents": latents}
         check_finite(backbone, values, images=len(latents), network=backbone.denoiser, when=when, edited=bool(replace))
@@ -184,8 +183,9 @@ def _evaluate(
     conditions = encode_prompts(backbone, prompts, guided=False)
     for latents, index in zip(noisy, indices, strict=True):
         timestep = scheduler.timesteps[index]
-        # LMS and Euler count their steps: a scheduler that has not begun finds the timestep's own sigma.
-        inputs = _scaled(copy.deepcopy(scheduler), latents.to(backbone.device, backbone.dtype), timestep)
+        begun = copy.deepcopy(scheduler)  # LMS and Euler count their steps
+        begin_at(begun, index)
+        inputs = _scaled(begun, latents.to(backbone.device, backbone.dtype), timestep)
         with capture(denoiser, layers, guided=False, stop=True) as taken:
             evaluate(denoiser, inputs, timestep, conditions)
         values = of_layers(taken.activations)

@@ -30,6 +30,7 @@ class Family(ABC):
         denoisers: the denoiser's classes.
         exact_vae: whether the VAE overflows in half precision and has to stay in float32.
         flow: whether noise is mixed in along a straight line (flow matching), not with a diffusion schedule.
+        eta: what the pipeline tells samplers that take one (DDIM, TCD); None where it tells them nothing.
         kinds: patterns of layer names with their kind that hold in this family alone.
     """
 
@@ -39,6 +40,7 @@ class Family(ABC):
     denoisers: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     exact_vae: ClassVar[bool] = False
     flow: ClassVar[bool] = False
+    eta: ClassVar[float | None] = 0.0
     kinds: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def latent_shape(self, config: Any) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ class Ddpm(Family):
 
     pipeline = "DDPMPipeline"
     denoisers = ("UNet2DModel",)
+    eta = None
 
     def size_step(self, config: Any) -> int:
         return 2 ** (len(config["block_out_channels"]) - 1)
