@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.calls import add_noise, scale_input
-from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
+from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import fresh_scheduler, generate
 from tests.tiny_families import build_family
 

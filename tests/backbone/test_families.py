@@ -14,7 +14,8 @@ from diffprobe.backbone.blueprint import blueprint
 from diffprobe.backbone.calls import decode_latents, encode_images, encode_prompts, evaluate
 from diffprobe.backbone.capture import capture
 from diffprobe.backbone.layers import Layer, catalogue, select_layers
-from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
+from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
 from diffprobe.errors import UserError
 from tests.tiny_families import FAMILIES, build_family

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
-from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
+from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, generate, initial_noise
 from diffprobe.errors import UserError
 from tests.tiny_families import build_family

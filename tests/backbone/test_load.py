@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
+from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.locate import find_model
+from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import fresh_scheduler
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_pipeline

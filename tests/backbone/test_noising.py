@@ -13,8 +13,9 @@ from torch import Tensor
 
 from diffprobe.backbone.calls import add_noise, encode_prompts, evaluate
 from diffprobe.backbone.capture import capture
-from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
+from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.noising import draw_noise, evaluate_noised, seed_of
+from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, initial_noise
 from diffprobe.errors import UserError
 from tests.tiny_families import build_family

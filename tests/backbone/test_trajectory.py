@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.load import SCHEDULERS, Backbone, load_backbone
+from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, initial_noise, replay
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_pipeline

@@ -10,20 +10,9 @@ from torch import Tensor
 from diffprobe.backbone.capture import capture
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import checked_prompts
+from diffprobe.backbone.samplers import TRAINED_ON, has_betas
 from diffprobe.backbone.trajectory import TrajectoryStep, walk
 from diffprobe.errors import UserError
-
-# What makes up the noise schedule a denoiser was trained on, and what it learnt to predict.
-TRAINED_ON = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "prediction_type",
-)
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 def invert(
@@ -92,7 +81,7 @@ def ddim_scheduler(backbone: Backbone, steps: int, *, inverse: bool = False) -> 
     from diffusers import DDIMInverseScheduler, DDIMScheduler
 
     own: Any = backbone.pipeline.scheduler.config
-    if "beta_schedule" not in own or own.get("prediction_type") not in PREDICTIONS:
+    if not has_betas(backbone.pipeline.scheduler):
         raise UserError(f"DDIM needs a denoiser trained on a schedule of betas; that of {backbone.name} was not")
     trained = own["num_train_timesteps"]
     if not 1 <= steps <= trained:

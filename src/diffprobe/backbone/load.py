@@ -15,6 +15,7 @@ from torch import nn
 from diffprobe.backbone.families import BY_PIPELINE, Family
 from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
+from diffprobe.backbone.samplers import OWN, SCHEDULERS, sampler_for
 from diffprobe.backbone.speed import speed_up
 from diffprobe.errors import UserError
 
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-OWN = "own"  # the pipeline's own scheduler
-
-# Class of diffusers, and what Stable Diffusion sets where the pipeline's own scheduler has no such setting.
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lms": ("LMSDiscreteScheduler", {}),
-    "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "dpm++": ("DPMSolverMultistepScheduler", {}),
-}
 
 Choice = TypeVar("Choice")
 
@@ -113,26 +104,28 @@ def load_backbone(
         device: 'auto' (cuda, else mps, else cpu; of several GPUs the one of this process) or a torch device.
         dtype: 'float32', 'float16' or 'bfloat16'; the weights are converted from whatever precision was saved.
         guidance: scale of classifier-free guidance; 1 or less means none. FLUX is told the number; DDPM has none.
-        scheduler: 'lms', 'ddim', 'euler' or 'dpm++', with the noise schedule of the pipeline's own scheduler; or
-            'own', that scheduler itself: the only choice for flow matching (Stable Diffusion 3, FLUX).
+        scheduler: 'lms', 'ddim', 'euler' or 'dpm++', with the noise schedule of the pipeline's own scheduler and
+            nothing else of it (see `sampler_for`); or 'own', that scheduler itself: the only choice for flow matching
+            (Stable Diffusion 3, FLUX).
         revision: branch, tag or commit of a hub id.
         size: height and width of the images in pixels; None for what the model was made for.
         tokenizer: folder of CLIP's tokenizer, for a checkpoint file, which has none.
         autocast, channels_last, compile: of the denoiser, see `speed_up`.
 
     Raises:
-        UserError: unknown or unusable path, device, dtype, scheduler, size or tokenizer.
+        UserError: unknown or unusable path, device, dtype, scheduler, size or tokenizer, or a noise schedule that the
+            scheduler cannot follow.
     """
     place = chosen_device(device)
     precision = _one_of(DTYPES, dtype, "dtype")
-    sampler = _one_of({**SCHEDULERS, OWN: None}, scheduler, "scheduler")
+    _one_of({**SCHEDULERS, OWN: None}, scheduler, "scheduler")
     source = find_model(path)
     family = _family(path, source, revision)
-    if family.flow and sampler:
+    if family.flow and scheduler != OWN:
         raise UserError(f"{path!r} is a flow-matching model, which {scheduler} cannot sample; use scheduler={OWN}")
     pipeline = _read(path, source, family, precision, revision, tokenizer)
-    if sampler:
-        pipeline.scheduler = _scheduler(pipeline.scheduler, *sampler)
+    if scheduler != OWN:
+        pipeline.scheduler = sampler_for(pipeline.scheduler, scheduler)
     pipeline.to(place)  # already of the wanted precision
     if family.exact_vae and precision == torch.float16:
         pipeline.vae.to(torch.float32)
@@ -204,18 +197,6 @@ def _read(
             )
         except Exception as error:  # whatever a broken folder or network makes several libraries raise
             raise (unreadable if local else unreachable)(path, error) from error
-
-
-def _scheduler(own: Any, class_name: str, defaults: Mapping[str, Any]) -> Any:
-    """Another sampler with the pipeline's own noise schedule."""
-    import diffusers
-
-    config = {**defaults, **own.config}
-    if type(own).__name__ != class_name:
-        # Which timesteps to visit belongs to the sampler. Stable Diffusion 1.4's own PNDM, once saved again, would
-        # otherwise impose its spacing on LMS, and the images would no longer be the papers'.
-        config.pop("timestep_spacing", None)
-    return getattr(diffusers, class_name).from_config(config)
 
 
 def chosen_device(wanted: str) -> torch.device:

@@ -12,6 +12,7 @@ from diffprobe.backbone.calls import add_noise, encode_prompts, evaluate, scale_
 from diffprobe.backbone.capture import capture
 from diffprobe.backbone.finite import at_step, check_finite, of_layers
 from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.samplers import check_betas
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
 
@@ -52,6 +53,7 @@ def evaluate_noised(
     Raises:
         UserError: the arguments do not fit together, or one of them is impossible.
     """
+    check_noise(backbone)
     names = checked_prompts(latents, prompts)
     if len(seeds) != len(latents):
         raise UserError(f"{len(seeds)} seeds for {len(latents)} images; give one seed per image")
@@ -139,6 +141,12 @@ def checked_prompts(latents: Tensor, prompts: Sequence[str] | None) -> list[str]
     if prompts is not None and len(prompts) != len(latents):
         raise UserError(f"{len(prompts)} prompts for {len(latents)} images; give one prompt per image, or none at all")
     return [""] * len(latents) if prompts is None else list(prompts)
+
+
+def check_noise(backbone: Backbone) -> None:
+    """Raises UserError if timesteps of training do not say how much noise there is in an image."""
+    if not backbone.family.flow:
+        check_betas(backbone.pipeline.scheduler)
 
 
 def _check_timesteps(timesteps: Sequence[float], last: int, noise: str) -> None:

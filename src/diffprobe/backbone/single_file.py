@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from diffprobe.backbone.checkpoint_schedule import checkpoint_scheduler
 from diffprobe.backbone.locate import read_config
 from diffprobe.errors import UserError, one_line
 
@@ -33,7 +34,8 @@ def read_single_file(
         configs: folder of the parts' configs as `save_pretrained` writes them.
 
     Raises:
-        UserError: no tokenizer, an unreadable file, or weights that are not those of a Stable Diffusion 1.x.
+        UserError: no tokenizer, an unreadable file, weights that are not those of a Stable Diffusion 1.x, or marks of
+            another noise schedule than `checkpoint_scheduler` knows.
     """
     text = read_config(configs / "text_encoder" / "config.json")
     words = _read_tokenizer(file, tokenizer, text)
@@ -43,14 +45,14 @@ def read_single_file(
     if TEXT_KEY not in weights or weights[TEXT_KEY].shape[-1] != width:
         raise UserError(f"{file} is not a Stable Diffusion 1.x checkpoint: no weights for a text of width {width}")
 
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from diffusers.loaders import single_file_utils as translate
     from transformers import CLIPTextConfig, CLIPTextModel
 
     unet: Any = UNet2DConditionModel.from_config(settings["unet"])
     vae: Any = AutoencoderKL.from_config(settings["vae"])
     text_encoder: Any = CLIPTextModel(CLIPTextConfig.from_dict(text))
-    scheduler: Any = PNDMScheduler.from_pretrained(configs, subfolder="scheduler")
+    scheduler = checkpoint_scheduler(file, weights, configs)
     _fill(file, unet, translate.convert_ldm_unet_checkpoint(weights, settings["unet"]))
     _fill(file, vae, translate.convert_ldm_vae_checkpoint(weights, settings["vae"]))
     _fill(file, text_encoder, _text_weights(text_encoder, translate.convert_ldm_clip_checkpoint(weights)))

@@ -16,7 +16,7 @@ from diffprobe.backbone.capture import HALVES, capture
 from diffprobe.backbone.finite import at_step, check_finite, naming, of_layers
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.stepping import begin_at, take_step
-from diffprobe.errors import UserError
+from diffprobe.errors import UserError, one_line
 
 Replacements = Mapping[int, Mapping[str, Callable[[Tensor], Tensor]]]
 """Step -> layer -> what takes the place of its output, as `replace` of `capture`."""
@@ -203,13 +203,36 @@ def fresh_scheduler(backbone: Backbone, steps: int) -> Any:
     if not 1 <= steps <= own.config.num_train_timesteps:
         raise UserError(f"{steps} sampling steps; use 1 to {own.config.num_train_timesteps}")
     scheduler = type(own).from_config(own.config)
-    backbone.family.set_timesteps(scheduler, steps, backbone)
+    try:
+        backbone.family.set_timesteps(scheduler, steps, backbone)
+    except (ValueError, TypeError) as error:  # settings that do not go together, or more steps than there are
+        raise UserError(f"{type(own).__name__} cannot take {steps} steps: {one_line(error)}") from error
     if len(scheduler.timesteps) != steps:
         raise UserError(
             f"{type(own).__name__} evaluates the denoiser {len(scheduler.timesteps)} times in {steps} steps; "
             "use a scheduler of one evaluation a step, such as model.scheduler=ddim"
         )
+    _check_sampler(scheduler)
     return scheduler
+
+
+def _check_sampler(scheduler: Any) -> None:
+    """Raises UserError for what would give no image, or one that the seed does not determine."""
+    name = type(scheduler).__name__
+    if scheduler.config.get("stochastic_sampling"):  # drawn from the global generator
+        raise UserError(
+            f"{name} with stochastic_sampling draws noise that no seed determines; set it to false in the pipeline's "
+            "scheduler_config.json"
+        )
+    if scheduler.config.get("prediction_type") != "epsilon" or not hasattr(scheduler, "alphas_cumprod"):
+        return
+    first = int(scheduler.timesteps[0])
+    if scheduler.alphas_cumprod[min(first, len(scheduler.alphas_cumprod) - 1)] == 0:
+        raise UserError(
+            f"{name} begins at pure noise (rescale_betas_zero_snr), where a denoiser that predicts the noise says "
+            "nothing of the image; set prediction_type to v_prediction or rescale_betas_zero_snr to false in the "
+            "pipeline's scheduler_config.json, whichever the model was trained with"
+        )
 
 
 def _scaled(scheduler: Any, latents: Tensor, timestep: Any) -> Tensor:

@@ -15,7 +15,7 @@ from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
 from diffprobe.backbone.inversion import ddim_scheduler, invert
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.noising import evaluate_noised, seed_of
+from diffprobe.backbone.noising import check_noise, evaluate_noised, seed_of
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
 from diffprobe.data.pictures import Pictures
 from diffprobe.features.sources.source import Replayed, Source, Walk, described
@@ -67,6 +67,8 @@ class Noised(RealImages):
         self.at, self.noise, self.draws = list(at), noise, draws
 
     def timesteps(self, backbone: Backbone) -> dict[int, float]:
+        """Raises UserError if the pipeline's own scheduler has no noise of timesteps."""
+        check_noise(backbone)
         return {step: float(timestep) for step, timestep in enumerate(self.at)}
 
     def run(
