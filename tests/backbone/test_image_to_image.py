@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffprobe.backbone.calls import encode_prompts
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.samplers import SCHEDULERS
@@ -109,6 +110,35 @@ def test_empty_prompts_are_sampled_without_guidance_which_changes_nothing(tiny_p
     assert torch.allclose(last.latents, latents[-1], atol=1e-4)
     both = all_steps(backbone, prompts=None, layers=LAYERS, half="both")[-1]
     assert len(both.activations[LAYERS[0]]) == 4
+
+
+def test_stable_diffusion_xl_guides_the_empty_prompt_too(tmp_path: Path) -> None:
+    """What it holds against a prompt is zeros, of which the empty prompt is not made."""
+    backbone = load_backbone(str(build_family("sdxl", tmp_path / "sdxl")), device="cpu", scheduler="own", guidance=5.0)
+    clean = torch.randn((1, *backbone.latent_shape), generator=torch.Generator().manual_seed(0))
+    pipeline = diffusers.StableDiffusionXLImg2ImgPipeline(**backbone.pipeline.components, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        "",
+        image=clean,
+        strength=0.5,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        generator=torch.Generator().manual_seed(3),
+        output_type="latent",
+    ).images
+    *_, last = image_to_image(backbone, clean, [3], strength=0.5, steps=4)
+    assert torch.allclose(last.latents, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sd2", "sdxl", "pixart", "sd3"])
+def test_whether_the_half_without_prompt_is_the_empty_prompt_is_known(tmp_path: Path, name: str) -> None:
+    backbone = load_backbone(str(build_family(name, tmp_path / name)), device="cpu", scheduler="own", guidance=5.0)
+    halves = [value.chunk(2) for value in encode_prompts(backbone, [""], guided=True).values()]
+    same = all(torch.allclose(one, other, atol=1e-6) for one, other in halves)
+    assert backbone.family.unconditional_is_empty_prompt(backbone.settings) == same
+    assert backbone.guides([""]) != same
+    assert backbone.guides(["a ball"])
 
 
 def test_steps_have_the_index_and_timestep_they_have_in_generation(tiny_backbone: Backbone) -> None:

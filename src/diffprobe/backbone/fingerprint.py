@@ -1,4 +1,4 @@
-"""A short name for the exact weights and configuration of a network."""
+"""Short names for the exact weights and configuration of a network, and for the rules of a tokenizer."""
 
 from __future__ import annotations
 
@@ -31,6 +31,32 @@ def fingerprint_of(module: nn.Module) -> str:
         ]
     described = [type(module).__name__, config, weights]
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprint_of_tokenizer(tokenizer: Any) -> str:
+    """SHA-256, in hexadecimal, of all that makes token ids of a text, wherever the tokenizer was loaded from.
+
+    That is its vocabulary, merges and normalisation, and what it cuts and fills texts to.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # written in Python
+        rules: Any = {"vocabulary": sorted(tokenizer.get_vocab().items()), "merges": _merges(tokenizer)}
+    else:
+        rules = json.loads(backend.to_str())
+        rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # of the last call
+    described = [
+        type(tokenizer).__name__,
+        rules,
+        tokenizer.model_max_length,
+        [tokenizer.padding_side, tokenizer.truncation_side],
+        {key: str(value) for key, value in tokenizer.special_tokens_map.items()},
+    ]
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _merges(tokenizer: Any) -> list[str]:
+    ranks: dict[Any, int] = getattr(tokenizer, "bpe_ranks", {})
+    return [str(pair) for pair in sorted(ranks, key=lambda pair: ranks[pair])]
 
 
 def _config(module: nn.Module) -> dict[str, Any]:

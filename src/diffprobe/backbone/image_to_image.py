@@ -39,7 +39,8 @@ def image_to_image(
     Args:
         latents: of clean images, [batch, channels, h, w], as `encode_images` gives them.
         seeds: one an image, of its noise; `seed_of(name)` where images have names and no seeds.
-        prompts: one caption an image; None for empty ones, which are sampled without guidance: it has no effect there.
+        prompts: one caption an image; None for empty ones, which are sampled without guidance where it has no effect:
+            not with Stable Diffusion XL, whose unconditional half is zeros and not the empty prompt.
         strength: share of the sampling steps to take, over 0 and at most 1.
         steps: number of sampling steps of which these are the last.
         layers: full names of the layers whose activations to take.
@@ -57,7 +58,7 @@ def image_to_image(
     if len(seeds) != len(latents):
         raise UserError(f"{len(seeds)} seeds for {len(latents)} images; give one seed per image")
     taken = steps_taken(steps, strength)
-    guided = backbone.guided and (any(captions) or half != "conditional")
+    guided = backbone.guides(captions) or (backbone.guided and half != "conditional")
     if half not in HALVES or (half == "unconditional" and not guided):
         raise UserError(f"no half {half!r} at guidance {backbone.guidance}; use one of {', '.join(HALVES)}")
     capture(backbone.denoiser, layers)  # unknown layers are an error now, not at the first step

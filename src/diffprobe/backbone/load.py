@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from diffprobe.backbone.families import BY_PIPELINE, Family
-from diffprobe.backbone.fingerprint import fingerprint_of
+from diffprobe.backbone.fingerprint import fingerprint_of, fingerprint_of_tokenizer
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
 from diffprobe.backbone.samplers import OWN, SCHEDULERS, sampler_for
 from diffprobe.backbone.speed import speed_up
@@ -50,10 +50,22 @@ class Backbone:
         return getattr(self.pipeline, self.family.part)
 
     @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """What tells the weights and configurations of all networks in the pipeline from any others."""
-        parts = self.pipeline.components.items()
-        return {name: fingerprint_of(part) for name, part in parts if isinstance(part, nn.Module)}
+    def fingerprints(self) -> dict[str, Any]:
+        """What tells this pipeline's networks and tokenizers from any others, and its settings beside them, by name."""
+        found: dict[str, Any] = {}
+        for name, part in self.pipeline.components.items():
+            if isinstance(part, nn.Module):
+                found[name] = fingerprint_of(part)
+            elif hasattr(part, "get_vocab"):
+                found[name] = fingerprint_of_tokenizer(part)
+        return found | {"settings": self.settings}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The pipeline's settings beside its parts: what SDXL puts in place of an empty prompt, for one."""
+        config = self.pipeline.config
+        aside = {*self.pipeline.components, "requires_safety_checker"}
+        return {key: value for key, value in config.items() if key not in aside and not key.startswith("_")}
 
     @property
     def vae(self) -> Any:
@@ -64,6 +76,14 @@ class Backbone:
     def guided(self) -> bool:
         """Whether the denoiser runs on a guidance batch, without and with prompt."""
         return self.family.guided(self.guidance)
+
+    def guides(self, prompts: Sequence[str]) -> bool:
+        """Whether guidance makes a difference to an image of these prompts: mostly not to those of empty ones."""
+        return self.guided and (any(prompts) or not self.family.unconditional_is_empty_prompt(self.settings))
+
+    def guidance_for(self, guided: bool) -> float | None:
+        """The guidance that has a say in an evaluation, on a guidance batch or not; None where it has none."""
+        return self.guidance if guided or self.family.told_guidance(self.denoiser.config) else None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 # What makes other activations of the same step; probes of one kind say nothing of the other.
-_SAME = ("model.guidance", "model.scheduler", "steps.sampling", "trajectory.kind", "features.half")
+_SAME = (
+    *("model.guidance", "model.scheduler", "model.size", "model.revision"),
+    *("steps.sampling", "trajectory.kind", "features.half"),
+)
 
 
 @dataclass(frozen=True)

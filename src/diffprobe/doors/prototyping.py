@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,15 +88,14 @@ class Task:
         return found
 
     def collect_all(self) -> tuple[Prototypes, list[Changed]]:
-        """The prototypes that the analysis needs: of the images as they are, and after every change."""
+        """The prototypes that the analysis needs: of the images as they are, and after every change, seen alike."""
         from diffprobe.studies.drift import Changed
 
         unchanged = self.collect(self.source, self.images, self.steps)
         changed = []
         for name, strength, source, images in self._changes():
-            steps = self.steps if name in self.settings.analysis.changes else [max(source.timesteps(self.backbone))]
             self.tell(f"{name} {strength:g}")
-            changed.append(Changed(name, strength, self.collect(source, images, steps), steps[-1]))
+            changed.append(Changed(name, strength, self.collect(source, images, self.steps), self.steps[-1]))
         return unchanged, changed
 
     def study(self) -> Any:
@@ -123,12 +122,15 @@ class Task:
 
     def _changes(self) -> Iterator[tuple[str, float, Source, ObjectImages]]:
         """Name, strength, source and images of every change that the analysis makes."""
-        from diffprobe.backbone.image_to_image import steps_taken
         from diffprobe.data.image_changes import ChangedImages
         from diffprobe.doors.sources import source_of_pictures
-        from diffprobe.features.sources.real_images import ImageToImage
+        from diffprobe.features.sources.real_images import DenoisedAgain
 
         settings, analysis = self.settings, self.settings.analysis
+
+        def denoised(again: DenoisedAgain) -> Source:
+            return source_of_pictures(settings, self.images, "conditional", again)
+
         if analysis.kind == "transforms":
             for name, strengths in analysis.changes.items():
                 for strength in strengths:
@@ -136,10 +138,10 @@ class Task:
                     yield name, float(strength), source_of_pictures(settings, images, "conditional"), images
         if analysis.kind == "denoising":
             for strength in analysis.strengths:
-                yield "strength", strength, ImageToImage(self.images, strength, settings.steps.sampling), self.images
+                yield "strength", strength, denoised(DenoisedAgain(strength, settings.steps.sampling)), self.images
             for sampling in analysis.sampling_steps:
-                taken = len(steps_taken(sampling, analysis.strength))
-                yield "denoising_steps", taken, ImageToImage(self.images, analysis.strength, sampling), self.images
+                again = DenoisedAgain(analysis.strength, sampling)
+                yield "denoising_steps", again.evaluations, denoised(again), self.images
 
 
 def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
@@ -166,7 +168,6 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
     if len(problems) > SHOWN_PROBLEMS:
         tell(f"left out {len(problems) - SHOWN_PROBLEMS} more; problems.csv names all {len(problems)}")
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
-    backbone = replace(backbone, guidance=min(backbone.guidance, 1.0))  # prompts are empty, so it would change nothing
     source = source_of_pictures(settings, images, "conditional")
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     if settings.analysis.kind in ("transforms", "denoising") and len(steps) > 1:
@@ -235,6 +236,7 @@ def _tell_plan(task: Task) -> None:
     changes = [source for _, _, source, _ in task._changes()]
     evaluations = task.source.evaluations(task.backbone, task.steps)
     for source in changes:
+        source.description(task.backbone)  # raises UserError for steps of sampling that the sampler does not have
         evaluations += source.evaluations(task.backbone, task.steps)
     channels = sum(group.layer.channels for group in (*task.inputs, *task.also))
     numbers = objects * channels * len(task.steps) * (1 + len(changes))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from diffprobe.data.pictures import Pictures
     from diffprobe.data.prompts import Prompt
     from diffprobe.doors.schema import ProbingSettings
+    from diffprobe.features.sources.real_images import DenoisedAgain
     from diffprobe.features.sources.source import Source
 
 OF_IMAGES = ("noised", "inversion", "image_to_image")
@@ -78,15 +79,21 @@ def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source
     return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
 
 
-def source_of_pictures(settings: ProbingSettings, images: Pictures, half: str) -> Source:
-    """Shows the network real images as `trajectory` says. Raises UserError for a trajectory that makes its own."""
+def source_of_pictures(
+    settings: ProbingSettings, images: Pictures, half: str, again: DenoisedAgain | None = None
+) -> Source:
+    """Shows the network real images as `trajectory` says, as they are or noised and denoised `again`.
+
+    Raises:
+        UserError: for a trajectory that makes its own.
+    """
     from diffprobe.features.sources.real_images import ImageToImage, Inversion, Noised
 
     trajectory, sampling = settings.trajectory, settings.steps.sampling
     if trajectory.kind == "noised":
-        return Noised(images, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
+        return Noised(images, list(trajectory.timesteps), trajectory.noise, trajectory.draws, again)
     if trajectory.kind == "inversion":
-        return Inversion(images, sampling)
+        return Inversion(images, sampling, again)
     if trajectory.kind == "image_to_image":
-        return ImageToImage(images, trajectory.strength, sampling, half)
+        return ImageToImage(images, trajectory.strength, sampling, half, again)
     raise UserError(f"trajectory.kind={trajectory.kind}: for real images choose one of {', '.join(OF_IMAGES)}")

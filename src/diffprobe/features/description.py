@@ -85,7 +85,7 @@ def folder_name(model: str, fingerprint: str) -> str:
 
 
 def identity(backbone: Backbone) -> dict[str, Any]:
-    """The networks of a pipeline, and the precision they run in."""
+    """The networks and tokenizers of a pipeline, its settings, and the precision it runs in."""
     return {
         **backbone.fingerprints,
         "dtype": str(backbone.dtype).removeprefix("torch."),

@@ -57,6 +57,17 @@ class Family(ABC):
         """Whether the denoiser runs on a guidance batch, without and with prompt."""
         return guidance > 1
 
+    def told_guidance(self, config: Any) -> bool:
+        """Whether guidance is a number that the denoiser of this config is told."""
+        return False
+
+    def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the rows without prompt of a guidance batch are those of the prompt '', by the pipeline's settings.
+
+        If so, guidance does nothing to an image of the empty prompt.
+        """
+        return True
+
     @abstractmethod
     def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
         """See `diffprobe.backbone.calls.encode_prompts`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -37,7 +37,12 @@ class StableDiffusion(Family):
     def example(self, config: Any) -> Conditions:
         """Raises UserError if the U-Net needs more than noise, timestep, text and what XL adds (upscalers do)."""
         added = config.get("addition_embed_type")
-        known = {"addition_embed_type": (None, "text_time"), "class_embed_type": (None,), "num_class_embeds": (None,)}
+        known = {
+            "addition_embed_type": (None, "text_time"),
+            "class_embed_type": (None,),
+            "num_class_embeds": (None,),
+            "time_cond_proj_dim": (None,),  # distilled models are told the guidance
+        }
         for key, values in known.items():
             if config.get(key) not in values:
                 raise UserError(f"a U-Net with {key}={config[key]!r} needs more than noise and text: unsupported")
@@ -60,6 +65,9 @@ class StableDiffusionXL(StableDiffusion):
     pipeline = "StableDiffusionXLPipeline"
     options: ClassVar = {"add_watermarker": False}
     exact_vae = True
+
+    def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
+        return not settings["force_zeros_for_empty_prompt"]
 
     def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline

@@ -33,7 +33,7 @@ class Generation(Walk):
             "kind": "generation",
             "half": self.half,
             "sampling_steps": self.sampling_steps,
-            "guidance": backbone.guidance,
+            "guidance": backbone.guidance_for(backbone.guided),
             "scheduler": described(self.scheduler(backbone)),
         }
 
