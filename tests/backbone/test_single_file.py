@@ -192,7 +192,9 @@ def test_a_checkpoint_that_could_run_code_is_refused_and_runs_none(tiny_pipeline
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("empty.safetensors", b"", r"cannot read the checkpoint .*empty\.safetensors"),
+        ("empty.safetensors", b"", r"empty\.safetensors is empty"),
+        ("page.safetensors", b"<!DOCTYPE html><html></html>", r"page\.safetensors is no safetensors file"),
+        ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"),
         ("torn.ckpt", b"PK\x03\x04torn", r"cannot read the checkpoint .*torn\.ckpt"),
         ("text.ckpt", b"no weights here", r"text\.ckpt holds more than weights, or no weights at all"),
     ],
@@ -214,8 +216,37 @@ def test_other_networks_and_missing_weights_are_named(
         read_single_file(tmp_path / "other.safetensors", torch.float32, words, tiny_pipeline_folder)
     fewer = {name: value for name, value in weights.items() if "decoder.conv_out" not in name}
     save_file(fewer, tmp_path / "fewer.safetensors")
-    with pytest.raises(UserError, match=r"does not hold the AutoencoderKL .*decoder\.conv_out"):
+    with pytest.raises(UserError, match=r"AutoencoderKL of .* lacks 2 of its \d+ weights, first decoder\.conv_out"):
         read_single_file(tmp_path / "fewer.safetensors", torch.float32, words, tiny_pipeline_folder)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("first_stage_model.decoder.up.7.block.0.conv1.weight", r"AutoencoderKL .* holds 1 weight .* no place for"),
+        ("first_stage_model.quant_conv.extra", r"AutoencoderKL .* holds 1 weight .* no place for"),
+        ("cond_stage_model.transformer.text_model.encoder.layers.9.mlp.fc1.weight", r"CLIPTextModel .* holds 1 weight"),
+        ("model.diffusion_model.input_blocks.1.1.lora_up.weight", "holds a LoRA that was not fused, 1 weights such as"),
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "holds a LoRA that was not fused"),
+    ],
+)
+def test_weights_that_would_be_left_out_are_named(
+    tiny_pipeline_folder: Path, weights: dict[str, Tensor], tmp_path: Path, extra: str, said: str
+) -> None:
+    save_file(weights | {extra: torch.zeros(4, 4)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=said):
+        read_single_file(
+            tmp_path / "model.safetensors", torch.float32, str(tiny_pipeline_folder / "tokenizer"), tiny_pipeline_folder
+        )
+
+
+def test_what_training_left_in_a_checkpoint_is_no_error(
+    tiny_pipeline_folder: Path, weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    left = {"first_stage_model.loss.logvar": torch.zeros(1), "model_ema.decay": torch.zeros(1)}
+    save_file(weights | left, tmp_path / "model.safetensors")
+    words = str(tiny_pipeline_folder / "tokenizer")
+    read_single_file(tmp_path / "model.safetensors", torch.float32, words, tiny_pipeline_folder)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +254,7 @@ def test_other_networks_and_missing_weights_are_named(
     [
         (None, "is a checkpoint without a tokenizer; give tokenizer=FOLDER"),
         ("nothing", r"neither vocab\.json with merges\.txt nor tokenizer\.json; give tokenizer=FOLDER"),
-        ("tiny", "words, not 49408; give tokenizer=FOLDER"),
+        ("tiny", r"has \d+ words and its text encoder 49408; get the tokenizer's files again"),
     ],
 )
 def test_a_missing_or_wrong_tokenizer_says_how_to_get_one(

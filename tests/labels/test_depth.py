@@ -171,8 +171,38 @@ def test_weights_that_are_never_used_may_be_missing_and_do_not_change_the_finger
 def test_missing_weights_that_are_used_are_an_error_and_not_random(tmp_path):
     folder = dpt(tmp_path)
     without(folder, "head.head.2.weight")
-    with pytest.raises(UserError, match=r"lack 1 weights, such as head\.head\.2\.weight"):
+    with pytest.raises(UserError, match=r"lacks 1 of its \d+ weights: head\.head\.2\.weight"):
         TransformersDepth(folder, device="cpu")
+
+
+def with_weights(folder, **more):
+    """Puts tensors among the saved weights, a dot for each double underscore of their names."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(f"{folder}/model.safetensors")
+    tensors |= {name.replace("__", "."): values for name, values in more.items()}
+    save_file(tensors, f"{folder}/model.safetensors", {"format": "pt"})
+
+
+def test_weights_without_a_place_and_of_another_shape_are_errors(tmp_path):
+    with_weights(dpt(tmp_path / "more"), neck__other__weight=torch.zeros(2))
+    with pytest.raises(UserError, match=r"holds 1 weight that its network has no place for: neck\.other\.weight"):
+        TransformersDepth(str(tmp_path / "more"), device="cpu")
+    with_weights(dpt(tmp_path / "wide"), head__head__4__weight=torch.zeros(1, 7, 1, 1))
+    with pytest.raises(UserError, match=r"head\.head\.4\.weight is \[1, 7, 1, 1\] in the file"):
+        TransformersDepth(str(tmp_path / "wide"), device="cpu")
+
+
+def test_code_that_comes_with_weights_is_not_run_nor_asked_about(tmp_path):
+    folder = dpt(tmp_path)
+    ran = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    foreign = {"AutoConfig": "evil.Evil", "AutoModelForDepthEstimation": "evil.Evil"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "evil", "auto_map": foreign}))
+    with pytest.raises(UserError, match="cannot load"):
+        TransformersDepth(folder, device="cpu")
+    assert not ran.exists()
 
 
 def test_the_fingerprint_tells_weights_and_settings(tmp_path):

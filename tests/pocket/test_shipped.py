@@ -12,8 +12,9 @@ import torch
 from diffprobe.backbone.blueprint import blueprint
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
+from diffprobe.errors import UserError
 from diffprobe.pocket.evaluation import measure_autoencoder, measure_classifier, measure_labeler
-from diffprobe.pocket.networks import load_classifier, load_labeler
+from diffprobe.pocket.networks import Labeler, load_classifier, load_labeler, load_weights
 from diffprobe.pocket.scenes import COLOURS, sample_scene
 from diffprobe.pocket.shards import rendered
 
@@ -99,3 +100,28 @@ def test_the_scenes_defeat_pixel_position(card):
     assert found["depth_rank_correlation"] <= 0.6
     assert found["shading_rank_correlation"] <= 0.35
     assert found["saliency_dice"] <= 0.4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda weights: {name: w for name, w in weights.items() if name != "mean"},
+            r"lacks 1 of its \d+ weights: mean",
+        ),
+        (lambda weights: weights | {"other": torch.zeros(1)}, r"holds 1 weight .* no place for: other"),
+        (lambda weights: weights | {"mean": torch.zeros(5)}, r"mean is \[5\] in the file and \[3\]"),
+    ],
+)
+def test_a_network_takes_exactly_its_weights(tmp_path, change, said):
+    from safetensors.torch import load_file, save_file
+
+    save_file(change(load_file(WEIGHTS / "labeler.safetensors")), tmp_path / "labeler.safetensors")
+    with pytest.raises(UserError, match=said):
+        load_weights(Labeler(), tmp_path / "labeler.safetensors")
+
+
+def test_a_network_file_that_is_cut_short_is_named(tmp_path):
+    (tmp_path / "labeler.safetensors").write_bytes((WEIGHTS / "labeler.safetensors").read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"labeler\.safetensors is cut short"):
+        load_weights(Labeler(), tmp_path / "labeler.safetensors")

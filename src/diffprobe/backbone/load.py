@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +16,10 @@ from torch import nn
 from diffprobe.backbone.families import BY_PIPELINE, Family
 from diffprobe.backbone.fingerprint import fingerprint_of, fingerprint_of_tokenizer
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
+from diffprobe.backbone.parts import read_networks
 from diffprobe.backbone.samplers import OWN, SCHEDULERS, sampler_for
 from diffprobe.backbone.speed import speed_up
+from diffprobe.backbone.tokenizers import check_tokenizers
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -188,7 +191,7 @@ def _family(path: str, source: Path | str, revision: str | None) -> Family:
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is not a pipeline folder: it has no model_index.json (see save_pretrained)")
     name = read_config(folder / "model_index.json").get("_class_name")
-    if name not in BY_PIPELINE:
+    if not isinstance(name, str) or name not in BY_PIPELINE:
         raise UserError(f"{path!r} is a {name}, which is not supported; these are: {', '.join(BY_PIPELINE)}")
     return BY_PIPELINE[name]
 
@@ -206,17 +209,20 @@ def _read(
             return read_single_file(source, dtype, tokenizer)
         if tokenizer is not None:
             raise UserError(f"{path!r} has a tokenizer of its own; leave out tokenizer={tokenizer}")
+        kind: Any = getattr(diffusers, family.pipeline)
+        options = {"use_safetensors": True, **family.options}
         try:
-            return getattr(diffusers, family.pipeline).from_pretrained(
-                source,
-                dtype=dtype,  # without it the text encoder of an fp16 folder stays fp16 beside an fp32 U-Net
-                revision=revision,
-                use_safetensors=True,
-                local_files_only=local,
-                **family.options,
-            )
-        except Exception as error:  # whatever a broken folder or network makes several libraries raise
-            raise (unreadable if local else unreachable)(path, error) from error
+            folder = source if local else Path(kind.download(source, revision=revision, **options))
+        except Exception as error:  # whatever the hub's libraries raise
+            raise unreachable(path, error) from error
+        wanted = signature(kind.__init__).parameters.keys() - family.options.keys()
+        networks = read_networks(folder, wanted, dtype)
+        try:
+            pipeline = kind.from_pretrained(folder, local_files_only=True, **networks, **options)
+        except Exception as error:  # whatever a broken folder makes several libraries raise
+            raise unreadable(path, error) from error
+        check_tokenizers(pipeline, str(folder))
+        return pipeline
 
 
 def chosen_device(wanted: str) -> torch.device:

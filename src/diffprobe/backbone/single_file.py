@@ -12,13 +12,22 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.checkpoint_schedule import checkpoint_scheduler
 from diffprobe.backbone.locate import read_config
+from diffprobe.backbone.tokenizers import check_tokenizer
 from diffprobe.errors import UserError, one_line
+from diffprobe.weights import fill, matching, read_weights
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from transformers import CLIPTokenizer
 
 SD14 = Path(str(files("diffprobe") / "backbone" / "configs" / "stable-diffusion-v1-4"))
+UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+# What the authors' training left in its checkpoints, and no picture depends on.
+LEFT = {
+    r"^first_stage_model\.loss\.": "the discriminator and the measure of likeness that the VAE was trained with",
+    r"^first_stage_model\.model_ema\.": "averages of the VAE's weights",
+    r"^cond_stage_model\.(logit_scale|text_projection)": "of the whole CLIP; 1.x takes hidden states from before it",
+}
 # As wide as the text: tells 1.x from 2.x, and from what is no Stable Diffusion.
 TEXT_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -49,13 +58,16 @@ def read_single_file(
     from diffusers.loaders import single_file_utils as translate
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    _check_no_adapter(file, weights)
     unet: Any = UNet2DConditionModel.from_config(settings["unet"])
     vae: Any = AutoencoderKL.from_config(settings["vae"])
     text_encoder: Any = CLIPTextModel(CLIPTextConfig.from_dict(text))
     scheduler = checkpoint_scheduler(file, weights, configs)
-    _fill(file, unet, translate.convert_ldm_unet_checkpoint(weights, settings["unet"]))
-    _fill(file, vae, translate.convert_ldm_vae_checkpoint(weights, settings["vae"]))
-    _fill(file, text_encoder, _text_weights(text_encoder, translate.convert_ldm_clip_checkpoint(weights)))
+    # The translation changes the dictionary that it is given.
+    _fill(file, unet, UNET, weights, translate.convert_ldm_unet_checkpoint(dict(weights), settings["unet"]))
+    _fill(file, vae, VAE, weights, translate.convert_ldm_vae_checkpoint(dict(weights), settings["vae"]))
+    translated = translate.convert_ldm_clip_checkpoint(dict(weights))
+    _fill(file, text_encoder, TEXT, weights, _text_weights(text_encoder, translated))
     return StableDiffusionPipeline(
         unet=unet.to(dtype),
         vae=vae.to(dtype),
@@ -70,7 +82,7 @@ def read_single_file(
 
 def _read_tokenizer(file: Path, folder: str | None, text: dict[str, Any]) -> CLIPTokenizer:
     """The tokenizer in a folder, for texts as long as the text encoder takes."""
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTextConfig, CLIPTokenizer
 
     how = "give tokenizer=FOLDER: the folder 'tokenizer' of any Stable Diffusion 1.x pipeline, or what `hf download "
     how += "openai/clip-vit-large-patch14 vocab.json merges.txt --local-dir FOLDER` leaves"
@@ -85,24 +97,20 @@ def _read_tokenizer(file: Path, folder: str | None, text: dict[str, Any]) -> CLI
         )
     except Exception as error:  # whatever a broken folder makes transformers and tokenizers raise
         raise UserError(f"cannot read the tokenizer in {place} ({error}); {how}") from error
-    if len(words) != text["vocab_size"]:
-        raise UserError(f"the tokenizer in {place} has {len(words)} words, not {text['vocab_size']}; {how}")
+    check_tokenizer(f"{place}: the tokenizer", words, CLIPTextConfig.from_dict(text))
     return words
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name. A pickle that holds more than tensors could run code: it is refused."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    if file.suffix == ".safetensors":
+        return read_weights(file)
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{file} holds more than weights, or no weights at all; convert it to .safetensors") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"cannot read the checkpoint {file}: {' '.join(str(error).split())[:200]}") from error
+    except Exception as error:  # a damaged file can make the unpickler raise nearly anything
+        raise UserError(f"cannot read the checkpoint {file}: {one_line(error)}") from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
 
@@ -111,14 +119,30 @@ def _text_weights(text_encoder: nn.Module, weights: dict[str, Tensor]) -> dict[s
     """In the names of the installed transformers, which has the encoder in a module `text_model` or not."""
     if not hasattr(text_encoder, "text_model"):
         weights = {name.removeprefix("text_model."): value for name, value in weights.items()}
-    return {name: value for name, value in weights.items() if not name.endswith("position_ids")}
+    return weights
 
 
-def _fill(file: Path, part: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Every weight of a part, no more and no less."""
-    try:
-        part.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
+def _check_no_adapter(file: Path, weights: dict[str, Tensor]) -> None:
+    """Raises UserError for a LoRA that lies beside the networks: it would not be applied, without a word."""
+    found = [name for name in weights if matching(name, [r"(^|\.)lora_"])]
+    if found:
         raise UserError(
-            f"{file} does not hold the {type(part).__name__} of a Stable Diffusion 1.x: {one_line(error)}"
-        ) from error
+            f"{file} holds a LoRA that was not fused, {len(found)} weights such as {found[0]}: merge it into the "
+            "checkpoint, or save the checkpoint without it"
+        )
+
+
+def _fill(file: Path, part: nn.Module, prefix: str, weights: dict[str, Tensor], translated: dict[str, Tensor]) -> None:
+    """Every weight of a part, no more and no less.
+
+    Args:
+        prefix: of the part's weights in the file.
+        weights: all of the file.
+        translated: the part's, in the names of diffusers or transformers. Whatever was translated shares its memory
+            with what was read, so what does not was left out by the translation, which says nothing of it.
+    """
+    what = f"{file}: the {type(part).__name__} of a Stable Diffusion 1.x"
+    used = {value.data_ptr() for value in translated.values()}
+    own = {name: value for name, value in weights.items() if name.startswith(prefix) and not matching(name, LEFT)}
+    unused = {name: value for name, value in own.items() if value.data_ptr() not in used}
+    fill(part, translated | unused, what)

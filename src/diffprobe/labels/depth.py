@@ -19,6 +19,11 @@ from diffprobe.labels.labeler import OneProperty
 from diffprobe.labels.pictures import eight_bit, trial_picture
 
 INVERSE, DISTANCE = "inverse_depth", "distance"
+# Weights that published files lack, with the reason why that changes nothing.
+UNUSED = {
+    r"^neck\.fusion_stage\.layers\.0\.residual_layer1\.": "the first fusion layer has nothing to add to its input, so "
+    "DPT's files leave this out; transformers makes it all the same",
+}
 NEAREST = 0.1  # metres; what is nearer counts as that near, so that one pixel cannot outweigh all others
 
 
@@ -44,7 +49,7 @@ class TransformersDepth(OneProperty):
     def __init__(self, model: str, device: str = "auto", batch_size: int = 8, output: str | None = None) -> None:
         self.device, self.batch_size = chosen_device(device), batch_size
         self.processor, self.network, missing = load_image_model(
-            model, "DepthEstimation", "depth model", "labeler.depth.model", "Intel/dpt-large"
+            model, "DepthEstimation", "depth model", "labeler.depth.model", "Intel/dpt-large", UNUSED
         )
         self.output = output or _output_of(self.network.config, model)
         if self.output not in (INVERSE, DISTANCE):
@@ -82,10 +87,9 @@ class TransformersDepth(OneProperty):
 
 
 def _blank(network: nn.Module, missing: Sequence[str]) -> None:
-    """Sets weights that no file gave to NaN.
+    """Sets unused weights that no file gave to NaN, where transformers draws them at random.
 
-    transformers draws them at random. DPT's checkpoints lack some that are never used; then nothing changes, and the
-    fingerprint is the same every time. If they are used, the trial shows it.
+    So the fingerprint is the same every time, and should they be used after all, the trial shows it.
     """
     tensors = network.state_dict()
     for name in missing:

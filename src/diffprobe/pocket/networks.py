@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diffprobe.errors import UserError
 from diffprobe.pocket.scenes import COLOURS, SHAPES
+from diffprobe.weights import fill, read_weights
 
 SLOTS = 3
 MAPS = ("saliency", "depth", "shading")
@@ -123,6 +123,10 @@ def shipped(name: str) -> Path:
 
 
 def load_weights(network: Network, path: Path) -> Network:
-    """Puts float16 weights from a safetensors file into a network, in float32, and freezes it."""
-    network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    return network.requires_grad_(False).eval()
+    """Puts float16 weights from a safetensors file into a network, in float32, and freezes it.
+
+    Raises:
+        UserError: the file is damaged, or does not hold exactly the weights of this network.
+    """
+    weights = {key: value.float() for key, value in read_weights(path).items()}
+    return fill(network, weights, str(path)).requires_grad_(False).eval()

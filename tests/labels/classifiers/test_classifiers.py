@@ -1,5 +1,6 @@
 """Classifiers: probabilities of named classes, the same as from the model itself, and clear errors."""
 
+import hashlib
 import sys
 from enum import Enum
 from types import ModuleType, SimpleNamespace
@@ -12,7 +13,7 @@ from torch import nn
 from diffprobe.errors import UserError
 from diffprobe.labels.classifiers.image_models import TransformersClassifier
 from diffprobe.labels.classifiers.pocket import PocketClassifier
-from diffprobe.labels.classifiers.torchvision_models import TorchvisionClassifier
+from diffprobe.labels.classifiers.torchvision_models import TorchvisionClassifier, check_download
 from diffprobe.pocket.render import render
 from diffprobe.pocket.scenes import sample_scene
 from tests.tiny import build_tiny_classifier
@@ -64,7 +65,7 @@ def test_files_that_lack_weights_are_refused(tmp_path):
     file = folder / "model.safetensors"
     kept = {name: values for name, values in load_file(file).items() if "classifier" not in name}
     save_file(kept, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match="lack 2 weights"):
+    with pytest.raises(UserError, match=r"lacks 2 of its \d+ weights, first classifier\.bias"):
         TransformersClassifier(str(folder), device="cpu")
 
 
@@ -103,3 +104,32 @@ def test_a_network_of_torchvision_sees_its_own_transforms(monkeypatch):
     torch.testing.assert_close(found[:, 1], torch.tensor([-1.0, 1.0]).sigmoid())
     with pytest.raises(UserError, match="'OTHER'"):
         TorchvisionClassifier("vgg16", "OTHER")
+
+
+def test_a_damaged_download_of_torchvision_is_named_and_not_read(monkeypatch, tmp_path):
+    """The cache of torch.hub is compared with the checksum in the file's name, which else only a download is."""
+    digest = hashlib.sha256(b"as published").hexdigest()[:8]
+    published = SimpleNamespace(url=f"https://download.pytorch.org/models/vgg16-{digest}.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / f"vgg16-{digest}.pth"
+    check_download(published)  # is not there yet, and will be checked when it comes
+    file.write_bytes(b"as published")
+    check_download(published)
+    file.write_bytes(b"as publishee")
+    with pytest.raises(UserError, match=rf"vgg16-{digest}\.pth is damaged.*delete it"):
+        check_download(published)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Missing key(s) in state_dict"), EOFError(), KeyError("features")])
+def test_weights_of_torchvision_that_do_not_fit_are_one_line(monkeypatch, error):
+    def get_model(name, weights):
+        raise error
+
+    weights = {"FIRST": SimpleNamespace(url="https://download.pytorch.org/models/vgg16-00000000.pth")}
+    models = SimpleNamespace(get_model_weights=lambda name: weights, get_model=get_model)
+    package = ModuleType("torchvision")
+    package.models = models  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    with pytest.raises(UserError, match="cannot load the weights FIRST of vgg16"):
+        TorchvisionClassifier("vgg16", "FIRST", device="cpu")

@@ -24,17 +24,15 @@ class TransformersClassifier:
         batch_size: images at once.
 
     Raises:
-        UserError: the model cannot be loaded or run, or its files lack weights, which would then be random.
+        UserError: the model cannot be loaded or run, or its files do not hold exactly its weights.
     """
 
     def __init__(self, model: str, device: str = "auto", batch_size: int = 16) -> None:
         self.name = Path(model).name if Path(model).expanduser().is_dir() else model
         self.device, self.batch_size = chosen_device(device), batch_size
-        self.processor, self.network, missing = load_image_model(
+        self.processor, self.network, _ = load_image_model(
             model, "ImageClassification", "image classifier", "classifier.model", "microsoft/resnet-50"
         )
-        if missing:
-            raise UserError(f"the files of the classifier {model!r} lack {len(missing)} weights, such as {missing[0]}")
         labels = self.network.config.id2label
         self.classes = [str(labels[number]) for number in sorted(labels)]
         self.network.to(self.device).requires_grad_(False).eval()
