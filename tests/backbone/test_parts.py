@@ -228,6 +228,12 @@ def test_parts_of_foreign_libraries_are_refused_and_not_imported(
     assert not ran.exists()
 
 
+def test_tokenizers_of_other_kinds_are_refused(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"tokenizer": ["transformers", "BertTokenizer"]}))
+    assert "tokenizer is of transformers, a BertTokenizer" in refused(folder)
+
+
 def test_parts_that_a_pipeline_does_not_take_are_not_looked_at(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"other": ["this", "that"]}))

@@ -1,6 +1,7 @@
 """Shading by Intrinsic, of which a stand-in with its interface is enough: names, shapes, types, inverse shading."""
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -92,3 +93,18 @@ def test_weights_that_do_not_load_and_another_release_are_told_before_any_work(m
     put(monkeypatch, older)
     with pytest.raises(UserError, match=r"no 'gry_shd' among its results inv_shading, albedo.*pip install"):
         IntrinsicShading(device="cpu")
+
+
+def test_files_of_weights_that_hold_more_are_refused_before_the_package_sees_them(monkeypatch, tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    put(monkeypatch, stand_in())
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "good.pt")
+    torch.save({"weight": Harmful()}, tmp_path / "bad.pt")
+    IntrinsicShading([str(tmp_path / "good.pt")], device="cpu")
+    for name in ("bad.pt", "none.pt"):
+        with pytest.raises(UserError, match=rf"{name} is no file of weights alone"):
+            IntrinsicShading([str(tmp_path / "good.pt"), str(tmp_path / name)], device="cpu")
+    assert not (tmp_path / "ran").exists()

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffprobe.doors.making import make
 from diffprobe.errors import UserError
 from diffprobe.studies.intervening import Covariances, Editing, TokenMoments
 
@@ -64,7 +65,6 @@ def of_run(folder: Path) -> Equipment:
         UserError: the folder is no such run of a generation, its labeler knows no new images, or it has no probes of
             saliency at the steps that are edited.
     """
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
     from diffprobe.backbone.load import load_backbone
@@ -78,8 +78,11 @@ def of_run(folder: Path) -> Equipment:
     if settings.trajectory.kind != "generation":
         raise UserError(f"--probes {folder}: made with trajectory={settings.trajectory.kind}; give one of generation")
     model: dict[str, Any] = OmegaConf.to_container(settings.model, resolve=True) | {"device": "auto"}  # type: ignore
+    chosen = settings.labeler
+    if chosen is not None and "cache" in chosen:
+        chosen.cache = None  # a folder that the run's maker chose: nothing is written there
+    labeler = make(chosen, "labeler")
     backbone = load_backbone(**model)
-    labeler = instantiate(settings.labeler)
     labeler.check(["a new image"], ["saliency"], backbone.image_size)
     prompts = load_prompts(settings.data.prompts, seed=settings.seed)
     return equip(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)

@@ -16,6 +16,8 @@ from diffprobe.errors import UserError, one_line
 from diffprobe.weights import check_names, header_of
 
 LIBRARIES = ("diffusers", "transformers")
+# Those that the families use. Others of transformers may read pickles.
+TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}  # of the files of weights
 
 
@@ -46,6 +48,11 @@ def _class(folder: Path, name: str, library: str, class_name: str) -> Any:
 
     Only the two libraries are looked into: importing what a file names would run code that the file's maker chose.
     """
+    if name.startswith("tokenizer") and class_name not in TOKENIZERS:
+        raise UserError(
+            f"{folder / 'model_index.json'}: {name} is of {library}, a {class_name}, and the tokenizers of the "
+            f"supported models are {', '.join(TOKENIZERS)}"
+        )
     if library not in LIBRARIES:
         raise UserError(
             f"{folder / 'model_index.json'}: {name} is of {library}, and only parts of {' and '.join(LIBRARIES)} are "

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
+from diffprobe.doors.making import make
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import chosen_steps
 from diffprobe.errors import UserError
@@ -73,7 +73,7 @@ def _prepare(settings: AnalysisJobSettings, console: Console) -> _Task:
             "analysis=classification makes its own images from prompts (data=prompts trajectory=generation); real "
             "photos to hold them against are analysis.photos=FOLDER"
         )
-    classifier = instantiate(settings.classifier)
+    classifier = make(settings.classifier, "classifier")
     patterns = checked_patterns(settings.analysis.classes or {}, classifier.classes, classifier.name)
     tell = partial(console.print, soft_wrap=True, markup=False, highlight=False)
     every = load_prompts(data.prompts, data.count, settings.seed, tell)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
-from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened
+from diffprobe.doors.jobs import FINISHED, IMMATERIAL, flattened
+from diffprobe.doors.recorded import CONFIGURATION, read_recorded
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.sweeps import begun_jobs
 from diffprobe.errors import UserError
@@ -84,7 +85,7 @@ def _read(name: str, folder: Path) -> FinishedRun:
     if not there:
         raise UserError(f"analysis.runs: {folder} has neither scores.csv nor tests.csv, so there is nothing to compare")
     recorded = folder / CONFIGURATION
-    settings = flattened(OmegaConf.load(recorded)) if recorded.exists() else {}
+    settings = flattened(read_recorded(folder)) if recorded.exists() else {}
     return FinishedRun(
         name,
         scores=read_rows(there["scores"], Score) if "scores" in there else (),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from diffprobe.doors import probing
 from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
+from diffprobe.doors.making import make
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.trainers import make_trainer
 from diffprobe.errors import UserError
@@ -124,7 +124,7 @@ def _prepare_given(settings: AnalysisJobSettings, console: Console) -> tuple[pro
     layers = chosen_layers(bank.layers, backbone)
     steps = chosen_steps(bank.steps, source.timesteps(backbone))
     question = Question(layers, steps, properties=list(bank.properties), controls=[], seed=settings.seed)
-    labeler = instantiate(settings.labeler)
+    labeler = make(settings.labeler, "labeler")
     labeler.check(source.names, question.properties, backbone.image_size)
     stores = make_stores(settings, backbone, source)
     plan = probing.make_plan(settings, backbone, source, question, stores)

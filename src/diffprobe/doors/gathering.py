@@ -149,4 +149,5 @@ def _spread(scores: Sequence[float | None]) -> str:
 
 def _as_folder(name: str) -> str:
     """A group's name as the name of a folder; that of the only group is none."""
-    return "".join(letter if letter.isalnum() or letter in "=.,-_+" else "_" for letter in name)
+    plain = "".join(letter if letter.isalnum() or letter in "=.,-_+" else "_" for letter in name)
+    return plain.replace("..", "__")  # never a folder above

@@ -76,8 +76,10 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
         if there[key] != here[key]:
             raise UserError(f"analysis.probes={folder}: {key} is {there[key]} there, {here[key]} here; give the same")
     scores = [row for row in read_scores(folder / "scores.csv") if row.control == "none"]
-    (trained_on,) = {row.model for row in scores}
-    (probe,) = {row.probe for row in scores}
+    kinds = {(row.model, row.probe) for row in scores}
+    if len(kinds) != 1:
+        raise UserError(f"analysis.probes={folder}: its scores.csv is of {len(kinds)} kinds of probes; give one run")
+    ((trained_on, probe),) = kinds
     if trained_on != model:
         raise UserError(f"analysis.probes={folder}: those are probes of {trained_on}, and this model is {model}")
     tested = {row.image for row in scores if row.split == "test"}

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from diffprobe.doors import probing
 from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
 from diffprobe.doors.errors import job_errors
+from diffprobe.doors.making import make
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import checked, chosen_steps
 from diffprobe.errors import UserError
@@ -114,7 +114,7 @@ def _given(settings: AnalysisJobSettings, console: Console) -> Task:
     for editing in editings:
         editing.check(given.bank)
     prompts = given.unseen(_prompts(settings, console))
-    labeler = instantiate(settings.labeler)
+    labeler = make(settings.labeler, "labeler")
     return Task(backbone, labeler, prompts, editings, _targets(settings, backbone), None, given.bank)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffprobe.doors.recorded import CONFIGURATION, looked_up, read_recorded
 from diffprobe.doors.schema import Settings, TrainerSettings, checked
 from diffprobe.errors import UserError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from diffprobe.probes.tables import Summary
 
 FINISHED = "environment.json"  # the last file of a run
-CONFIGURATION = ".hydra/config.yaml"
 # What says where and how fast a run is made, and changes no number of it.
 IMMATERIAL = (
     "job",
@@ -38,13 +38,11 @@ def read_settings(folder: Path, check: Callable[[DictConfig], Settings] = checke
     Raises:
         UserError: they are missing, or not (any more) what `check` takes.
     """
-    path = folder / CONFIGURATION
+    config = read_recorded(folder)
     try:
-        return check(DictConfig(OmegaConf.load(path)))
-    except OSError as error:
-        raise UserError(f"cannot read the configuration of the run in {folder}: {path} ({error.strerror})") from error
+        return check(config)
     except UserError as error:
-        raise UserError(f"{path} is no configuration of this version: {error}") from error
+        raise UserError(f"{folder / CONFIGURATION} is no configuration of this version: {error}") from error
 
 
 def is_finished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] = checked) -> bool:
@@ -73,7 +71,7 @@ def record_configuration(folder: Path, config: DictConfig, hydra: Any) -> None:
     place.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(hydra, place / "hydra.yaml")
     OmegaConf.save(hydra.overrides.task, place / "overrides.yaml")
-    OmegaConf.save(config, place / "config.yaml")
+    OmegaConf.save(looked_up(config), place / "config.yaml")
 
 
 def flattened(settings: Any) -> dict[str, Any]:

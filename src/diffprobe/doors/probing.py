@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.jobs import objective_of
+from diffprobe.doors.making import make
 from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
 from diffprobe.doors.trainers import make_trainer
@@ -80,7 +80,7 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
     from diffprobe.labels.labeler import FromFiles
 
     source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
-    labeler = instantiate(settings.labeler)
+    labeler = make(settings.labeler, "labeler")
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     layers = chosen_layers(settings.layers.select, backbone)

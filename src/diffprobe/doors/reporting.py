@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffprobe.doors.errors import plain_errors
-from diffprobe.doors.jobs import CONFIGURATION
+from diffprobe.doors.recorded import CONFIGURATION, read_recorded
 from diffprobe.errors import UserError
 
 REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
@@ -30,7 +30,7 @@ def run(config: DictConfig) -> None:
     folder = Path(config.run)
     if not folder.is_dir():
         raise UserError(f"run={folder}: there is no such folder; give a run folder that train.py made")
-    if (folder / CONFIGURATION).is_file() and "analysis" in OmegaConf.load(folder / CONFIGURATION):
+    if (folder / CONFIGURATION).is_file() and "analysis" in read_recorded(folder):
         raise UserError(
             f"run={folder} is an analysis, told already in its report.txt and report.html; run= tells a run of train.py"
         )

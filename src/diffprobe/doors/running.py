@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.doors.analysis_schema import AnalysisJobSettings
 from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
+from diffprobe.doors.making import make
 from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import ProbingSettings
 from diffprobe.doors.trainers import quiet_libraries
@@ -88,7 +88,7 @@ def carry_out(
             return None
         record_configuration(folder, config, hydra)
         plain = OmegaConf.to_container(config, resolve=True)
-        made = instantiate(settings.logger, _partial_=True)
+        made = make(settings.logger, "logger", _partial_=True)
         with made(folder=folder, config=plain, called=_called(folder, _kind(settings), hydra)) as tracker:
             evaluations = work(task, Run(settings, plain, folder, console, tracker))
         wall = time.perf_counter() - started

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
-
-from diffprobe.doors.jobs import CONFIGURATION, FINISHED, IMMATERIAL, flattened, read_settings
+from diffprobe.doors.jobs import FINISHED, IMMATERIAL, flattened, read_settings
+from diffprobe.doors.recorded import read_overrides, read_recorded
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,12 +58,12 @@ def find_jobs(folder: Path) -> tuple[list[Job], list[Path]]:
     finished = [path for path in begun if (path / FINISHED).exists()]
     if not finished:
         raise UserError(f"gather={folder}: {len(begun)} jobs were begun there, and none is finished")
-    if "analysis" in OmegaConf.load(finished[0] / CONFIGURATION):
+    if "analysis" in read_recorded(finished[0]):
         raise UserError(
             f"gather={folder} is a sweep of analyze.py, whose jobs cannot be joined; to set them side by side: "
             f"python analyze.py analysis=compare 'analysis.runs=[{folder}]'"
         )
-    jobs = [Job(path, read_settings(path), _overrides(path)) for path in finished]
+    jobs = [Job(path, read_settings(path), read_overrides(path)) for path in finished]
     return jobs, [path for path in begun if path not in finished]
 
 
@@ -72,11 +71,6 @@ def begun_jobs(folder: Path) -> list[Path]:
     """The folders of a sweep's jobs, finished or not, in the order of their numbers, then of their names."""
     begun = sorted(path.parent for path in folder.glob("*/.hydra"))
     return sorted(begun, key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0))
-
-
-def _overrides(folder: Path) -> list[str]:
-    found: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
-    return [str(item) for item in found]
 
 
 def grouped(jobs: Sequence[Job]) -> list[Group]:

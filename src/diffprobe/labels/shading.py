@@ -44,7 +44,7 @@ class IntrinsicShading(OneProperty):
     def __init__(self, weights: str | Sequence[str] = "paper_weights", device: str = "auto") -> None:
         self.device = str(chosen_device(device))
         self._pipeline = _import()
-        named = weights if isinstance(weights, str) else list(weights)
+        named = weights if isinstance(weights, str) else [_checked_pickle(file) for file in weights]
         try:
             self.models: dict[str, nn.Module] = self._pipeline.load_models(named, stage=GREY, device=self.device)
         except Exception as error:  # downloading, reading and fitting weights each raise other kinds
@@ -72,6 +72,15 @@ class IntrinsicShading(OneProperty):
         inverse = torch.as_tensor(np.asarray(results["gry_shd"], np.float32))[None, None]
         inverse = functional.interpolate(inverse, size=image.shape[-2:], mode="bilinear", antialias=True)[0, 0]
         return 1 / inverse.clamp(LEAST, 1) - 1
+
+
+def _checked_pickle(file: str) -> str:
+    """The name of a file that holds tensors alone: Intrinsic unpickles it, and would run what else is in it."""
+    try:
+        torch.load(file, map_location="meta", weights_only=True)
+    except Exception as error:  # a damaged file can make the unpickler raise nearly anything
+        raise UserError(f"labeler.shading.weights: {file} is no file of weights alone: {one_line(error)}") from error
+    return file
 
 
 def _import() -> Any:
