@@ -5,6 +5,7 @@ What is missing would otherwise be random, which no number of a run would show.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -18,6 +19,8 @@ from diffprobe.errors import UserError, one_line
 Network = TypeVar("Network", bound=nn.Module)
 Mismatch = tuple[str, Iterable[int], Iterable[int]]  # name, shape in the file, shape of the network
 
+CHECKSUMS = "checksums.json"
+MEND = "get the package again, or train the weights: python -m diffprobe.pocket.training all --install"
 POINTER = b"version https://git-lfs"
 
 # Names in files that say nothing about the network that is loaded, by pattern, with the reason.
@@ -153,6 +156,44 @@ def header_of(file: Path) -> dict[str, list[int]]:
     if size < 8 + length + end:
         raise UserError(f"{file} is cut short: it has {size} bytes of {8 + length + end}; get it again")
     return shapes
+
+
+def record_checksums(folder: Path) -> Path:
+    """Writes the SHA-256 of all weights below a folder into its `checksums.json`, for `check_unchanged`."""
+    weights = sorted(folder.rglob("*.safetensors"))
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in weights}
+    (folder / CHECKSUMS).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+    return folder / CHECKSUMS
+
+
+def check_unchanged(folder: Path, below: str = "") -> None:
+    """Holds weights against the checksums that `record_checksums` wrote for them.
+
+    Args:
+        folder: that has `checksums.json`.
+        below: file or folder in it that is to be checked; all of it by default.
+
+    Raises:
+        UserError: a file is not what it was, missing, or not recorded.
+    """
+    recorded = folder / CHECKSUMS
+    try:
+        digests: dict[str, str] = dict(json.loads(recorded.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{recorded} is missing or damaged, so the weights cannot be trusted; {MEND}") from error
+    place = folder / below
+    there = [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
+    names = {path.relative_to(folder).as_posix() for path in there}
+    for name in sorted(names | {name for name in digests if (folder / name).is_relative_to(place)}):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing; {MEND}")
+        if digests.get(name) != _digest(folder / name):
+            raise UserError(f"{folder / name} is not what it was: its checksum is another; {MEND}")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _begins_header(file: Path) -> bool:

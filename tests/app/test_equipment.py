@@ -42,5 +42,12 @@ def test_probes_are_trained_at_the_first_start_alone(tiny_backbone, tmp_path):
     assert list(banks[0].properties) == ["saliency", "depth", "shading"]
     for one, other in zip(banks[0].parameters(), banks[1].parameters(), strict=True):
         assert torch.equal(one, other)
+    file = next(tmp_path.rglob("depth.safetensors"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-2] + bytes([whole[-2] ^ 0x40]) + whole[-1:])
+    mended = trained_bank(tiny_backbone, LighterHalf(), PROMPTS, tmp_path, told.append, sampling_steps=2)
+    assert any("depth.safetensors is damaged" in line and "trained again" in line for line in told)
+    for one, other in zip(banks[0].parameters(), mended.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
     trained_bank(tiny_backbone, LighterHalf(), PROMPTS[1:] + PROMPTS[:1], tmp_path, told.append, sampling_steps=2)
     assert sum("first start" in line for line in told) == 2

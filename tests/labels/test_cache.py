@@ -103,6 +103,27 @@ def test_a_damaged_file_is_computed_again_and_mended(tmp_path, images, damage):
     assert label(tmp_path, images)[1] == []
 
 
+@pytest.mark.parametrize(("was", "is_now"), [(b"[6,5]", b"[5,6]"), (b'"F32"', b'"I32"')])
+def test_the_same_bytes_under_another_header_are_not_believed(tmp_path, images, was, is_now):
+    label(tmp_path, images[:1], NAMES[:1])
+    (kept,) = tmp_path.rglob("*.safetensors")
+    whole = kept.read_bytes()
+    assert was in whole
+    kept.write_bytes(whole.replace(was, is_now))
+    maps, asked = label(tmp_path, images[:1], NAMES[:1])
+    assert len(asked) == 1
+    assert torch.equal(maps["depth"], images[:1].mean(1))
+
+
+def test_a_folder_in_place_of_a_map_is_named(tmp_path, images):
+    label(tmp_path, images[:1], NAMES[:1])
+    (kept,) = tmp_path.rglob("*.safetensors")
+    kept.unlink()
+    kept.mkdir()
+    with pytest.raises(UserError, match="cannot keep a label map in"):
+        label(tmp_path, images[:1], NAMES[:1])
+
+
 def test_a_file_of_another_labeler_under_this_name_is_not_believed(tmp_path, images):
     label(tmp_path, images[:1], ["a"])
     label(tmp_path, images[:1] * 0, ["a"])

@@ -148,3 +148,17 @@ def test_shards_are_the_rendered_scenes_and_are_made_once(tmp_path, monkeypatch)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     rendered(tmp_path, "test", 6, size=16, workers=1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+
+
+def test_damaged_shards_and_those_of_other_scenes_are_rendered_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffprobe.pocket.shards.SHARD", 2)
+    monkeypatch.setattr("diffprobe.pocket.shards.BATCH", 2)
+    whole = rendered(tmp_path, "test", 6, size=16, workers=1)
+    first, second, third = sorted(tmp_path.iterdir())
+    data = second.read_bytes()
+    second.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    third.write_bytes(first.read_bytes())
+    again = rendered(tmp_path, "test", 6, size=16, workers=1)
+    for name in ("images", "salient", "depth", "shading", "classes", "colours"):
+        assert torch.equal(getattr(again, name), getattr(whole, name)), name
+    assert second.read_bytes()[-5:] == data[-5:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from diffprobe.pocket.evaluation import measure_autoencoder, measure_classifier,
 from diffprobe.pocket.networks import Labeler, load_classifier, load_labeler, load_weights
 from diffprobe.pocket.scenes import COLOURS, sample_scene
 from diffprobe.pocket.shards import rendered
+from diffprobe.weights import check_unchanged, record_checksums
 
 WEIGHTS = Path(str(files("diffprobe.pocket"))) / "weights"
 
@@ -125,3 +127,46 @@ def test_a_network_file_that_is_cut_short_is_named(tmp_path):
     (tmp_path / "labeler.safetensors").write_bytes((WEIGHTS / "labeler.safetensors").read_bytes()[:-9])
     with pytest.raises(UserError, match=r"labeler\.safetensors is cut short"):
         load_weights(Labeler(), tmp_path / "labeler.safetensors")
+
+
+def test_the_shipped_weights_are_those_whose_checksums_are_recorded():
+    check_unchanged(WEIGHTS)
+
+
+def test_checksums_are_recorded_of_what_is_there(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.safetensors").write_bytes(b"abc")
+    record_checksums(tmp_path)
+    check_unchanged(tmp_path)
+    (tmp_path / "part" / "a.safetensors").unlink()
+    with pytest.raises(UserError, match=r"a\.safetensors is missing"):
+        check_unchanged(tmp_path)
+
+
+def test_weights_that_are_not_what_they_were_are_refused(tmp_path, monkeypatch):
+    """Flipped bits, another file in the place of one, and files more or less."""
+    import diffprobe.pocket.networks as networks
+    from diffprobe.backbone import locate
+
+    root = tmp_path / "package"
+    weights = shutil.copytree(WEIGHTS, root / "pocket" / "weights")
+    monkeypatch.setattr(networks, "files", lambda name: root / "pocket")
+    monkeypatch.setattr(locate, "files", lambda name: root)
+    assert locate.find_model("pocket") == weights / "pipeline"
+    load_labeler()
+    unet = weights / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors"
+    data = unet.read_bytes()
+    unet.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    with pytest.raises(UserError, match=r"unet.*is not what it was"):
+        locate.find_model("pocket")
+    unet.write_bytes(data)
+    (unet.parent / "more.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"more\.safetensors is not what it was"):
+        locate.find_model("pocket")
+    (weights / "labeler.safetensors").write_bytes((weights / "classifier.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"labeler\.safetensors is not what it was"):
+        load_labeler()
+    load_classifier()
+    (weights / "checksums.json").unlink()
+    with pytest.raises(UserError, match=r"checksums\.json is missing"):
+        load_classifier()

@@ -14,6 +14,7 @@ from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import Standardisation
 from diffprobe.probes.storage import load_bank, save_bank
 
+OF_THE_FIRST_FILES = ("property", "properties", "standardisation", "thresholds", "layers", "steps")
 LAYERS = {"up_blocks.3.b": 5, "down_blocks.0.a": 3}
 
 
@@ -73,7 +74,7 @@ def test_a_file_of_before_there_were_heads_is_read(tmp_path: Path) -> None:
     saved = bank(bias=True)
     for path in save_bank(saved, tmp_path):
         with safe_open(path, framework="pt") as file:
-            metadata = {key: value for key, value in file.metadata().items() if key != "head"}
+            metadata = {key: value for key, value in file.metadata().items() if key in OF_THE_FIRST_FILES}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         save_file(tensors, path, metadata)
     loaded = load_bank(tmp_path)
@@ -116,3 +117,43 @@ def test_files_of_different_runs_are_not_mixed(tmp_path: Path) -> None:
         save_bank(other, tmp_path)
         with pytest.raises(UserError, match="different runs"):
             load_bank(tmp_path)
+
+
+def test_no_flipped_bit_changes_a_probe(tmp_path: Path) -> None:
+    """Nor its threshold, nor the scale of its predictions; every 7th byte is tried, for time."""
+    saved = bank()
+    path = save_bank(saved, tmp_path)[1]
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            loaded = load_bank(tmp_path)
+        except UserError:
+            continue
+        assert torch.equal(loaded.weight("depth", "up_blocks.3.b"), saved.weight("depth", "up_blocks.3.b")), place
+        assert loaded.standardisations == saved.standardisations, place
+
+
+def test_a_changed_number_and_a_changed_scale_are_named(tmp_path: Path) -> None:
+    path = save_bank(bank(), tmp_path)[1]
+    whole = path.read_bytes()
+    for changed in (whole[:-2] + bytes([whole[-2] ^ 0x40]) + whole[-1:], whole.replace(b"15.740597", b"15.740598")):
+        assert changed != whole
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=r"depth\.safetensors is damaged: the checksum"):
+            load_bank(tmp_path)
+
+
+def test_a_file_under_anothers_name_is_refused(tmp_path: Path) -> None:
+    saliency, depth = save_bank(bank(), tmp_path)
+    saliency.write_bytes(depth.read_bytes())
+    with pytest.raises(UserError, match=r"saliency\.safetensors holds probes of depth"):
+        load_bank(tmp_path)
+
+
+def test_probes_of_something_else_are_refused_where_it_matters(tmp_path: Path) -> None:
+    save_bank(bank(), tmp_path, made_of="these images")
+    assert list(load_bank(tmp_path, made_of="these images").properties) == ["saliency", "depth"]
+    load_bank(tmp_path)
+    with pytest.raises(UserError, match="of another model, or of other images"):
+        load_bank(tmp_path, made_of="those images")

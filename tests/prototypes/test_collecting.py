@@ -13,7 +13,6 @@ from diffprobe.data.image_changes import ChangedImages
 from diffprobe.data.object_images import ObjectImages
 from diffprobe.data.object_selection import load_objects
 from diffprobe.data.scene_objects import SceneObjects
-from diffprobe.errors import UserError
 from diffprobe.features.groups import LayerGroup, concatenate
 from diffprobe.features.sources.real_images import ImageToImage, Noised
 from diffprobe.prototypes.collecting import Prototypes, collect_prototypes, single
@@ -131,14 +130,6 @@ def test_a_walk_is_pooled_at_the_wanted_steps(tiny_backbone, scenes, inputs, tmp
     )
     assert found.timesteps == [source.timesteps(tiny_backbone)[steps[-1]]]
     assert found.matrix(inputs[0], steps[-1]).isfinite().all()
-
-
-def test_a_damaged_file_is_named(tiny_backbone, scenes, inputs, tmp_path) -> None:
-    found = collected(tiny_backbone, scenes, inputs[:1], tmp_path)
-    (path,) = found.kept.folder.glob("images_*.safetensors")
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{path.name} is damaged"):
-        collected(tiny_backbone, scenes, inputs[:1], tmp_path)
 
 
 def test_a_run_folder_gets_its_own_copy(tiny_backbone, scenes, inputs, tmp_path) -> None:

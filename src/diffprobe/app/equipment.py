@@ -136,11 +136,16 @@ def trained_bank(
     made_of = [manifest.fingerprint, [labeler.fingerprint(name) for name in PROPERTIES], asdict(recipe)]
     fingerprint = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     folder = stores / "app" / folder_name(backbone.name, fingerprint)
-    if not all((folder / f"{name}.safetensors").exists() for name in PROPERTIES):
+    if all((folder / f"{name}.safetensors").exists() for name in PROPERTIES):
+        try:
+            return load_bank(folder, fingerprint)
+        except UserError as error:
+            tell(f"{error}. They are trained again")
+    else:
         tell(f"the first start trains probes, which are kept in {folder}; a minute or two")
-        bank = study_emergence(backbone, source, labeler, question, replace(Means(), tell=tell)).bank
-        save_bank(bank, folder)
-    return load_bank(folder)
+    bank = study_emergence(backbone, source, labeler, question, replace(Means(), tell=tell)).bank
+    save_bank(bank, folder, fingerprint)
+    return load_bank(folder, fingerprint)
 
 
 def _covariances(backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, sampling_steps: int) -> Covariances:

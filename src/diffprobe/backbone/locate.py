@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffprobe.errors import UserError
+from diffprobe.weights import check_unchanged
 
 CHECKPOINTS = (".safetensors", ".ckpt")
 CONFIGS = ["model_index.json", "unet/config.json", "transformer/config.json", "config.json"]
@@ -20,7 +21,7 @@ def find_model(path: str) -> Path | str:
     """The folder or checkpoint file that `path` names, or `path` itself if it reads like a hub id.
 
     Raises:
-        UserError: it is neither; or it is 'pocket' and the weights of the built-in model are not there.
+        UserError: it is neither; or it is 'pocket' and the built-in model's weights are not there, or damaged.
     """
     if path == "pocket":
         folder = Path(str(files("diffprobe") / "pocket" / "weights" / "pipeline"))
@@ -28,6 +29,7 @@ def find_model(path: str) -> Path | str:
             raise UserError(
                 f"the pocket model has no weights in {folder}; train them: python -m diffprobe.pocket.training all"
             )
+        check_unchanged(folder.parent, folder.name)
         return folder
     place = Path(path).expanduser()
     if place.is_dir() or (place.suffix in CHECKPOINTS and place.is_file()):

@@ -6,21 +6,20 @@ import hashlib
 import json
 import os
 import secrets
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler
 from diffprobe.labels.pictures import eight_bit
+from diffprobe.sealed import Damaged, read_sealed, sealed
 
-FORMAT = "diffprobe-map/1"
+FORMAT = "diffprobe-map/2"
 CHUNK = 32  # images that are labelled before their maps are written: what a kill loses
 
 
@@ -84,11 +83,9 @@ def _hash_of(image: Tensor, name: str) -> str:
 def _read(path: Path, label: Mapping[str, str]) -> Tensor | None:
     """The map [height, width] of a whole, undamaged file with this label; None without one."""
     try:
-        with safe_open(path, framework="pt") as file:
-            values, metadata = file.get_tensor("map"), file.metadata()
-    except (FileNotFoundError, SafetensorError):
+        return read_sealed(path, ["map"], label)[0].get("map")
+    except (FileNotFoundError, Damaged):
         return None
-    return values if metadata == {**label, "crc32": _checksum(values)} else None
 
 
 def _write(path: Path, values: Tensor, label: Mapping[str, str]) -> None:
@@ -96,13 +93,9 @@ def _write(path: Path, values: Tensor, label: Mapping[str, str]) -> None:
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save({"map": values}, {**label, "crc32": _checksum(values)}))
+        temporary.write_bytes(save({"map": values}, sealed({"map": values}, label)))
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot keep a label map in {path}: {error}; the maps before it are kept") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _checksum(values: Tensor) -> str:
-    return f"{zlib.crc32(values.contiguous().numpy().tobytes()):08x}"

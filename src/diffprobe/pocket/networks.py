@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from diffprobe.errors import UserError
 from diffprobe.pocket.scenes import COLOURS, SHAPES
-from diffprobe.weights import fill, read_weights
+from diffprobe.weights import check_unchanged, fill, read_weights
 
 SLOTS = 3
 MAPS = ("saliency", "depth", "shading")
@@ -114,12 +114,13 @@ def shipped(name: str) -> Path:
     """A file of the weights inside the package.
 
     Raises:
-        UserError: it is not there, as in a checkout whose weights were removed.
+        UserError: it is not there, as in a checkout whose weights were removed, or not what it was when it was made.
     """
-    path = Path(str(files("diffprobe.pocket"))) / "weights" / name
-    if not path.exists():
-        raise UserError(f"{path} is missing; train it: python -m diffprobe.pocket.training all --install")
-    return path
+    folder = Path(str(files("diffprobe.pocket"))) / "weights"
+    if not (folder / name).exists():
+        raise UserError(f"{folder / name} is missing; train it: python -m diffprobe.pocket.training all --install")
+    check_unchanged(folder, name)
+    return folder / name
 
 
 def load_weights(network: Network, path: Path) -> Network:

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from diffprobe.errors import UserError
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import COLOURS, sample_scene
+from diffprobe.sealed import Damaged, read_sealed, sealed
 
 SHARD = 1000
 BATCH = 25
@@ -41,20 +43,33 @@ class SceneArrays:
 
 
 def rendered(folder: Path, stream: str, count: int, size: int = 64, workers: int | None = None) -> SceneArrays:
-    """The first `count` scenes of a stream, rendered where the folder does not hold them yet."""
+    """The first `count` scenes of a stream, rendered where the folder does not hold them yet, or holds them damaged."""
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, count, SHARD)
-    missing = [start for start in starts if not _path(folder, stream, start, size).exists()]
+    shards = {start: _read(_path(folder, stream, start, size)) for start in starts}
+    missing = [start for start, shard in shards.items() if shard is None]
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         list(pool.map(partial(_write_shard, folder, stream, size), missing))
-    shards = [load_file(_path(folder, stream, start, size)) for start in starts]
-    arrays = {name: torch.cat([shard[name] for shard in shards])[:count] for name in shards[0]}
+    for start in missing:
+        shards[start] = _read(_path(folder, stream, start, size))
+    whole = [shard for shard in shards.values() if shard is not None]
+    if len(whole) < len(starts):
+        raise UserError(f"the scenes in {folder} are damaged as soon as they are written; give another folder")
+    arrays = {name: torch.cat([shard[name] for shard in whole])[:count] for name in whole[0]}
     captions = [sample_scene(index, stream).caption for index in range(count)]
     return SceneArrays(captions=captions, **arrays)
 
 
 def _path(folder: Path, stream: str, start: int, size: int) -> Path:
     return folder / f"{stream}-{size}px-{start:07d}.safetensors"
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """What a shard holds, if it is there, undamaged, and of the scenes that its name says."""
+    try:
+        return read_sealed(path, expected={"scenes": path.name})[0]
+    except (FileNotFoundError, Damaged):
+        return None
 
 
 def _write_shard(folder: Path, stream: str, size: int, start: int) -> None:
@@ -66,7 +81,7 @@ def _write_shard(folder: Path, stream: str, size: int, start: int) -> None:
     arrays["colours"] = torch.stack([_colours(index, stream) for index in range(start, start + SHARD)])
     path = _path(folder, stream, start, size)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(arrays, temporary)
+    save_file(arrays, temporary, sealed(arrays, {"scenes": path.name}))
     os.replace(temporary, path)
 
 

@@ -14,28 +14,44 @@ from safetensors.torch import save_file
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import Standardisation
+from diffprobe.sealed import PREFIX, Damaged, read_sealed, sealed
+
+NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}  # of a file's metadata
 
 
-def save_bank(bank: ProbeBank, folder: str | Path) -> list[Path]:
+def save_bank(bank: ProbeBank, folder: str | Path, made_of: str | None = None) -> list[Path]:
     """Write `<folder>/<property>.safetensors` for every property of the bank; returns the paths.
 
     Keys: `<layer>/step_<step>` -> weight [outputs, channels], and `<layer>/step_<step>/bias` -> [outputs] if there is
     one; an mlp has `.../hidden_weight` [hidden, channels] and `.../hidden_bias` [hidden] too, and its weight is
     [outputs, hidden]. Metadata, JSON each: property, head (linear or mlp), standardisation (mean and std in label
     units), thresholds (layer -> one per step; binary properties only), strengths (the same of the penalties that were
-    chosen; empty where none is), layers, steps.
+    chosen; empty where none is), layers, steps, `made_of` if it is given (what determines the probes), and checksums of
+    all this (see `diffprobe.sealed`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return [_save_property(bank, name, folder) for name in bank.properties]
+    return [_save_property(bank, name, folder, made_of) for name in bank.properties]
 
 
-def load_bank(folder: str | Path) -> ProbeBank:
-    """The bank that `save_bank` wrote to `folder`. Raises UserError when there is none, or its files disagree."""
+def load_bank(folder: str | Path, made_of: str | None = None) -> ProbeBank:
+    """The bank that `save_bank` wrote to `folder`.
+
+    Args:
+        made_of: what its files must say that they were made of; None for anything.
+
+    Raises:
+        UserError: there is none; a file is damaged or of another property; or files disagree.
+    """
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise UserError(f"no probes in {folder}: it should hold one .safetensors file per property.")
     contents = {path.stem: _read(path) for path in files}
+    for path, (_, data) in zip(files, contents.values(), strict=True):
+        if data["property"] != path.stem:
+            raise UserError(f"{path} holds probes of {data['property']}, not of what its name says")
+        if made_of is not None and data.get("made_of") != made_of:
+            raise UserError(f"{path} holds probes of another model, or of other images")
     tensors, metadata = next(iter(contents.values()))
     for path, (_, other) in zip(files, contents.values(), strict=True):
         if any(other[key] != metadata[key] for key in ("layers", "steps", "head")):
@@ -57,13 +73,13 @@ def load_bank(folder: str | Path) -> ProbeBank:
     return bank
 
 
-def _save_property(bank: ProbeBank, name: str, folder: Path) -> Path:
+def _save_property(bank: ProbeBank, name: str, folder: Path, made_of: str | None) -> Path:
     tensors = {}
     for layer in bank.layers:
         for parameter, values in bank.head_of(name, layer).named_parameters():
             for index, step in enumerate(bank.steps):
                 tensors[_key(layer, step, parameter)] = values[index].detach().cpu().contiguous().clone()
-    metadata = {
+    data = {
         "property": name,
         "head": bank.head,
         "properties": list(bank.properties),
@@ -72,11 +88,13 @@ def _save_property(bank: ProbeBank, name: str, folder: Path) -> Path:
         "strengths": bank.strengths[name],
         "layers": bank.layers,
         "steps": bank.steps,
+        **({} if made_of is None else {"made_of": made_of}),
     }
+    metadata = {key: json.dumps(value) for key, value in data.items()}
     path = folder / f"{name}.safetensors"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, {key: json.dumps(value) for key, value in metadata.items()})
+        save_file(tensors, temporary, sealed(tensors, metadata))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -85,15 +103,26 @@ def _save_property(bank: ProbeBank, name: str, folder: Path) -> Path:
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, texts = _read_unsealed(path) or read_sealed(path)
+        metadata = {key: json.loads(value) for key, value in texts.items()}
+    except Damaged as damage:
+        raise UserError(f"{path} is damaged: {damage}; make the probes again") from damage
     except Exception as error:
         raise UserError(f"{path} is not a file of probes: {error}") from error
-    missing = {"properties", "standardisation", "thresholds", "layers", "steps"} - set(metadata)
-    if missing:
-        raise UserError(f"{path} is not a file of probes: its metadata lacks {', '.join(sorted(missing))}.")
+    missing, more = NEEDED - set(metadata), set(metadata) - NEEDED - {"head", "made_of", "strengths"}
+    if missing or more:
+        wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"has {min(more)}, which no probes have"
+        raise UserError(f"{path} is not a file of probes: its metadata {wrong}.")
     return tensors, {"head": "linear", "strengths": {}} | metadata  # the first files did not say
+
+
+def _read_unsealed(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+    """Tensors and metadata of a file from before there were checksums; None for one that has some."""
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata() or {}
+        if any(key.startswith(PREFIX) for key in texts):
+            return None
+        return {key: file.get_tensor(key) for key in file.keys()}, texts  # noqa: SIM118 (not a dict)
 
 
 def _fill(bank: ProbeBank, name: str, tensors: dict[str, torch.Tensor]) -> None:

@@ -151,11 +151,14 @@ def collect_prototypes(
         {**images.record(row), "objects": [each.name for each in images.objects(row)]}
         for row in range(len(images.names))
     ]
-    kept = KeptPrototypes(keep_in(folder, backbone, source, records, resizing), len(images.names), images_per_shard)
+    place, fingerprint = keep_in(folder, backbone, source, records, resizing)
+    kept = KeptPrototypes(place, fingerprint, len(images.names), images_per_shard)
     evaluations = 0
     # The first of several processes waits for all of its run
     with taking_turns(kept.folder, tell) if trainer.global_rank == 0 else nullcontext():
         pass_over = _Pass(backbone, source, images, kept, units, resizing)
+        for path, why in kept.damaged.items():
+            tell(f"damaged, and computed again: {path} ({why})")
         share = [shard for shard in kept.shards[trainer.global_rank :: trainer.world_size] if pass_over.lacking[shard]]
         if share or trainer.world_size > 1:
             module = ExtractionModule(pass_over.run, batch_size, share, images.names)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,10 +22,12 @@ from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
 from diffprobe.features.description import folder_name, identity
 from diffprobe.features.sources.source import Source
+from diffprobe.features.store.shards import set_aside
 from diffprobe.features.store.temporary import remove_leftovers, temporary_beside
 from diffprobe.prototypes.masks import MaskResizing
+from diffprobe.sealed import Damaged, read_sealed, sealed
 
-FORMAT = "diffprobe-prototypes/1"
+FORMAT = "diffprobe-prototypes/2"
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,39 @@ class Unit:
 
 
 class KeptPrototypes:
-    """The prototypes that a folder holds; `shards` are the rows of images that are computed and written together."""
+    """The prototypes that a folder holds.
 
-    def __init__(self, folder: Path, images: int, images_per_shard: int) -> None:
-        self.folder = folder
+    Every file carries the folder's fingerprint, its images and checksums of all it says. What disagrees is renamed to
+    `*.damaged` when it is looked for, and so computed again.
+
+    Attributes:
+        shards: the rows of images that are computed and written together.
+        damaged: what was found damaged: the new name of the file, and why.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, images: int, images_per_shard: int) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
         self.shards = [
             range(start, min(start + images_per_shard, images)) for start in range(0, images, images_per_shard)
         ]
+        self.damaged: dict[Path, str] = {}
 
     def lacking(self, shard: range, units: Iterable[Unit]) -> list[Unit]:
-        """Those of the units that are not there yet."""
-        there = self._places(shard)
-        return [unit for unit in units if unit.name not in there]
+        """Those of the units that are not there, undamaged. Reads all of them.
+
+        Raises:
+            UserError: damage that cannot be put aside, since the folder cannot be written to.
+        """
+        wanted = list(units)
+        there: set[str] = set()
+        for path in self._files(shard):
+            try:
+                there |= self._tensors(path, shard, [unit.name for unit in wanted]).keys()
+            except FileNotFoundError:  # another process has just put it aside
+                continue
+            except Damaged as damage:
+                self.damaged[_put_aside(path, damage)] = str(damage)
+        return [unit for unit in wanted if unit.name not in there]
 
     def write(self, shard: range, values: Mapping[Unit, Tensor]) -> None:
         """Adds prototypes [objects of the shard, channels] of some units, all or nothing."""
@@ -63,7 +86,7 @@ class KeptPrototypes:
         path = self.folder / f"{self._prefix(shard)}_{digest}.safetensors"
         temporary = temporary_beside(path)
         try:
-            save_file(tensors, temporary)
+            save_file(tensors, temporary, sealed(tensors, self._label(shard)))
             temporary.replace(path)
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot write {path}: {error}; what was written before is kept") from error
@@ -75,32 +98,47 @@ class KeptPrototypes:
 
         Raises:
             KeyError: a shard does not have it.
+            UserError: a file is not any more what it was when it was looked for.
         """
         return torch.cat([self._read(shard, unit) for shard in self.shards])
 
     def _read(self, shard: range, unit: Unit) -> Tensor:
-        with safe_open(self._places(shard)[unit.name], framework="pt") as file:
-            return file.get_tensor(unit.name)
-
-    def _places(self, shard: range) -> dict[str, Path]:
-        """Which file of a shard has which unit."""
-        places = {}
-        for path in sorted(self.folder.glob(f"{self._prefix(shard)}_*.safetensors")):
+        for path in self._files(shard):
             try:
-                with safe_open(path, framework="pt") as file:
-                    places |= dict.fromkeys(file.keys(), path)
-            except SafetensorError as error:
-                raise UserError(f"{path} is damaged ({error}); delete it, and it will be computed again") from error
-        return places
+                found = self._tensors(path, shard, [unit.name])
+            except (Damaged, FileNotFoundError) as damage:
+                raise UserError(
+                    f"{path} is damaged: {damage}; run the same command again, which computes it anew"
+                ) from damage
+            if found:
+                return found[unit.name]
+        raise KeyError(unit.name)
+
+    def _tensors(self, path: Path, shard: range, names: Collection[str]) -> dict[str, Tensor]:
+        """Of these names those that a file of a shard has. Raises Damaged or FileNotFoundError."""
+        return read_sealed(path, names, self._label(shard))[0]
+
+    def _files(self, shard: range) -> list[Path]:
+        return sorted(self.folder.glob(f"{self._prefix(shard)}_*.safetensors"))
+
+    def _label(self, shard: range) -> dict[str, str]:
+        return {"format": FORMAT, "made_of": self.fingerprint, "images": f"{shard.start}-{shard.stop - 1}"}
 
     def _prefix(self, shard: range) -> str:
         return f"images_{shard.start:06d}-{shard.stop - 1:06d}"
 
 
+def _put_aside(path: Path, damage: Damaged) -> Path:
+    try:
+        return set_aside(path)
+    except OSError as error:
+        raise UserError(f"{path} is damaged ({damage}) and cannot be renamed: {error.strerror}; delete it") from error
+
+
 def keep_in(
     folder: Path, backbone: Backbone, source: Source, objects: Sequence[Mapping[str, Any]], resizing: MaskResizing
-) -> Path:
-    """The folder, made if need be, for prototypes of these objects.
+) -> tuple[Path, str]:
+    """The folder, made if need be, for prototypes of these objects, and the fingerprint of all that determines them.
 
     Args:
         objects: of every image, what determines its pixels and its masks.
@@ -119,10 +157,10 @@ def keep_in(
         place.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place)
         made_of = place / "made_of.json"
-        if not made_of.exists():
+        if not made_of.is_file() or made_of.read_bytes() != text.encode():  # for people: nothing reads it
             temporary = temporary_beside(made_of)
-            temporary.write_text(text)
+            temporary.write_bytes(text.encode())
             temporary.replace(made_of)
     except OSError as error:
         raise UserError(f"cannot write to {place}: {error.strerror}; choose another folder for what is kept") from error
-    return place
+    return place, digest

@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,15 +94,14 @@ class ShardFile:
         return True
 
 
-def set_aside(path: Path) -> None:
+def set_aside(path: Path) -> Path:
     """Renames a damaged file to `*.damaged`, numbered if there is one already. Nothing happens if it has gone."""
     aside, number = path.with_name(f"{path.name}.damaged"), 1
     while aside.exists():
         aside, number = path.with_name(f"{path.name}.{number}.damaged"), number + 1
-    try:
+    with suppress(FileNotFoundError):  # another process has seen the same, and was faster
         os.rename(path, aside)
-    except FileNotFoundError:
-        return
+    return aside
 
 
 @dataclass(frozen=True)

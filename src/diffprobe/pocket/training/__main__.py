@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffprobe.pocket.shards import SceneArrays, rendered
+from diffprobe.sealed import Damaged, read_sealed, sealed
 
 PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
 STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "classifier": 7000, "unet": 40_000}
@@ -108,7 +109,7 @@ def latents(shop: Workshop) -> dict[str, torch.Tensor]:
     from diffprobe.pocket.training.denoiser import encode
 
     path = shop.folder / f"latents-{shop.scenes}.safetensors"
-    if not path.exists():
+    if not _whole(path):
         scenes = shop.scene_arrays("train", shop.scenes)
         tokenizer = CLIPTokenizer.from_pretrained(shop.folder / "text" / "tokenizer")
         tokens = tokenizer([*scenes.captions, ""], padding="max_length", return_tensors="pt").input_ids
@@ -123,7 +124,7 @@ def degraded(shop: Workshop) -> torch.Tensor:
     from diffprobe.pocket.training.labeler import degrade
 
     path = shop.folder / "degraded.safetensors"
-    if not path.exists():
+    if not _whole(path):
         images = shop.scene_arrays("train", DEGRADED).images
         autoencoder = _trained_vae(shop)
         _save({"images": degrade(autoencoder, encode(autoencoder, images, _device()).cpu())}, path)
@@ -142,8 +143,18 @@ def _device() -> torch.device:
 
 def _save(values: dict[str, torch.Tensor], path: Path) -> None:
     temporary = path.with_suffix(".tmp")
-    save_file({name: value.contiguous() for name, value in values.items()}, temporary)
+    values = {name: value.contiguous() for name, value in values.items()}
+    save_file(values, temporary, sealed(values, {}))
     temporary.replace(path)
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file that `_save` wrote is there, undamaged."""
+    try:
+        read_sealed(path)
+    except (FileNotFoundError, Damaged):
+        return False
+    return True
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from diffprobe.pocket.networks import Classifier, Labeler, load_weights
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import sample_scene
 from diffprobe.pocket.shards import SceneArrays
+from diffprobe.weights import record_checksums
 
 # part, measure, bar: what the model is meant to reach
 BARS = (
@@ -66,7 +67,7 @@ def assemble(folder: Path) -> None:
 
 
 def write_card(folder: Path, train: SceneArrays, test: SceneArrays) -> None:
-    """Measures `folder/weights` and writes `measures.json` and `MODEL_CARD.md` beside them.
+    """Measures `folder/weights` and writes `measures.json`, `MODEL_CARD.md` and `checksums.json` beside them.
 
     The pictures `contact_sheet.png` and `scenes.png` go into `folder` itself.
     """
@@ -98,6 +99,7 @@ def write_card(folder: Path, train: SceneArrays, test: SceneArrays) -> None:
         "classifier": parameters(classifier),
     }
     (weights / "measures.json").write_text(json.dumps(measures, indent=2) + "\n")
+    record_checksums(weights)
     (weights / "MODEL_CARD.md").write_text(render_card(measures, sizes, megabytes(weights)))
     captions = [sample_scene(20_000_000 + number, "prompts").caption for number in range(SHEET[0] * SHEET[1])]
     pictures, _ = evaluation.sample_pictures(pipeline, captions, first_seed=20_000_000)
