@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,5 +72,7 @@ def test_a_file_of_something_else_or_without_checksums_is_not_believed(file: Pat
     with pytest.raises(FileNotFoundError):
         read_sealed(tmp_path / "absent.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(Damaged):
-        read_sealed(tmp_path / "folder.safetensors")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("folder", "pipe"):
+        with pytest.raises(Damaged, match="no file"):
+            read_sealed(tmp_path / f"{name}.safetensors")

@@ -41,6 +41,8 @@ def read_sealed(
     """
     from safetensors import safe_open
 
+    if path.exists() and not path.is_file():
+        raise Damaged("it is no file")
     try:
         with safe_open(path, framework="pt") as file:
             written: dict[str, str] = file.metadata() or {}

@@ -133,6 +133,8 @@ def header_of(file: Path) -> dict[str, list[int]]:
     """
     try:
         size = file.stat().st_size
+        if not file.is_file():  # a pipe or device may never end
+            raise UserError(f"{file} is no file")
         with file.open("rb") as opened:
             start = opened.read(8)
             length = int.from_bytes(start, "little")

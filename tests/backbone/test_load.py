@@ -169,6 +169,7 @@ def test_pocket_is_the_packaged_folder(tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / "pocket" / "weights" / "pipeline"
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
+    (folder.parent / "checksums.json").write_text("{}")  # of no weights, since there are none
     monkeypatch.setattr("diffprobe.backbone.locate.files", lambda package: tmp_path)
     assert find_model("pocket") == folder
 

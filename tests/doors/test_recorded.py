@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def test_what_is_no_configuration_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match=r"config\.yaml") as error:
         read_recorded(folder)
     assert "\n" not in str(error.value)
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    path = run_folder(tmp_path / "run") / ".hydra" / "config.yaml"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"config\.yaml is no file"):
+        read_recorded(tmp_path / "run")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"config\.yaml is no file"):
+        read_recorded(tmp_path / "run")
 
 
 def test_interpolations_within_the_configuration_are_kept(tmp_path):

@@ -87,6 +87,8 @@ def _check_yaml(path: Path) -> None:
 
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a pipe or device may never end
+            raise UserError(f"{path} is no file")
         text = path.read_text(encoding="utf-8") if size <= LARGEST else ""
     except OSError as error:
         raise UserError(f"cannot read the configuration of the run: {path} ({error.strerror})") from error
