@@ -128,6 +128,27 @@ def test_unreachable_hub_id_says_what_to_do(
         load_backbone("someone/model")
 
 
+def test_a_hub_model_is_read_from_where_it_was_downloaded(
+    tiny_pipeline_folder: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from diffusers import StableDiffusionPipeline
+
+    asked: dict[str, object] = {}
+
+    def download(name: str, **options: object) -> str:
+        asked.update(options, name=name)
+        return str(tiny_pipeline_folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *arguments, **options: str(tiny_pipeline_folder))
+    monkeypatch.setattr(StableDiffusionPipeline, "download", download)
+    backbone = load_backbone("someone/model", device="cpu", revision="main")
+    assert (asked["name"], asked["revision"], asked["use_safetensors"]) == ("someone/model", "main", True)
+    assert asked["safety_checker"] is None
+    assert backbone.name == "someone/model"
+    assert backbone.fingerprints == tiny_backbone.fingerprints
+
+
 def test_inpainting_models_are_refused(tiny_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import UNet2DConditionModel
 

@@ -157,6 +157,22 @@ def test_buffers_that_older_libraries_saved_are_no_error(folder: Path, tiny_back
     assert load(folder).fingerprints == tiny_backbone.fingerprints
 
 
+@pytest.mark.parametrize("kept", ["shared.weight", "encoder.embed_tokens.weight", "both"])
+def test_the_words_of_t5_may_be_saved_under_either_name(families: dict[str, Path], tmp_path: Path, kept: str) -> None:
+    """Published files have the one, the other or both, and the output of the decoder too."""
+    folder = shutil.copytree(families["pixart"], tmp_path / "pixart")
+
+    def renamed(weights: Weights) -> Weights:
+        words = weights.pop("shared.weight")
+        names = ("shared.weight", "encoder.embed_tokens.weight") if kept == "both" else (kept,)
+        return weights | {name: words.clone() for name in names} | {"lm_head.weight": words.clone()}
+
+    rewrite(folder, "text_encoder", renamed)
+    found = load(folder).pipeline.text_encoder
+    whole = load_file(weights_file(families["pixart"], "text_encoder"))["shared.weight"]
+    assert torch.equal(found.get_input_embeddings().weight, whole)
+
+
 def sharded(folder: Path) -> list[Path]:
     from diffusers import UNet2DConditionModel
 
