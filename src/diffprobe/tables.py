@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from io import StringIO
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from diffprobe.errors import UserError
+from diffprobe.temporary import replacing
 
 NO_STEP = -1  # the step of a row that belongs to no step (the position control); an empty cell in the file
 Step = Annotated[int, "NO_STEP is an empty cell"]
@@ -26,15 +26,10 @@ def write_rows(path: str | Path, kind: type[Row], rows: Sequence[Row]) -> None:
     types = get_type_hints(kind, include_extras=True)
     steps = [index for index, name in enumerate(columns) if types[name] == Step]
     cells = attrgetter(*columns)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(_emptied(cells(row), steps) for row in rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(_emptied(cells(row), steps) for row in rows)
 
 
 def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:

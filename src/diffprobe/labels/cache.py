@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler
 from diffprobe.labels.pictures import eight_bit
 from diffprobe.sealed import Damaged, read_sealed, sealed
+from diffprobe.temporary import remove_leftovers, replacing
 
 FORMAT = "diffprobe-map/2"
 CHUNK = 32  # images that are labelled before their maps are written: what a kill loses
@@ -61,6 +61,8 @@ class Cached:
         paths = [self._path(wanted, label, name) for label, name in zip(labels, names, strict=True)]
         maps = {row: _read(path, label) for row, (path, label) in enumerate(zip(paths, labels, strict=True))}
         missing = [row for row, values in maps.items() if values is None]
+        if missing:
+            remove_leftovers(paths[missing[0]].parent)
         for start in range(0, len(missing), CHUNK):
             rows = missing[start : start + CHUNK]
             made = self.labeler(images[rows], [names[row] for row in rows], [wanted])[wanted]
@@ -90,12 +92,8 @@ def _read(path: Path, label: Mapping[str, str]) -> Tensor | None:
 
 def _write(path: Path, values: Tensor, label: Mapping[str, str]) -> None:
     values = values.contiguous()
-    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save({"map": values}, sealed({"map": values}, label)))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save({"map": values}, sealed({"map": values}, label)))
     except OSError as error:
         raise UserError(f"cannot keep a label map in {path}: {error}; the maps before it are kept") from error
-    finally:
-        temporary.unlink(missing_ok=True)

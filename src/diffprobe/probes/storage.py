@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import Standardisation
 from diffprobe.sealed import PREFIX, Damaged, read_sealed, sealed
+from diffprobe.temporary import replacing
 
 NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}  # of a file's metadata
 
@@ -92,12 +92,8 @@ def _save_property(bank: ProbeBank, name: str, folder: Path, made_of: str | None
     }
     metadata = {key: json.dumps(value) for key, value in data.items()}
     path = folder / f"{name}.safetensors"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, sealed(tensors, metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
