@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffprobe.commands import run_command
 from diffprobe.errors import UserError
 
 
@@ -32,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ended", file=sys.stderr)
     return 0
 
 
@@ -58,4 +57,4 @@ def start(probes: Path | None, stores: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

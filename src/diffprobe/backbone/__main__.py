@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from diffprobe.commands import run_command
 from diffprobe.errors import UserError
 
 
@@ -56,4 +57,4 @@ def print_catalogue(model: str, wanted: Sequence[str] | None, resolutions: Seque
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

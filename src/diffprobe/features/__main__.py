@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from diffprobe.commands import run_command
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,4 +64,4 @@ def print_store(store: Store, survey: Survey) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffprobe.commands import run_command
 from diffprobe.errors import UserError
 
 BATCH = 25
@@ -65,4 +66,4 @@ def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,8 @@ from diffprobe.errors import UserError
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import COLOURS, sample_scene
 from diffprobe.sealed import Damaged, read_sealed, sealed
+from diffprobe.temporary import remove_leftovers, replacing
+from diffprobe.threads import usable_cores
 
 SHARD = 1000
 BATCH = 25
@@ -45,10 +46,11 @@ class SceneArrays:
 def rendered(folder: Path, stream: str, count: int, size: int = 64, workers: int | None = None) -> SceneArrays:
     """The first `count` scenes of a stream, rendered where the folder does not hold them yet, or holds them damaged."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     starts = range(0, count, SHARD)
     shards = {start: _read(_path(folder, stream, start, size)) for start in starts}
     missing = [start for start, shard in shards.items() if shard is None]
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with ProcessPoolExecutor(workers or usable_cores()) as pool:
         list(pool.map(partial(_write_shard, folder, stream, size), missing))
     for start in missing:
         shards[start] = _read(_path(folder, stream, start, size))
@@ -80,9 +82,8 @@ def _write_shard(folder: Path, stream: str, size: int, start: int) -> None:
     arrays = {name: torch.cat([batch[name] for batch in batches]).contiguous() for name in batches[0]}
     arrays["colours"] = torch.stack([_colours(index, stream) for index in range(start, start + SHARD)])
     path = _path(folder, stream, start, size)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(arrays, temporary, sealed(arrays, {"scenes": path.name}))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, sealed(arrays, {"scenes": path.name}))
 
 
 def _pack(scenes: RenderedScenes) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ card and the contact sheet, and with --install replaces the weights inside the p
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffprobe.commands import run_command
 from diffprobe.pocket.shards import SceneArrays, rendered
 from diffprobe.sealed import Damaged, read_sealed, sealed
+from diffprobe.temporary import replacing
+from diffprobe.threads import share_threads
 
 PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
 STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "classifier": 7000, "unet": 40_000}
@@ -142,10 +146,9 @@ def _device() -> torch.device:
 
 
 def _save(values: dict[str, torch.Tensor], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
     values = {name: value.contiguous() for name, value in values.items()}
-    save_file(values, temporary, sealed(values, {}))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(values, temporary, sealed(values, {}))
 
 
 def _whole(path: Path) -> bool:
@@ -173,8 +176,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.part == "all" and chosen.steps:
         parser.error("--steps belongs to one part; name it instead of all")
-    if chosen.devices > 1:
-        torch.set_num_threads(1)
+    share_threads(chosen.devices)
     shop = Workshop(chosen.folder, chosen.devices, chosen.precision, chosen.scenes, chosen.steps, chosen.install)
     functions: dict[str, Callable[[Workshop], None]] = {
         "text": text,
@@ -189,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -1,0 +1,142 @@
+"""SIGTERM and Ctrl-C: work stops where it is, what is open is closed, and the command says so and exits with 128 + n.
+
+A command calls `listen` before anything else and works inside `stoppable`. A signal raises `Stopped` there, which
+unwinds like an error; outside there is nothing to close, so the process ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+# SIGTERM: of kill, and of SLURM at a job's end; SIGUSR1: of `sbatch --signal=USR1@120`; SIGHUP: the terminal has gone.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+_LOOK = 0.1  # seconds between looks at whether the work has stopped
+_AGAIN = 0.5  # seconds after which another Ctrl-C is a person's second, not an echo of the first
+
+
+class Stopped(SystemExit):
+    """A signal has asked the process to end. Whoever does not catch it exits with 128 + the signal's number.
+
+    `hint` is a sentence about how to go on, where somebody who saw it pass knew.
+    """
+
+    def __init__(self, number: int, hint: str = "") -> None:
+        super().__init__(128 + number)
+        self.number, self.hint = number, hint
+
+    def __reduce__(self) -> tuple:
+        return Stopped, (self.number, self.hint)
+
+    @property
+    def line(self) -> str:
+        """What to tell a person."""
+        return _word(self.number) + (f"; {self.hint}" if self.hint else "")
+
+
+class _State:
+    """What the handler knows: whether there is somebody to unwind, and what has been received, when."""
+
+    inside = False
+    received: int | None = None
+    when = 0.0
+
+
+def listen() -> None:
+    """From now on signals that ask to stop are heard. Those that the caller's shell ignores stay ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
+            signal.signal(number, _stop)
+    if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+        signal.signal(signal.SIGALRM, _stop_again)  # now, so that whoever restores handlers restores this one
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside, a signal raises `Stopped`, and an error that comes of it becomes one. May be nested."""
+    if _State.inside or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (*STOPPING, signal.SIGALRM)}
+    listening, unraisable = before[signal.SIGTERM] == _stop, sys.unraisablehook
+    _State.received, _State.inside = None, True
+    listen()
+    sys.unraisablehook = _said_elsewhere(unraisable)
+    try:
+        yield
+        check()
+    except Exception as error:
+        if _State.received is None:
+            raise
+        raise Stopped(_State.received) from error  # as of a process of several whose partner has gone
+    finally:
+        _State.inside = False
+        sys.unraisablehook = unraisable
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if not listening:  # nobody listened before: a test, or somebody's own program
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def inside() -> bool:
+    """Whether a signal would raise `Stopped` now."""
+    return _State.inside
+
+
+def check() -> None:
+    """Raises `Stopped` if a signal came and its exception was lost in somebody's code that takes all exceptions."""
+    if _State.inside and _State.received is not None:
+        raise Stopped(_State.received)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _State.received is None:
+        _State.received, _State.when = number, time.monotonic()
+        if not _State.inside:
+            os.write(2, f"{_word(number)}\n".encode())
+            os._exit(128 + number)
+        _remind()
+        raise Stopped(number)
+    if number == signal.SIGINT and time.monotonic() - _State.when > _AGAIN:  # closing takes too long for somebody
+        os._exit(128 + number)
+
+
+def _remind() -> None:
+    """Has the stop looked after until the work has been left: code that takes all exceptions may take this one too."""
+    if signal.getsignal(signal.SIGALRM) == _stop_again:
+        signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
+
+
+def _stop_again(number: int, frame: FrameType | None) -> None:
+    """Raises again unless the first exception is still on its way, which is what is being handled then."""
+    if not _State.inside or _State.received is None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return
+    error = sys.exception()
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        raise Stopped(_State.received)
+
+
+def _said_elsewhere(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """A hook that keeps quiet about `Stopped` where Python drops exceptions, as in `__del__`: it is raised again."""
+
+    def told(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, Stopped):
+            hook(dropped)
+
+    return told
+
+
+def _word(number: int) -> str:
+    return "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
