@@ -1,9 +1,13 @@
 """Probe the activations of a diffusion model: `python train.py`, `python train.py --help`."""
 
-import hydra
-from omegaconf import DictConfig
+from diffprobe.signals import listen
 
-from diffprobe.doors.errors import plain_errors
+listen()  # before the imports that take time
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from diffprobe.doors.errors import plain_errors  # noqa: E402
 
 
 @plain_errors

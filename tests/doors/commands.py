@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
+
+from diffprobe.signals import STOPPING
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 6
@@ -71,6 +74,7 @@ def command_apart(
 def _as_typed(script: str, arguments: Sequence[str], cwd: Path | None) -> Iterator[None]:
     """Command line, environment and folder of a command; afterwards they, and who listens to logs, are as before."""
     line, environment, folder, listeners = sys.argv, dict(os.environ), Path.cwd(), logging.root.handlers[:]
+    heard = {number: signal.getsignal(number) for number in (*STOPPING, signal.SIGALRM)}
     sys.argv = [str(ROOT / script), *arguments]
     os.environ.update(TERMINAL)
     os.chdir(cwd or folder)
@@ -82,6 +86,8 @@ def _as_typed(script: str, arguments: Sequence[str], cwd: Path | None) -> Iterat
         os.environ.clear()
         os.environ.update(environment)
         logging.root.handlers[:] = listeners
+        for number, handler in heard.items():
+            signal.signal(number, handler)
         GlobalHydra.instance().clear()
 
 

@@ -10,7 +10,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, objective
+from diffprobe.doors.gathering import _remove_earlier
+from diffprobe.doors.jobs import (
+    FINISHED,
+    check_unfinished,
+    clear,
+    is_finished,
+    objective,
+    record_configuration,
+    sole_user,
+)
 from diffprobe.doors.published import published_lines
 from diffprobe.doors.schema import checked
 from diffprobe.doors.sweeps import Job, find_jobs, grouped, join_scores
@@ -46,27 +55,79 @@ def test_a_folder_is_finished_by_its_last_file_and_its_configuration(tmp_path):
     assert not is_finished(there, checked(composed("seed=2")))
 
 
+def test_an_unfinished_run_goes_on_with_its_own_settings_only(tmp_path):
+    there = run_folder(tmp_path, "seed=1")
+    (there / FINISHED).unlink()
+    (there / "learning_curve.csv").write_text("of seed 1")
+    check_unfinished(there, checked(composed("seed=1", "model.device=cpu")))
+    with pytest.raises(UserError, match=r"an unfinished run of another configuration \(seed is 1 there, 2 here\)"):
+        check_unfinished(there, checked(composed("seed=2")))
+    assert (there / "learning_curve.csv").read_text() == "of seed 1"
+
+
+def test_a_folder_with_files_that_no_run_has_left_is_refused_but_for_logs(tmp_path):
+    settings = checked(composed())
+    check_unfinished(tmp_path / "new", settings)
+    (tmp_path / ".hydra").mkdir()  # of a run that was killed before it had written its configuration
+    for name in ("train.log", "slurm-12.out", "log.txt"):
+        (tmp_path / name).write_text("running")
+    check_unfinished(tmp_path, settings)
+    for name in ("scores.csv", "photos"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=r"is not empty \(photos and 1 more\).*hydra\.run\.dir=FOLDER"):
+        check_unfinished(tmp_path, settings)
+
+
+def test_what_an_unfinished_run_left_is_made_again_and_what_is_not_its_own_stays(tmp_path):
+    results = ["scores.csv", "report.html", "probes/depth.safetensors", "figures/old.png", "tables/best_layers.md"]
+    others = ["train.log", "notes.md", "wandb/offline-run/run.wandb", "stores/pocket/manifest.json"]
+    for name in (*results, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    clear(tmp_path)  # there is no configuration: not a run's
+    assert (tmp_path / "scores.csv").exists()
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("seed: 0")
+    clear(tmp_path)
+    assert [name for name in (*results, *others) if (tmp_path / name).exists()] == others
+
+
+def test_one_process_at_a_time_makes_a_run_in_a_folder_and_removes_what_a_killed_one_left(tmp_path):
+    left = [tmp_path / f".scores.csv.elsewhere.{process}.0a1b2c3d.tmp" for process in (1, 2)]
+    left.append(tmp_path / "figures" / ".a.png.elsewhere.3.0a1b2c3d.tmp.png")
+    (tmp_path / "figures").mkdir()
+    for path in left:
+        path.write_text("half")
+    with sole_user(tmp_path, print):
+        assert not any(path.exists() for path in left)
+        with pytest.raises(UserError, match="another process is making a run in"), sole_user(tmp_path, print):
+            pass
+    with sole_user(tmp_path, print):
+        pass
+
+
+def test_a_configuration_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    save, written = OmegaConf.save, []
+
+    def killed(content, path):
+        written.append(path)
+        if len(written) == 3:
+            Path(path).write_text("half")
+            raise KeyboardInterrupt
+        save(content, path)
+
+    monkeypatch.setattr(OmegaConf, "save", killed)
+    hydra = OmegaConf.create({"overrides": {"task": ["seed=1"]}})
+    with pytest.raises(KeyboardInterrupt):
+        record_configuration(tmp_path, composed("seed=1"), hydra)
+    assert sorted(path.name for path in (tmp_path / ".hydra").iterdir()) == ["hydra.yaml", "overrides.yaml"]
+
+
 def test_the_objective_is_the_mean_of_validation_headline_scores():
     others = [replace(MEAN, mean=9.0, split="test"), replace(MEAN, mean=9.0, control="permuted")]
     others += [replace(MEAN, mean=9.0, metric="rmse"), replace(MEAN, step=1, mean=None)]
     assert objective([MEAN, replace(MEAN, step=0, mean=0.7), *others]) == pytest.approx(0.6)
     assert math.isnan(objective(others))
-
-
-def test_a_job_of_a_sweep_starts_no_processes_of_its_own(monkeypatch):
-    settings = checked(composed("trainer=ddp"))
-    monkeypatch.delenv("SLURM_NTASKS", raising=False)
-    with pytest.raises(UserError, match=r"trainer\.devices=2 in a sweep"):
-        check_processes(settings.trainer, _moded("MULTIRUN"))
-    check_processes(settings.trainer, _moded("RUN"))
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    check_processes(settings.trainer, _moded("MULTIRUN"))
-
-
-def _moded(name: str):
-    from hydra.types import RunMode
-
-    return OmegaConf.create({"mode": RunMode[name]})
 
 
 def test_jobs_are_found_in_order_and_unfinished_ones_named(tmp_path):
@@ -119,3 +180,15 @@ def test_published_numbers_stand_beside_this_runs():
     assert head.startswith("published (Stable Diffusion 1.4) / this run (pocket) at up 3.0, step 3")
     assert lines == ["  depth, rank correlation: 0.71 / 0.52 [0.40, 0.60]", "  depth, found by step: 3 / 2 [2, 2]"]
     assert published_lines({}, rows, scores) == []
+
+
+def test_what_was_gathered_before_does_not_stand_beside_what_is_gathered_now(tmp_path):
+    old = ["scores.csv", "groups.csv", "figures/a.png", "seed=0/scores.csv", "seed=0/tables/best_layers.md"]
+    own = ["notes/todo.md", "seed=1/notes.md"]
+    for name in (*old, *own):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    _remove_earlier(tmp_path)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == own
+    assert not (tmp_path / "seed=0").exists()
+    _remove_earlier(tmp_path / "nowhere")

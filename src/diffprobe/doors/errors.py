@@ -12,7 +12,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from diffprobe.doors.children import end_children, is_helper
 from diffprobe.errors import UserError
+from diffprobe.signals import Stopped, inside, listen, stoppable
 
 # Read before Hydra is told to raise instead of printing and exiting.
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -24,7 +26,7 @@ _EXTRAS = {
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates a Hydra main: user errors print one line and exit with 1, Ctrl-C exits with 130.
+    """Decorates a Hydra main: user errors print one line and exit with 1, SIGTERM with 143, Ctrl-C with 130.
 
     All other exceptions keep their traceback; `HYDRA_FULL_ERROR=1` shows it for user errors too. The job of the main
     needs it as well (see `job_errors`), since Hydra adds lines of its own otherwise.
@@ -34,7 +36,14 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*arguments: Any) -> Any:
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
-            return function(*arguments)
+            with stoppable():
+                return function(*arguments)
+        except Stopped as stopped:
+            end_children()
+            if is_helper():  # Lightning would kill the process that started this one, which has yet to close its files
+                raise SystemExit(0) from None
+            print(stopped.line, file=sys.stderr, flush=True)
+            raise SystemExit(stopped.code) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None
@@ -59,8 +68,16 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return plain_errors(function)(*arguments)
+        alone = not inside()  # a process that a launcher has started
+        if alone:
+            listen()  # until it has ended
         try:
-            return function(*arguments)
+            with stoppable():
+                return function(*arguments)
+        except Stopped as stopped:
+            if alone:
+                print(f"job {HydraConfig.get().job.num} {stopped.line}", file=sys.stderr, flush=True)
+            raise
         except Exception as error:
             line = explanation(error, _conf())
             told = traceback.format_exc() if line is None or _WANTS_TRACEBACK else line
@@ -88,10 +105,16 @@ def explanation(error: BaseException, conf: Path) -> str | None:
             return str(cause)
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key} is not set; give it as {cause.full_key}=VALUE"
+        if type(cause).__name__ == "UncompletedJobError":  # submitit's, which need not be installed
+            return f"a job of the sweep ended before it was done, the same command goes on: {_first_line(cause)}"
     if isinstance(error, InstantiationException) or not isinstance(error, HydraException):
         return None
     text = " ".join(str(error).split())
     return _unknown_choice(text) or _unknown_key(text, conf) or text
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

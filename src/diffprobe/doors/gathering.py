@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffprobe.doors.jobs import remove_results
 from diffprobe.doors.sweeps import Group, find_jobs, grouped, join_scores
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def gather(folder: Path, console: Console) -> None:
     for job in unfinished:
         console.print(f"not finished, and left out: {job}", soft_wrap=True)
     groups = grouped(jobs)
+    _remove_earlier(folder / "gathered")
     everything = []
     for group in groups:
         target = folder / "gathered" / _as_folder(group.name)
@@ -54,6 +56,17 @@ def gather(folder: Path, console: Console) -> None:
         _write_groups(folder / "gathered" / "groups.csv", rows)
         console.print(_groups_table(rows))
     console.print(f"gathered {len(jobs)} jobs into {folder / 'gathered'}", soft_wrap=True)
+
+
+def _remove_earlier(gathered: Path) -> None:
+    """What was gathered before, of other jobs perhaps: groups that are no more would stand beside those that are."""
+    places = [path for path in gathered.glob("*") if path.is_dir()] if gathered.is_dir() else []
+    for place in (gathered, *places):
+        if (place / "scores.csv").exists() or (place / "groups.csv").exists():
+            remove_results(place)
+            for part in (*place.glob("*"), place):
+                if part.is_dir() and not any(part.iterdir()):
+                    part.rmdir()
 
 
 def _joined(group: Group) -> Gathered:

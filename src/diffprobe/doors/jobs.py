@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.doors.recorded import CONFIGURATION, looked_up, read_recorded
-from diffprobe.doors.schema import Settings, TrainerSettings, checked
+from diffprobe.doors.schema import Settings, checked
 from diffprobe.errors import UserError
+from diffprobe.temporary import remove_leftovers, replacing
 
 if TYPE_CHECKING:
     from diffprobe.probes.tables import Summary
 
 FINISHED = "environment.json"  # the last file of a run
+LOCK = ".lock"  # in .hydra/, held while a process makes the run
+# What a run leaves but its configuration, logs and tracked runs.
+_RESULTS = ("*.csv", "report.txt", "report.html", "tables/*", "figures/*", "probes/*", "prototypes/*", "training/*/*")
+_LOGS = (".log", ".out", ".err")
+_ANOTHER = "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER)"
 # What says where and how fast a run is made, and changes no number of it.
 IMMATERIAL = (
     "job",
@@ -53,25 +59,109 @@ def is_finished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] 
     """
     if not (folder / FINISHED).exists():
         return False
+    _check_same(folder, settings, check, "a finished")
+    return True
+
+
+def check_unfinished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] = checked) -> None:
+    """Makes sure that whatever is in the folder was left by an unfinished run of these settings, which may go on.
+
+    Raises:
+        UserError: an unfinished run of other settings, whose files would be taken for those of this one; or files that
+            no run has left.
+    """
+    if (folder / CONFIGURATION).exists():
+        _check_same(folder, settings, check, "an unfinished")
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if not _is_log(path)) if folder.is_dir() else []
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise UserError(
+            f"{folder} is not empty ({foreign[0]}{more}) and holds no run that could go on; nothing was written. "
+            f"Give {_ANOTHER}, or move those files away"
+        )
+
+
+def _check_same(folder: Path, settings: Any, check: Callable[[DictConfig], Any], what: str) -> None:
+    """Raises UserError unless the folder was made with these settings, but for what is immaterial."""
     there, here = flattened(read_settings(folder, check)), flattened(settings)
     differing = [key for key in {**there, **here} if key not in IMMATERIAL and there.get(key) != here.get(key)]
     if differing:
         shown = "; ".join(f"{key} is {there.get(key)} there, {here.get(key)} here" for key in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
-            f"{folder} holds a finished run of another configuration ({shown}{more}); nothing was overwritten. Give "
-            "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER), or move that one away"
+            f"{folder} holds {what} run of another configuration ({shown}{more}); nothing was overwritten. Give "
+            f"{_ANOTHER}, or move that one away"
         )
-    return True
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a file may lie in a run folder before the run: what a shell or SLURM writes there, and hidden files."""
+    return path.name.startswith(".") or path.name == "wandb" or path.suffix in _LOGS or path.name in ("log", "log.txt")
+
+
+@contextmanager
+def sole_user(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Inside, no other process makes a run in the folder. The system gives it back when a process ends however it may.
+
+    Temporary files of whoever was there before are removed, since nobody writes them any more.
+
+    Raises:
+        UserError: another process is making a run there.
+    """
+    from filelock import FileLock, Timeout
+
+    place = folder / ".hydra"
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / LOCK)
+    locked = True
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"another process is making a run in {folder}; wait for it, or give {_ANOTHER}") from None
+    except (OSError, NotImplementedError) as error:
+        locked = False
+        tell(f"cannot lock {folder} ({error}): see to it that no other process makes a run there")
+    try:
+        for part in (folder, *(path for path in folder.iterdir() if path.is_dir() and path.name != "wandb")):
+            remove_leftovers(part, all_machines=locked)
+        yield
+    finally:
+        lock.release()
+
+
+def clear(folder: Path) -> None:
+    """Removes the results that an unfinished run of the same settings left, all of which are made again.
+
+    What it read may have changed since, and with it which files there are. Logs and tracked runs stay.
+    """
+    if (folder / CONFIGURATION).exists():
+        remove_results(folder)
+
+
+def remove_results(folder: Path) -> None:
+    """Removes the tables, figures, probes and reports that a run or a gathered sweep left in a folder."""
+    for pattern in _RESULTS:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def record_configuration(folder: Path, config: DictConfig, hydra: Any) -> None:
-    """Writes `.hydra/` from the configuration and Hydra's own, as Hydra would before anything could be checked."""
+    """Writes `.hydra/` from the configuration and Hydra's own, as Hydra would before anything could be checked.
+
+    The configuration is written last, each file in one move: without it there is no run that could go on.
+    """
     place = folder / ".hydra"
     place.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(hydra, place / "hydra.yaml")
-    OmegaConf.save(hydra.overrides.task, place / "overrides.yaml")
-    OmegaConf.save(looked_up(config), place / "config.yaml")
+    contents = {
+        "hydra.yaml": hydra,
+        "overrides.yaml": hydra.overrides.task,
+        Path(CONFIGURATION).name: looked_up(config),
+    }
+    for name, content in contents.items():
+        with replacing(place / name) as temporary:
+            OmegaConf.save(content, temporary)
 
 
 def flattened(settings: Any) -> dict[str, Any]:
@@ -109,13 +199,3 @@ def objective_of(folder: Path) -> float:
     from diffprobe.probes.tables import read_summary
 
     return objective(read_summary(folder / "summary.csv"))
-
-
-def check_processes(trainer: TrainerSettings, hydra: Any) -> None:
-    """Raises UserError for a sweep whose jobs would start processes of their own, which would each run the sweep."""
-    several = trainer.devices * trainer.num_nodes > 1
-    if several and hydra.mode.name == "MULTIRUN" and "SLURM_NTASKS" not in os.environ:
-        raise UserError(
-            f"trainer.devices={trainer.devices} in a sweep: a job of a sweep has one process, unless SLURM "
-            "starts several (docs/sweeps.md); use trainer.devices=1"
-        )

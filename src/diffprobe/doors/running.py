@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,18 +13,23 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.doors.analysis_schema import AnalysisJobSettings
-from diffprobe.doors.jobs import FINISHED, check_processes, is_finished, record_configuration
+from diffprobe.doors.jobs import FINISHED, check_unfinished, clear, is_finished, record_configuration, sole_user
 from diffprobe.doors.making import make
+from diffprobe.doors.processes import by_joblib, check_processes, processes_at_once
 from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import ProbingSettings
-from diffprobe.doors.trainers import quiet_libraries
+from diffprobe.doors.trainers import check_trainer, quiet_libraries
 from diffprobe.errors import UserError
+from diffprobe.signals import Stopped
+from diffprobe.signals import check as stop_if_asked
+from diffprobe.threads import share_threads
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from diffprobe.report.tracking import RunName, Tracker
 
+OF_OBJECTS = ("separation", "transforms", "denoising", "video")  # analyses that keep prototypes
 Task = TypeVar("Task")
 Job = TypeVar("Job", bound=ProbingSettings)
 
@@ -71,33 +77,67 @@ def carry_out(
     check_processes(settings.trainer, hydra)
     if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={_kind(settings)} runs in one process; use trainer.devices=1")
+    share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
     folder = Path(hydra.runtime.output_dir)
-    with quiet_libraries():
+    with _how_to_go_on(settings, folder, hydra), quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
 
         helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
         console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
         if is_finished(folder, settings, check):
-            console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
-            return folder
+            return _skipped(folder, console)
+        check_unfinished(folder, settings, check)
+        check_trainer(settings.trainer)
         task = prepare(settings, console)
         if settings.dry_run:
             return None
         if helping and share is not None:
             share(task, settings, console)
             return None
-        record_configuration(folder, config, hydra)
-        plain = OmegaConf.to_container(config, resolve=True)
-        made = make(settings.logger, "logger", _partial_=True)
-        with made(folder=folder, config=plain, called=_called(folder, _kind(settings), hydra)) as tracker:
-            evaluations = work(task, Run(settings, plain, folder, console, tracker))
-        wall = time.perf_counter() - started
-        # The file that marks the run as finished: the last one, when tracker and tables are complete
-        write_environment(
-            folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
-        )
+        with sole_user(folder, console.print):
+            if is_finished(folder, settings, check):  # by another process, while this one prepared
+                return _skipped(folder, console)
+            check_unfinished(folder, settings, check)
+            clear(folder)
+            record_configuration(folder, config, hydra)
+            plain = OmegaConf.to_container(config, resolve=True)
+            made = make(settings.logger, "logger", _partial_=True)
+            with made(folder=folder, config=plain, called=_called(folder, _kind(settings), hydra)) as tracker:
+                evaluations = work(task, Run(settings, plain, folder, console, tracker))
+                stop_if_asked()
+            wall = time.perf_counter() - started
+            # The file that marks the run as finished: the last one, when tracker and tables are complete
+            write_environment(
+                folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
+            )
         console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
     return folder
+
+
+def _skipped(folder: Path, console: Console) -> Path:
+    console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+    return folder
+
+
+@contextmanager
+def _how_to_go_on(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterator[None]:
+    """Adds to a signal that stops the run what a person can do then."""
+    try:
+        yield
+    except Stopped as stopped:
+        kept = _kept_in(settings)
+        goes_on = f"goes on from what is kept in {kept}" if kept else "begins again, since nothing is kept on disk"
+        place = f"hydra.sweep.dir={hydra.sweep.dir}" if hydra.mode.name == "MULTIRUN" else f"hydra.run.dir={folder}"
+        done = (folder / FINISHED).exists()
+        stopped.hint = stopped.hint or (f"{folder} is finished" if done else f"the same command with {place} {goes_on}")
+        raise
+
+
+def _kept_in(settings: ProbingSettings) -> str | None:
+    """The folder that an interrupted run finds its work in, if any."""
+    if isinstance(settings, AnalysisJobSettings) and settings.analysis.kind in OF_OBJECTS:
+        return settings.prototypes.folder
+    return settings.features.folder if settings.features.store == "disk" else None
 
 
 def _kind(settings: ProbingSettings) -> str:

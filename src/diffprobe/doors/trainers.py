@@ -7,6 +7,8 @@ import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from diffprobe.errors import UserError
+
 if TYPE_CHECKING:
     from diffprobe.doors.schema import ProbingSettings, TrainerSettings
     from diffprobe.report.tracking import Tracker
@@ -17,13 +19,15 @@ def make_trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None)
     import lightning
     from lightning.pytorch.callbacks import RichProgressBar
 
+    from diffprobe.doors.stopping import StopWhenAsked
+
     return lightning.Trainer(
         **settings.trainer,  # type: ignore[arg-type]
         max_epochs=settings.probe.epochs,
         check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
         num_sanity_val_steps=0,
         logger=tracker.lightning_logger(stage) if tracker and stage.startswith("train") else False,
-        callbacks=[RichProgressBar()],
+        callbacks=[RichProgressBar(), StopWhenAsked()],
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=50,
@@ -35,13 +39,33 @@ def make_predicting_trainer(settings: TrainerSettings) -> Any:
     import lightning
     from lightning.pytorch.callbacks import RichProgressBar
 
+    from diffprobe.doors.stopping import StopWhenAsked
+
     return lightning.Trainer(
         **settings,  # type: ignore[arg-type]
         logger=False,
-        callbacks=[RichProgressBar()],
+        callbacks=[RichProgressBar(), StopWhenAsked()],
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+
+
+def check_trainer(settings: TrainerSettings) -> None:
+    """Raises UserError for devices or a precision that this machine does not have."""
+    import lightning
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        lightning.Trainer(
+            **settings,  # type: ignore[arg-type]
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        given = " ".join(f"trainer.{key}={value}" for key, value in settings.items())  # type: ignore[attr-defined]
+        raise UserError(f"Lightning cannot work with {given}: {' '.join(str(error).split())}") from error
 
 
 def quiet_libraries() -> Any:

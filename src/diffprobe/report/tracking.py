@@ -260,4 +260,6 @@ class WandbTracker:
 def _exit_code(error: BaseException | None) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130  # what a shell reports for a program ended by Ctrl-C
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code  # of a signal: 128 and its number
     return 0 if error is None else 1
