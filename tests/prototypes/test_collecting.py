@@ -13,6 +13,7 @@ from diffprobe.data.image_changes import ChangedImages
 from diffprobe.data.object_images import ObjectImages
 from diffprobe.data.object_selection import load_objects
 from diffprobe.data.scene_objects import SceneObjects
+from diffprobe.errors import UserError
 from diffprobe.features.groups import LayerGroup, concatenate
 from diffprobe.features.sources.real_images import ImageToImage, Noised
 from diffprobe.prototypes.collecting import Prototypes, collect_prototypes, single
