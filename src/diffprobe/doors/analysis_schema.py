@@ -1,33 +1,44 @@
-"""The types of everything a user can set of an analysis."""
+"""The types and ranges of everything a user can set of an analysis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from diffprobe.doors.schema import POSITIVE as PROBING_POSITIVE
-from diffprobe.doors.schema import ProbingSettings, checked
+from diffprobe.doors.schema import Batch, Count, Folder, Groups, LayerItems, ProbingSettings, Rate, checked
+from diffprobe.ranges import Choice, Items, Keys, Number, Text
+
+KINDS = (
+    *("separation", "transforms", "denoising", "video"),
+    *("emergence", "intervention", "classification", "compare"),
+)
+CHANGES = ("rotation", "flip", "scale", "padding", "crop", "shift")
+MEASURES = ("euclidean", "manhattan", "cosine", "pearson", "distance_correlation", "distance_correlation_u")
+METHODS = ("pattern", "minimum_norm", "steering", "gradient")
+
+Share = Annotated[float, Number(above=0, high=1)]
+Shares = Annotated[list[Share], Items()]
 
 
 @dataclass
 class ObjectSettings:
     """`kind`, and what that kind needs; see `diffprobe.data.object_selection.load_objects`."""
 
-    kind: str = MISSING
-    root: str | None = None
-    split: str | None = None
-    list: str | None = None  # annotate no field after this one as list[...]: the name is taken
-    count: int | None = None
-    on_error: str = "error"
-    largest_over: float = 0.01
-    min_area: float = 0.0
-    label: str = "shape"
-    size: int = 64
-    every: int = 1
-    frames: int | None = None
+    kind: Annotated[str, Choice("scenes", "moving_scenes", "voc", "coco", "davis")] = MISSING
+    root: Folder | None = None
+    split: Annotated[str, Text()] | None = None
+    list: Folder | None = None  # annotate no field after this one as list[...]: the name is taken
+    count: Count | None = None
+    on_error: Annotated[str, Choice("error", "skip")] = "error"
+    largest_over: Annotated[float, Number(0, below=1)] = 0.01
+    min_area: Annotated[float, Number(0, below=1)] = 0.0
+    label: Annotated[str, Choice("shape", "colour", "both")] = "shape"
+    size: Annotated[int, Number(8, 2048)] = 64
+    every: Count = 1
+    frames: Count | None = None
 
 
 @dataclass
@@ -40,55 +51,56 @@ class MaskSettings:
 
 @dataclass
 class MeasureSettings:
-    names: list[str] = MISSING
-    precision: str = MISSING
-    budget_mb: int = MISSING
+    names: Annotated[list[Annotated[str, Choice(*MEASURES)]], Items(1)] = MISSING
+    precision: Annotated[str, Choice("float32", "float64")] = MISSING
+    budget_mb: Annotated[int, Number(1, 1_000_000)] = MISSING
 
 
 @dataclass
 class KeepingSettings:
     """Where prototypes are kept, and which inputs are pooled beside those of this job, for the others of a sweep."""
 
-    folder: str = MISSING
-    layers: Any = None
-    groups: Any = None
-    batch_size: int = MISSING
-    images_per_shard: int = MISSING
+    folder: Folder = MISSING
+    layers: Annotated[Any, LayerItems] = None
+    groups: Groups | None = None
+    batch_size: Batch = MISSING
+    images_per_shard: Batch = MISSING
 
 
 @dataclass
 class AnalysisSettings:
     """`kind`, and what that kind needs."""
 
-    kind: str = MISSING
-    changes: dict[str, Any] = field(default_factory=dict)  # lists of numbers, whole or not
-    strengths: list[float] = field(default_factory=list)
-    strength: float = 0.2
-    sampling_steps: list[int] = field(default_factory=list)
-    gaps: list[int] = field(default_factory=list)
-    probes: str | None = None  # run folder of train.py; None: probes are trained here first
-    fractions: list[float] = field(default_factory=list)  # of the score at the last step
+    kind: Annotated[str, Choice(*KINDS)] = MISSING
+    # by change, see diffprobe.data.image_changes
+    changes: Annotated[dict[str, Annotated[list[float], Items()]], Keys(*CHANGES)] = field(default_factory=dict)
+    strengths: Shares = field(default_factory=list)
+    strength: Annotated[float, Number(above=0, high=10)] = 0.2
+    sampling_steps: Annotated[list[Annotated[int, Number(1, 1000)]], Items()] = field(default_factory=list)
+    gaps: Annotated[list[Count], Items()] = field(default_factory=list)
+    probes: Folder | None = None  # run folder of train.py; None: probes are trained here first
+    fractions: Shares = field(default_factory=list)  # of the score at the last step
     classes: dict[str, str] | None = None  # of classification: regular expression -> class
-    photos: str | None = None  # of classification: 'auto', a folder, a list, or none
-    runs: list[str] = field(default_factory=list)  # of compare: folders of finished runs
-    prompts: str | None = None  # of intervention, this and the following; see conf/analysis/intervention.yaml
-    count: int = 50
-    trials: int = 1
-    target: str = "translation"
-    range: list[float] = field(default_factory=list)
-    mask: str | None = None
-    methods: list[str] = field(default_factory=list)
-    half: str = "conditional"
-    margin: float = 2.0
-    learning_rate: float = 5e-3
-    iterations: int = 128
-    frames: int = 0
+    photos: Folder | None = None  # of classification: 'auto', a folder, a list, or none
+    runs: Annotated[list[Folder], Items()] = field(default_factory=list)  # of compare: folders of finished runs
+    prompts: Folder | None = None  # of intervention, this and the following; see conf/analysis/intervention.yaml
+    count: Count = 50
+    trials: Annotated[int, Number(1, 1000)] = 1
+    target: Annotated[str, Choice("translation", "rotation", "scale", "file")] = "translation"
+    range: Annotated[list[float], Items(0, 2, distinct=False)] = field(default_factory=list)
+    mask: Folder | None = None
+    methods: Annotated[list[Annotated[str, Choice(*METHODS)]], Items()] = field(default_factory=list)
+    half: Annotated[str, Choice("conditional", "both")] = "conditional"
+    margin: Annotated[float, Number(0, 100)] = 2.0
+    learning_rate: Rate = 5e-3
+    iterations: Annotated[int, Number(1, 100_000)] = 128
+    frames: Annotated[int, Number(0, 1000)] = 0
 
 
 @dataclass
 class StatisticsSettings:
-    resamples: int = MISSING
-    permutations: int = MISSING
+    resamples: Annotated[int, Number(20, 1_000_000)] = MISSING
+    permutations: Annotated[int, Number(20, 1_000_000)] = MISSING
 
 
 @dataclass
@@ -101,18 +113,9 @@ class AnalysisJobSettings(ProbingSettings):
     prototypes: KeepingSettings
     analysis: AnalysisSettings
     statistics: StatisticsSettings
-    run: str | None
-    gather: str | None
+    run: Folder | None
+    gather: Folder | None
     classifier: Any = None  # names a class and its arguments, as `labeler` does
 
 
-POSITIVE = (
-    *PROBING_POSITIVE,
-    "prototypes.batch_size",
-    "prototypes.images_per_shard",
-    "measure.budget_mb",
-    "statistics.resamples",
-    "statistics.permutations",
-)
-
-check_analysis = partial(checked, kind=AnalysisJobSettings, positive=POSITIVE)
+check_analysis = partial(checked, kind=AnalysisJobSettings)

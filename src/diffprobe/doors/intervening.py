@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from diffprobe.doors import probing
-from diffprobe.doors.analysis_schema import POSITIVE, AnalysisJobSettings
+from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.doors.errors import job_errors
 from diffprobe.doors.making import make
 from diffprobe.doors.running import Run, carry_out
-from diffprobe.doors.schema import checked, chosen_steps
+from diffprobe.doors.schema import chosen_steps
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,15 +26,12 @@ if TYPE_CHECKING:
     from diffprobe.studies.intervention import Targets
 
 OTHER_SCENES = 500  # added to the seed: scenes to edit are others than those that any run is likely to train on
-check = partial(
-    checked, kind=AnalysisJobSettings, positive=(*POSITIVE, "analysis.count", "analysis.trials", "analysis.iterations")
-)
 
 
 @job_errors
 def run(config: DictConfig) -> None:
     """Runs the analysis that `config` asks for, see `carry_out`."""
-    carry_out(config, check, prepare, _work)
+    carry_out(config, check_analysis, prepare, _work)
 
 
 def _work(task: Task, run: Run[AnalysisJobSettings]) -> int:

@@ -19,6 +19,7 @@ from diffprobe.doors.processes import by_joblib, check_processes, processes_at_o
 from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import ProbingSettings
 from diffprobe.doors.trainers import check_trainer, quiet_libraries
+from diffprobe.doors.typed import check_typed
 from diffprobe.errors import UserError
 from diffprobe.signals import Stopped
 from diffprobe.signals import check as stop_if_asked
@@ -74,6 +75,7 @@ def carry_out(
     started = time.perf_counter()
     settings = check(config)
     hydra = HydraConfig.get()
+    check_typed(config, hydra)
     check_processes(settings.trainer, hydra)
     if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={_kind(settings)} runs in one process; use trainer.devices=1")

@@ -1,123 +1,142 @@
-"""The types of everything a user can set, so that a wrong value is named before any work is done."""
+"""The types and ranges of everything a user can set, so that a wrong value is named before any work is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Items, Keys, Name, Number, OneOrMore, Place, Text, WordOr, checked_value, shown
 
 Settings = TypeVar("Settings")
+
+STEP_WORDS = ("all", "first", "last", "first_third")
+
+PROPERTIES = ("saliency", "depth", "shading")
+CONTROLS = ("permuted", "fresh", "latent", "pixels", "decoder", "labels", "position")
+DTYPES = ("float32", "float16", "bfloat16")
+METRICS = ("dice", "dice_background", "spearman", "pearson", "rmse")
+
+Count = Annotated[int, Number(1, 1_000_000)]
+Batch = Annotated[int, Number(1, 100_000)]
+Numbers = Annotated[dict[str, float], Keys(*METRICS, "step")]
+Rate = Annotated[float, Number(above=0, high=10)]
+Folder = Annotated[str, Place()]
+LayerItems = OneOrMore(Annotated[str, Text()])
+Steps = OneOrMore(Annotated[Any, WordOr(STEP_WORDS, Annotated[int, Number(0, 999)])])
+Groups = dict[str, Annotated[Any, LayerItems]]  # name: what layers.select may be
 
 
 @dataclass
 class ModelSettings:
-    path: str = MISSING
-    device: str = MISSING
-    dtype: str = MISSING
-    guidance: float = MISSING
-    scheduler: str = MISSING
-    revision: str | None = MISSING
-    size: int | None = None
-    tokenizer: str | None = None
-    autocast: str | None = None
+    path: Folder = MISSING  # or 'pocket', or a hub id
+    device: Annotated[str, Text()] = MISSING
+    dtype: Annotated[str, Choice(*DTYPES)] = MISSING
+    guidance: Annotated[float, Number(0, 100)] = MISSING
+    scheduler: Annotated[str, Choice("lms", "ddim", "euler", "dpm++", "own")] = MISSING
+    revision: Annotated[str, Text()] | None = MISSING
+    size: Annotated[int, Number(8, 8192)] | None = None
+    tokenizer: Folder | None = None
+    autocast: Annotated[str, Choice("bfloat16", "float16")] | None = None
     channels_last: bool = False
     compile: bool = False
 
 
 @dataclass
 class DataSettings:
-    prompts: str | None = None
-    test_prompts: str | None = None
-    images: str | None = None
-    root: str | None = None
-    fit: str = "stretch"
-    on_error: str = "error"
-    count: int | None = MISSING
-    fractions: list[float] = MISSING
+    prompts: Folder | None = None
+    test_prompts: Folder | None = None
+    images: Folder | None = None
+    root: Folder | None = None
+    fit: Annotated[str, Choice("stretch", "crop")] = "stretch"
+    on_error: Annotated[str, Choice("error", "skip")] = "error"
+    count: Count | None = MISSING
+    fractions: Annotated[list[Annotated[float, Number(above=0, below=1)]], Items(3, 3, distinct=False)] = MISSING
 
 
 @dataclass
 class TrajectorySettings:
     """`kind`, and what that kind needs."""
 
-    kind: str = MISSING
-    timesteps: list[float] = field(default_factory=lambda: [0.0])
-    noise: str = "seeded"
-    draws: int = 1
-    strength: float = 0.5
+    kind: Annotated[str, Choice("generation", "noised", "inversion", "image_to_image")] = MISSING
+    timesteps: Annotated[list[Annotated[float, Number(0, 1000)]], Items(1)] = field(default_factory=lambda: [0.0])
+    noise: Annotated[str, Choice("seeded", "off")] = "seeded"
+    draws: Annotated[int, Number(1, 1000)] = 1
+    strength: Annotated[float, Number(above=0, high=1)] = 0.5
 
 
 @dataclass
 class LayerSettings:
-    select: Any = MISSING  # one item or a list of them
-    groups: Any = None  # {name: items whose layers are one input}
+    select: Annotated[Any, LayerItems] = MISSING  # one item or a list of them
+    groups: Groups | None = None  # {name: items whose layers are one input}
 
 
 @dataclass
 class StepSettings:
-    sampling: int = MISSING
-    select: Any = MISSING  # 'all' or a list of steps
+    sampling: Annotated[int, Number(1, 1000)] = MISSING
+    select: Annotated[Any, Steps] = MISSING  # see chosen_steps
 
 
 @dataclass
 class PropertySettings:
-    names: list[str] = MISSING
-    threshold: Any = MISSING  # 'validation' or a number
+    names: Annotated[list[Annotated[str, Choice(*PROPERTIES)]], Items(1)] = MISSING
+    threshold: Annotated[Any, WordOr(("validation",), Annotated[float, Number(above=0, below=1)])] = MISSING
 
 
 @dataclass
 class ProbeSettings:
     """See `diffprobe.probes.recipe.Recipe`."""
 
-    name: str = MISSING
-    solver: str = MISSING
-    head: str = MISSING
+    name: Annotated[str, Name()] = MISSING
+    solver: Annotated[str, Choice("adam", "ridge", "exact")] = MISSING
+    head: Annotated[str, Choice("linear", "mlp")] = MISSING
     bias: bool = MISSING
-    l1: float = MISSING
-    smoothness: float = MISSING
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    validate_every: int = MISSING
-    learning_rates: dict[str, float] = MISSING
-    strengths: list[float] = MISSING
+    l1: Annotated[float, Number(0, 1000)] = MISSING
+    smoothness: Annotated[float, Number(0, 1000)] = MISSING
+    epochs: Batch = MISSING
+    batch_size: Batch = MISSING
+    validate_every: Batch = MISSING
+    learning_rates: Annotated[dict[str, Rate], Keys(*PROPERTIES)] = MISSING
+    strengths: Annotated[list[Annotated[float, Number(1e-12, 1_000_000)]], Items(1)] = MISSING
 
 
 @dataclass
 class ControlSettings:
-    names: list[str] = MISSING
+    names: Annotated[list[Annotated[str, Choice(*CONTROLS)]], Items()] = MISSING
 
 
 @dataclass
 class FeatureSettings:
-    store: str = MISSING
-    folder: str = "stores"
-    layers: Any = None  # kept on disk, as layers.select; None: those that are probed
-    steps: Any = None  # kept on disk, as steps.select; None: those that are probed
-    images_per_shard: int = 16
-    dtype: str = MISSING
-    half: str = MISSING
-    batch_size: int = MISSING
+    store: Annotated[str, Choice("memory", "disk", "none")] = MISSING
+    folder: Folder = "stores"
+    layers: Annotated[Any, LayerItems] = None  # kept on disk, as layers.select; None: those that are probed
+    steps: Annotated[Any, Steps] = None  # kept on disk, as steps.select; None: those that are probed
+    images_per_shard: Batch = 16
+    dtype: Annotated[str, Choice(*DTYPES)] = MISSING
+    half: Annotated[str, Choice("conditional", "unconditional", "both")] = MISSING
+    batch_size: Batch = MISSING
 
 
 @dataclass
 class TrainerSettings:
-    accelerator: str = MISSING
-    devices: int = MISSING
-    precision: str = MISSING
-    num_nodes: int = 1
-    strategy: str = "auto"
+    accelerator: Annotated[str, Choice("auto", "cpu", "gpu", "cuda", "mps")] = MISSING
+    devices: Annotated[int, Number(1, 1024)] = MISSING
+    precision: Annotated[str, Choice("32-true", "16-mixed", "bf16-mixed", "64-true")] = MISSING
+    num_nodes: Annotated[int, Number(1, 1024)] = 1
+    strategy: Annotated[str, Choice("auto", "ddp")] = "auto"
 
 
 @dataclass
 class ReportSettings:
-    examples: int = MISSING
-    learning_curve: list[int] = field(default_factory=list)  # numbers of training images; none: no curve
-    published: dict[str, dict[str, float]] = field(default_factory=dict)  # by property; see report.published
+    examples: Annotated[int, Number(0, 1000)] = MISSING
+    # numbers of training images; none: no curve
+    learning_curve: Annotated[list[Count], Items()] = field(default_factory=list)
+    # by property; see doors.published
+    published: Annotated[dict[str, Numbers], Keys(*PROPERTIES)] = field(default_factory=dict)
 
 
 @dataclass
@@ -137,62 +156,75 @@ class ProbingSettings:
     trainer: TrainerSettings
     logger: Any
     report: ReportSettings
-    seed: int
-    job: str
+    seed: Annotated[int, Number(0, 2**32 - 1)]
+    job: Annotated[str, Name(folders=True)]
     dry_run: bool
 
 
-POSITIVE = (
-    "steps.sampling",
-    "probe.epochs",
-    "probe.batch_size",
-    "probe.validate_every",
-    "features.batch_size",
-    "features.images_per_shard",
-    "trajectory.draws",
-    "trainer.devices",
-)
-
-
-def checked(config: DictConfig, kind: type[Settings] = ProbingSettings, positive: Iterable[str] = POSITIVE) -> Settings:
-    """The configuration as typed settings of a kind.
-
-    Args:
-        positive: keys of numbers that must be.
+def checked(config: DictConfig, kind: type[Settings] = ProbingSettings) -> Settings:
+    """The configuration as typed settings of a kind, each of its type and in its range, with ~ in paths replaced.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type, a value that must be given and is not, or one that
-            must be positive and is not.
+        UserError: an unknown key, a value of the wrong type or out of its range, or one that must be given and is not.
     """
     try:
-        settings: Any = OmegaConf.merge(OmegaConf.structured(kind), config)
-        missing = sorted(OmegaConf.missing_keys(settings))
-        if missing:
-            raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
-        for key in positive:
-            if OmegaConf.select(settings, key) < 1:
-                raise UserError(f"{key}={OmegaConf.select(settings, key)}: must be at least 1")
-        return settings
+        plain = OmegaConf.to_container(config, resolve=True)
+        settings: Any = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(_section(plain, kind, "")))
     except OmegaConfBaseException as error:
         where = error.full_key or error.key
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+    missing = sorted(OmegaConf.missing_keys(settings))
+    if missing:
+        raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
+    return settings
+
+
+def _section(given: Any, kind: type, key: str) -> dict[str, Any]:
+    """What is given of the settings of a kind, checked; `key` is what the section is called, empty at the top."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{key}: must be a section of settings ({key}.NAME=VALUE), not {shown(given)}")
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for name, value in given.items():
+        place = f"{key}.{name}" if key else str(name)
+        if name not in hints:
+            raise UserError(f"unknown key {place!r}; {key or 'a run'} has {', '.join(hints)}")
+        found[name] = _value(value, hints[name], place)
+    return found
+
+
+def _value(value: Any, hint: Any, key: str) -> Any:
+    if is_dataclass(hint):
+        return _section(value, hint, key)  # type: ignore[arg-type]
+    return value if value == "???" else checked_value(value, hint, key)
 
 
 def chosen_steps(select: Any, there: Iterable[int], key: str = "steps.select") -> list[int]:
-    """The steps, of those that are there, that the setting `key` means: 'all', one number, or a list.
+    """The steps, of those that are there, that the setting `key` means: 'all', 'first', 'last', 'first_third' (rounded,
+    at least one: five of 15), a number, or a list of numbers and these words.
 
     Raises:
         UserError: anything else, or a step that is not there.
     """
     possible = sorted(there)
-    if select == "all":
-        return possible
-    wanted = [select] if isinstance(select, int) else select
+    words = {
+        "all": possible,
+        "first": possible[:1],
+        "last": possible[-1:],
+        "first_third": possible[: max(1, round(len(possible) / 3))],
+    }
+    wanted = [select] if isinstance(select, str | int) else select
     try:
-        steps = sorted({int(step) for step in wanted})
-    except (TypeError, ValueError):
-        raise UserError(f"{key}={select}: give 'all' or a list of steps such as [0,4,14]") from None
-    bad = [step for step in steps if step not in possible]
-    if bad or not steps:
-        raise UserError(f"{key}={select}: choose from {possible[0]} to {possible[-1]}")
-    return steps
+        steps = {step for item in wanted for step in words.get(item, [item])}
+    except TypeError:
+        steps = {None}
+    if not steps or any(isinstance(step, bool) or not isinstance(step, int) for step in steps):
+        raise UserError(f"{key}={shown(select)}: give a list of steps such as [0,4,last], or {', '.join(words)}")
+    bad = sorted(steps - set(possible))
+    if bad:
+        there_are = f"{possible[0]} to {possible[-1]}" if len(possible) > 1 else f"{possible[0]} alone"
+        raise UserError(
+            f"{key}={shown(select)}: there is no step {bad[0]}; choose from {there_are} (of the run's own number of "
+            "steps, counted from 0), or 'last'"
+        )
+    return sorted(steps)

@@ -57,8 +57,9 @@ def _steps(config: Configuration) -> str:
     select = config["steps"]["select"]
     if select == "all":
         return "all"
-    steps = [select] if isinstance(select, int) else select
-    return f"{_listed(step + 1 for step in steps)} (counted from 1)"
+    steps = [select] if isinstance(select, str | int) else select
+    told = [step.replace("_", " ") if isinstance(step, str) else step + 1 for step in steps]
+    return _listed(told) + " (counted from 1)" * any(isinstance(step, int) for step in told)
 
 
 def _property(config: Configuration) -> str:

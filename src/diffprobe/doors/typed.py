@@ -1,0 +1,84 @@
+"""What a person typed is what a run does: a choice that something else overrules is refused, with the key to type.
+
+Hydra composes groups first and then what presets say of single keys, so that a preset (or an analysis) which sets a key
+of a group would overrule the choice that was typed for it, without a word. The presets of this package say such things
+by choices; this holds those of others to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.errors import UserError
+from diffprobe.ranges import shown
+
+GLOBAL = "# @package _global_"
+
+
+def check_typed(config: DictConfig, hydra: Any) -> None:
+    """Holds the composed configuration against the overrides that were typed.
+
+    Raises:
+        UserError: two presets; a choice that something overrules; a mapping that was typed empty, which changes nothing.
+    """
+    typed = [item.lstrip("+~").partition("=") for item in hydra.overrides.task]
+    presets = [value for key, _, value in typed if key == "experiment"]
+    if len(set(presets)) > 1:
+        raise UserError(f"experiment is given twice, {presets[0]} and {presets[-1]}; a run has one preset")
+    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    keys = [key for key, _, _ in typed if key not in hydra.runtime.choices]
+    for key, _, value in typed:
+        if key in hydra.runtime.choices and "@" not in key:
+            _check_choice(key, value.strip("'\""), config, folders, keys)
+        elif value.replace(" ", "") == "{}" and OmegaConf.select(config, key):
+            names = ", ".join(map(str, OmegaConf.select(config, key)))
+            raise UserError(
+                f"{key}={{}} changes nothing, since what is typed is added to what is there ({names}); "
+                f"leave one out with ~{key}.NAME"
+            )
+
+
+def _check_choice(group: str, choice: str, config: DictConfig, folders: Sequence[Path], typed: Sequence[str]) -> None:
+    """Raises UserError where the configuration has another value than a choice says, and that was not typed."""
+    for key, value in _said(group, choice, folders):
+        if any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in typed):
+            continue
+        found = _plain(OmegaConf.select(config, key, throw_on_missing=False))
+        if found != value and not _depends(value):
+            raise UserError(
+                f"{group}={choice} says {key}={shown(value)}, and a preset or another choice makes it {shown(found)}; "
+                f"type {key}=VALUE for the one that is meant, or leave the other out"
+            )
+
+
+def _said(group: str, choice: str, folders: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    """The keys that the file of a choice sets, and their values; nothing where it is not a file."""
+    path = next((path for folder in folders if (path := folder / group / f"{choice}.yaml").is_file()), None)
+    if path is None or group == "experiment":
+        return
+    text = path.read_text(encoding="utf-8")
+    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    own = {name: value for name, value in (content or {}).items() if name not in ("defaults", "hydra")}
+    yield from leaves(own, "" if text.startswith(GLOBAL) else group.replace("/", "."))
+
+
+def leaves(content: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The dotted keys of nested mappings, and their values; an empty mapping is a value."""
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, content
+
+
+def _depends(value: Any) -> bool:
+    """Whether a value is given by another key, or has to be given."""
+    return value == "???" or (isinstance(value, str) and "${" in value)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value

@@ -1,0 +1,311 @@
+"""Which values a setting may have, written beside its type: `draws: Annotated[int, Number(1, 100)]`.
+
+A type hint says what a value is, and a range in its `Annotated` which of those values mean something. Both are held
+against a value in one place, `checked_value`, so that settings and the arguments of classes are declared alike.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin
+
+from diffprobe.errors import UserError
+
+
+class Range(Protocol):
+    """What a value of the right type has to fulfil beside that."""
+
+    def checked(self, value: Any, key: str) -> Any:
+        """The value as it is used. Raises UserError, which names the key and the range, for one outside."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """From `low` to `high`, both included; with `above` or `below` that end is not."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def checked(self, value: float, key: str) -> float:
+        """Raises UserError outside the range."""
+        for fits, limit in (
+            (lambda end: value >= end, self.low),
+            (lambda end: value > end, self.above),
+            (lambda end: value <= end, self.high),
+            (lambda end: value < end, self.below),
+        ):
+            if limit is not None and not fits(limit):
+                raise UserError(f"{key}={shown(value)}: must be {self.told}")
+        return value
+
+    @property
+    def told(self) -> str:
+        """In words: 'at least 1', 'above 0 and at most 10'."""
+        ends = (("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below))
+        return " and ".join(f"{words} {_plain(end)}" for words, end in ends if end is not None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of these words."""
+
+    options: tuple[str, ...]
+
+    def __init__(self, *options: str) -> None:
+        object.__setattr__(self, "options", options)
+
+    def checked(self, value: str, key: str) -> str:
+        """Raises UserError for another word, with the nearest."""
+        if value in self.options:
+            return value
+        near = get_close_matches(str(value), self.options, n=1)
+        hint = f"did you mean {near[0]}? " if near and len(self.options) > 2 else ""
+        raise UserError(f"{key}={shown(value)}: {hint}choose one of {', '.join(self.options)}")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words that are not empty, without line breaks and other control characters."""
+
+    def checked(self, value: str, key: str) -> str:
+        """Raises UserError for none, and for one with a control character."""
+        if not value.strip():
+            raise UserError(f"{key} is empty; give it as {key}=VALUE, or leave it out")
+        if re.search(r"[\x00-\x1f\x7f]", value):
+            raise UserError(f"{key}={value!r}: must not hold line breaks or other control characters")
+        return value
+
+
+@dataclass(frozen=True)
+class Name(Text):
+    """What something is called in tables and files: at most 100 characters, none that parts a path."""
+
+    folders: bool = False  # whether it may be some folders deep, 'a/b'
+
+    def checked(self, value: str, key: str) -> str:
+        """Raises UserError for what cannot name a file."""
+        super().checked(value, key)
+        parts = value.split("/") if self.folders else [value]
+        bad = any(part.strip() in ("", ".", "..") or re.search(r"[/\\]", part) for part in parts)
+        if bad or len(value) > 100:
+            raise UserError(
+                f"{key}={shown(value)}: is used as a name of files: at most 100 characters, "
+                f"{'no' if self.folders else 'no / and no'} backslash, and not . or .."
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Place(Text):
+    """A path (or what may stand instead of one), in which ~ is the user's home."""
+
+    def checked(self, value: str, key: str) -> str:
+        """With ~ replaced. Raises UserError for an empty path, or the home of a user who is not there."""
+        super().checked(value, key)
+        return expanded(value, key)
+
+
+@dataclass(frozen=True)
+class Items:
+    """Of a list or mapping: how many it must have, and none twice."""
+
+    least: int = 0
+    most: int | None = None
+    distinct: bool = True
+
+    def checked(self, value: Sequence[Any] | Mapping[str, Any], key: str) -> Any:
+        """Raises UserError for too few, too many, and one that is there twice."""
+        if len(value) < self.least or (self.most is not None and len(value) > self.most):
+            wanted = f"exactly {self.least}" if self.least == self.most else f"at least {self.least}"
+            if len(value) >= self.least:
+                wanted = f"at most {self.most}"
+            raise UserError(f"{key}={shown(value)}: give {wanted}")
+        if self.distinct and not isinstance(value, Mapping):
+            twice = [item for at, item in enumerate(value) if item in value[:at]]
+            if twice:
+                raise UserError(f"{key}={shown(value)}: {shown(twice[0])} is there twice; give each once")
+        return value
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Of a mapping: its keys are of these words."""
+
+    options: tuple[str, ...]
+
+    def __init__(self, *options: str) -> None:
+        object.__setattr__(self, "options", options)
+
+    def checked(self, value: Mapping[str, Any], key: str) -> Any:
+        """Raises UserError for another key."""
+        for name in value:
+            if name not in self.options:
+                raise UserError(f"{key}: there is no {name!r}; choose among {', '.join(self.options)}")
+        return value
+
+
+@dataclass(frozen=True)
+class WordOr:
+    """One of some words, or a value of another hint."""
+
+    words: tuple[str, ...]
+    hint: Any
+
+    def checked(self, value: Any, key: str) -> Any:
+        """Raises UserError for neither."""
+        if isinstance(value, str):
+            if value in self.words:
+                return value
+            raise UserError(f"{key}={shown(value)}: must be {described(self.hint)}, or {' or '.join(self.words)}")
+        return checked_value(value, self.hint, key)
+
+
+@dataclass(frozen=True)
+class OneOrMore:
+    """One value of a hint, or a list of them that is not empty."""
+
+    hint: Any
+
+    def checked(self, value: Any, key: str) -> Any:
+        """Raises UserError for an empty list, for items that are none, and for one that is there twice."""
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return checked_value(value, self.hint, key)
+        return checked_value(value, Annotated[list[self.hint], Items(least=1)], key)
+
+
+def checked_value(value: Any, hint: Any, key: str) -> Any:
+    """The value as a type hint with ranges wants it; `key` is what it is called in errors.
+
+    Numbers and words are not taken for each other, but for digits in quotes. A number is never NaN or infinite.
+
+    Raises:
+        UserError: it is of another type, or out of range.
+    """
+    hint, ranges = _parted(hint)
+    options = _alternatives(hint)
+    if value is None:
+        if type(None) in options or hint is Any:
+            return None
+        raise UserError(f"{key} is null; give it as {key}=VALUE")
+    (hint,) = [option for option in options if option is not type(None)] or [Any]
+    hint, inner = _parted(hint)
+    value = _typed(value, hint, key)
+    for limits in (*inner, *ranges):
+        value = limits.checked(value, key)
+    return value
+
+
+def described(hint: Any) -> str:
+    """A hint in words: 'a whole number at least 1'."""
+    hint, ranges = _parted(hint)
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    limits = [limits.told for limits in ranges if isinstance(limits, Number)]
+    return " ".join([words.get(hint, "a value"), *limits])
+
+
+def expanded(path: str, key: str = "path") -> str:
+    """A path with ~ and ~user at its beginning replaced. Raises UserError where there is no such user."""
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise UserError(f"{key}={path}: there is no home folder of {path.split('/')[0]}") from error
+
+
+def shown(value: Any) -> str:
+    """A value as a person would type it, shortened."""
+    if isinstance(value, str):
+        text = value if value.isprintable() and value else repr(value)
+    elif isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{name}: {shown(item)}" for name, item in value.items()) + "}"
+    elif isinstance(value, Iterable):
+        text = "[" + ", ".join(map(shown, value)) + "]"
+    else:
+        text = {None: "null", True: "true", False: "false"}.get(value, str(value)) if _is_word(value) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _is_word(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _plain(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) and number >= 10000 else f"{number:g}"
+
+
+def _parted(hint: Any) -> tuple[Any, tuple[Range, ...]]:
+    """A hint without its ranges, and the ranges."""
+    if get_origin(hint) is Annotated:
+        bare, *ranges = get_args(hint)
+        return bare, tuple(ranges)
+    return hint, ()
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _typed(value: Any, hint: Any, key: str) -> Any:
+    """The value, if it is of this type, with its items checked. Raises UserError otherwise."""
+    kind = get_origin(hint) or hint
+    if kind is Any:
+        return value
+    if kind is list:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise UserError(f"{key}: must be a list such as [{shown(value)}], not {shown(value)}")
+        (item,) = get_args(hint) or (Any,)
+        return [checked_value(each, item, f"{key}[{at}]") for at, each in enumerate(value)]
+    if kind is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}: must be a mapping such as {{NAME: VALUE}}, not {shown(value)}")
+        item = (get_args(hint) or (str, Any))[1]
+        return {str(name): checked_value(each, item, f"{key}.{name}") for name, each in value.items()}
+    return _SIMPLE[kind](value, key)
+
+
+def _bool(value: Any, key: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise UserError(f"{key}: must be true or false, not {shown(value)}")
+
+
+def _int(value: Any, key: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,20}", value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise UserError(f"{key}: must be a whole number, not {shown(value)}")
+
+
+def _float(value: Any, key: str) -> float:
+    found = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            found = float(value)
+        except (ValueError, OverflowError):
+            found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{key}: must be a number, not {shown(value)}")
+    return found
+
+
+def _str(value: Any, key: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float | bool):
+        raise UserError(f"{key}: must be text, and {shown(value)} is read as a value; in quotes: \"{key}='TEXT'\"")
+    raise UserError(f"{key}: must be text, not {shown(value)}")
+
+
+_SIMPLE = {bool: _bool, int: _int, float: _float, str: _str}
