@@ -36,15 +36,19 @@ class Number:
 
     def checked(self, value: float, key: str) -> float:
         """Raises UserError outside the range."""
-        for fits, limit in (
-            (lambda end: value >= end, self.low),
-            (lambda end: value > end, self.above),
-            (lambda end: value <= end, self.high),
-            (lambda end: value < end, self.below),
-        ):
-            if limit is not None and not fits(limit):
-                raise UserError(f"{key}={shown(value)}: must be {self.told}")
+        if not self.contains(value):
+            raise UserError(f"{key}={shown(value)}: must be {self.told}")
         return value
+
+    def contains(self, value: float) -> bool:
+        """Whether the value is in the range; NaN is in none."""
+        return (
+            value == value
+            and (self.low is None or value >= self.low)
+            and (self.above is None or value > self.above)
+            and (self.high is None or value <= self.high)
+            and (self.below is None or value < self.below)
+        )
 
     @property
     def told(self) -> str:
@@ -137,18 +141,20 @@ class Items:
 
 @dataclass(frozen=True)
 class Keys:
-    """Of a mapping: its keys are of these words."""
+    """Of a mapping: its keys are of these words, each a `called`."""
 
     options: tuple[str, ...]
+    called: str
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, called: str) -> None:
         object.__setattr__(self, "options", options)
+        object.__setattr__(self, "called", called)
 
     def checked(self, value: Mapping[str, Any], key: str) -> Any:
         """Raises UserError for another key."""
         for name in value:
             if name not in self.options:
-                raise UserError(f"{key}: there is no {name!r}; choose among {', '.join(self.options)}")
+                raise UserError(f"{key}: no {self.called} {name!r}; choose among {', '.join(self.options)}")
         return value
 
 
@@ -192,11 +198,13 @@ def checked_value(value: Any, hint: Any, key: str) -> Any:
     hint, ranges = _parted(hint)
     options = _alternatives(hint)
     if value is None:
-        if type(None) in options or hint is Any:
+        if type(None) in options or (hint is Any and not ranges):
             return None
         raise UserError(f"{key} is null; give it as {key}=VALUE")
-    (hint,) = [option for option in options if option is not type(None)] or [Any]
-    hint, inner = _parted(hint)
+    if Path in options:
+        hint, inner = str, (Place(),)
+    else:
+        hint, inner = _parted(next(option for option in options if option is not type(None)))
     value = _typed(value, hint, key)
     for limits in (*inner, *ranges):
         value = limits.checked(value, key)
@@ -234,6 +242,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
+def _plural(hint: Any) -> str:
+    """What a list of a hint holds, in words."""
+    item = _parted((get_args(hint) or (Any,))[0])[0]
+    return {int: "whole numbers", float: "numbers", str: "words"}.get(item, "values")
+
+
 def _is_word(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
@@ -259,11 +273,11 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     kind = get_origin(hint) or hint
     if kind is Any:
         return value
-    if kind is list:
+    if kind in (list, Sequence):
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise UserError(f"{key}: must be a list such as [{shown(value)}], not {shown(value)}")
+            raise UserError(f"{key}={shown(value)}: give a list of {_plural(hint)}, such as [{shown(value)}]")
         (item,) = get_args(hint) or (Any,)
-        return [checked_value(each, item, f"{key}[{at}]") for at, each in enumerate(value)]
+        return [checked_value(each, item, key) for each in value]
     if kind is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{key}: must be a mapping such as {{NAME: VALUE}}, not {shown(value)}")

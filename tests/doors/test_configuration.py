@@ -69,6 +69,7 @@ def test_the_default_is_the_papers_protocol_on_the_built_in_model():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("data.fractions=[0.5,0.5]", r"data.fractions=\[0.5, 0.5\]: give exactly 3"),
         ("probe.epochs=many", "probe.epochs: .*many"),
         ("probe.epochs=0", "probe.epochs=0: must be at least 1"),
         ("+learning_rate=3", "learning_rate"),
@@ -100,7 +101,7 @@ def test_a_typo_is_answered_with_the_nearest_valid_key(override, nearest):
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("select", ["last", [15], [-1], [], [0, "x"]])
+@pytest.mark.parametrize("select", ["lst", [15], [-1], [], [0, "x"], [0.7], True, [True], None, {"a": 1}])
 def test_steps_outside_the_trajectory_are_refused(select):
     with pytest.raises(UserError, match=r"steps\.select"):
         chosen_steps(select, range(15))
@@ -109,6 +110,27 @@ def test_steps_outside_the_trajectory_are_refused(select):
 def test_steps_are_sorted_and_one_may_stand_alone():
     assert chosen_steps([4, 0, 4], range(15)) == [0, 4]
     assert chosen_steps(7, range(15)) == [7]
+
+
+@pytest.mark.parametrize("sampling", [1, 2, 3, 15, 50, 1000])
+def test_names_of_steps_mean_what_they_say_at_any_number_of_steps(sampling):
+    there = range(sampling)
+    last, first = settings("steps=last", f"steps.sampling={sampling}"), settings("steps=first", "steps.sampling=15")
+    assert chosen_steps(last.steps.select, there) == [sampling - 1]
+    assert chosen_steps("first", there) == [0]
+    assert chosen_steps([0, "last"], there) == sorted({0, sampling - 1})
+    third = chosen_steps(first.steps.select, there)
+    assert third == list(range(max(1, round(sampling / 3))))
+
+
+def test_the_first_steps_of_fifteen_are_five_as_in_the_papers():
+    assert chosen_steps(settings("steps=first").steps.select, range(15)) == [0, 1, 2, 3, 4]
+
+
+def test_steps_of_a_preset_that_are_not_there_are_named():
+    found = settings("experiment=quick", "steps.sampling=8")
+    with pytest.raises(UserError, match=r"steps\.select=\[0, 4, 9, 14\]: choose from 0 to 7"):
+        chosen_steps(found.steps.select, range(8))
 
 
 def test_a_programming_error_is_not_explained_away():

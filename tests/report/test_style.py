@@ -54,3 +54,12 @@ def test_the_same_figure_is_the_same_file(tmp_path):
 
     assert first["pdf"].read_bytes() == second["pdf"].read_bytes()
     assert first["png"].read_bytes() == second["png"].read_bytes()
+
+
+def test_dollar_signs_in_names_are_no_formulas(tmp_path):
+    with style():
+        figure = Figure(figsize=(1, 1))
+        axes = figure.add_subplot(title=r"costs $5 or $\nonsense$", xlabel="$^", ylabel="$$")
+        axes.plot([0, 1], label=r"$\bad$")
+        axes.legend()
+    assert save_figure(figure, tmp_path, "dollars")["png"].is_file()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from diffprobe.commands import run_command
 from diffprobe.errors import UserError
+from diffprobe.terminal import plain_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,6 @@ def print_catalogue(model: str, wanted: Sequence[str] | None, resolutions: Seque
     Raises:
         UserError: unknown model, layer or resolution.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from diffprobe.backbone.blueprint import blueprint
@@ -50,7 +50,7 @@ def print_catalogue(model: str, wanted: Sequence[str] | None, resolutions: Seque
     for layer in layers:
         size, shape = f"{layer.height}x{layer.width}", f"{layer.tokens}x{layer.channels}"
         table.add_row(layer.name, layer.kind, layer.stage, str(layer.channels), size, shape)
-    console = Console()
+    console = plain_console()
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, needed)  # a name is there to be copied: rather a wrapped line than a cut name
     console.print(table)

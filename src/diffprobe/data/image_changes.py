@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from diffprobe.data.object_images import AnnotatedObject, ObjectImages
 from diffprobe.errors import UserError
+from diffprobe.ranges import Number
 
 BACKGROUND = 0.5  # mid grey, which is 0 to a VAE, shows where there was no picture
 
@@ -36,22 +37,16 @@ def flip(strength: float) -> Tensor:
 
 def scale(factor: float) -> Tensor:
     """So many times as large, about the centre."""
-    if factor <= 0:
-        raise UserError(f"scale by {factor}: must be positive")
     return _scaled(factor)
 
 
 def padding(share: float) -> Tensor:
     """A border of this share of the side on every side, then back to the former size."""
-    if share < 0:
-        raise UserError(f"padding of {share}: must not be negative")
     return _scaled(1 / (1 + 2 * share))
 
 
 def crop(share: float) -> Tensor:
     """The centre, of this share of the side, enlarged to the former size."""
-    if not 0 < share <= 1:
-        raise UserError(f"crop to {share}: give the share of the side that is kept, over 0 and at most 1")
     return _scaled(1 / share)
 
 
@@ -61,6 +56,31 @@ def shift(share: float) -> Tensor:
 
 
 CHANGES = {"rotation": rotation, "flip": flip, "scale": scale, "padding": padding, "crop": crop, "shift": shift}
+# What a strength may be: something of the picture is still there, and there is but one flip.
+STRENGTHS = {
+    "rotation": Number(-360, 360),
+    "flip": Number(1, 1),
+    "scale": Number(0.1, 10),
+    "padding": Number(0, 4),
+    "crop": Number(0.1, 1),
+    "shift": Number(-2, 2),
+}
+CALLED = {"padding": "padding of", "crop": "crop to"}
+
+
+def change_matrix(change: str, strength: float) -> Tensor:
+    """The map [2, 3] of a change of this strength. Raises UserError for an unknown change, or out of its range."""
+    if change not in CHANGES:
+        raise UserError(f"no change {change!r} of images; choose one of {', '.join(CHANGES)}")
+    check_strength(change, strength)
+    return CHANGES[change](strength)
+
+
+def check_strength(change: str, strength: float, where: str = "") -> None:
+    """Raises UserError, which begins with `where`, for a strength that is out of its change's range."""
+    limits = STRENGTHS[change]
+    if not limits.contains(strength):
+        raise UserError(f"{where}{CALLED.get(change, f'{change} by')} {strength:g}: must be {limits.told}")
 
 
 class ChangedImages(ObjectImages):
@@ -75,10 +95,8 @@ class ChangedImages(ObjectImages):
     """
 
     def __init__(self, images: ObjectImages, change: str, strength: float = 1.0) -> None:
-        if change not in CHANGES:
-            raise UserError(f"no change {change!r} of images; choose one of {', '.join(CHANGES)}")
         self.images, self.change, self.strength = images, change, strength
-        self.matrix = CHANGES[change](strength)
+        self.matrix = change_matrix(change, strength)
         self.kind, self.names, self.captions = images.kind, images.names, images.captions
         self.sequences, self.frames = images.sequences, images.frames
 

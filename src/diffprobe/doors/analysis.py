@@ -5,10 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from diffprobe.doors.analysis_schema import check_analysis
 from diffprobe.doors.errors import plain_errors
 from diffprobe.errors import UserError
+from diffprobe.ranges import shown
+from diffprobe.terminal import plain_console
 
 # The module of this room that runs each kind of study.
 DOORS = {
@@ -25,7 +28,7 @@ DOORS = {
 
 def run(config: DictConfig) -> None:
     """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
-    if config.run is None and config.gather is None:
+    if config.get("run") is None and config.get("gather") is None:
         import_module(f"diffprobe.doors.{_door(config)}").run(config)
     else:
         _tell(config)
@@ -33,16 +36,15 @@ def run(config: DictConfig) -> None:
 
 @plain_errors
 def _door(config: DictConfig) -> str:
-    kind = config.analysis.kind
+    kind = OmegaConf.select(config, "analysis.kind")
     if kind not in DOORS:
-        raise UserError(f"analysis.kind={kind}: choose one of {', '.join(DOORS)}")
+        raise UserError(f"analysis.kind={shown(kind)}: choose one of {', '.join(DOORS)}")
     return DOORS[kind]
 
 
 @plain_errors
 def _tell(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
-    from rich.console import Console
 
     from diffprobe.doors import reporting
     from diffprobe.doors.gathering import gather
@@ -51,9 +53,10 @@ def _tell(config: DictConfig) -> None:
     for folder in (made, made.parent):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    if config.run is not None and config.gather is not None:
+    settings = check_analysis(config)
+    if settings.run is not None and settings.gather is not None:
         raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
-    if config.gather is None:
-        reporting.run(config)
-        return
-    gather(Path(config.gather), Console(width=max(Console().width, reporting.REPORT_WIDTH)))
+    if settings.run is not None:
+        reporting.tell_again(Path(settings.run), settings.seed)
+    elif settings.gather is not None:
+        gather(Path(settings.gather), plain_console(reporting.REPORT_WIDTH))

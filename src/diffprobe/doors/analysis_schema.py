@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
+from diffprobe.doors.parts import Part
 from diffprobe.doors.schema import Batch, Count, Folder, Groups, LayerItems, ProbingSettings, Rate, checked
 from diffprobe.ranges import Choice, Items, Keys, Number, Text
 
@@ -17,9 +18,11 @@ KINDS = (
 )
 CHANGES = ("rotation", "flip", "scale", "padding", "crop", "shift")
 MEASURES = ("euclidean", "manhattan", "cosine", "pearson", "distance_correlation", "distance_correlation_u")
+FEWEST = 19  # resamples; of permutations the fewest with which p can be 0.05
 METHODS = ("pattern", "minimum_norm", "steering", "gradient")
 
 Share = Annotated[float, Number(above=0, high=1)]
+Strengths = Annotated[list[float], Items()]  # their ranges: diffprobe.data.image_changes
 Shares = Annotated[list[Share], Items()]
 
 
@@ -61,7 +64,7 @@ class KeepingSettings:
     """Where prototypes are kept, and which inputs are pooled beside those of this job, for the others of a sweep."""
 
     folder: Folder = MISSING
-    layers: Annotated[Any, LayerItems] = None
+    layers: Annotated[Any, LayerItems] | None = None
     groups: Groups | None = None
     batch_size: Batch = MISSING
     images_per_shard: Batch = MISSING
@@ -72,8 +75,7 @@ class AnalysisSettings:
     """`kind`, and what that kind needs."""
 
     kind: Annotated[str, Choice(*KINDS)] = MISSING
-    # by change, see diffprobe.data.image_changes
-    changes: Annotated[dict[str, Annotated[list[float], Items()]], Keys(*CHANGES)] = field(default_factory=dict)
+    changes: Annotated[dict[str, Strengths], Keys(*CHANGES, called="change")] = field(default_factory=dict)
     strengths: Shares = field(default_factory=list)
     strength: Annotated[float, Number(above=0, high=10)] = 0.2
     sampling_steps: Annotated[list[Annotated[int, Number(1, 1000)]], Items()] = field(default_factory=list)
@@ -99,8 +101,8 @@ class AnalysisSettings:
 
 @dataclass
 class StatisticsSettings:
-    resamples: Annotated[int, Number(20, 1_000_000)] = MISSING
-    permutations: Annotated[int, Number(20, 1_000_000)] = MISSING
+    resamples: Annotated[int, Number(FEWEST, 100_000)] = MISSING
+    permutations: Annotated[int, Number(FEWEST, 100_000)] = MISSING
 
 
 @dataclass
@@ -115,7 +117,7 @@ class AnalysisJobSettings(ProbingSettings):
     statistics: StatisticsSettings
     run: Folder | None
     gather: Folder | None
-    classifier: Any = None  # names a class and its arguments, as `labeler` does
+    classifier: Annotated[Any, Part()] | None = None  # names a class and its arguments, as `labeler` does
 
 
 check_analysis = partial(checked, kind=AnalysisJobSettings)

@@ -8,21 +8,18 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from diffprobe.doors.children import end_children, is_helper
+from diffprobe.doors.composing import explain_composition
+from diffprobe.doors.known_keys import DOORS
 from diffprobe.errors import UserError
+from diffprobe.ranges import expanded
 from diffprobe.signals import Stopped, inside, listen, stoppable
 
 # Read before Hydra is told to raise instead of printing and exiting.
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
-# Choices of Hydra's own groups that come with an extra of this package.
-_EXTRAS = {
-    "hydra/launcher": dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "sweep"),
-    "hydra/sweeper": {"optuna": "hpo"},
-}
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,6 +34,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
             with stoppable():
+                sys.argv[1:] = typed_arguments(sys.argv[1:])
                 return function(*arguments)
         except Stopped as stopped:
             end_children()
@@ -89,28 +87,39 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def _door() -> str:
+    """The script that is running; of another that which knows all keys."""
+    door = Path(sys.argv[0]).stem
+    return door if door in DOORS else DOORS[-1]
+
+
 def _conf() -> Path:
     """The folder of configurations, beside the script that is running."""
     return Path(sys.argv[0]).resolve().parent / "conf"
 
 
-def explanation(error: BaseException, conf: Path) -> str | None:
-    """What to tell the user, or None for an error that is not theirs. `conf` is the folder of configurations."""
+def explanation(error: BaseException, conf: Path, door: str | None = None) -> str | None:
+    """What to tell the user, or None for an error that is not theirs.
+
+    Args:
+        conf: the folder of configurations.
+        door: 'train' or 'analyze'; by default the script that is running.
+    """
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import MissingMandatoryValue
 
-    causes = list(_chain(error))
-    for cause in causes:
+    for cause in _chain(error):
         if isinstance(cause, UserError):
             return str(cause)
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key} is not set; give it as {cause.full_key}=VALUE"
         if type(cause).__name__ == "UncompletedJobError":  # submitit's, which need not be installed
             return f"a job of the sweep ended before it was done, the same command goes on: {_first_line(cause)}"
-    if isinstance(error, InstantiationException) or not isinstance(error, HydraException):
+    if isinstance(error, InstantiationException):
         return None
-    text = " ".join(str(error).split())
-    return _unknown_choice(text) or _unknown_key(text, conf) or text
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return _no_run_folder(error)
+    return explain_composition(error, conf, door or _door(), sys.argv[1:])
 
 
 def _first_line(error: BaseException) -> str:
@@ -123,52 +132,28 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _unknown_choice(text: str) -> str | None:
-    """Hydra's message for `model=pockt`."""
-    found = re.search(
-        r"Could not find '([^']+)/([^'/]+)' Available options in '[^']*': (.*?)(?: Config search|$)", text
+def _no_run_folder(error: OSError) -> str | None:
+    """Of Hydra, which makes the folder of a run before the run begins."""
+    calls = [call.name for call in traceback.extract_tb(error.__traceback__)]
+    if "run_job" not in calls or set(calls[calls.index("run_job") + 1 :]) - {"mkdir", "open", "_save_config"}:
+        return None
+    return (
+        f"the run folder {error.filename} cannot be made ({error.strerror}); name another, hydra.run.dir=FOLDER "
+        "(of a sweep hydra.sweep.dir=FOLDER)"
     )
-    if not found:
-        return None
-    group, choice, options = found.groups()
-    if choice in _EXTRAS.get(group, {}):
-        return f"{group}={choice} needs the extra {_EXTRAS[group][choice]!r}: see docs/sweeps.md for its installation"
-    names = re.findall(r"[\w./+-]+", options)
-    near = get_close_matches(choice, names, n=1, cutoff=0.3)
-    hint = f"did you mean {group}={near[0]}? " if near else ""
-    return f"{group} has no choice {choice!r}; {hint}Choices: {', '.join(names)}"
 
 
-def _unknown_key(text: str, conf: Path) -> str | None:
-    """Hydra's messages for `trainr.devices=2` and `+modle=pocket`."""
-    found = re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text)
-    if not found:
-        return None
-    key = found.group(1).lstrip("+~").split("=")[0].split("@")[0]
-    near = get_close_matches(key, valid_keys(conf), n=1, cutoff=0.4)
-    hint = f"the nearest valid key is {near[0]!r}" if near else "--help lists the valid keys"
-    return f"unknown key {key!r}; {hint}"
+def typed_arguments(arguments: list[str]) -> list[str]:
+    """A command line as Hydra takes it: flags before overrides, and ~ at the beginning of a path replaced, which a
+    shell does for few of them.
+
+    Raises:
+        UserError: ~user of a user who is not there.
+    """
+    flags = [item for item in arguments if item in ("-m", "--multirun")]
+    others = [item for item in arguments if item not in flags]
+    return [*flags, *(re.sub(r"(?<=[=\[,'\"])~[\w.-]*(?=/|$|[,\]'\"])", _home, item) for item in others)]
 
 
-def valid_keys(conf: Path) -> list[str]:
-    """Every group, key and group.key that the configuration folder defines."""
-    import yaml
-
-    files = [path for path in conf.rglob("*.yaml") if not path.is_relative_to(conf / "hydra")]  # its keys are Hydra's
-    groups = {str(path.parent.relative_to(conf)) for path in files if path.parent != conf}
-    keys = set(groups)
-    for path in files:
-        text = path.read_text()
-        content = yaml.safe_load(text) or {}
-        at_the_top = path.parent == conf or text.startswith("# @package _global_")
-        keys |= set(_keys(content if at_the_top else {path.parent.name: content}))
-    return sorted(keys)
-
-
-def _keys(content: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in content.items():
-        if name in ("defaults", "hydra", "_target_"):
-            continue
-        yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{name}.")
+def _home(found: re.Match[str]) -> str:
+    return expanded(found[0], "the command line")

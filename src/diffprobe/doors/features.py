@@ -27,6 +27,8 @@ def chosen_layers(select: Any, backbone: Backbone) -> list[Layer]:
     """
     from diffprobe.backbone.layers import catalogue, select_layers
 
+    if select is None:
+        raise UserError("layers.select is null; give at least one layer, such as layers=headline")
     return select_layers(catalogue(backbone.denoiser), select if isinstance(select, str) else list(select))
 
 

@@ -150,16 +150,18 @@ def _editings(settings: AnalysisJobSettings, layers: list[str], steps: list[int]
 def _targets(settings: AnalysisJobSettings, backbone: Backbone) -> Targets:
     from diffprobe.probes.properties import property_named
     from diffprobe.studies.intervention import Targets
-    from diffprobe.studies.target_maps import KINDS, draw_moves, read_mask
+    from diffprobe.studies.target_maps import KINDS, check_range, read_mask
 
     analysis = settings.analysis
     if analysis.target not in KINDS:
         raise UserError(f"analysis.target={analysis.target}: choose one of {', '.join(KINDS)}")
+    if analysis.target != "file" and analysis.mask is not None:
+        raise UserError(f"analysis.mask={analysis.mask} is of analysis.target=file, not of {analysis.target}")
     if analysis.target != "file":
         if len(analysis.range) != 2:
             raise UserError(f"analysis.range={list(analysis.range)}: give a smallest and a largest")
         low, high = analysis.range
-        draw_moves([], analysis.target, low, high, 0, [])  # a range that is none is an error now
+        check_range(analysis.target, low, high, backbone.image_size)
         return Targets(analysis.target, low, high, analysis.trials)
     if analysis.mask is None or not property_named(settings.property.names[0]).binary:
         raise UserError("analysis.target=file needs analysis.mask=PICTURE and property=saliency")

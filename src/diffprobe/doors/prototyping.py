@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from diffprobe.doors.running import Run, carry_out
 from diffprobe.doors.schema import chosen_steps
 from diffprobe.doors.trainers import make_predicting_trainer
 from diffprobe.errors import UserError
+from diffprobe.ranges import Number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -195,7 +196,7 @@ SHOWN_PROBLEMS = 5
 
 
 def _check_analysis(settings: AnalysisJobSettings) -> None:
-    from diffprobe.data.image_changes import CHANGES
+    from diffprobe.data.image_changes import check_strength
 
     analysis = settings.analysis
     needed = {
@@ -207,12 +208,10 @@ def _check_analysis(settings: AnalysisJobSettings) -> None:
         if not values:
             raise UserError(f"analysis.{key} is empty; give at least one")
     for name, strengths in analysis.changes.items():
-        if name not in CHANGES:
-            raise UserError(f"analysis.changes: no change {name!r} of images; choose among {', '.join(CHANGES)}")
-        if not isinstance(strengths, Sequence) or not all(isinstance(each, int | float) for each in strengths):
-            raise UserError(f"analysis.changes.{name}={strengths}: give a list of numbers")
         for strength in strengths:
-            CHANGES[name](float(strength))
+            check_strength(name, strength, f"analysis.changes.{name}: ")
+    if analysis.kind == "denoising":
+        Number(high=1).checked(analysis.strength, "analysis.strength")
 
 
 def _measuring(settings: AnalysisJobSettings) -> Measuring:

@@ -23,6 +23,7 @@ from diffprobe.doors.typed import check_typed
 from diffprobe.errors import UserError
 from diffprobe.signals import Stopped
 from diffprobe.signals import check as stop_if_asked
+from diffprobe.terminal import plain_console
 from diffprobe.threads import share_threads
 
 if TYPE_CHECKING:
@@ -68,14 +69,12 @@ def carry_out(
     Raises:
         UserError: of what the user got wrong, before any work is done.
     """
-    from rich.console import Console
-
     from diffprobe.report.environment import write_environment
 
     started = time.perf_counter()
-    settings = check(config)
     hydra = HydraConfig.get()
     check_typed(config, hydra)
+    settings = check(config)
     check_processes(settings.trainer, hydra)
     if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={_kind(settings)} runs in one process; use trainer.devices=1")
@@ -85,7 +84,7 @@ def carry_out(
         from lightning.pytorch.utilities import rank_zero_only
 
         helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
-        console = Console(width=max(Console().width, REPORT_WIDTH), quiet=helping)
+        console = plain_console(REPORT_WIDTH, quiet=helping)
         if is_finished(folder, settings, check):
             return _skipped(folder, console)
         check_unfinished(folder, settings, check)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffprobe.doors.parts import Part
 from diffprobe.errors import UserError
 from diffprobe.ranges import Choice, Items, Keys, Name, Number, OneOrMore, Place, Text, WordOr, checked_value, shown
 
@@ -21,9 +22,9 @@ CONTROLS = ("permuted", "fresh", "latent", "pixels", "decoder", "labels", "posit
 DTYPES = ("float32", "float16", "bfloat16")
 METRICS = ("dice", "dice_background", "spearman", "pearson", "rmse")
 
-Count = Annotated[int, Number(1, 1_000_000)]
+Count = Annotated[int, Number(1, 100_000)]
 Batch = Annotated[int, Number(1, 100_000)]
-Numbers = Annotated[dict[str, float], Keys(*METRICS, "step")]
+Numbers = Annotated[dict[str, float], Keys(*METRICS, "step", called="score")]
 Rate = Annotated[float, Number(above=0, high=10)]
 Folder = Annotated[str, Place()]
 LayerItems = OneOrMore(Annotated[str, Text()])
@@ -71,7 +72,7 @@ class TrajectorySettings:
 
 @dataclass
 class LayerSettings:
-    select: Annotated[Any, LayerItems] = MISSING  # one item or a list of them
+    select: Annotated[Any, LayerItems] | None = MISSING  # one item or a list of them; None: groups alone
     groups: Groups | None = None  # {name: items whose layers are one input}
 
 
@@ -100,7 +101,7 @@ class ProbeSettings:
     epochs: Batch = MISSING
     batch_size: Batch = MISSING
     validate_every: Batch = MISSING
-    learning_rates: Annotated[dict[str, Rate], Keys(*PROPERTIES)] = MISSING
+    learning_rates: Annotated[dict[str, Rate], Keys(*PROPERTIES, called="property")] = MISSING
     strengths: Annotated[list[Annotated[float, Number(1e-12, 1_000_000)]], Items(1)] = MISSING
 
 
@@ -113,11 +114,11 @@ class ControlSettings:
 class FeatureSettings:
     store: Annotated[str, Choice("memory", "disk", "none")] = MISSING
     folder: Folder = "stores"
-    layers: Annotated[Any, LayerItems] = None  # kept on disk, as layers.select; None: those that are probed
-    steps: Annotated[Any, Steps] = None  # kept on disk, as steps.select; None: those that are probed
+    layers: Annotated[Any, LayerItems] | None = None  # kept on disk, as layers.select; None: those that are probed
+    steps: Annotated[Any, Steps] | None = None  # kept on disk, as steps.select; None: those that are probed
     images_per_shard: Batch = 16
     dtype: Annotated[str, Choice(*DTYPES)] = MISSING
-    half: Annotated[str, Choice("conditional", "unconditional", "both")] = MISSING
+    half: Annotated[str, Choice("conditional", "unconditional")] = MISSING
     batch_size: Batch = MISSING
 
 
@@ -136,17 +137,17 @@ class ReportSettings:
     # numbers of training images; none: no curve
     learning_curve: Annotated[list[Count], Items()] = field(default_factory=list)
     # by property; see doors.published
-    published: Annotated[dict[str, Numbers], Keys(*PROPERTIES)] = field(default_factory=dict)
+    published: Annotated[dict[str, Numbers], Keys(*PROPERTIES, called="property")] = field(default_factory=dict)
 
 
 @dataclass
 class ProbingSettings:
-    """Everything `train.py` takes. `labeler` and `logger` name a class and its arguments, which check themselves."""
+    """Everything `train.py` takes. `labeler` and `logger` name a class and its arguments."""
 
     model: ModelSettings
     data: DataSettings
     trajectory: TrajectorySettings
-    labeler: Any
+    labeler: Annotated[Any, Part()]
     layers: LayerSettings
     steps: StepSettings
     property: PropertySettings
@@ -154,7 +155,7 @@ class ProbingSettings:
     control: ControlSettings
     features: FeatureSettings
     trainer: TrainerSettings
-    logger: Any
+    logger: Annotated[Any, Part()]
     report: ReportSettings
     seed: Annotated[int, Number(0, 2**32 - 1)]
     job: Annotated[str, Name(folders=True)]
@@ -207,24 +208,23 @@ def chosen_steps(select: Any, there: Iterable[int], key: str = "steps.select") -
         UserError: anything else, or a step that is not there.
     """
     possible = sorted(there)
-    words = {
+    words: dict[Any, list[int]] = {
         "all": possible,
         "first": possible[:1],
         "last": possible[-1:],
         "first_third": possible[: max(1, round(len(possible) / 3))],
     }
-    wanted = [select] if isinstance(select, str | int) else select
+    wanted: Any = [select] if isinstance(select, str | int) else select
     try:
-        steps = {step for item in wanted for step in words.get(item, [item])}
+        steps: list[Any] = [step for item in wanted for step in words.get(item, [item])]
     except TypeError:
-        steps = {None}
+        steps = []
     if not steps or any(isinstance(step, bool) or not isinstance(step, int) for step in steps):
         raise UserError(f"{key}={shown(select)}: give a list of steps such as [0,4,last], or {', '.join(words)}")
-    bad = sorted(steps - set(possible))
+    bad = [step for step in steps if step not in possible]
     if bad:
         there_are = f"{possible[0]} to {possible[-1]}" if len(possible) > 1 else f"{possible[0]} alone"
         raise UserError(
-            f"{key}={shown(select)}: there is no step {bad[0]}; choose from {there_are} (of the run's own number of "
-            "steps, counted from 0), or 'last'"
+            f"{key}={shown(select)}: choose from {there_are}, counted from 0, or 'last'; there is no step {bad[0]}"
         )
-    return sorted(steps)
+    return sorted(set(steps))

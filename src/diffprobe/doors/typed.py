@@ -23,7 +23,8 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
     """Holds the composed configuration against the overrides that were typed.
 
     Raises:
-        UserError: two presets; a choice that something overrules; a mapping that was typed empty, which changes nothing.
+        UserError: two presets or several choices of a group; a choice that something overrules; a mapping that was
+            typed empty, which changes nothing.
     """
     typed = [item.lstrip("+~").partition("=") for item in hydra.overrides.task]
     presets = [value for key, _, value in typed if key == "experiment"]
@@ -32,6 +33,8 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     keys = [key for key, _, _ in typed if key not in hydra.runtime.choices]
     for key, _, value in typed:
+        if value[:1] in ("[", "{") and any((folder / key).is_dir() for folder in folders):
+            raise UserError(f"{key}={value}: a group has one choice; write {key}=CHOICE")
         if key in hydra.runtime.choices and "@" not in key:
             _check_choice(key, value.strip("'\""), config, folders, keys)
         elif value.replace(" ", "") == "{}" and OmegaConf.select(config, key):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from diffprobe.errors import UserError, one_line
 from diffprobe.labels.hub import load_image_model
 from diffprobe.labels.labeler import OneProperty
 from diffprobe.labels.pictures import eight_bit, trial_picture
+from diffprobe.ranges import Choice, Number, Text
 
 INVERSE, DISTANCE = "inverse_depth", "distance"
 # Weights that published files lack, with the reason why that changes nothing.
@@ -46,7 +47,13 @@ class TransformersDepth(OneProperty):
 
     labels = "depth"
 
-    def __init__(self, model: str, device: str = "auto", batch_size: int = 8, output: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Annotated[str, Text()],
+        device: Annotated[str, Text()] = "auto",
+        batch_size: Annotated[int, Number(1, 100_000)] = 8,
+        output: Annotated[str, Choice(INVERSE, DISTANCE)] | None = None,
+    ) -> None:
         self.device, self.batch_size = chosen_device(device), batch_size
         self.processor, self.network, missing = load_image_model(
             model, "DepthEstimation", "depth model", "labeler.depth.model", "Intel/dpt-large", UNUSED

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.labeler import OneProperty
 from diffprobe.labels.pictures import eight_bit, trial_picture
+from diffprobe.ranges import Choice, Items, Number, Text
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class OnnxSaliency(OneProperty):
     def __init__(
         self,
         path: str | Path | None,
-        family: str = "isnet",
-        threshold: float = 0.5,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        device: str = "auto",
+        family: Annotated[str, Choice(*FAMILIES)] = "isnet",
+        threshold: Annotated[float, Number(above=0, below=1)] = 0.5,
+        mean: Annotated[Sequence[float], Items(3, 3, distinct=False)] | None = None,
+        std: Annotated[Sequence[Annotated[float, Number(above=0)]], Items(3, 3, distinct=False)] | None = None,
+        device: Annotated[str, Text()] = "auto",
     ) -> None:
         if family not in FAMILIES:
             raise UserError(f"labeler.saliency.family={family}: use one of {', '.join(FAMILIES)}")

@@ -23,6 +23,7 @@ from diffprobe.report.choices import (
 from diffprobe.report.names import short_names
 from diffprobe.report.verdicts import interval_text, verdict_lines
 from diffprobe.tables import NO_STEP
+from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.probes.summaries import Emergence
@@ -35,7 +36,7 @@ def print_report(
     summaries: Sequence[Summary], choices: Sequence[Choice], console: Console | None = None, split: str = "test"
 ) -> None:
     """Prints a closing table for each model and probe and, below them, the verdicts."""
-    console = console or Console()
+    console = console or plain_console()
     for group, members in grouped(choices).items():
         console.print(closing_table(summaries, members, split, group))
     for line in verdict_lines(summaries, choices, split):
@@ -44,7 +45,7 @@ def print_report(
 
 def report_text(summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test") -> str:
     """What `print_report` prints, as plain text of 100 columns, for a file."""
-    console = Console(file=StringIO(), width=WIDTH, color_system=None)
+    console = plain_console(file=StringIO(), width=WIDTH, color_system=None)
     print_report(summaries, choices, console, split)
     return console.file.getvalue()  # type: ignore[union-attr]
 

@@ -21,6 +21,7 @@ from diffprobe.report.verdicts import interval_text
 from diffprobe.studies.image_models import IMAGE_MODEL
 from diffprobe.studies.leads import DEFINITIONS, OWN, Lead
 from diffprobe.tables import NO_STEP
+from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.probes.tables import Summary
@@ -42,7 +43,7 @@ def print_emergence(summaries: Sequence[Summary], told: Sequence[Told], console:
 def emergence_text(summaries: Sequence[Summary], told: Sequence[Told]) -> str:
     """What `print_emergence` prints, as plain text of 100 columns, for a file."""
     file = StringIO()
-    print_emergence(summaries, told, Console(file=file, width=WIDTH, color_system=None))
+    print_emergence(summaries, told, plain_console(file=file, width=WIDTH, color_system=None))
     return file.getvalue()
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from diffprobe.report.choices import METRIC_NAMES
 from diffprobe.report.intervention_figures import CONTROL_LOOKS, METHOD_NAMES
 from diffprobe.report.numbers import interval, rounded
+from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.studies.intervention_tables import InterventionGain, InterventionSummary
@@ -40,7 +41,7 @@ def print_intervention(
 
 def intervention_text(summaries: Sequence[InterventionSummary], gains: Sequence[InterventionGain]) -> str:
     """What `print_intervention` prints, as plain text of 100 columns, for a file."""
-    console = Console(file=StringIO(), width=WIDTH, color_system=None)
+    console = plain_console(file=StringIO(), width=WIDTH, color_system=None)
     print_intervention(summaries, gains, console)
     return console.file.getvalue()  # type: ignore[union-attr]
 

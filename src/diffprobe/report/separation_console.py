@@ -17,6 +17,7 @@ from diffprobe.report.names import short_names
 from diffprobe.report.numbers import interval, p_text, rounded, there
 from diffprobe.report.separation_verdict import separation_lines
 from diffprobe.tables import NO_STEP
+from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.prototypes.tables import ObjectRow, TestRow
@@ -36,7 +37,7 @@ def print_separation(
     console: Console | None = None,
 ) -> None:
     """Prints a table for each model and measure and, below them, the sentences of `separation_lines`."""
-    console = console or Console()
+    console = console or plain_console()
     for group, members in grouped_findings(found).items():
         console.print(separation_table(members, group))
     console.print(Text(f"{CAPTION}\n"))
@@ -50,7 +51,7 @@ def separation_text(
     vanished: Mapping[tuple[int, int], Sequence[str]] | None = None,
 ) -> str:
     """What `print_separation` prints, as plain text of 100 columns, for a file."""
-    console = Console(file=StringIO(), width=WIDTH, color_system=None)
+    console = plain_console(file=StringIO(), width=WIDTH, color_system=None)
     print_separation(found, objects, vanished, console)
     return console.file.getvalue()  # type: ignore[union-attr]
 

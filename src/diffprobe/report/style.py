@@ -40,6 +40,7 @@ _SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.2,
     "hatch.linewidth": 0.4,
     "pdf.fonttype": 42,  # text stays text in the PDF
+    "text.parse_math": False,  # names and prompts may hold dollar signs
 }
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Name
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.files import replacing
 from diffprobe.report.results import STEP, Results, curve_scalars
@@ -137,8 +138,8 @@ class WandbTracker:
         folder: str | Path,
         config: Mapping[str, Any] | None = None,
         called: RunName | None = None,
-        mode: str = "offline",
-        project: str = "diffprobe",
+        mode: Annotated[str, Choice(*MODES)] = "offline",
+        project: Annotated[str, Name()] = "diffprobe",
     ) -> None:
         if mode not in MODES:
             raise UserError(f"W&B mode '{mode}' is not one of {', '.join(MODES)}")

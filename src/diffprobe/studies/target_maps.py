@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from diffprobe.errors import UserError
 from diffprobe.labels.grey import read_plane
+from diffprobe.ranges import Number
 from diffprobe.user_files import KINDS as KINDS_OF_PICTURE
 
 KINDS = ("translation", "rotation", "scale", "file")
@@ -65,6 +66,8 @@ def draw_moves(
         raise UserError(f"no move {kind!r} of maps; choose one of {', '.join(KINDS[:-1])}")
     if not low < high or (kind == "scale" and low <= 0):
         raise UserError(f"a {kind} of {low:g} to {high:g}: give a smaller number and a larger one, factors above 0")
+    if kind == "translation" and round(low) >= round(high):
+        raise UserError(f"a translation of {low:g} to {high:g}: gives no whole number of pixels")
     found = []
     for mask, name in zip(masks, names, strict=True):
         random = np.random.default_rng([seed, *name.encode()])
@@ -75,6 +78,14 @@ def draw_moves(
         else:
             found.append(Move(scale=float(random.uniform(low, high))))
     return found
+
+
+def check_range(kind: str, low: float, high: float, size: int) -> None:
+    """Raises UserError for a move of a map of size x size pixels that leaves nothing of it, or is no move at all."""
+    draw_moves([], kind, low, high, 0, [])
+    limits = {"translation": Number(0, size), "rotation": Number(-360, 360), "scale": Number(0.1, 10)}[kind]
+    for end in (low, high):
+        limits.checked(end, f"{kind} of maps of {size} pixels")
 
 
 def read_mask(path: str | Path, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.hub import load_image_model
 from diffprobe.labels.pictures import eight_bit, trial_picture
+from diffprobe.ranges import Number, Text
 
 
 class TransformersClassifier:
@@ -27,7 +29,12 @@ class TransformersClassifier:
         UserError: the model cannot be loaded or run, or its files do not hold exactly its weights.
     """
 
-    def __init__(self, model: str, device: str = "auto", batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        model: Annotated[str, Text()],
+        device: Annotated[str, Text()] = "auto",
+        batch_size: Annotated[int, Number(1, 100_000)] = 16,
+    ) -> None:
         self.name = Path(model).name if Path(model).expanduser().is_dir() else model
         self.device, self.batch_size = chosen_device(device), batch_size
         self.processor, self.network, _ = load_image_model(

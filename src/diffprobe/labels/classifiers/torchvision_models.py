@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.pictures import eight_bit
+from diffprobe.ranges import Number, Text
 
 
 class TorchvisionClassifier:
@@ -27,7 +28,11 @@ class TorchvisionClassifier:
     """
 
     def __init__(
-        self, model: str = "vgg16", weights: str = "IMAGENET1K_V1", device: str = "auto", batch_size: int = 16
+        self,
+        model: Annotated[str, Text()] = "vgg16",
+        weights: Annotated[str, Text()] = "IMAGENET1K_V1",
+        device: Annotated[str, Text()] = "auto",
+        batch_size: Annotated[int, Number(1, 100_000)] = 16,
     ) -> None:
         models = _torchvision_models(model)
         try:

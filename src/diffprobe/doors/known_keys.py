@@ -1,0 +1,147 @@
+"""Which keys the configuration folder knows, and which choice each belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+NO_SETTINGS = ("defaults", "hydra", "_target_", "_partial_")
+FREE = ("layers.groups", "prototypes.groups", "analysis.classes")  # mappings whose keys are the user's
+DOORS = ("train", "analyze")  # their primary configurations, the wider last
+
+
+@dataclass(frozen=True)
+class ConfFile:
+    """One file of the folder: a choice of a group ('' for a primary configuration), and the keys it sets."""
+
+    group: str
+    choice: str
+    keys: frozenset[str]
+    groups: frozenset[str]  # whose choices it names
+
+
+@cache
+def read_conf(conf: Path) -> list[ConfFile]:
+    """Every file of a configuration folder but those of Hydra's own groups."""
+    import yaml
+
+    files = [path for path in sorted(conf.rglob("*.yaml")) if not path.is_relative_to(conf / "hydra")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    contents = {path: yaml.safe_load(text) or {} for path, text in texts.items()}
+    named = {path: frozenset(_groups(contents[path], str(path.parent.relative_to(conf)))) for path in files}
+    every = {"experiment"}.union(*named.values())
+    found = []
+    for path in files:
+        inside = path.relative_to(conf).with_suffix("")
+        group = next((str(parent) for parent in inside.parents if str(parent) in every), "")
+        package = "" if not group or texts[path].startswith("# @package _global_") else group.replace("/", ".")
+        choice = str(inside.relative_to(group)) if group else str(inside)
+        found.append(ConfFile(group, choice, frozenset(_keys(contents[path], package)), named[path]))
+    return found
+
+
+def explain_key(key: str, conf: Path, door: str, *, deleted: bool = False) -> str:
+    """Why a run of a door has no such key: the choice or the door that it belongs to, or the nearest that there is.
+
+    deleted: whether the key was to be left out (~KEY).
+    """
+    if key.startswith("hydra."):
+        return f"unknown key {key!r} of Hydra; --cfg hydra lists those that there are"
+    files = read_conf(conf)
+    here = _groups_of(door, files)
+    owners = [file for file in files if file.group and file.group != "experiment" and key in _with_sections(file.keys)]
+    elsewhere = [other for other in DOORS if other != door and key in _known(other, files)]
+    top = key.split("/")[0].split(".")[0]
+    known = _known(door, files)
+    if deleted and key in known:
+        return f"{key} is not set, so there is nothing to leave out"
+    if key not in known and top not in {item.split(".")[0].split("/")[0] for item in known} and elsewhere:
+        return f"{key} is a key of {elsewhere[0]}.py, which {door}.py does not have"
+    owners = [file for file in owners if file.group.split("/")[0] in here]
+    if owners:
+        return f"{key} belongs to {_told(owners, files)}; give that choice too, or leave {key} out"
+    presets = sorted(file.choice for file in files if file.group == "experiment" and key in file.keys)
+    if presets:
+        return f"{key} is set by presets only (experiment={presets[0]}); without one write +{key}=VALUE"
+    return _nearest(key, known - {key})
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    """The known key that was meant, in the same section if there is one like it; else what that section holds."""
+    section, _, name = key.rpartition(".")
+    siblings = sorted(item.rpartition(".")[2] for item in known if section and item.rpartition(".")[0] == section)
+    if section in FREE:
+        return f"{section} has no {name!r}; it is given whole, such as {section}={{{name}: VALUE}}"
+    near = get_close_matches(name, siblings, n=1)
+    if near:
+        return f"unknown key {key!r}; the nearest valid key is '{section}.{near[0]}'"
+    if siblings:
+        return f"unknown key {key!r}; {section} has {', '.join(siblings)}"
+    if section in known:
+        return f"unknown key {key!r}; {section} is given whole, {section}=VALUE"
+    near = get_close_matches(key, sorted(known), n=1)
+    hint = f"the nearest valid key is {near[0]!r}" if near else "--help lists the valid keys"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _told(owners: list[ConfFile], files: list[ConfFile]) -> str:
+    """'objects=coco, davis or voc', after the choice of the group that holds their group."""
+    group = owners[0].group
+    names = sorted({file.choice for file in owners if file.group == group})[:6]
+    told = f"{group}={', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else f"{group}={names[0]}"
+    outer = [file for file in files if "/" in group and group in file.groups and file.group]
+    return f"{outer[0].group}={outer[0].choice} {told}" if outer else told
+
+
+def _groups_of(door: str, files: list[ConfFile]) -> set[str]:
+    """The groups that a door has, those within others not."""
+    (primary,) = [file for file in files if not file.group and file.choice == door] or [None]
+    own = set(primary.groups) if primary else set()
+    return own | {group for file in files if file.group in own - {"experiment"} for group in file.groups}
+
+
+def _known(door: str, files: list[ConfFile]) -> set[str]:
+    """Every group, section and key that a run of a door may have, by whatever choice."""
+    groups = _groups_of(door, files)
+    theirs = [file for file in files if file.group in groups or (not file.group and file.choice == door)]
+    outer = {file.group for file in theirs if file.group}
+    keys = {
+        key for file in theirs for key in _with_sections(file.keys) if key.split(".")[0] in _tops(outer, files, door)
+    }
+    return keys | outer
+
+
+def _tops(groups: set[str], files: list[ConfFile], door: str) -> set[str]:
+    """The first parts of keys that a door knows: its groups, and what its own file sets."""
+    primary = {key.split(".")[0] for file in files if not file.group and file.choice == door for key in file.keys}
+    return {group.split("/")[0] for group in groups} | primary
+
+
+def _with_sections(keys: frozenset[str]) -> set[str]:
+    return {".".join(key.split(".")[:end]) for key in keys for end in range(1, key.count(".") + 2)}
+
+
+def _keys(content: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name, value in content.items():
+        if name in NO_SETTINGS:
+            continue
+        key = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(value, dict) and value:
+            yield from _keys(value, key)
+        else:
+            yield key
+
+
+def _groups(content: dict[str, Any], within: str) -> Iterator[str]:
+    """The groups that a defaults list names, those of Hydra left out."""
+    for item in content.get("defaults") or []:
+        for name in item if isinstance(item, dict) else ():
+            group = str(name).removeprefix("override ").strip()
+            absolute = group.startswith("/") or within == "."
+            group = group.removeprefix("/")
+            if not group.startswith("hydra"):
+                yield group if absolute else f"{within}/{group}"

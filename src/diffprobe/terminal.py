@@ -1,0 +1,23 @@
+"""The terminal as this package writes to it: what people named is printed as they named it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def plain_console(least_width: int = 0, **options: Any) -> Console:
+    """A console that takes no string for markup or emoji codes, be it printed or the cell of a table: paths and names
+    of people may hold square brackets and colons.
+
+    Args:
+        least_width: columns, where the terminal has fewer.
+        options: as of rich's console.
+    """
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, **options)
+    console.width = max(console.width, least_width)
+    return console
