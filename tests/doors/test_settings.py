@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from diffprobe.doors import analysis_schema, schema
 from diffprobe.doors.analysis_schema import AnalysisJobSettings, check_analysis
-from diffprobe.doors.parts import Part
+from diffprobe.doors.parts import Part, check_arguments
 from diffprobe.errors import UserError
 from tests.doors.commands import ROOT
 
@@ -257,13 +257,15 @@ def test_the_arguments_of_every_named_class_fit_its_signature(path):
     if "_target_" in content:
         content = {name: value for name, value in content.items() if name != "defaults" and "${" not in str(value)}
         assert Part().checked(content, "labeler")["_target_"] == content["_target_"]
-        with pytest.raises(UserError, match=r"unknown key 'labeler\.nonsense'|names no class"):
-            Part().checked({**content, "nonsense": 3, "_target_": _closed(content["_target_"])}, "labeler")
+        check_arguments(content, "labeler")
 
 
-def _closed(target: str) -> str | None:
-    """The target, but for the one class that takes any argument, whose parts are labelers."""
-    return None if target.endswith("PerProperty") else target
+def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_takes():
+    depth = {"_target_": "diffprobe.labels.depth.TransformersDepth", "_partial_": True, "nonsense": 3}
+    with pytest.raises(UserError, match=r"unknown key 'labeler\.depth\.nonsense'; TransformersDepth takes model"):
+        check_arguments({"_target_": "diffprobe.labels.per_property.PerProperty", "depth": depth}, "labeler")
+    with pytest.raises(UserError, match=r"unknown key 'labeler\.path'; PocketLabeler takes nothing"):
+        check_arguments({"_target_": "diffprobe.labels.pocket.PocketLabeler", "path": "x"}, "labeler")
 
 
 @pytest.mark.parametrize(

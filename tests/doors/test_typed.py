@@ -154,3 +154,8 @@ def test_keys_typed_beside_a_choice_win_over_it():
     config = composed("train", *typed, "labeler.path=somewhere")
     assert (config.layers.select, config.probe.name, config.probe.solver) == ("resnet", "mine", "ridge")
     assert refusal("train", *typed, "labeler.path=somewhere") == ""
+
+
+def test_a_run_folder_without_a_name_is_refused():
+    assert "hydra.run.dir='' names no folder" in refusal("train", "hydra.run.dir=''")
+    assert refusal("train", "hydra.run.dir=here") == ""

@@ -19,30 +19,37 @@ class Part:
     """A class of this package with its arguments, each of the type and range of the signature."""
 
     def checked(self, value: Any, key: str) -> Any:
-        """Raises UserError for what names no class, and for an argument that the class does not take."""
+        """Raises UserError for what names no class. Arguments that it does not take are left to `check_arguments`."""
         if not isinstance(value, Mapping) or not isinstance(value.get("_target_"), str):
             group = key.replace(".", "/")
             raise UserError(f"{key}={shown(value)}: names no class; choose one of the configurations in conf/{group}")
         made = _class_named(value["_target_"])
-        return {**value, **_arguments(value, made, key)} if made else value
+        if made is None:
+            return value
+        hints = get_type_hints(made.__init__, include_extras=True)
+        return {name: _argument(given, hints.get(name, Any), f"{key}.{name}") for name, given in value.items()}
 
 
-def _arguments(given: Mapping[str, Any], made: type, key: str) -> dict[str, Any]:
-    signature = inspect.signature(made).parameters
-    hints = get_type_hints(made.__init__, include_extras=True)
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
-    found = {}
-    for name, value in given.items():
-        place = f"{key}.{name}"
-        if name in OF_HYDRA or value == "???":
-            continue
-        if isinstance(value, Mapping) and "_target_" in value:
-            found[name] = Part().checked(value, place)
-        elif name in signature:
-            found[name] = checked_value(value, hints.get(name, Any), place)
-        elif not open_ended:
-            raise UserError(f"unknown key {place!r}; {made.__name__} takes {', '.join(signature) or 'nothing'}")
-    return found
+def check_arguments(value: Any, key: str) -> None:
+    """Raises UserError for an argument that the class of a part, or of a part of it, does not take."""
+    made = _class_named(str(value["_target_"]))
+    if made is None:
+        return
+    takes = inspect.signature(made).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    for name, given in value.items():
+        if isinstance(given, Mapping) and "_target_" in given:
+            check_arguments(given, f"{key}.{name}")
+        elif name not in (*OF_HYDRA, *takes) and not open_ended:
+            raise UserError(f"unknown key '{key}.{name}'; {made.__name__} takes {', '.join(takes) or 'nothing'}")
+
+
+def _argument(value: Any, hint: Any, key: str) -> Any:
+    if value == "???" or key.rpartition(".")[2] in OF_HYDRA:
+        return value
+    if isinstance(value, Mapping) and "_target_" in value:
+        return Part().checked(value, key)
+    return checked_value(value, hint, key)
 
 
 def _class_named(target: str) -> type | None:

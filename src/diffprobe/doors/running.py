@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffprobe.doors.analysis_schema import AnalysisJobSettings
 from diffprobe.doors.jobs import FINISHED, check_unfinished, clear, is_finished, record_configuration, sole_user
 from diffprobe.doors.making import make
+from diffprobe.doors.parts import check_arguments
 from diffprobe.doors.processes import by_joblib, check_processes, processes_at_once
 from diffprobe.doors.reporting import REPORT_WIDTH
 from diffprobe.doors.schema import ProbingSettings
@@ -75,6 +76,7 @@ def carry_out(
     hydra = HydraConfig.get()
     check_typed(config, hydra)
     settings = check(config)
+    _check_parts(settings)
     check_processes(settings.trainer, hydra)
     if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={_kind(settings)} runs in one process; use trainer.devices=1")
@@ -139,6 +141,14 @@ def _kept_in(settings: ProbingSettings) -> str | None:
     if isinstance(settings, AnalysisJobSettings) and settings.analysis.kind in OF_OBJECTS:
         return settings.prototypes.folder
     return settings.features.folder if settings.features.store == "disk" else None
+
+
+def _check_parts(settings: ProbingSettings) -> None:
+    """Raises UserError for an argument that a part which the configuration names by class does not take."""
+    for group in ("labeler", "logger", "classifier"):
+        part = OmegaConf.select(settings, group)  # type: ignore[arg-type]
+        if part is not None:
+            check_arguments(OmegaConf.to_container(part), group)
 
 
 def _kind(settings: ProbingSettings) -> str:

@@ -7,6 +7,7 @@ by choices; this holds those of others to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
     """Holds the composed configuration against the overrides that were typed.
 
     Raises:
-        UserError: two presets or several choices of a group; a choice that something overrules; a mapping that was
+        UserError: a run folder without a name; two presets or several choices of a group; a choice that something overrules; a mapping that was
             typed empty, which changes nothing.
     """
     typed = [item.lstrip("+~").partition("=") for item in hydra.overrides.task]
+    empty = [item for item in hydra.overrides.hydra if re.fullmatch(r"hydra\.(run|sweep)\.dir=(''|\"\")?", item)]
+    if empty:
+        raise UserError(f"{empty[0]} names no folder; give {empty[0].partition('=')[0]}=FOLDER, or leave it out")
     presets = [value for key, _, value in typed if key == "experiment"]
     if len(set(presets)) > 1:
         raise UserError(f"experiment is given twice, {presets[0]} and {presets[-1]}; a run has one preset")
