@@ -23,6 +23,7 @@ from diffprobe.ranges import (
     described,
     expanded,
     shown,
+    typed_path,
 )
 
 COUNT = Annotated[int, Number(1, 100)]
@@ -121,3 +122,9 @@ def test_ranges_and_values_are_told_in_words():
     assert shown({"a": [None, True, 1.5]}) == "{a: [null, true, 1.5]}"
     assert shown("") == "''"
     assert len(shown("x" * 1000)) < 100
+
+
+def test_home_is_replaced_in_the_arguments_of_commands():
+    assert typed_path("~/scenes") == Path.home() / "scenes"
+    with pytest.raises(ValueError, match="no home folder"):
+        typed_path("~nobody_of_that_name")

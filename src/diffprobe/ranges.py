@@ -229,6 +229,14 @@ def expanded(path: str, key: str = "path") -> str:
         raise UserError(f"{key}={path}: there is no home folder of {path.split('/')[0]}") from error
 
 
+def typed_path(text: str) -> Path:
+    """An argument of a command that is a path, for argparse, which takes the error of no such user for its own."""
+    try:
+        return Path(expanded(text))
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
 def shown(value: Any) -> str:
     """A value as a person would type it, shortened."""
     if isinstance(value, str):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffprobe.commands import run_command
 from diffprobe.errors import UserError
+from diffprobe.ranges import typed_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,11 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--probes",
-        type=Path,
+        type=typed_path,
         metavar="RUN",
         help="finished run of train.py, whose model, labeler and probes are taken (the built-in model)",
     )
-    parser.add_argument("--stores", type=Path, default=Path("stores"), help="where trained probes are kept (stores)")
+    parser.add_argument(
+        "--stores", type=typed_path, default=Path("stores"), help="where trained probes are kept (stores)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="of http://127.0.0.1 (7860)")
     options = parser.parse_args(arguments)
     try:

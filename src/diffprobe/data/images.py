@@ -18,6 +18,7 @@ from diffprobe.data.decoding import Contents, decoded, look_into
 from diffprobe.data.text_lists import Tell, read_lines, read_table, warn
 from diffprobe.errors import UserError
 from diffprobe.fitting import FITS, part_shown
+from diffprobe.ranges import expanded
 
 # A file of a folder with one of these is an image, and an error if it cannot be read; others are left alone.
 ENDINGS = frozenset(
@@ -111,7 +112,8 @@ def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str, t
     images: list[ImageFile] = []
     hidden: list[Path] = []
     for entry, caption in entries:
-        path = Path(os.path.normpath(root / entry))  # '..' goes, links stay: names do not depend on where links lead
+        # '..' goes, links stay: names do not depend on where links lead
+        path = Path(os.path.normpath(root / expanded(str(entry))))
         found = _in_folder(path) if path.is_dir() else [path]
         hidden += [file for file in found if _is_hidden(file.relative_to(path))]
         images += [

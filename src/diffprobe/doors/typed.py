@@ -24,8 +24,8 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
     """Holds the composed configuration against the overrides that were typed.
 
     Raises:
-        UserError: a run folder without a name; two presets or several choices of a group; a choice that something overrules; a mapping that was
-            typed empty, which changes nothing.
+        UserError: a run folder without a name; two presets, or several choices of a group; a choice that something
+            overrules; a mapping that was typed empty, which changes nothing.
     """
     typed = [item.lstrip("+~").partition("=") for item in hydra.overrides.task]
     empty = [item for item in hydra.overrides.hydra if re.fullmatch(r"hydra\.(run|sweep)\.dir=(''|\"\")?", item)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from diffprobe.commands import run_command
 from diffprobe.errors import UserError
+from diffprobe.ranges import typed_path
 
 if TYPE_CHECKING:
     from diffprobe.features.store.folder import Store, Survey
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 for no store, or damaged shards."""
     parser = argparse.ArgumentParser(prog="python -m diffprobe.features", description="Look at a store of activations.")
-    parser.add_argument("store", help="folder with a manifest.json")
+    parser.add_argument("store", type=typed_path, help="folder with a manifest.json")
     parser.add_argument("--verify", action="store_true", help="read every byte and compare every checksum")
     options = parser.parse_args(arguments)
     from diffprobe.features.store.folder import open_store

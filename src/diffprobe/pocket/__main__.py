@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffprobe.commands import run_command
 from diffprobe.errors import UserError
+from diffprobe.ranges import typed_path
 
 BATCH = 25
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m diffprobe.pocket",
         description="Write rendered scenes: FOLDER/images/*.png, FOLDER/images/captions.csv, FOLDER/maps/.",
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=typed_path)
     parser.add_argument("--count", type=int, default=100, help="number of scenes (100)")
     options = parser.parse_args(arguments)
     try:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from diffprobe.commands import run_command
 from diffprobe.pocket.shards import SceneArrays, rendered
+from diffprobe.ranges import typed_path
 from diffprobe.sealed import Damaged, read_sealed, sealed
 from diffprobe.temporary import replacing
 from diffprobe.threads import share_threads
@@ -167,7 +168,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("part", choices=(*PARTS, "all"))
-    parser.add_argument("--folder", type=Path, default=Path("runs/pocket"), help="checkpoints and rendered scenes")
+    parser.add_argument(
+        "--folder", type=typed_path, default=Path("runs/pocket"), help="checkpoints and rendered scenes"
+    )
     parser.add_argument("--devices", type=int, default=1, help="processes; on a CPU one per core is fastest")
     parser.add_argument("--precision", default="bf16-mixed", help="of Lightning: bf16-mixed, 32-true, ...")
     parser.add_argument("--scenes", type=int, default=60_000, help="training scenes")
