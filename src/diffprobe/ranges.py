@@ -59,12 +59,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of these words."""
+    """One of these words, each a `called` where that says more than the key."""
 
     options: tuple[str, ...]
+    called: str
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, called: str = "") -> None:
         object.__setattr__(self, "options", options)
+        object.__setattr__(self, "called", called)
 
     def checked(self, value: str, key: str) -> str:
         """Raises UserError for another word, with the nearest."""
@@ -72,7 +74,8 @@ class Choice:
             return value
         near = get_close_matches(str(value), self.options, n=1)
         hint = f"did you mean {near[0]}? " if near and len(self.options) > 2 else ""
-        raise UserError(f"{key}={shown(value)}: {hint}choose one of {', '.join(self.options)}")
+        what = f"no {self.called} {value!r}; " if self.called else ""
+        raise UserError(f"{key}={shown(value)}: {what}{hint}choose one of {', '.join(self.options)}")
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ def test_the_default_is_the_papers_protocol_on_the_built_in_model():
         ("probe.epochs=0", "probe.epochs=0: must be at least 1"),
         ("+learning_rate=3", "learning_rate"),
         ("model=local", r"model.path is not set; give it as model.path=VALUE"),
+        ("data=images", r"data.images is not set; give it as data.images=VALUE"),
+        ("data=prompt_files", r"data.prompts is not set; give it as data.prompts=VALUE"),
         ("data.count=some", "data.count: .*some"),
     ],
 )
@@ -153,8 +155,10 @@ def test_every_preset_of_the_papers_runs_offline_with_one_override_and_tells_the
     found = settings(preset, "model=pocket", "labeler=pocket", "data.prompts=null")
     assert (found.model.path, found.property.threshold) == ("pocket", 0.5)
     assert found.report.published["depth"]["spearman"] == 0.71
-    with pytest.raises(UserError, match=r"data\.prompts is not set|labeler\.path is not set"):
-        settings(preset)
+    for key in ("data.prompts", "labeler.path"):
+        other = {"data.prompts": "labeler.path", "labeler.path": "data.prompts"}[key]
+        with pytest.raises(UserError, match=rf"{key} is not set"):
+            settings(preset, f"{other}=somewhere")
 
 
 @pytest.mark.parametrize("override", ["hydra/launcher=joblib", "hydra/launcher=submitit_local", "hydra/launcher=slurm"])

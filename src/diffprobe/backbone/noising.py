@@ -57,11 +57,7 @@ def evaluate_noised(
     names = checked_prompts(latents, prompts)
     if len(seeds) != len(latents):
         raise UserError(f"{len(seeds)} seeds for {len(latents)} images; give one seed per image")
-    if noise not in NOISES:
-        raise UserError(f"no noise {noise!r}; use one of {', '.join(NOISES)}")
-    if draws < 1 or (noise == "off" and draws > 1):
-        raise UserError(f"{draws} draws of noise with noise {noise!r}; at least 1, and exactly 1 where noise is off")
-    _check_timesteps(timesteps, _last_timestep(backbone), noise)
+    check_noising(backbone, timesteps, noise, draws)
     network = denoiser if denoiser is not None else backbone.denoiser
     capture(network, layers, stop=True)  # unknown layers are an error now, not at the first evaluation
     shown = [None] if noise == "off" else draw_noise(seeds, tuple(latents.shape[1:]), draws)
@@ -147,6 +143,15 @@ def check_noise(backbone: Backbone) -> None:
     """Raises UserError if timesteps of training do not say how much noise there is in an image."""
     if not backbone.family.flow:
         check_betas(backbone.pipeline.scheduler)
+
+
+def check_noising(backbone: Backbone, timesteps: Sequence[float], noise: str = "seeded", draws: int = 1) -> None:
+    """Raises UserError for timesteps that the model does not have, or that do not go with the noise and its draws."""
+    if noise not in NOISES:
+        raise UserError(f"no noise {noise!r}; use one of {', '.join(NOISES)}")
+    if draws < 1 or (noise == "off" and draws > 1):
+        raise UserError(f"{draws} draws of noise with noise {noise!r}; at least 1, and exactly 1 where noise is off")
+    _check_timesteps(timesteps, _last_timestep(backbone), noise)
 
 
 def _check_timesteps(timesteps: Sequence[float], last: int, noise: str) -> None:

@@ -75,13 +75,14 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
     from diffprobe.backbone.load import load_backbone
     from diffprobe.doors.features import chosen_groups, chosen_layers, make_stores
     from diffprobe.doors.learning import check_curve
-    from diffprobe.doors.sources import make_source
+    from diffprobe.doors.sources import check_noise, make_source
     from diffprobe.features.store.plan import in_units
     from diffprobe.labels.labeler import FromFiles
 
     source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
     labeler = make(settings.labeler, "labeler")
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    check_noise(settings, backbone)
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     layers = chosen_layers(settings.layers.select, backbone)
     question = _question(settings, layers, chosen_groups(settings.layers.groups, backbone), steps)

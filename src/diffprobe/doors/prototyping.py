@@ -154,7 +154,8 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
     from diffprobe.backbone.load import load_backbone
     from diffprobe.data.object_selection import load_objects
     from diffprobe.doors.features import chosen_groups, chosen_layers
-    from diffprobe.doors.sources import source_of_pictures
+    from diffprobe.doors.sources import check_noise, source_of_pictures
+    from diffprobe.features.store.plan import free_disk
     from diffprobe.prototypes.collecting import single
     from diffprobe.prototypes.separation import Resampling
 
@@ -168,8 +169,11 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
         tell(f"left out {problem}")
     if len(problems) > SHOWN_PROBLEMS:
         tell(f"left out {len(problems) - SHOWN_PROBLEMS} more; problems.csv names all {len(problems)}")
+    _check_objects(settings, images)
+    free_disk(Path(settings.prototypes.folder), "prototypes.folder")
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     source = source_of_pictures(settings, images, "conditional")
+    check_noise(settings, backbone)
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     if settings.analysis.kind in ("transforms", "denoising") and len(steps) > 1:
         raise UserError(
@@ -212,6 +216,29 @@ def _check_analysis(settings: AnalysisJobSettings) -> None:
             check_strength(name, strength, f"analysis.changes.{name}: ")
     if analysis.kind == "denoising":
         Number(high=1).checked(analysis.strength, "analysis.strength")
+
+
+def _check_objects(settings: AnalysisJobSettings, images: ObjectImages) -> None:
+    """Raises UserError for objects that the analysis cannot hold against one another."""
+    count = sum(len(images.objects(row)) for row in range(len(images)))
+    if count < 2:
+        raise UserError(
+            f"objects={settings.objects.kind}: {count} object in {len(images)} images, and distances are between at "
+            "least 2; take more images (objects.count)"
+        )
+    if settings.analysis.kind != "video":
+        return
+    if not any(images.sequences):
+        raise UserError("analysis=video needs videos: choose objects=davis or objects=moving_scenes")
+    by_video: dict[str, list[int]] = {}
+    for video, frame in zip(images.sequences, images.frames, strict=True):
+        by_video.setdefault(video, []).append(frame)
+    longest = max(max(frames) - min(frames) for frames in by_video.values())
+    if min(settings.analysis.gaps) > longest:
+        raise UserError(
+            f"analysis.gaps={list(settings.analysis.gaps)}: the longest video goes on for {longest} frames after its "
+            "first; choose smaller gaps"
+        )
 
 
 def _measuring(settings: AnalysisJobSettings) -> Measuring:

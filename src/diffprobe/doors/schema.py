@@ -174,7 +174,8 @@ def checked(config: DictConfig, kind: type[Settings] = ProbingSettings) -> Setti
     except OmegaConfBaseException as error:
         where = error.full_key or error.key
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
-    missing = sorted(OmegaConf.missing_keys(settings))
+    # What a choice leaves open, even where the settings have a default that a merge would keep
+    missing = sorted(OmegaConf.missing_keys(settings) | OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
     return settings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
+    from diffprobe.backbone.load import Backbone
     from diffprobe.data.pictures import Pictures
     from diffprobe.data.prompts import Prompt
     from diffprobe.doors.schema import ProbingSettings
@@ -77,6 +78,15 @@ def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source
     for image in bad:
         tell(f"left out {image.name}: {image.reason}")
     return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
+
+
+def check_noise(settings: ProbingSettings, backbone: Backbone) -> None:
+    """Raises UserError for noise and timesteps of `trajectory=noised` that the model does not have."""
+    from diffprobe.backbone.noising import check_noising
+
+    trajectory = settings.trajectory
+    if trajectory.kind == "noised":
+        check_noising(backbone, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
 
 
 def source_of_pictures(

@@ -6,7 +6,7 @@ import pytest
 
 from diffprobe.errors import UserError
 from diffprobe.features.store.folder import create_store, find_store
-from diffprobe.features.store.plan import StorePlan, check_disk, plan_store
+from diffprobe.features.store.plan import StorePlan, check_disk, free_disk, plan_store
 from tests.features.store.made_up import LARGE, SMALL, fill, made_up_manifest
 
 
@@ -33,3 +33,10 @@ def test_a_disk_that_is_too_small_is_refused_with_the_numbers(tmp_path):
     check_disk(StorePlan({"a": 1}, {}, 10**18, 1000), tmp_path / "not" / "yet")
     with pytest.raises(UserError, match=r"needs 900 TB more, of 1e\+03 TB in all, and .* are free.* b, takes 800 TB"):
         check_disk(StorePlan({"a": 1, "b": 8 * 10**14}, {}, 10**15, 9 * 10**14), tmp_path / "not" / "yet")
+
+
+def test_a_folder_below_a_file_or_on_no_disk_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="the store's folder .*file/x: .*file is a file, not a folder"):
+        free_disk(tmp_path / "file" / "x", "the store's folder")
+    assert free_disk(tmp_path / "not" / "yet", "the store's folder") > 0

@@ -50,8 +50,7 @@ def check_disk(plan: StorePlan, folder: Path) -> None:
     Raises:
         UserError: with the bytes needed and free, and the largest layer.
     """
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+    free = free_disk(folder, "the store's folder")
     if plan.remaining > ROOM * free:
         largest = max(plan.layers, key=lambda layer: plan.layers[layer])
         raise UserError(
@@ -59,6 +58,21 @@ def check_disk(plan: StorePlan, folder: Path) -> None:
             f"{in_units(free)} are free there; choose another folder, fewer layers (the largest, {largest}, takes "
             f"{in_units(plan.layers[largest])}), steps or images, or a narrower dtype"
         )
+
+
+def free_disk(folder: Path, called: str) -> int:
+    """Free bytes of the disk that `folder` is, or will be, on.
+
+    Raises:
+        UserError: it cannot be made, since it is below a file, or it is on no disk.
+    """
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"{called} {folder}: {there} is a file, not a folder")
+    usage = shutil.disk_usage(there)
+    if not usage.total:
+        raise UserError(f"{called} {folder} is on no disk ({there}); choose another")
+    return usage.free
 
 
 def in_units(size: float) -> str:
