@@ -159,3 +159,7 @@ def test_keys_typed_beside_a_choice_win_over_it():
 def test_a_run_folder_without_a_name_is_refused():
     assert "hydra.run.dir='' names no folder" in refusal("train", "hydra.run.dir=''")
     assert refusal("train", "hydra.run.dir=here") == ""
+
+
+def test_references_in_what_is_typed_are_not_looked_up():
+    assert refusal("train", "probe.name='${nope}'", "layers=headline") == ""

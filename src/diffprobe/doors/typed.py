@@ -27,8 +27,9 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
         UserError: a run folder without a name; two presets, or several choices of a group; a choice that something
             overrules; a mapping that was typed empty, which changes nothing.
     """
-    typed = [item.lstrip("+~").partition("=") for item in hydra.overrides.task]
-    empty = [item for item in hydra.overrides.hydra if re.fullmatch(r"hydra\.(run|sweep)\.dir=(''|\"\")?", item)]
+    overrides: Any = OmegaConf.to_container(hydra.overrides, resolve=False)  # words, whatever ${} they hold
+    typed = [item.lstrip("+~").partition("=") for item in overrides["task"]]
+    empty = [item for item in overrides["hydra"] if re.fullmatch(r"hydra\.(run|sweep)\.dir=(''|\"\")?", item)]
     if empty:
         raise UserError(f"{empty[0]} names no folder; give {empty[0].partition('=')[0]}=FOLDER, or leave it out")
     presets = [value for key, _, value in typed if key == "experiment"]

@@ -37,6 +37,6 @@ def test_a_disk_that_is_too_small_is_refused_with_the_numbers(tmp_path):
 
 def test_a_folder_below_a_file_or_on_no_disk_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="the store's folder .*file/x: .*file is a file, not a folder"):
+    with pytest.raises(UserError, match="is a file, not a folder"):
         free_disk(tmp_path / "file" / "x", "the store's folder")
     assert free_disk(tmp_path / "not" / "yet", "the store's folder") > 0
