@@ -423,3 +423,11 @@ def test_the_page_about_images_runs_as_written(tmp_path, monkeypatch, capsys):
     assert "261.0 {'down_blocks.2.resnets.0': (1," in said
     assert "range(12, 15)" in said
     assert "(1, 3, 64, 64)" in said
+
+
+def test_a_list_may_name_files_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "list.txt").write_text("~/a.png\n")
+    (found,) = load_images(tmp_path / "list.txt")
+    assert found.path == tmp_path / "a.png"

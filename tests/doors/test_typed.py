@@ -163,3 +163,11 @@ def test_a_run_folder_without_a_name_is_refused():
 
 def test_references_in_what_is_typed_are_not_looked_up():
     assert refusal("train", "probe.name='${nope}'", "layers=headline") == ""
+
+
+def test_a_learning_rate_that_nothing_is_trained_with_is_refused():
+    rate = "probe.learning_rates.depth=0.01"
+    search = "experiment=learning_rate_search"
+    assert "property.names=[saliency] has no depth" in refusal("train", search, "property=saliency", rate)
+    assert "probe.solver=ridge knows no learning rate" in refusal("train", search, "probe=ridge", rate)
+    assert refusal("train", search, rate) == ""

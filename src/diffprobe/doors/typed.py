@@ -25,7 +25,7 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
 
     Raises:
         UserError: a run folder without a name; two presets, or several choices of a group; a choice that something
-            overrules; a mapping that was typed empty, which changes nothing.
+            overrules; a mapping typed empty, or the learning rate of what is not trained, without effect.
     """
     overrides: Any = OmegaConf.to_container(hydra.overrides, resolve=False)  # words, whatever ${} they hold
     typed = [item.lstrip("+~").partition("=") for item in overrides["task"]]
@@ -37,6 +37,7 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
         raise UserError(f"experiment is given twice, {presets[0]} and {presets[-1]}; a run has one preset")
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     keys = [key for key, _, _ in typed if key not in hydra.runtime.choices]
+    _check_rates([key for key, _, _ in typed], config)
     for key, _, value in typed:
         if value[:1] in ("[", "{") and any((folder / key).is_dir() for folder in folders):
             raise UserError(f"{key}={value}: a group has one choice; write {key}=CHOICE")
@@ -48,6 +49,19 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
                 f"{key}={{}} changes nothing, since what is typed is added to what is there ({names}); "
                 f"leave one out with ~{key}.NAME"
             )
+
+
+def _check_rates(typed: Sequence[str], config: DictConfig) -> None:
+    """Raises UserError for a learning rate that nothing is trained with: a search over it would compare equals."""
+    for key in typed:
+        section, _, name = key.rpartition(".")
+        if section != "probe.learning_rates":
+            continue
+        solver, names = OmegaConf.select(config, "probe.solver"), OmegaConf.select(config, "property.names") or ()
+        if solver != "adam":
+            raise UserError(f"{key} has no effect: probe.solver={shown(solver)} knows no learning rate (adam does)")
+        if name not in names:
+            raise UserError(f"{key} has no effect: property.names={shown(names)} has no {name}")
 
 
 def _check_choice(group: str, choice: str, config: DictConfig, folders: Sequence[Path], typed: Sequence[str]) -> None:
