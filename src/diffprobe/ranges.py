@@ -244,6 +244,8 @@ def shown(value: Any) -> str:
     """A value as a person would type it, shortened."""
     if isinstance(value, str):
         text = value if value.isprintable() and value else repr(value)
+    elif isinstance(value, float):
+        text = repr(value).removesuffix(".0")
     elif isinstance(value, Mapping):
         text = "{" + ", ".join(f"{name}: {shown(item)}" for name, item in value.items()) + "}"
     elif isinstance(value, Iterable):

@@ -69,7 +69,7 @@ def test_the_default_is_the_papers_protocol_on_the_built_in_model():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.fractions=[0.5,0.5]", r"data.fractions=\[0.5, 0.5\]: give exactly 3"),
+        ("data.fractions=[0.5,0.5]", r"data.fractions=.0.5, 0.5.: give exactly 3"),
         ("probe.epochs=many", "probe.epochs: .*many"),
         ("probe.epochs=0", "probe.epochs=0: must be at least 1"),
         ("+learning_rate=3", "learning_rate"),

@@ -53,7 +53,7 @@ def test_a_run_leaves_tables_figures_an_animation_and_its_probes(tmp_path: Path)
         ("analysis.target=shear", "choose one of translation"),
         ("analysis.methods=[magic]", "no method 'magic'"),
         ("analysis.range=[3]", "a smallest and a largest"),
-        ("analysis.range=[100,200]", "translation of maps of 64 pixels=200: must be at least 0 and at most 64"),
+        ("analysis.range=[100,200]", "translation of maps of 64 pixels=100: must be at least 0 and at most 64"),
         ("analysis.range=[11.2,11.4]", "gives no whole number of pixels"),
         ("analysis.mask=x.png", "is of analysis.target=file"),
         ("property=all", "one property at a time"),
