@@ -7,7 +7,7 @@ docs/statistics.md.
 - Kruskal-Wallis: scipy's, on the distances of scdi and dcdi (and of scsi and dcsi) as if pairs were independent;
 - free permutation: labels shuffled among all objects as if each were an image of its own;
 - between images, within images: the tests of diffprobe.prototypes.permutation;
-- interval: whether the 95 % cluster bootstrap interval of AUC(scdi < dcdi) leaves out 1/2 (either side).
+- interval: whether the 95 % interval over images of AUC(scdi < dcdi) leaves out 1/2 (either side).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import kruskal
 
-from diffprobe.prototypes.cluster_bootstrap import bootstrap_sets
 from diffprobe.prototypes.permutation import between_images, within_images
+from diffprobe.prototypes.set_intervals import set_intervals
 from diffprobe.prototypes.sets import split_pairs
 
 LEVEL = 0.05
-PERMUTATIONS, RESAMPLES = 199, 400
+PERMUTATIONS = 199
 BALANCED, UNEVEN = (0.2,) * 5, (0.6, 0.1, 0.1, 0.1, 0.1)
 
 
@@ -59,7 +59,7 @@ def draw(null: Null, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return squareform(pdist(prototypes, "correlation")), labels, images
 
 
-def p_values(null: Null, seed: int, resamples: int = RESAMPLES) -> dict[str, float]:
+def p_values(null: Null, seed: int, intervals: bool = True) -> dict[str, float]:
     """The p of each test in one simulation; for the interval 0 where it leaves out 1/2, else 1."""
     distances, classes, images = draw(null, seed)
     sets = split_pairs(distances, classes, images)
@@ -71,16 +71,16 @@ def p_values(null: Null, seed: int, resamples: int = RESAMPLES) -> dict[str, flo
         "Kruskal-Wallis scsi, dcsi": kruskal(sets["scsi"], sets["dcsi"]).pvalue,
         "within images": within_images(distances, classes, images, PERMUTATIONS, seed).p,
     }
-    if resamples:
-        auc = bootstrap_sets(distances, classes, images, resamples=resamples, seed=seed).aucs["scdi", "dcdi"]
+    if intervals:
+        auc = set_intervals(distances, classes, images).aucs["scdi", "dcdi"]
         if auc.low is not None and auc.high is not None:
             found["interval"] = float(auc.low <= 0.5 <= auc.high)
     return {name: float(p) for name, p in found.items() if p is not None}
 
 
-def rejections(null: Null, simulations: int, resamples: int = RESAMPLES) -> dict[str, int]:
+def rejections(null: Null, simulations: int, intervals: bool = True) -> dict[str, int]:
     """How many of the simulations each test rejects at LEVEL."""
-    drawn = [p_values(null, seed, resamples) for seed in range(simulations)]
+    drawn = [p_values(null, seed, intervals) for seed in range(simulations)]
     return {name: sum(p[name] <= LEVEL for p in drawn) for name in drawn[0]}
 
 

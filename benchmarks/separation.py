@@ -1,7 +1,7 @@
 """Statistics of the distances of all pairs of many objects: python benchmarks/separation.py [--objects 10000]
 
 1. Everything that an analysis asks of one matrix of distances, in a process of its own: the four sets, their
-   statistics, what tells them apart, bootstrap intervals over images, permutation tests and retrieval. Prints the
+   statistics, what tells them apart, intervals over images, permutation tests and retrieval. Prints the
    seconds of each and the highest memory of the process so far, the interpreter, libraries and matrix (float32)
    included; then the totals against their bars, two minutes and 4 GB for 50 million pairs.
 2. The tests of the six pairs of sets on a million pairs against scipy's kruskal, mannwhitneyu and
@@ -46,10 +46,10 @@ def data(objects: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def parts(objects: int, sender: Any) -> None:
     """Sends (part, seconds, highest memory so far in bytes) after each part, and None at the end."""
-    from diffprobe.prototypes.cluster_bootstrap import bootstrap_sets
     from diffprobe.prototypes.pair_tests import pair_tests
     from diffprobe.prototypes.permutation import between_images, within_images
     from diffprobe.prototypes.retrieval import retrieve
+    from diffprobe.prototypes.set_intervals import set_intervals
     from diffprobe.prototypes.set_statistics import set_statistics
     from diffprobe.prototypes.sets import split_pairs
 
@@ -63,7 +63,7 @@ def parts(objects: int, sender: Any) -> None:
     sets = timed("split into sets, sorted", lambda: split_pairs(distances, classes, images))
     timed("statistics of sets", lambda: [set_statistics(values) for values in sets.values()])
     timed("tests of pairs of sets", lambda: pair_tests(sets))
-    timed("bootstrap over images", lambda: bootstrap_sets(distances, classes, images))
+    timed("intervals over images", lambda: set_intervals(distances, classes, images))
     timed("permutation between images", lambda: between_images(distances, classes, images))
     timed("permutation within images", lambda: within_images(distances, classes, images))
     timed("retrieval", lambda: retrieve(distances, classes, images))

@@ -21,7 +21,7 @@ def finished(folder, gain, seed):
     ]
     (folder / ".hydra").mkdir(parents=True)
     write_scores(folder / "scores.csv", scores)
-    write_summary(folder / "summary.csv", summarise(scores, resamples=100))
+    write_summary(folder / "summary.csv", summarise(scores))
     (folder / ".hydra" / "config.yaml").write_text(f"seed: {seed}\njob: x\n")
     (folder / "environment.json").write_text("{}")
     return folder

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from diffprobe.errors import UserError
 from diffprobe.probes.comparisons import (
@@ -43,19 +45,25 @@ def compared(scores: list[Score], pairs: list[tuple[Key, Key]], **options: int) 
     return compare(scores, pairs, property="depth", metric="spearman", family="layer", **options)  # type: ignore[arg-type]
 
 
-def test_a_comparison_equals_the_slow_obvious_loop() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(0.55, 0.2, 15), rng.normal(0.5, 0.2, 15)
-    (found,) = compared(column(FIRST, first) + column(SECOND, second), [(FIRST, SECOND)], resamples=300, seed=4)
+def test_a_comparison_goes_by_the_differences_of_each_image() -> None:
+    first, second = np.array([0.5, 0.7, 0.6, 0.9, 0.8, 0.4, 0.7]), np.array([0.4, 0.3, 0.5, 0.4, 0.5, 0.1, 0.5])
+    (found,) = compared(column(FIRST, first) + column(SECOND, second), [(FIRST, SECOND)])
+    differences = first - second
+    flipped = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=7)]
+    exact = np.mean([value >= differences.sum() - 1e-12 for value in flipped])
+    low, high = stats.t.interval(0.95, 6, differences.mean(), stats.sem(differences))
+    assert found.difference == pytest.approx(differences.mean())
+    assert found.low <= low + 1e-12  # type: ignore[operator]
+    assert found.high >= high - 1e-12  # type: ignore[operator]
+    assert found.low > 0  # type: ignore[operator]
+    assert found.p == found.p_holm == pytest.approx(exact) == 2 / 2**7
+    assert (key_of(found), other_of(found), found.n, found.left_out) == (FIRST, SECOND, 7, 0)
 
-    observed = np.mean([a - b for a, b in zip(first, second, strict=True)])
-    drawn = np.random.default_rng(4).integers(0, 15, (300, 15))
-    resampled = [np.mean([first[image] - second[image] for image in images]) for images in drawn]
-    extreme = sum(abs(value - observed) >= abs(observed) for value in resampled)
-    assert found.difference == pytest.approx(observed)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
-    assert found.p == found.p_holm == pytest.approx((1 + extreme) / 301)
-    assert (key_of(found), other_of(found), found.n, found.left_out) == (FIRST, SECOND, 15, 0)
+
+def test_zeros_and_ones_are_compared_as_shares() -> None:
+    (found,) = compared(column(FIRST, [1.0] * 9 + [0.0]) + column(SECOND, [1.0] * 9 + [0.0]), [(FIRST, SECOND)])
+    assert (found.difference, found.p) == (0, 1)
+    assert found.low < 0 < found.high  # type: ignore[operator]
 
 
 def test_images_are_paired_by_name_and_not_by_order() -> None:
@@ -78,12 +86,12 @@ def test_nothing_in_common_is_missing_and_no_part_of_the_family() -> None:
     assert something.p_holm == something.p
 
 
-def test_the_smallest_p_is_one_in_resamples_plus_one_and_no_difference_has_one() -> None:
+def test_the_smallest_p_is_one_in_flips_plus_one_and_no_difference_has_one() -> None:
     values = np.linspace(0, 1, 30)
     scores = column(FIRST, values + 1) + column(SECOND, values)
-    (apart,) = compared(scores, [(FIRST, SECOND)], resamples=999)
+    (apart,) = compared(scores, [(FIRST, SECOND)])
     (same,) = compared(scores, [(FIRST, FIRST)])
-    assert apart.p == 0.001
+    assert apart.p == 1 / 10000
     assert same.p == 1.0
 
 
@@ -93,7 +101,7 @@ def test_a_null_difference_is_rejected_about_as_often_as_stated() -> None:
     keys = [Key("pocket", f"layer {number}", 0, "linear") for number in range(400)]
     scores = [row for key in keys for row in column(key, easy + rng.normal(size=40))]
     pairs = list(zip(keys[::2], keys[1::2], strict=True))
-    found = compared(scores, pairs, resamples=400)
+    found = compared(scores, pairs)
     rejected = np.mean([row.p < 0.05 for row in found])  # type: ignore[operator]
     covered = np.mean([row.low <= 0 <= row.high for row in found])  # type: ignore[operator]
     assert 0.02 < rejected < 0.1
@@ -113,7 +121,7 @@ def test_a_run_is_compared_with_controls_layers_and_steps_at_its_best_layer() ->
         scores += column(Key("pocket", "pixels", 1, "ridge", "pixels"), rng.normal(0, 0.1, 12), split=split)
         scores += column(Key("pocket", "position", NO_STEP, "ridge", "position"), rng.normal(0, 0.1, 12), split=split)
 
-    found = compare_run(scores, summarise(scores, resamples=10), resamples=200)
+    found = compare_run(scores, summarise(scores))
 
     best = Key("pocket", "a", 1, "ridge")
     assert {key_of(row) for row in found} == {best}
@@ -134,7 +142,7 @@ def test_probes_and_models_are_compared_where_there_are_several() -> None:
     scores = [
         row for split in ("validation", "test") for key in keys for row in column(key, rng.normal(size=8), split=split)
     ]
-    found = compare_run(scores, summarise(scores, resamples=10), resamples=100)
+    found = compare_run(scores, summarise(scores))
     assert [(row.family, key_of(row), other_of(row)) for row in found] == [
         ("probe", keys[0], keys[1]),
         ("model", keys[0], keys[2]),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Emergence, best_layer, emergence_step, summarise
@@ -19,42 +20,40 @@ def column(values: list[float | None], **changes: object) -> list[Score]:
     return [score(image, value, **changes) for image, value in enumerate(values)]
 
 
-def test_the_mean_and_the_percentiles_of_resampled_means() -> None:
-    values = np.random.default_rng(1).normal(size=30)
-    (found,) = summarise(column(values.tolist()))
-    assert found.mean == pytest.approx(values.mean())
-    assert found.n == 30
-    rng = np.random.default_rng(7)
-    slow = [rng.choice(values, 30).mean() for _ in range(20000)]
-    low, high = np.quantile(slow, [0.025, 0.975])
-    assert (found.low, found.high) == (pytest.approx(low, abs=0.03), pytest.approx(high, abs=0.03))
+def test_the_mean_has_students_interval_where_scores_are_not_skewed() -> None:
+    values = [0.4, 0.5, 0.6, 0.7, 0.8]
+    (found,) = summarise(column(values))
+    expected = stats.t.interval(0.95, 4, 0.6, stats.sem(values))
+    assert (found.mean, found.low, found.high, found.n) == (*map(pytest.approx, (0.6, *expected)), 5)
 
 
-def test_intervals_cover_the_true_mean_about_as_often_as_they_say() -> None:
+@pytest.mark.parametrize("images", [5, 8, 20, 40])
+def test_intervals_hold_the_true_mean_about_as_often_as_they_say(images: int) -> None:
     rng = np.random.default_rng(0)
-    scores = [row for step in range(300) for row in column(rng.normal(size=40).tolist(), step=step)]
-    found = summarise(scores, resamples=500)
-    covered = np.mean([row.low <= 0 <= row.high for row in found])  # type: ignore[operator]
-    assert 0.89 < covered < 0.98
+    scores = [row for step in range(400) for row in column((rng.beta(8, 2, images)).tolist(), step=step)]
+    covered = np.mean([row.low <= 0.8 <= row.high for row in summarise(scores)])  # type: ignore[operator]
+    assert 0.92 < covered < 0.99
 
 
-def test_a_summary_is_reproducible_and_depends_on_the_seed() -> None:
-    scores = column(np.random.default_rng(0).normal(size=20).tolist())
-    assert summarise(scores) == summarise(scores) != summarise(scores, seed=1)
+def test_no_interval_goes_beyond_what_a_metric_can_be() -> None:
+    high = [0.7, 0.99, 1.0, 0.98, 0.999]
+    dice, rank, rmse = (summarise(column(high, metric=metric))[0] for metric in ("dice", "spearman", "rmse"))
+    assert (dice.high, rank.high) == (1, 1)
+    assert rmse.high > 1  # type: ignore[operator]
+    assert summarise(column(high, metric="dice"), differences=True)[0].high == rmse.high
 
 
-def test_keys_with_the_same_images_share_their_resamples() -> None:
-    values = [0.1, 0.5, 0.2, 0.9]
-    first, second = summarise(column(values) + column([value + 1 for value in values], step=1))
-    assert second.low == pytest.approx(first.low + 1)  # type: ignore[operator]
-    assert second.high == pytest.approx(first.high + 1)  # type: ignore[operator]
+def test_fewer_than_five_images_have_no_interval() -> None:
+    four, five = summarise(column([0.1, 0.2, 0.3, 0.4])), summarise(column([0.1, 0.2, 0.3, 0.4, 0.9]))
+    assert (four[0].mean, four[0].low, four[0].high, four[0].n) == (pytest.approx(0.25), None, None, 4)
+    assert five[0].low is not None
 
 
 def test_undefined_values_are_left_out_and_counted() -> None:
-    (found,) = summarise(column([0.5, None, 0.7, None]))
-    assert found.mean == pytest.approx(0.6)
-    assert found.n == 2
-    assert 0.5 <= found.low < found.high <= 0.7  # type: ignore[operator]
+    (found,) = summarise(column([0.5, None, 0.7, None, 0.4, 0.8, 0.6]))
+    (whole,) = summarise(column([0.5, 0.7, 0.4, 0.8, 0.6]))
+    assert found.n == 5
+    assert (found.mean, found.low, found.high) == pytest.approx((whole.mean, whole.low, whole.high))
 
 
 def test_nothing_defined_is_missing_not_zero() -> None:
@@ -86,6 +85,14 @@ def test_the_best_layer_is_chosen_on_validation_at_the_last_step() -> None:
         best_layer(summaries, "shading")
 
 
+def test_a_layer_is_not_best_for_the_few_images_on_which_it_has_a_score() -> None:
+    scores = column([0.60] * 10, layer="good", split="validation")
+    scores += column([0.65] + [None] * 9, layer="degenerate", split="validation")
+    scores += column([0.70] * 9 + [None], layer="nearly whole", split="validation")
+    assert best_layer(summarise(scores), "depth") == "nearly whole"
+    assert best_layer(summarise(scores[:20]), "depth") == "good"
+
+
 def test_the_best_layer_of_one_of_several_probes_has_to_be_asked_for() -> None:
     scores = [
         *column([0.9], layer="early", split="validation", probe="ridge"),
@@ -110,8 +117,8 @@ def test_emergence_is_told_of_one_model_alone() -> None:
 def test_emergence_is_the_first_step_near_the_last() -> None:
     curve = [0.1, 0.5, 0.94, 0.955, 0.9, 1.0]
     scores = [row for step, value in enumerate(curve) for row in column([value] * 5, step=2 * step)]
-    assert emergence_step(scores, "a", "depth") == Emergence(6, 6, 6)
-    assert emergence_step(scores, "a", "depth", fraction=0.5) == Emergence(2, 2, 2)
+    assert emergence_step(scores, "a", "depth") == Emergence(6, 6, 10, 5)  # at step 8 it is below again
+    assert emergence_step(scores, "a", "depth", fraction=0.5) == Emergence(2, 2, 2, 5)
 
 
 def test_emergence_differs_between_images_within_its_interval() -> None:
@@ -128,7 +135,17 @@ def test_emergence_differs_between_images_within_its_interval() -> None:
 
 def test_what_never_rises_above_zero_does_not_emerge() -> None:
     scores = [row for step in range(3) for row in column([-0.1, -0.2], step=step)]
-    assert emergence_step(scores, "a", "depth") == Emergence(None, None, None)
+    assert emergence_step(scores, "a", "depth") == Emergence(None, None, None, 2)
+
+
+def test_a_step_at_which_few_images_have_a_score_has_not_emerged() -> None:
+    scores = column([0.9, 0.9] + [None] * 8, step=0) + column([0.2] * 10, step=1) + column([0.8] * 10, step=2)
+    assert emergence_step(scores, "a", "depth").step == 2
+
+
+def test_emergence_in_few_images_has_no_interval() -> None:
+    scores = [row for step, value in enumerate([0.1, 0.9, 1.0]) for row in column([value] * 4, step=step)]
+    assert emergence_step(scores, "a", "depth", fraction=0.8) == Emergence(1, None, None, 4)
 
 
 def test_emergence_needs_scores_of_that_layer() -> None:

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, silhouette_samples
 
 from diffprobe.prototypes import retrieval
 from diffprobe.prototypes.retrieval import average_precisions, neighbour_hits, neighbours, retrieve, silhouettes
-from diffprobe.statistics import resampling_counts
+from diffprobe.statistics import jackknife_interval
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, printed
 
 
@@ -97,36 +97,42 @@ def test_queries_without_their_class_elsewhere_are_left_out_and_counted() -> Non
     distances, classes, images = data()
     classes[5] = 50
     classes[images == 3] = 60
-    found = retrieve(distances, classes, images, resamples=20)
+    found = retrieve(distances, classes, images)
     alone = np.isnan(average_precisions(distances, classes, images))
     assert alone.tolist() == ((classes == 50) | (classes == 60)).tolist()
     assert (found.queries, found.left_out) == (40 - alone.sum(), alone.sum())
 
 
-def test_intervals_resample_images() -> None:
+def test_intervals_leave_images_out_of_queries_and_gallery() -> None:
     distances, classes, images = data()
-    found = retrieve(distances, classes, images, resamples=50, level=0.8, seed=4).intervals["knn_accuracy"]
-    hits = neighbour_hits(distances, classes, images, 1)
-    names = np.unique(images)
-    drawn = []
-    for counts in resampling_counts(len(names), 50, 4):
-        drawn.append(np.average(hits, weights=counts[np.searchsorted(names, images)]))
-    assert found.value == pytest.approx(hits.mean())
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.1, 0.9])))
+    found = retrieve(distances, classes, images).intervals["mean_average_precision"]
+    values = [np.nanmean(average_precisions(distances, classes, images))]
+    for image in np.unique(images):
+        kept = np.flatnonzero(images != image)
+        values.append(np.nanmean(average_precisions(distances[kept][:, kept], classes[kept], images[kept])))
+    assert found == jackknife_interval(np.array(values), len(np.unique(images)), share=True)
+    assert found.low < found.value < found.high  # type: ignore[operator]
+
+
+def test_many_images_are_left_out_in_parts() -> None:
+    distances, classes, images = data()
+    few = retrieve(distances, classes, images, parts=5, seed=1).intervals["knn_accuracy"]
+    assert few.low is not None
+    assert few != retrieve(distances, classes, images, parts=5, seed=2).intervals["knn_accuracy"]
 
 
 def test_one_class_or_one_image_leaves_its_scores_undefined() -> None:
     distances, classes, images = data()
-    one_class = retrieve(distances, np.zeros(40), images, resamples=10).intervals
+    one_class = retrieve(distances, np.zeros(40), images).intervals
     assert one_class["silhouette"].value is None
     assert one_class["mean_average_precision"].value == 1
-    one_image = retrieve(distances, classes, np.zeros(40), resamples=10)
+    one_image = retrieve(distances, classes, np.zeros(40))
     assert one_image.intervals["knn_accuracy"].value is None
     assert (one_image.intervals["mean_average_precision"].value, one_image.left_out) == (None, 40)
 
 
 def test_the_result_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     distances, classes, images = data()
-    whole = retrieve(distances, classes, images, resamples=10)
+    whole = retrieve(distances, classes, images)
     monkeypatch.setattr(retrieval, "_ELEMENTS_AT_ONCE", 120)
-    assert retrieve(distances, classes, images, resamples=10) == whole
+    assert retrieve(distances, classes, images) == whole

@@ -26,7 +26,7 @@ def test_choose_takes_the_best_validation_layer_and_its_emergence():
     (choice,) = choose(summaries, make_scores([0.2, 0.5, 0.77, 0.8]))
 
     assert (choice.property, choice.metric, choice.best) == ("depth", "spearman", BEST)
-    assert choice.emergence == Emergence(step=2, low=2, high=2)
+    assert choice.emergence == Emergence(step=2, low=None, high=None, n=4)
 
 
 def test_test_scores_have_no_say_in_the_choice_of_the_layer():

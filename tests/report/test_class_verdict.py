@@ -9,7 +9,8 @@ from diffprobe.probes.tables import Summary
 from diffprobe.report.class_figures import ClassExample, class_curves, class_example
 from diffprobe.report.class_scalars import class_scalars
 from diffprobe.report.class_verdict import class_lines
-from diffprobe.studies.classification import Difference, TopRow
+from diffprobe.statistics import Interval, Stratified
+from diffprobe.studies.classification import TopRow
 from diffprobe.tables import NO_STEP
 
 BLANK = Summary("pocket", "decoded image", 0, 1.0, "class", "resnet", "none", "test", "", 0.0, 0.0, 0.0, 40)
@@ -39,11 +40,25 @@ def test_an_interval_that_ends_beyond_the_last_step_says_so_and_no_step_is_made_
 
 def test_a_difference_from_photos_is_claimed_only_where_its_interval_leaves_zero_out():
     def told(*difference):
-        return class_lines(summaries(), Emergence(8, 7, 10), Difference(*difference), "rendered scenes")[2]
+        found = Stratified(0.7, 0.8, Interval(*difference), 3, 38, 36)
+        return class_lines(summaries(), Emergence(8, 7, 10), found, "rendered scenes")[2]
 
     assert "less sure of generated images than of rendered scenes" in told(-0.1, -0.2, -0.05)
     assert "surer of generated images than of rendered scenes" in told(0.1, 0.05, 0.2)
     assert "not shown to be surer" in told(0.1, -0.05, 0.2)
+    assert "0.70 (n = 38) against 0.80 (n = 36), each the mean over the 3 classes" in told(0.1, 0.05, 0.2)
+    assert "too few images for an interval" in told(0.1, None, None)
+
+
+def test_without_a_common_class_nothing_is_said_of_photos():
+    found = Stratified(None, None, Interval(None, None, None), 0, 0, 0)
+    line = class_lines(summaries(), Emergence(8, 7, 10), found, "rendered scenes")[2]
+    assert line.startswith("Nothing is said of rendered scenes: none of them is of a class")
+
+
+def test_a_step_of_few_images_is_no_verdict():
+    line = class_lines(summaries(), Emergence(8, None, None, 4))[0]
+    assert "of 4: too few for an interval, so that is no verdict" in line
 
 
 def test_the_curves_have_every_measure_the_level_of_photos_and_the_step():

@@ -26,10 +26,10 @@ def summaries() -> list[InterventionSummary]:
     ]
 
 
-def gains(low: float = 0.4) -> list[InterventionGain]:
+def gains(low: float = 0.4, n: int = 50, p: float = 0.001) -> list[InterventionGain]:
     return [
-        InterventionGain(*KEYS, "unedited", "dice", 0.6, 0.5, 0.7, 50),
-        InterventionGain(*KEYS, "random", "dice", 0.5, low, 0.6, 50),
+        InterventionGain(*KEYS, "unedited", "dice", 0.6, 0.5, 0.7, n, p=p, p_holm=2 * p),
+        InterventionGain(*KEYS, "random", "dice", 0.5, low, 0.6, n, p=p, p_holm=2 * p),
     ]
 
 
@@ -49,7 +49,14 @@ def test_the_sentence_gives_every_number_with_its_interval():
 
 def test_an_edit_no_better_than_a_random_one_moves_nothing():
     (line,) = intervention_lines(summaries(), gains(low=-0.1))
-    assert "images do not follow the saliency probe" in line
+    assert "images are not shown to follow the saliency probe" in line
+
+
+def test_a_gain_that_is_not_significant_or_of_few_images_is_no_verdict():
+    (line,) = intervention_lines(summaries(), gains(p=0.04))  # 0.08 after Holm
+    assert "images are not shown to follow" in line
+    (line,) = intervention_lines(summaries(), gains(n=6))
+    assert "no verdict (6 images, it takes 7) on whether images follow the saliency probe" in line
 
 
 def test_the_table_has_a_line_for_the_edit_and_each_control():

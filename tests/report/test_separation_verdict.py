@@ -14,13 +14,22 @@ def one(lines: list[str], part: str) -> str:
 
 
 class TestOrder:
-    def test_it_holds_by_means_with_intervals_and_share_of_replicates(self):
+    def test_it_holds_by_means_with_intervals_and_a_test(self):
         lines = separation_lines(findings(make_sets(), make_tests(share=0.97)))
 
         assert lines[0] == (
             "encoder16, step 1: scsi < scdi < dcsi < dcdi holds by means (scsi 0.42 [0.40, 0.44], scdi 0.61 [0.59, "
-            "0.63], dcsi 0.74 [0.72, 0.76], dcdi 0.81 [0.79, 0.83]); it holds in 97 % of bootstrap replicates."
+            "0.63], dcsi 0.74 [0.72, 0.76], dcdi 0.81 [0.79, 0.83]); shown, p = 0.03 that it does not hold."
         )
+        unsure = separation_lines(findings(make_sets(), make_tests(share=0.9)))
+        assert unsure[0].endswith("; not shown, p = 0.1 that it does not hold.")
+
+    def test_without_a_test_it_is_no_verdict(self):
+        tests = [replace(row, p=None) if row.statistic == "order_holds" else row for row in make_tests()]
+
+        line = separation_lines(findings(make_sets(), tests))[0]
+
+        assert line.endswith("; that is no verdict, since a set has pairs in less than 5 images.")
 
     def test_what_breaks_it_is_named(self):
         sets = make_sets(means={**MEANS, "scdi": 0.75})
@@ -28,7 +37,7 @@ class TestOrder:
         lines = separation_lines(findings(sets, make_tests(share=0.04)))
 
         assert "does not hold by means: scdi is not below dcsi (" in lines[0]
-        assert lines[0].endswith("it holds in 4 % of bootstrap replicates.")
+        assert "shown" not in lines[0]
 
     def test_an_empty_set_is_named_with_its_reason_and_the_order_is_not_claimed(self):
         lines = separation_lines(findings(make_sets(means={**MEANS, "scsi": None})))
@@ -44,8 +53,8 @@ class TestOrder:
 
         line = one(separation_lines(findings(sets, tests)), "The order")
 
-        assert "holds by means at 6 of 10 (layer, step), and at 1 of these in at least 95 %" in line
-        assert "most surely at encoder16, step 4; it holds in 99 % of bootstrap replicates." in line
+        assert "holds by means at 6 of 10 (layer, step), and is shown at 1 of these (p at most 0.05 after Holm)" in line
+        assert "most surely at encoder16, step 4 (p = 0.01)." in line
 
 
 class TestClasses:
@@ -68,6 +77,15 @@ class TestClasses:
         tests = [row for row in make_tests() if row.statistic != "permutation_between_images"]
 
         assert "are not shown to be nearer" in one(separation_lines(findings(make_sets(), tests)), "one class in")
+
+    def test_few_images_have_no_interval_and_no_verdict(self):
+        tests = [replace(row, low=None, high=None) for row in make_tests(p=0.001)]
+
+        lines = separation_lines(findings(make_sets(), tests), make_objects("aabbcc"))
+
+        assert "are not shown to be nearer" in one(lines, "one class in")
+        assert "a set has pairs in less than 5 images, so no verdict is given" in one(lines, "one class in")
+        assert "less than 5 images have objects, so it is not compared with chance" in one(lines, "The nearest")
 
 
 class TestRetrieval:
@@ -115,8 +133,8 @@ class TestConsole:
         assert max(map(len, text.splitlines())) <= 100
         cells = {line.split()[0]: line.split() for line in text.splitlines() if "[" in line and "-" not in line}
         assert cells["encoder16"] == [
-            *("encoder16", "1", "0.42", "0.61", "0.74", "0.81", "yes", "97%", "0.71", "[0.67,", "0.75]", "0.003*"),
+            *("encoder16", "1", "0.42", "0.61", "0.74", "0.81", "yes", "0.03*", "0.71", "[0.67,", "0.75]", "0.003*"),
             *("0.45", "0.64"),
         ]  # fmt: skip
         assert cells["down"][:5] == ["down", "2.0", "15", "empty", "0.61"]
-        assert " ".join(text.split()).count("Holm-adjusted if marked *") == 1
+        assert " ".join(text.split()).count("*: adjusted after Holm") == 1

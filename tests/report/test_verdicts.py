@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.probes.summaries import Emergence
+from diffprobe.probes.comparisons import compare_run
+from diffprobe.probes.summaries import Emergence, summarise
+from diffprobe.probes.tables import Score
+from diffprobe.report.choices import choose
 from diffprobe.report.verdicts import interval_text, verdict_lines
 from tests.report.made_up_run import BEST, make_choices, make_comparison
 
@@ -151,3 +154,32 @@ def test_of_a_single_step_nothing_is_said_to_emerge(summaries):
     last = [row for row in summaries if row.step in (14, -1)]
 
     assert "Only step 15 was probed" in lines(last, DEPTH)[0]
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 4])
+def test_no_verdict_is_given_on_fewer_than_five_images(images: int):
+    told = verdict_lines(*small_run(images))
+    assert f"it takes 5 images, and there are {images}" in told[0]
+    assert "gets no verdict against its controls: with less than 5 images there are no intervals" in told[1]
+    assert "cannot show a difference, it takes 6 for 1 comparison" in told[2]
+    assert not any("is above" in line or "is below" in line for line in told)
+
+
+def test_five_images_have_intervals_and_six_can_show_a_difference():
+    five, six = verdict_lines(*small_run(5)), verdict_lines(*small_run(6))
+    assert "is above the control with separated intervals" in five[1]
+    assert "5 images cannot show a difference, it takes 6" in five[2]
+    assert six[2].startswith("Paired on the same images, depth at step 2 is above permuted network by 0.5")
+
+
+def small_run(images: int):
+    """A probe far above its control, of few images: summaries and choices."""
+    scores = [
+        Score("m", "up", step, 1.0, "depth", "linear", control, part, str(at), "spearman", value + 0.01 * (at % 3))
+        for part in ("validation", "test")
+        for at in range(images)
+        for step, real in ((0, 0.3), (1, 0.9))
+        for control, value in (("none", real), ("permuted", 0.35 + 0.005 * (at % 2)))
+    ]
+    summaries = summarise(scores)
+    return summaries, choose(summaries, scores, compare_run(scores, summaries))

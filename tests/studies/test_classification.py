@@ -50,8 +50,9 @@ def test_an_answer_is_stable_from_the_first_step_after_which_it_is_never_wrong()
 
 
 def test_half_of_the_images_being_right_is_what_the_median_step_says():
-    assert half_stable(watched([[0, 0, 1]] * 5)) == half_stable(watched([[0, 0, 1]] * 50))
-    assert half_stable(watched([[0, 0, 1]] * 5)).step == 2
+    few, many = half_stable(watched([[0, 0, 1]] * 5)), half_stable(watched([[0, 0, 1]] * 50))
+    assert (few.step, few.low, few.high) == (2, None, None)
+    assert (many.step, many.low, many.high) == (2, 2, 2)
     mixed = half_stable(watched([[1, 1, 1]] * 10 + [[0, 1, 1]] * 15 + [[0, 0, 1]] * 15))
     assert mixed.step == 1
     assert mixed.low is not None
@@ -80,11 +81,30 @@ def test_scores_hold_confidence_and_ranks_image_by_image():
 
 def test_generated_images_are_held_against_photos_with_an_interval_around_the_difference():
     generated, real = watched([[0, 1]] * 30 + [[0, 0]] * 10), watched([[1]] * 25)
-    found = against_photos(generated, real)
+    found = against_photos(generated, real).difference
     assert found.value == pytest.approx(0.8 * 0.75 + 0.1 * 0.25 - 0.8)
     assert found.low < found.value < found.high < 0
-    same = against_photos(real, real)
+    same = against_photos(real, real).difference
     assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_the_mix_of_classes_is_no_difference_to_photos():
+    random = np.random.default_rng(0)
+
+    def sure(dark, bright, steps):
+        """Of `dark` images of class 0, sure by 0.9, and `bright` ones of class 2, sure by 0.5."""
+        right = np.array([0] * dark + [2] * bright)
+        sure = np.where(right == 0, 0.9, 0.5) + 0.02 * random.normal(size=len(right))
+        probabilities = np.repeat(np.array([[0.0, 1, 0]]), len(right), 0) * (1 - sure)[:, None]
+        probabilities[np.arange(len(right)), right] = sure
+        films = torch.zeros(0, 1, 3, 1, 1)
+        return Watched([str(at) for at in range(len(right))], right, probabilities[:, None], steps, films)
+
+    generated, photos = sure(36, 4, {0: 0.0}), sure(4, 36, {NO_STEP: None})
+    assert generated.confidence.mean() - photos.confidence.mean() > 0.3
+    found = against_photos(generated, photos)
+    assert found.difference.low < 0 < found.difference.high
+    assert (found.first, found.second) == pytest.approx((0.7, 0.7), abs=0.02)
 
 
 def test_the_classifier_sees_what_the_latents_decode_to_after_each_chosen_step(tiny_backbone):

@@ -169,4 +169,17 @@ def test_gains_are_differences_on_the_same_images_with_trials_averaged_first():
     assert means["unedited"] == (pytest.approx(0.1), 3)
     assert (gain.control, gain.n) == ("unedited", 2)
     assert gain.difference == pytest.approx(0.6)
-    assert (gain.low, gain.high) == (pytest.approx(0.5), pytest.approx(0.7))
+    assert (gain.low, gain.high, gain.p) == (None, None, 0.5)  # of two images no interval, and one flip in two
+
+
+def test_the_gain_of_several_images_has_an_interval_and_a_p_for_all_gains_of_its_metric():
+    def row(control: str, at: int, value: float) -> InterventionScore:
+        return InterventionScore("m", "saliency", "scale", "pattern", control, f"image {at}", 0, "dice", value)
+
+    edited = [0.6, 0.7, 0.65, 0.8, 0.75, 0.7, 0.6, 0.72]
+    scores = [row("none", at, value) for at, value in enumerate(edited)]
+    scores += [row(control, at, 0.1 + 0.01 * at) for control in ("unedited", "random") for at in range(8)]
+    _, gains = summarise_interventions(scores)
+    assert [gain.p for gain in gains] == pytest.approx([2 / 2**8] * 2, rel=2)
+    assert [gain.p_holm for gain in gains] == pytest.approx([min(1, 2 * gains[0].p)] * 2)
+    assert gains[0].low > 0.4

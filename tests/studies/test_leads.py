@@ -57,9 +57,9 @@ def test_a_planted_lead_is_found():
 def test_the_steps_at_ones_own_level_are_those_of_emergence_step():
     scores = both(gradual(0, 0.7, 2), gradual(1, 0.9, 4))
     for fraction in (0.95, 0.5):
-        (own, _) = find_leads(scores, [fraction], seed=3)
-        probe = emergence_step(scores, "layer", "depth", fraction=fraction, seed=3)
-        image = emergence_step(scores, IMAGE_MODEL, "depth", fraction=fraction, control=IMAGE_MODEL, seed=3)
+        (own, _) = find_leads(scores, [fraction])
+        probe = emergence_step(scores, "layer", "depth", fraction=fraction)
+        image = emergence_step(scores, IMAGE_MODEL, "depth", fraction=fraction, control=IMAGE_MODEL)
         assert (own.probe_step, own.probe_low, own.probe_high) == (probe.step, probe.low, probe.high)
         assert (own.image_model_step, own.image_model_low, own.image_model_high) == (image.step, image.low, image.high)
         assert own.lead == image.step - probe.step
@@ -72,11 +72,29 @@ def test_a_weak_probe_that_is_early_at_its_own_level_may_have_no_lead_at_a_commo
     assert common.lead <= 0
 
 
-def test_what_varies_from_image_to_image_for_both_alike_is_taken_out_of_the_lead():
-    first = np.random.default_rng(0).integers(0, 10, 20)
-    own, _ = find_leads(both(from_step(first), from_step(first + 4)))
+def test_a_lead_is_between_what_the_two_steps_can_be():
+    first = np.random.default_rng(0).integers(0, 5, 20)
+    own, _ = find_leads(both(from_step(first), from_step(first + 8)))
     assert own.probe_high > own.probe_low
-    assert (own.lead, own.lead_low, own.lead_high) == (4, 4, 4)
+    assert own.lead == 8
+    assert 0 < own.lead_low <= 8 <= own.lead_high
+    assert (
+        own.lead_high - own.lead_low < own.probe_high - own.probe_low + own.image_model_high - own.image_model_low + 1
+    )
+
+
+def test_no_lead_is_claimed_where_there_is_none():
+    claimed = 0
+    for seed in range(60):
+        own, common = find_leads(both(gradual(2 * seed, 0.8, 3)[:8], gradual(2 * seed + 1, 0.8, 3)[:8]))
+        claimed += any(lead.lead_low is not None and lead.lead_low > 0 for lead in (own, common))
+    assert claimed <= 4
+
+
+def test_few_images_have_a_lead_and_no_interval():
+    for lead in find_leads(both(from_step(2, images=4), from_step(9, images=4))):
+        assert (lead.probe_step, lead.image_model_step, lead.lead) == (2, 9, 7)
+        assert (lead.lead_low, lead.lead_high, lead.probe_low, lead.image_model_high) == (None, None, NO_STEP, NO_STEP)
 
 
 def test_a_level_that_the_image_model_never_reaches_leaves_a_lower_bound():

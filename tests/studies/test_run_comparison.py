@@ -25,7 +25,7 @@ def make_run(name, gain=0.0, images=IMAGES, model="pocket", **settings):
         for step in (0, 1)
         for at, image in enumerate(images)
     ]  # fmt: skip
-    return FinishedRun(name, scores, summarise(scores, resamples=100), settings=settings)
+    return FinishedRun(name, scores, summarise(scores), settings=settings)
 
 
 def test_the_layer_is_chosen_on_validation_images_and_told_at_the_last_step():
@@ -36,7 +36,7 @@ def test_the_layer_is_chosen_on_validation_images_and_told_at_the_last_step():
 
 def test_differences_are_of_the_images_that_both_have():
     runs = [make_run("one", 0.1), make_run("two", images=[*IMAGES[5:], "other"])]
-    (row,) = run_differences(runs, headline_scores(runs), resamples=200)
+    (row,) = run_differences(runs, headline_scores(runs))
     assert (row.model, row.other_model, row.n, row.left_out) == ("one", "two", 15, 6)
     assert row.difference == pytest.approx(0.1, abs=0.006)
     assert row.low is not None
@@ -48,14 +48,14 @@ def test_differences_are_of_the_images_that_both_have():
 
 def test_runs_without_images_in_common_have_no_difference_and_say_so():
     runs = [make_run("one"), make_run("two", images=["else"])]
-    (row,) = run_differences(runs, headline_scores(runs), resamples=200)
+    (row,) = run_differences(runs, headline_scores(runs))
     assert (row.n, row.difference) == (0, None)
     assert "no test images in common" in run_lines(headline_scores(runs), [row])[1]
 
 
 def test_three_runs_are_compared_two_by_two_and_p_is_adjusted_for_all():
     runs = [make_run(name, gain) for name, gain in (("one", 0.0), ("two", 0.1), ("three", 0.2))]
-    rows = run_differences(runs, headline_scores(runs), resamples=200)
+    rows = run_differences(runs, headline_scores(runs))
     assert [(row.model, row.other_model) for row in rows] == [("one", "two"), ("one", "three"), ("two", "three")]
     assert all(row.p_holm == pytest.approx(3 * (row.p or 0)) for row in rows)
 

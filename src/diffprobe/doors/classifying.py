@@ -157,10 +157,10 @@ def _leave(task: _Task, watched: Watched, photos: Watched | None, folder: Path, 
     if photos is not None:
         scores += class_scores(photos, model, task.classifier.name, PHOTOGRAPHS)
         top += top_rows(photos, model, task.classifier)
-    summaries = summarise(scores, seed=seed)
+    summaries = summarise(scores)
     stable = stable_rows(watched, task.prompts, model, task.classifier)
-    half = half_stable(watched, seed=seed)
-    difference = against_photos(watched, photos, seed=seed) if photos is not None else None
+    half = half_stable(watched)
+    difference = against_photos(watched, photos) if photos is not None else None
     tables = {"scores": (Score, scores), "summary": (Summary, summaries), "top": (TopRow, top)}
     tables["stable"] = (StableRow, stable)
     files = [folder / f"{name}.csv" for name in tables]

@@ -49,9 +49,9 @@ def leave(
     from diffprobe.tables import write_rows
 
     scores, seed = findings.scores, settings.seed
-    summaries = summarise(scores, seed=seed)
+    summaries = summarise(scores)
     choices = choose(summaries, scores, fraction=settings.analysis.fractions[0])
-    leads = find_leads(scores, list(settings.analysis.fractions), seed=seed)
+    leads = find_leads(scores, list(settings.analysis.fractions))
     differences = _differences(scores, choices, findings.probed.bank.steps, seed)
     told = tell(choices, leads, differences)
     tables = [folder / f"{name}.csv" for name in ("scores", "summary", "leads", "comparisons")]

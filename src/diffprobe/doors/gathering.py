@@ -76,8 +76,8 @@ def _joined(group: Group) -> Gathered:
     from diffprobe.report.choices import choose
 
     scores = join_scores([(str(job.folder), read_scores(job.folder / "scores.csv")) for job in group.jobs])
-    seed = group.jobs[0].settings.seed  # of the bootstrap, as in the jobs themselves
-    summaries = summarise(scores, seed=seed)
+    seed = group.jobs[0].settings.seed  # of the tests, as in the jobs themselves
+    summaries = summarise(scores)
     comparisons = compare_run(scores, summaries, seed=seed)
     return Gathered(group, scores, summaries, comparisons, choose(summaries, scores, comparisons))
 

@@ -205,7 +205,7 @@ def _leave(task: Task, run: Run[ProbingSettings], findings: Findings) -> None:
     write_comparisons(tables[-1], comparisons)
     if "labels" in task.question.controls:
         tables.append(folder / "selectivity.csv")
-        write_summary(tables[-1], selectivity(findings.scores, seed=settings.seed))
+        write_summary(tables[-1], selectivity(findings.scores))
     choices = choose(findings.summaries, findings.scores, comparisons)
     write_best_layers(folder / "tables", findings.summaries, choices)
     learning = learning_points(task.question, findings, choices, settings, folder)

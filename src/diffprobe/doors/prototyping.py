@@ -107,15 +107,15 @@ class Task:
         from diffprobe.studies.video import study_video
 
         prototypes, changed = self.collect_all()
-        what = (self.backbone.name, self.measuring, self.resampling)
+        what = (self.backbone.name, self.measuring)
         kind = self.settings.analysis.kind
         found = AnalysisFindings(prototypes, changed)
         if kind == "separation":
-            found.separation = study_separation(prototypes, *what, tell=self.tell)
+            found.separation = study_separation(prototypes, *what, self.resampling, tell=self.tell)
         elif kind == "video":
             found.drift = study_video(prototypes, list(self.settings.analysis.gaps), *what, tell=self.tell)
         else:
-            found.drift = study_drift(prototypes, changed, *what, tell=self.tell)
+            found.drift = study_drift(prototypes, changed, *what, self.resampling, tell=self.tell)
         return found
 
     def tell(self, line: str) -> None:

@@ -33,7 +33,7 @@ def tell_again(folder: Path, seed: int) -> None:
             f"run={folder} is an analysis, told already in its report.txt and report.html; run= tells a run of train.py"
         )
     scores = read_scores(folder / "scores.csv")
-    summaries = summarise(scores, seed=seed)
+    summaries = summarise(scores)
     comparisons = compare_run(scores, summaries, seed=seed)
     choices = choose(summaries, scores, comparisons)
     learned = folder / "learning_curve.csv"

@@ -14,11 +14,11 @@ REAL, SHUFFLED = "none", "labels"  # values of the column `control`
 _PAIR = attrgetter("model", "layer", "step", "property", "probe", "split", "image", "metric")
 
 
-def selectivity(scores: Sequence[Score], *, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> list[Summary]:
-    """Real scores less those with shuffled labels: mean over images and paired percentile bootstrap interval.
+def selectivity(scores: Sequence[Score], *, level: float = 0.95) -> list[Summary]:
+    """Real scores less those with shuffled labels: mean over images with a paired interval.
 
     Selectivity of Hewitt and Liang (2019), each score judged by the labels that its own probe was trained for (see
-    `controls.shuffled_targets`). Images are resampled, the same ones for both, which takes out how hard an image is.
+    `controls.shuffled_targets`). The difference is taken image by image, which takes out how hard an image is.
     `n` counts the images where both scores are defined; rmse is better the lower, so its selectivity is negative.
 
     Args:
@@ -44,7 +44,7 @@ def selectivity(scores: Sequence[Score], *, resamples: int = 2000, level: float 
         replace(real[pair], control="selectivity", value=_difference(real[pair].value, value))
         for pair, value in shuffled.items()
     ]
-    return summarise(differences, resamples=resamples, level=level, seed=seed)
+    return summarise(differences, level=level, differences=True)
 
 
 def _difference(real: float | None, shuffled: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""From scores per image to means with bootstrap intervals, the best layer, and the step of emergence."""
+"""From scores per image to means with intervals, the best layer, and the step of emergence."""
 
 from __future__ import annotations
 
@@ -12,43 +12,56 @@ import numpy as np
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.tables import Score, Summary
-from diffprobe.statistics import resampling_counts
+from diffprobe.statistics import best_of, mean_intervals, steps_reaching
 
 Row = TypeVar("Row", Score, Summary)
 _KEYS = attrgetter("model", "layer", "step", "timestep", "property", "probe", "control", "split", "metric")
-_COLUMNS_AT_ONCE = 1024  # bounds the memory of the resampled means to 2000 x 1024 numbers
+RANGES = {  # no interval goes beyond what a metric can be
+    "dice": (0.0, 1.0),
+    "dice_background": (0.0, 1.0),
+    "confidence": (0.0, 1.0),
+    "spearman": (-1.0, 1.0),
+    "pearson": (-1.0, 1.0),
+    "rmse": (0.0, np.inf),
+}
+_ANY = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
 class Emergence:
-    """0-based step at which a property has emerged, with its bootstrap interval; all None if it never does."""
+    """0-based step at which a property has emerged, with its interval over the `n` images of the last step.
+
+    All None if it never does; `low` and `high` None where there are too few images for an interval, or where the last
+    score is not shown to be above 0.
+    """
 
     step: int | None
     low: int | None
     high: int | None
+    n: int = 0
 
 
-def summarise(scores: Sequence[Score], *, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> list[Summary]:
-    """Mean and percentile bootstrap interval over images for every key of the scores, in their order.
+def summarise(scores: Sequence[Score], *, level: float = 0.95, differences: bool = False) -> list[Summary]:
+    """Mean and interval over images (`statistics.mean_intervals`) for every key of the scores, in their order.
 
-    Images, not pixels, are resampled (Efron and Tibshirani 1993, chapter 13). Keys with the same images share one
-    matrix of resamples, so their means can be compared pair by pair. `n` counts the images with a defined value.
+    `n` counts the images with a defined value; below `statistics.MINIMUM_IMAGES` there is no interval.
+
+    Args:
+        differences: the values are differences of scores, so they may be beyond the range of their metric.
     """
-    by_key: dict[tuple, tuple[list[str], list[float]]] = {}
+    by_key: dict[tuple, list[float]] = {}
     for row in scores:
-        images, values = by_key.setdefault(_KEYS(row), ([], []))
-        images.append(row.image)
-        values.append(np.nan if row.value is None else row.value)
-    by_images: dict[tuple[str, ...], list[tuple]] = {}
-    for key, (images, _) in by_key.items():
-        by_images.setdefault(tuple(images), []).append(key)
+        by_key.setdefault(_KEYS(row), []).append(np.nan if row.value is None else row.value)
+    by_length: dict[int, list[tuple]] = {}
+    for key, values in by_key.items():
+        by_length.setdefault(len(values), []).append(key)
     found: dict[tuple, tuple] = {}
-    for images, keys in by_images.items():
-        counts = resampling_counts(len(images), resamples, seed)
-        for start in range(0, len(keys), _COLUMNS_AT_ONCE):
-            chunk = keys[start : start + _COLUMNS_AT_ONCE]
-            values = np.array([by_key[key][1] for key in chunk])
-            found.update(zip(chunk, _intervals(values, counts, level), strict=True))
+    for keys in by_length.values():
+        means = mean_intervals(np.array([by_key[key] for key in keys]), level)
+        ranges = np.array([_ANY if differences else RANGES.get(key[-1], _ANY) for key in keys])
+        low, high = np.maximum(means.low, ranges[:, 0]), np.minimum(means.high, ranges[:, 1])
+        rows = zip(means.mean.tolist(), low.tolist(), high.tolist(), means.n.tolist(), strict=True)
+        found.update(zip(keys, (_cells(*row) for row in rows), strict=True))
     return [Summary(*key, *found[key]) for key in by_key]
 
 
@@ -63,6 +76,8 @@ def best_layer(
 ) -> str:
     """The layer with the best headline metric of property `name` on *validation* images at the last step (or `step`).
 
+    Images without a score count as 0, and layers with scores of less than half of the images come last
+    (`statistics.rank_value`), so that a layer is not chosen for the few images on which it has a score.
     `model` and `probe` may be left out where the rows are of one alone. Raises UserError when they are of several, or
     when there are no such rows.
     """
@@ -78,7 +93,7 @@ def best_layer(
     rows = [row for row in rows if row.step == at]
     if not rows:
         raise UserError(f"no layer to choose for {name}: no {metric} on validation images at step {at}.")
-    return max(rows, key=lambda row: row.mean or 0.0).layer
+    return best_of(rows, lambda row: row.mean or 0.0, lambda row: row.n).layer
 
 
 def emergence_step(
@@ -90,14 +105,12 @@ def emergence_step(
     model: str | None = None,
     probe: str | None = None,
     control: str = "none",
-    resamples: int = 2000,
     level: float = 0.95,
-    seed: int = 0,
 ) -> Emergence:
     """First step whose mean headline metric over the test images reaches `fraction` of the last step's mean.
 
-    The interval resamples images and recomputes the step; resamples (or scores) whose last mean is not above zero have
-    no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
+    Each image's score is compared with `fraction` of its own last one (`statistics.steps_reaching`); scores whose last
+    mean is not above zero have no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
     """
     metric = property_named(name).headline
     wanted = (layer, name, metric, "test", control)
@@ -108,15 +121,16 @@ def emergence_step(
     if not by_step:
         raise UserError(f"no test scores ({metric}) of {name} at layer {layer!r}.")
     steps = sorted(by_step)
-    images = list(by_step[steps[0]])
-    values = np.array([[by_step[step][image] for image in images] for step in steps])
-    point = _first_reaching(resampled_means(values, np.ones((1, len(images)))), fraction)
-    drawn = _first_reaching(resampled_means(values, resampling_counts(len(images), resamples, seed)), fraction)
-    if len(point) == 0 or len(drawn) == 0:
-        return Emergence(None, None, None)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(drawn, tails, method="inverted_cdf")
-    return Emergence(steps[point[0]], steps[int(low)], steps[int(high)])
+    images = list(by_step[steps[-1]])
+    values = np.array([[by_step[step].get(image, np.nan) for image in images] for step in steps])
+    last = mean_intervals(values[-1:], level)
+    n = int(last.n[0])
+    if not last.mean[0] > 0:
+        return Emergence(None, None, None, n)
+    found = steps_reaching(values - fraction * values[-1], level)
+    if found.low is None or found.high is None or not last.low[0] > 0:
+        return Emergence(steps[found.first], None, None, n)
+    return Emergence(steps[found.first], steps[found.low], steps[found.high], n)
 
 
 def _of_one(rows: list[Row], model: str | None, probe: str | None) -> list[Row]:
@@ -130,32 +144,7 @@ def _of_one(rows: list[Row], model: str | None, probe: str | None) -> list[Row]:
     return rows
 
 
-def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means [resamples, keys] of values [keys, images] weighted by counts [resamples, images], without the NaN."""
-    defined = ~np.isnan(values)
-    weight = counts @ defined.T.astype(float)
-    with np.errstate(invalid="ignore"):
-        return (counts @ np.where(defined, values, 0.0).T) / weight
-
-
-def _intervals(values: np.ndarray, counts: np.ndarray, level: float) -> list[tuple]:
-    """(mean, low, high, n) of each row of values [keys, images]."""
-    drawn = resampled_means(values, counts)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    bounds = np.quantile(drawn, tails, axis=0)
-    for column in np.flatnonzero(np.isnan(drawn).any(0)):
-        kept = drawn[:, column][~np.isnan(drawn[:, column])]
-        bounds[:, column] = np.quantile(kept, tails) if len(kept) else np.nan
-    number = (~np.isnan(values)).sum(1)
-    mean = resampled_means(values, np.ones((1, values.shape[1])))[0]
-    return [
-        (m, low, high, n) if n else (None, None, None, 0)
-        for m, low, high, n in zip(mean.tolist(), *bounds.tolist(), number.tolist(), strict=True)
-    ]
-
-
-def _first_reaching(means: np.ndarray, fraction: float) -> np.ndarray:
-    """Index of the first of means [resamples, steps] that reaches `fraction` of the last; rows without one left out."""
-    last = means[:, -1:]
-    usable = (last > 0)[:, 0]
-    return (means >= fraction * last)[usable].argmax(1)
+def _cells(mean: float, low: float, high: float, n: int) -> tuple[float | None, float | None, float | None, int]:
+    if not n:
+        return None, None, None, 0
+    return (mean, None, None, n) if np.isnan(low) or np.isnan(high) else (mean, low, high, n)

@@ -32,7 +32,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Mean over the `n` images with a defined value, and its bootstrap interval; None where `n` is 0."""
+    """Mean over the `n` images with a defined value, and its interval; None where `n` is 0, or too small for one."""
 
     model: str
     layer: str

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from diffprobe.prototypes.cluster_bootstrap import Interval
-from diffprobe.prototypes.retrieval import mean_over_images
 from diffprobe.prototypes.separation import Where
 from diffprobe.prototypes.tables import DriftRow
+from diffprobe.statistics import Interval, cluster_mean
 
 SELF = "self"
 
@@ -32,17 +31,15 @@ def drift_rows(
     own: np.ndarray,
     images: np.ndarray,
     others: Mapping[str, Pairs],
-    counts: np.ndarray,
 ) -> list[DriftRow]:
     """The row of 'self' and one for every other set.
 
     Args:
         own: [objects], distance of each to its changed self.
-        images: [objects], what is resampled with them, counted from 0.
+        images: [objects], the image or video of each, integers.
         others: by name.
-        counts: [resamples, images], see `resampling_counts`.
     """
-    mean = mean_over_images(own, images, counts)
+    mean = cluster_mean(own, images)
     std = float(own.std()) if len(own) else None
     keys = {**asdict(where), "change": change, "strength": strength}
     rows = [DriftRow(**keys, set=SELF, n=len(own), mean=mean.value, std=std, low=mean.low, high=mean.high, auc=None)]

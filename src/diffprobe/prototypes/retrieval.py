@@ -1,7 +1,8 @@
 """Do prototypes find their class? Silhouettes, nearest neighbours in other images, and retrieval.
 
-Each is a value per object, and its mean. Intervals resample images with their objects' values; what an object is
-compared with stays as it is, so they are of the queries, given the gallery.
+Each is a value per object, and its mean. An image is both a query and in the gallery of all others, so intervals leave
+images out of both (`statistics.jackknife_interval`); if only the queries were drawn anew, that of the mean average
+precision would hold the truth in 70 to 90 % instead of 95 %.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffprobe.prototypes.by_image import checked
-from diffprobe.prototypes.cluster_bootstrap import Interval, interval
-from diffprobe.statistics import resampling_counts
+from diffprobe.statistics import Interval, jackknife_interval, left_out_weights
 
+PARTS = 20  # in so many parts are images left out at most: each takes as long as the scores themselves
 _ELEMENTS_AT_ONCE = 2**23
+_QUERIES = "queries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +42,48 @@ def retrieve(
     classes: ArrayLike,
     images: ArrayLike,
     *,
-    resamples: int = 1000,
+    parts: int = PARTS,
     level: float = 0.95,
     seed: int = 0,
 ) -> Retrieval:
-    """All of this page's scores, with percentile bootstrap intervals.
+    """All of this page's scores, with intervals over images.
 
     Args:
         distances: [n, n], symmetric.
         classes, images: [n], integers.
+        parts: images are left out one by one up to so many, and in so many parts (drawn by `seed`) beyond.
 
     Raises:
         UserError: as `by_image.checked`.
     """
     matrix, labels, owners = checked(distances, classes, images)
-    counts = resampling_counts(owners.max() + 1, resamples, seed)
-    precisions = average_precisions(matrix, labels, owners)
+    kept = left_out_weights(int(owners.max()) + 1, parts, seed)[:, owners] > 0
+    found = [_scores(matrix, labels, owners)]
+    for rows in kept[1:] if len(kept) > 2 else ():
+        some = torch.from_numpy(np.flatnonzero(rows))
+        found.append(_scores(matrix[some][:, some], labels[rows], owners[rows]))
+    intervals = {
+        name: jackknife_interval(
+            np.array([each[name] for each in found]), len(found) - 1, share=name != "silhouette", level=level
+        )
+        for name in found[0]
+        if name != _QUERIES
+    }
+    queries = int(found[0][_QUERIES])
+    return Retrieval(intervals, queries, len(labels) - queries)
+
+
+def _scores(distances: Tensor, classes: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    """The mean of every score, NaN without objects to take it over, and how many queries were answered."""
+    precisions = average_precisions(distances, classes, images)
     values = {
-        "silhouette": silhouettes(matrix, labels),
-        "knn_accuracy": neighbour_hits(matrix, labels, owners, 1),
-        "knn_accuracy_5": neighbour_hits(matrix, labels, owners, 5),
+        "silhouette": silhouettes(distances, classes),
+        "knn_accuracy": neighbour_hits(distances, classes, images, 1),
+        "knn_accuracy_5": neighbour_hits(distances, classes, images, 5),
         "mean_average_precision": precisions,
     }
-    queries = int((~np.isnan(precisions)).sum())
-    intervals = {name: mean_over_images(of_objects, owners, counts, level) for name, of_objects in values.items()}
-    return Retrieval(intervals, queries, len(labels) - queries)
+    means = {name: float(np.nanmean(each)) if not np.isnan(each).all() else np.nan for name, each in values.items()}
+    return {**means, _QUERIES: float((~np.isnan(precisions)).sum())}
 
 
 def silhouettes(distances: Tensor, classes: np.ndarray) -> np.ndarray:
@@ -142,12 +161,3 @@ def _gallery(distances: Tensor, images: np.ndarray, rows: slice) -> Tensor:
     """Distances [rows, n], infinite to the objects of the same image."""
     owners = torch.as_tensor(images)
     return distances[rows].masked_fill(owners[rows, None] == owners, torch.inf)
-
-
-def mean_over_images(values: np.ndarray, images: np.ndarray, counts: np.ndarray, level: float = 0.95) -> Interval:
-    """Mean of values [n] (NaN left out) of objects of images [n], counted from 0; counts [resamples, images]."""
-    defined = ~np.isnan(values)
-    weights = np.concatenate([np.ones((1, counts.shape[1])), counts])
-    sums = weights @ np.bincount(images, np.where(defined, values, 0.0), counts.shape[1])
-    with np.errstate(invalid="ignore"):
-        return interval(sums / (weights @ np.bincount(images, defined, counts.shape[1])), level)

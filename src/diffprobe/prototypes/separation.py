@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffprobe.prototypes.cluster_bootstrap import SetBootstrap, bootstrap_sets
 from diffprobe.prototypes.histograms import SetHistogram, set_histograms
 from diffprobe.prototypes.pair_tests import pair_tests
 from diffprobe.prototypes.permutation import PermutationTest, between_images, within_images
 from diffprobe.prototypes.retrieval import retrieve
+from diffprobe.prototypes.set_intervals import SetIntervals, set_intervals
 from diffprobe.prototypes.set_statistics import set_statistics
 from diffprobe.prototypes.sets import split_pairs
 from diffprobe.prototypes.tables import SetRow, TestRow
@@ -34,7 +34,8 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How much of it: resamples of images for intervals, permutations of labels for p, and their seed."""
+    """How much of it: at most so many resamples with images left out for intervals, permutations of labels for p, and
+    the seed of both."""
 
     resamples: int = 1000
     permutations: int = 1000
@@ -61,15 +62,15 @@ def separate(
     """
     values = split_pairs(distances, classes, images)
     seed = resampling.seed
-    bootstrap = bootstrap_sets(distances, classes, images, resamples=resampling.resamples, seed=seed)
+    intervals = set_intervals(distances, classes, images, parts=resampling.resamples, seed=seed)
     sets = []
     for name, of_set in values.items():
-        interval = bootstrap.means[name]
+        interval = intervals.means[name]
         statistics = asdict(set_statistics(of_set, seed=seed))
         sets.append(SetRow(**asdict(where), set=name, **statistics, low=interval.low, high=interval.high))
     tests = [
-        *_pair_rows(where, values, bootstrap),
-        *_difference_rows(where, bootstrap),
+        *_pair_rows(where, values, intervals),
+        *_difference_rows(where, intervals),
         _permutation_row(
             where,
             ("scdi", "dcdi"),
@@ -80,7 +81,7 @@ def separate(
             where, ("scsi", "dcsi"), "within", within_images(distances, classes, images, resampling.permutations, seed)
         ),
         *_retrieval_rows(where, distances, classes, images, resampling),
-        _order_row(where, bootstrap),
+        _order_row(where, intervals),
     ]
     histograms = set_histograms(values, where.layer, where.step, where.measure)
     return Separation(sets, tests, histograms)
@@ -98,13 +99,13 @@ def _row(
     return TestRow(**asdict(where), set_a=pair[0], set_b=pair[1], statistic=statistic, value=value, **found)
 
 
-def _pair_rows(where: Where, values: dict[str, np.ndarray], bootstrap: SetBootstrap) -> Iterator[TestRow]:
+def _pair_rows(where: Where, values: dict[str, np.ndarray], intervals: SetIntervals) -> Iterator[TestRow]:
     """The statistics of pairs of sets; AUC and Cliff's delta with intervals over images."""
     for test in pair_tests(values):
         pair = (test.set_a, test.set_b)
         low = high = None
         if test.statistic in ("auc", "cliffs_delta"):
-            interval = bootstrap.aucs[pair]
+            interval = intervals.aucs[pair]
             low, high = interval.low, interval.high
             if test.statistic == "cliffs_delta" and low is not None and high is not None:
                 low, high = 2 * low - 1, 2 * high - 1
@@ -121,8 +122,8 @@ def _pair_rows(where: Where, values: dict[str, np.ndarray], bootstrap: SetBootst
         )
 
 
-def _difference_rows(where: Where, bootstrap: SetBootstrap) -> Iterator[TestRow]:
-    for pair, interval in bootstrap.differences.items():
+def _difference_rows(where: Where, intervals: SetIntervals) -> Iterator[TestRow]:
+    for pair, interval in intervals.differences.items():
         if interval.value is not None:
             yield _row(where, pair, "mean_difference", interval.value, low=interval.low, high=interval.high)
 
@@ -141,12 +142,12 @@ def _permutation_row(where: Where, pair: tuple[str, str], how: str, test: Permut
 def _retrieval_rows(
     where: Where, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
 ) -> Iterator[TestRow]:
-    found = retrieve(distances, classes, images, resamples=resampling.resamples, seed=resampling.seed)
+    found = retrieve(distances, classes, images, seed=resampling.seed)
     for name, interval in found.intervals.items():
         yield _row(where, ("", ""), name, interval.value, low=interval.low, high=interval.high)
 
 
-def _order_row(where: Where, bootstrap: SetBootstrap) -> TestRow:
-    """Whether scsi < scdi < dcsi < dcdi by means; p: the share of resamples in which it does not hold."""
-    holds = None if bootstrap.order_holds is None else float(bootstrap.order_holds)
-    return _row(where, ("", ""), "order_holds", holds, p=None if bootstrap.order is None else 1 - bootstrap.order)
+def _order_row(where: Where, intervals: SetIntervals) -> TestRow:
+    """Whether scsi < scdi < dcsi < dcdi by means; p of the hypothesis that it does not."""
+    holds = None if intervals.order_holds is None else float(intervals.order_holds)
+    return _row(where, ("", ""), "order_holds", holds, p=intervals.order_p)

@@ -26,7 +26,7 @@ class SetRow:
     """sets.csv: the distances of one set of pairs. Values are None where the set is empty.
 
     `std` is of the population (ddof 0), `radius` the largest deviation from the mean; `low` and `high` bound the mean
-    by resampling images.
+    over images.
     """
 
     model: str

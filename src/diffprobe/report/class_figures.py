@@ -55,8 +55,9 @@ def class_curves(summaries: Sequence[Summary], half: Emergence, real_images: str
     real = [row for row in summaries if (row.metric, row.control) == (CONFIDENCE, PHOTOGRAPHS)]
     draw_level(axes, real[0] if real else None, f"mean confidence in {real_images}", REAL)
     if half.step is not None:
-        last = steps[-1] if half.high is None else half.high
-        axes.axvspan((half.low or 0) + 0.5, last + 1.5, color=ORANGE, alpha=0.15, linewidth=0, zorder=0)
+        if half.low is not None:
+            last = steps[-1] if half.high is None else half.high
+            axes.axvspan(half.low + 0.5, last + 1.5, color=ORANGE, alpha=0.15, linewidth=0, zorder=0)
         axes.axvline(half.step + 1, color=ORANGE, linewidth=1, zorder=1, label="half of the images right for good")
     axes.set(xlabel="denoising step", ylabel="share of images, confidence", ylim=(0, 1.02))
     axes.set_xticks([step + 1 for step in spread_ticks(steps)])

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffprobe.report.numbers import interval
+from diffprobe.report.numbers import interval, rounded
 from diffprobe.studies.classification import CONFIDENCE, PHOTOGRAPHS, TOP_1, TOP_5
 
 if TYPE_CHECKING:
     from diffprobe.probes.summaries import Emergence
     from diffprobe.probes.tables import Summary
-    from diffprobe.studies.classification import Difference
+    from diffprobe.statistics import Stratified
 
 
 def class_lines(
     summaries: Sequence[Summary],
     half: Emergence,
-    difference: Difference | None = None,
+    difference: Stratified | None = None,
     real_images: str = "real photos",
 ) -> list[str]:
     """One sentence on the step of the stable right answer, one on the last step, one against the real images."""
@@ -36,23 +36,36 @@ def class_lines(
 def _stable_line(half: Emergence, last: int, first: Summary) -> str:
     if half.step is None:
         return f"Less than half of the images are right at step {last + 1}, so no step is named by which half are."
-    low = f"{half.low + 1}" if half.low is not None else "after the last"
+    if half.low is None:
+        line = f"Half of the images are named right for good from step {half.step + 1} of {last + 1} on"
+        return f"{line}, of {half.n}: too few for an interval, so that is no verdict."
     high = f"{half.high + 1}" if half.high is not None else "after the last"
-    line = f"Half of the images are named right for good from step {half.step + 1} of {last + 1} [{low}, {high}] on"
+    line = f"Half of the images are named right for good from step {half.step + 1} of {last + 1}"
+    line += f" [{half.low + 1}, {high}] on"
     return f"{line} (n = {first.n}; those that are wrong in the end count as later than all)."
 
 
-def _photo_line(sure: Summary, real: Summary, difference: Difference, real_images: str) -> str:
-    numbers = interval(difference.value, difference.low, difference.high)
-    if difference.low > 0:
+def _photo_line(sure: Summary, real: Summary, difference: Stratified, real_images: str) -> str:
+    gap = difference.difference
+    if not difference.strata:
+        return (
+            f"Nothing is said of {real_images}: none of them is of a class that generated images are of ({_text(sure)} "
+            f"against {_text(real)} over all)."
+        )
+    if gap.low is None or gap.high is None:
+        verdict = "not compared in a verdict, since there are too few images for an interval"
+    elif gap.low > 0:
         verdict = f"surer of generated images than of {real_images} of these classes"
-    elif difference.high < 0:
+    elif gap.high < 0:
         verdict = f"less sure of generated images than of {real_images} of these classes"
     else:
         verdict = f"not shown to be surer of generated images or of {real_images} of these classes"
+    classes = "the class" if difference.strata == 1 else f"the {difference.strata} classes"
     return (
-        f"It is {verdict}: {_text(sure)} against {_text(real)} (n = {real.n}), difference {numbers}. These are "
-        "different images, so the difference is not paired."
+        f"It is {verdict}: {rounded(difference.first)} (n = {difference.first_n}) against {rounded(difference.second)} "
+        f"(n = {difference.second_n}), each the mean over {classes} that both have, difference "
+        f"{interval(gap.value, gap.low, gap.high)}. These are different images, so the difference is not paired; they "
+        "are compared within classes, so their mix does not count."
     )
 
 

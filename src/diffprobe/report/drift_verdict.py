@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from diffprobe.report.drift_curves import CHANGES, FRAME_GAP, REIDENTIFICATION
 from diffprobe.report.findings import place_name
 from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.statistics import well_covered
 
 if TYPE_CHECKING:
     from diffprobe.prototypes.tables import DriftRow
@@ -41,12 +42,15 @@ def _change_line(rows: Sequence[DriftRow]) -> str:
     against = [row for row in rows if there(row.auc) and row.set in WORDS]
     if not drifts:
         return ""
-    worst = max(drifts, key=lambda row: row.mean or 0.0)
+    worst = max(well_covered(drifts, lambda row: row.n), key=lambda row: row.mean or 0.0)
     what = CHANGES[worst.change][0] if worst.change in CHANGES else "gap between frames"
     line = f"{what}: objects move most at {worst.strength:g}, by {interval(worst.mean, worst.low, worst.high)}"
     if not against:
         return f"{line}."
-    hardest = min(against, key=lambda row: row.auc or 0.0)
+    covered = {(row.change, row.strength) for row in well_covered(drifts, lambda row: row.n)}
+    hardest = min(
+        [row for row in against if (row.change, row.strength) in covered] or against, key=lambda row: row.auc or 0.0
+    )
     return (
         f"{line}; an object stays nearer to itself than {WORDS[hardest.set]} are to each other in at least "
         f"{rounded(hardest.auc)} of cases (lowest at {hardest.strength:g})."

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from diffprobe.report.choices import METRIC_NAMES, Choice, curve
 from diffprobe.report.numbers import rounded
-from diffprobe.report.verdicts import interval_text, significant
+from diffprobe.report.verdicts import images_text, interval_text, significant, too_few
+from diffprobe.statistics import MINIMUM_IMAGES
 from diffprobe.studies.leads import COMMON, OWN, Lead
 from diffprobe.tables import NO_STEP
 
@@ -52,6 +53,8 @@ def emergence_lines(summaries: Sequence[Summary], told: Sequence[Told]) -> list[
 def step_text(step: int, low: int, high: int) -> str:
     """'4 [3, 5]', from 1; 'later' for what is not reached within the steps."""
     point, *ends = ("later" if value == NO_STEP else str(value + 1) for value in (step, low, high))
+    if low == NO_STEP:  # an interval starts no later than its step, so there is none
+        return point
     return point if set(ends) == {"later"} else f"{point} [{', '.join(ends)}]"
 
 
@@ -59,6 +62,8 @@ def lead_text(lead: Lead) -> str:
     """'6 [5, 8]' steps; 'more' for what is beyond the steps there are, 'not determined' without any."""
     if lead.lead is None and lead.lead_low is None:
         return "not determined"
+    if lead.lead is not None and lead.lead_low is None:
+        return f"{lead.lead:g}"
     point, *ends = ("more" if value is None else f"{value:g}" for value in (lead.lead, lead.lead_low, lead.lead_high))
     return f"{point} [{', '.join(ends)}]"
 
@@ -92,6 +97,8 @@ def _image_steps(lead: Lead) -> str:
 
 def _judged(lead: Lead) -> str:
     """Who leads and by how much; nobody where the interval holds 0."""
+    if lead.n < MINIMUM_IMAGES:
+        return f"{images_text(lead.n)} are too few to tell a lead, it takes {MINIMUM_IMAGES}"
     if lead.lead_low is None:
         return "no lead was determined"
     if lead.lead_low > 0:
@@ -107,6 +114,9 @@ def _ahead(differences: Sequence[Comparison]) -> str:
     for sign, who in ((1, "the probe is above the image model"), (-1, "the image model is above the probe")):
         steps = [row.step for row in differences if significant(row) == sign]
         parts += [f"{who} at steps {_ranges(steps)}"] if steps else []
+    needed = [too_few(row, len(differences)) for row in differences]
+    if needed and all(needed):
+        return f"no step has a verdict: it takes {needed[0]} images to show one of {len(needed)} differences"
     return ", ".join(parts) if parts else "neither is shown to be above the other at any step"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.numbers import there
+from diffprobe.statistics import SIGNIFICANT
 from diffprobe.tables import NO_STEP, Step
 
 if TYPE_CHECKING:
@@ -59,10 +60,18 @@ class Finding:
         return rising(means) if len(means) == len(SETS) else None
 
     @property
-    def order_share(self) -> float | None:
-        """The share of bootstrap replicates in which the order holds."""
+    def order_p(self) -> float | None:
+        """p of the hypothesis that the order does not hold, adjusted for inputs and steps; None without a test."""
         row = self.test("order_holds")
-        return None if row is None or row.p is None else 1 - row.p
+        if row is None:
+            return None
+        p = row.p_holm if there(row.p_holm) else row.p
+        return p if there(p) else None
+
+    @property
+    def order_shown(self) -> bool:
+        """Whether the order holds by means and `order_p` says that this is no chance."""
+        return bool(self.in_order) and there(self.order_p) and self.order_p <= SIGNIFICANT
 
 
 def findings(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[Finding]:

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from diffprobe.report.choices import METRIC_NAMES
 from diffprobe.report.intervention_figures import CONTROL_LOOKS, METHOD_NAMES
-from diffprobe.report.numbers import interval, rounded
+from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.statistics import SIGNIFICANT, images_needed
 from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
@@ -74,19 +75,29 @@ def intervention_lines(summaries: Sequence[InterventionSummary], gains: Sequence
     for row in summaries:
         if row.control != "none" or row.metric not in HEADLINES:
             continue
+        own = [gain for gain in gains if (gain.method, gain.metric) == (row.method, row.metric)]
         against = [
-            f"{interval(gain.difference, gain.low, gain.high)} against {CONTROL_LOOKS[gain.control][0]}"
-            for gain in gains
-            if (gain.method, gain.metric) == (row.method, row.metric)
+            f"{interval(gain.difference, gain.low, gain.high)} against {CONTROL_LOOKS[gain.control][0]}" for gain in own
         ]
-        own = {gain.low for gain in gains if (gain.method, gain.metric) == (row.method, row.metric)}
-        follows = "follow" if own and all(low is not None and low > 0 for low in own) else "do not follow"
+        family = sum(gain.metric == row.metric for gain in gains)
         lines.append(
-            f"{METHOD_NAMES[row.method]}: images {follows} the {row.property} probe ({row.target} of its map): "
+            f"{METHOD_NAMES[row.method]}: {_follows(own, family)} the {row.property} probe ({row.target} of its map): "
             f"{METRIC_NAMES.get(row.metric, row.metric)} with the target {interval(row.mean, row.low, row.high)} over "
             f"{row.n} images, a gain of {' and '.join(against)}."
         )
     return lines
+
+
+def _follows(gains: Sequence[InterventionGain], family: int) -> str:
+    """Whether the gains over all controls are shown, or why that cannot be told; family: how many are tested."""
+    needed = images_needed(family)
+    fewest = min((gain.n for gain in gains), default=0)
+    if fewest < needed:
+        return f"no verdict ({fewest} images, it takes {needed}) on whether images follow"
+    shown = all(
+        there(gain.low) and gain.low > 0 and there(gain.p_holm) and gain.p_holm <= SIGNIFICANT for gain in gains
+    )
+    return "images follow" if shown else "images are not shown to follow"
 
 
 def _cell(row: InterventionSummary | None) -> str:

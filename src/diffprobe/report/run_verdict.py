@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from diffprobe.report.choices import METRIC_NAMES
 from diffprobe.report.numbers import interval, p_text, there
 from diffprobe.report.run_figures import labels_of
-from diffprobe.report.verdicts import difference_text, significant
+from diffprobe.report.verdicts import difference_text, images_text, significant, too_few
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
@@ -27,17 +27,24 @@ def run_lines(headlines: Sequence[RunScore], differences: Sequence[Comparison]) 
         )
         lines.append(f"{what}, {METRIC_NAMES.get(metric, metric)}: {'; '.join(told)}.")
         own = [row for row in differences if (row.property, row.metric) == (what, metric)]
-        lines += [_difference_line(row) for row in own] if len(own) <= MANY else [_many_line(own)]
+        lines += [_difference_line(row, len(own)) for row in own] if len(own) <= MANY else [_many_line(own)]
     return lines
 
 
-def _difference_line(row: Comparison) -> str:
+def _difference_line(row: Comparison, comparisons: int) -> str:
     one, other = _names(row)
     if row.n == 0:
         return f"{row.property}: {one} and {other} have no test images in common, so no difference is paired."
+    common = f"on the {images_text(row.n)} in common"
+    rest = f"; {row.left_out} more lack a score in one of them" if row.left_out else ""
+    if needed := too_few(row, comparisons):
+        return (
+            f"{row.property}: no verdict on {one} and {other} {common} ({difference_text(row)}): it takes {needed} to "
+            f"show a difference{rest}."
+        )
     verdict = {1: "is above", -1: "is below", 0: "is not shown to differ from"}[significant(row)]
     p = f", p = {p_text(row.p_holm)} after Holm" if there(row.p_holm) else ""
-    return f"{row.property}: {one} {verdict} {other} on the {row.n} images in common: {difference_text(row)}{p}."
+    return f"{row.property}: {one} {verdict} {other} {common}: {difference_text(row)}{p}{rest}."
 
 
 def _names(row: Comparison) -> tuple[str, str]:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 CAPTION = """\
-Means of the four sets. order: whether scsi < scdi < dcsi < dcdi by means, and in how many bootstrap
-replicates. AUC: chance that a pair of scdi is nearer than one of dcdi, 95 % interval over images.
-p: block permutation over images, Holm-adjusted if marked *. mAP, 1-NN: objects of the same class
-among those of other images."""
+Means of the four sets. order: whether scsi < scdi < dcsi < dcdi by means, and p of the
+hypothesis that it does not. AUC: chance that a pair of scdi is nearer than one of dcdi, 95 % interval over images.
+p: block permutation over images. *: adjusted after Holm. mAP, 1-NN: objects of the same class among
+those of other images."""
 
 
 def print_separation(
@@ -93,8 +93,9 @@ def _cells(item: Finding) -> list[str]:
 def _order(item: Finding) -> str:
     if item.in_order is None:
         return ""
-    share = f" {100 * item.order_share:.0f}%" if there(item.order_share) else ""
-    return f"{'yes' if item.in_order else 'no'}{share}"
+    if not item.in_order:
+        return "no"
+    return f"yes {p_text(item.order_p)}*" if there(item.order_p) else "yes"
 
 
 def _value(row: TestRow | None) -> str:

@@ -14,13 +14,12 @@ from diffprobe.report.cells import draw_cells
 from diffprobe.report.findings import Finding
 from diffprobe.report.names import network_order, resolutions
 from diffprobe.report.numbers import there
-from diffprobe.report.separation_verdict import SURE
 from diffprobe.report.style import style
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
 
-SURELY = "in order in at least 95 % of replicates"
+SURELY = "in order, p at most 0.05 after Holm"
 BY_MEANS = "in order by means"
 
 
@@ -28,7 +27,7 @@ BY_MEANS = "in order by means"
 def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -> Figure:
     """AUC of scdi < dcdi of every layer (row) at every timestep (column), with a dot where the four sets are in order.
 
-    A large dot: in at least 95 % of bootstrap replicates; a small one: by means alone. The findings are of one model
+    A large dot: by the test of the order; a small one: by means alone. The findings are of one model
     and measure. `layers` gives the order and the resolutions; without it the order is read off the names of a U-Net.
 
     Raises:
@@ -49,7 +48,7 @@ def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -
         axes.set_xticks(ticks, [f"{timesteps[steps[int(tick)]]:g}" for tick in ticks])
         axes.set_xlabel("timestep")
     ordered = [item for item in found if item.in_order]
-    sure = [item for item in ordered if there(item.order_share) and item.order_share >= SURE]
+    sure = [item for item in ordered if item.order_shown]
     unsure = [item for item in ordered if item not in sure]
     handles = []
     for label, items, size in ((SURELY, sure, 22), (BY_MEANS, unsure, 4)):

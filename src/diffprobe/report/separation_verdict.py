@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.findings import Finding, grouped_findings, rising
 from diffprobe.report.numbers import interval, p_text, rounded, there
+from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT
 
 if TYPE_CHECKING:
     from diffprobe.prototypes.tables import ObjectRow
 
-SIGNIFICANT = 0.05
-SURE = 0.95  # share of bootstrap replicates from which on the order is called supported
 MANY = 6  # more layers and steps than these are told of together
 ORDER = " < ".join(SETS)
 WHY_EMPTY = {
@@ -85,13 +84,14 @@ def _order_lines(members: Sequence[Finding]) -> list[str]:
     if not judged:
         return []
     holding = [item for item in judged if item.in_order]
-    sure = [item for item in holding if there(item.order_share) and item.order_share >= SURE]
+    sure = [item for item in holding if item.order_shown]
     line = (
-        f"The order {ORDER} holds by means at {len(holding)} of {len(judged)} (layer, step), and at {len(sure)} of "
-        f"these in at least {_percent(SURE)} of bootstrap replicates"
+        f"The order {ORDER} holds by means at {len(holding)} of {len(judged)} (layer, step), and is shown at "
+        f"{len(sure)} of these (p at most {SIGNIFICANT} after Holm)"
     )
-    best = max(holding, key=lambda item: item.order_share or 0, default=None)
-    return [f"{line}." if best is None else f"{line}; most surely at {best.place}{_share(best)}."]
+    tested = [item for item in holding if there(item.order_p)]
+    best = min(tested, key=lambda item: item.order_p or 0, default=None)
+    return [f"{line}." if best is None else f"{line}; most surely at {best.place} (p = {p_text(best.order_p)})."]
 
 
 def _order_line(item: Finding) -> str:
@@ -110,12 +110,16 @@ def _order_line(item: Finding) -> str:
     numbers = ", ".join(
         f"{name} {interval(row.mean, row.low, row.high)}" for name in there_are if (row := item.sets[name])
     )
-    return f"{item.place}: {what}{' < '.join(there_are)} {verdict}{reasons} ({numbers}){_share(item)}."
+    return f"{item.place}: {what}{' < '.join(there_are)} {verdict}{reasons} ({numbers}){_order_test(item)}."
 
 
-def _share(item: Finding) -> str:
-    share = item.order_share
-    return f"; it holds in {_percent(share)} of bootstrap replicates" if there(share) else ""
+def _order_test(item: Finding) -> str:
+    """Whether the order is more than that of the means, and why nothing is said of that."""
+    if not item.in_order:
+        return ""
+    if not there(item.order_p):
+        return f"; that is no verdict, since a set has pairs in less than {MINIMUM_IMAGES} images"
+    return f"; {'' if item.order_shown else 'not '}shown, p = {p_text(item.order_p)} that it does not hold"
 
 
 def _class_lines(members: Sequence[Finding]) -> list[str]:
@@ -140,7 +144,10 @@ def _class_line(item: Finding) -> str:
         numbers += f", block permutation p = {p_text(test.p, test.log10_p)}"
         numbers += f", {p_text(test.p_holm)} after Holm" if there(test.p_holm) else ""
     what = f"objects of one class in different images {verdict} objects of different classes"
-    return f"{item.place}: {what} ({numbers})."
+    few = (
+        "" if auc.low is not None else f"; a set has pairs in less than {MINIMUM_IMAGES} images, so no verdict is given"
+    )
+    return f"{item.place}: {what} ({numbers}){few}."
 
 
 def _retrieval_lines(members: Sequence[Finding], objects: Sequence[ObjectRow]) -> list[str]:
@@ -157,8 +164,9 @@ def _retrieval_lines(members: Sequence[Finding], objects: Sequence[ObjectRow]) -
     chance = chance_accuracy(objects)
     if chance is None:
         return [f"{line}."]
-    above = accuracy.low is not None and accuracy.low > chance
-    relation = "above" if above else "not shown to be above"
+    if accuracy.low is None:
+        return [f"{line}; less than {MINIMUM_IMAGES} images have objects, so it is not compared with chance."]
+    relation = "above" if accuracy.low > chance else "not shown to be above"
     return [f"{line}, {relation} the {rounded(chance)} of always naming the most frequent class."]
 
 
@@ -166,7 +174,3 @@ def _vanished_line(grid: tuple[int, int], names: Sequence[str], total: int) -> s
     size = f"{grid[0]}\N{MULTIPLICATION SIGN}{grid[1]}"
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
     return f"At {size}, {len(names)} of {total} objects belong to no cell and are left out: {shown}."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from diffprobe.report.choices import (
@@ -17,6 +17,7 @@ from diffprobe.report.choices import (
     grouped,
     number,
 )
+from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT, images_needed
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
@@ -26,7 +27,6 @@ SEPARATED = "separated intervals"
 OVERLAP = "the intervals overlap"
 BEHIND = "the control is ahead"
 UNKNOWN = "no interval to compare"
-SIGNIFICANT = 0.05  # of p, adjusted for the family
 FEW = 2  # so many controls are told of one by one
 COUNTS = {1: "the control", 2: "both controls"}
 
@@ -51,11 +51,15 @@ def interval_text(row: Summary | None, digits: int = 2) -> str:
 
 
 def difference_text(row: Comparison | None, sign: int = 1) -> str:
-    """'0.07 [0.03, 0.11]', of the negative difference if `sign` is -1; '' where there is none."""
+    """'0.07 [0.03, 0.11]', of the negative difference if `sign` is -1; '0.07' without an interval, '' where there is
+    none."""
     if row is None or row.difference is None:
         return ""
-    low, high = sorted((sign * number(row.low), sign * number(row.high)))
-    return f"{_rounded(sign * row.difference)} [{_rounded(low)}, {_rounded(high)}]"
+    middle = _rounded(sign * row.difference)
+    if row.low is None or row.high is None:
+        return middle
+    low, high = sorted((sign * row.low, sign * row.high))
+    return f"{middle} [{_rounded(low)}, {_rounded(high)}]"
 
 
 def significant(row: Comparison | None) -> int:
@@ -63,6 +67,17 @@ def significant(row: Comparison | None) -> int:
     if row is None or row.low is None or row.high is None or number(row.p_holm) > SIGNIFICANT:
         return 0
     return 1 if row.low > 0 else -1 if row.high < 0 else 0
+
+
+def too_few(row: Comparison | None, comparisons: int) -> int:
+    """How many images it would take to show any of so many differences, if the row has fewer; else 0."""
+    needed = images_needed(comparisons)
+    return needed if row is not None and row.n < needed else 0
+
+
+def images_text(n: int) -> str:
+    """'1 image', '3 images'."""
+    return f"{n} image" if n == 1 else f"{n} images"
 
 
 def _lines(summaries: Sequence[Summary], choice: Choice, split: str) -> list[str]:
@@ -79,6 +94,11 @@ def _when(choice: Choice, rows: Sequence[Summary]) -> str:
         return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
     score = f"final {choice.property} score, {METRIC_NAMES.get(choice.metric, choice.metric)} {interval_text(last)}"
     found = choice.emergence
+    if last.n < MINIMUM_IMAGES:
+        return (
+            f"No step is told by which the probe on {choice.best} comes near its {score}: it takes "
+            f"{MINIMUM_IMAGES} images, and there are {last.n}."
+        )
     if found.step is None:
         return f"No step was determined by which the probe on {choice.best} comes near its {score}."
     interval = "" if found.low is None or found.high is None else f" [{found.low + 1}, {found.high + 1}]"
@@ -98,6 +118,11 @@ def _against_controls(summaries: Sequence[Summary], choice: Choice, real: Summar
     names = controls(summaries, choice)
     if not names:
         return f"{score} was held against no control."
+    if real.n < MINIMUM_IMAGES:
+        return (
+            f"{score} gets no verdict against its controls: with less than {MINIMUM_IMAGES} images there are no "
+            "intervals to compare."
+        )
     rows = {name: at_step(control_curve(summaries, choice, name, split), real.step) for name in names}
     stands = {name: _relation(real, row) for name, row in rows.items()}
     them = COUNTS.get(len(names), f"all {len(names)} controls")
@@ -131,7 +156,9 @@ def _relation(real: Summary, control: Summary | None) -> str:
 def _paired(summaries: Sequence[Summary], choice: Choice, real: Summary) -> list[str]:
     """One sentence on the differences from the controls on the same images; none without comparisons."""
     found = {name: choice.against("control", other_control=name) for name in controls(summaries, choice)}
-    pairs = {name: row for name, row in found.items() if row is not None and row.difference is not None}
+    told = {name: row for name, row in found.items() if row is not None and row.difference is not None}
+    pairs = {name: row for name, row in told.items() if not too_few(row, len(told))}
+    lines = [_not_enough(choice, real, {name: row for name, row in told.items() if name not in pairs}, len(told))]
     parts = []
     for sign, words in ((1, "above {}"), (-1, "below {}"), (0, "not shown to differ from {}")):
         there = [
@@ -142,9 +169,23 @@ def _paired(summaries: Sequence[Summary], choice: Choice, real: Summary) -> list
             if significant(row) == sign
         ]
         parts += [words.format("; ".join(there))] if there else []
-    if not parts:
-        return []
-    return [f"Paired on the same images, {choice.property} at step {real.step + 1} is {', and '.join(parts)}."]
+    if parts:
+        verdict = f"{choice.property} at step {real.step + 1} is {', and '.join(parts)}"
+        lines.insert(0, f"Paired on the same images, {verdict}.")
+    return [line for line in lines if line]
+
+
+def _not_enough(choice: Choice, real: Summary, few: Mapping[str, Comparison], comparisons: int) -> str:
+    """What keeps some controls from a paired verdict; '' if nothing does."""
+    if not few:
+        return ""
+    names = "; ".join(f"{control_name(name)}, {difference_text(row)}" for name, row in few.items())
+    least = min(row.n for row in few.values())
+    return (
+        f"Paired on the same images, no verdict is given on {choice.property} at step {real.step + 1} ({names}): "
+        f"{images_text(least)} cannot show a difference, it takes {images_needed(comparisons)} for "
+        f"{comparisons} comparison{'s' * (comparisons > 1)}."
+    )
 
 
 def _rounded(value: float) -> str:

@@ -15,7 +15,7 @@ from diffprobe.backbone.finite import at_step, naming
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.probes.summaries import Emergence
 from diffprobe.probes.tables import Score
-from diffprobe.statistics import resampling_counts
+from diffprobe.statistics import Stratified, median_step, stratified_difference
 from diffprobe.tables import NO_STEP, Step
 
 if TYPE_CHECKING:
@@ -54,15 +54,6 @@ class StableRow:
     prompt: str
     right: str
     step: Step
-
-
-@dataclass(frozen=True)
-class Difference:
-    """By how much a mean of generated images is above that of real photos; other images, so it is not paired."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -190,35 +181,28 @@ def stable_rows(watched: Watched, prompts: Sequence[Prompt], model: str, classif
     ]
 
 
-def half_stable(watched: Watched, *, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Emergence:
-    """The median over images of the first step of the stable right answer, with its percentile bootstrap interval.
+def half_stable(watched: Watched, *, level: float = 0.95) -> Emergence:
+    """The median over images of the first step of the stable right answer, with its interval (`median_step`).
 
     Images that are wrong at the last step count as later than all. An end of the interval that lies beyond the last
-    step is None, and so is the step where less than half of the images are right in the end.
+    step is None, and so is the step where less than half of the images are right in the end. Where the images are too
+    few for an interval, both of its ends are None.
     """
-    steps, stable = list(watched.timesteps), _from_here_on(watched.rank == 1).astype(float)
-    images = len(stable)
-
-    def first_half(shares: np.ndarray) -> np.ndarray:
-        """[resamples, steps] -> the place of the first step with half of the images, or the number of steps."""
-        reached = shares >= 0.5 - 1e-9
-        return np.where(reached.any(1), reached.argmax(1), len(steps))
-
-    point = first_half(stable.mean(0, keepdims=True))[0]
-    drawn = first_half(resampling_counts(images, resamples, seed) @ stable / images)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    return Emergence(*(steps[int(at)] if at < len(steps) else None for at in (point, low, high)))
+    steps, stable = list(watched.timesteps), _from_here_on(watched.rank == 1)
+    first = np.where(stable.any(1), stable.argmax(1), len(steps))
+    found = median_step(first, level)
+    places = (found.first, found.low, found.high)
+    step, low, high = (None if at is None or at == len(steps) else steps[at] for at in places)
+    return Emergence(step, low, high, len(stable))
 
 
-def against_photos(
-    watched: Watched, photos: Watched, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> Difference:
-    """Mean confidence in generated images at the last step, less that in real photos; each resampled by itself."""
+def against_photos(watched: Watched, photos: Watched, *, level: float = 0.95) -> Stratified:
+    """Confidence in generated images at the last step against that in real photos, class by class.
+
+    The classes that both have count the same, whatever the number of their images: `statistics.stratified_difference`.
+    """
     generated, real = watched.confidence[:, -1], photos.confidence[:, -1]
-    drawn = resampling_counts(len(generated), resamples, seed) @ generated / len(generated)
-    drawn = drawn - resampling_counts(len(real), resamples, seed + 1) @ real / len(real)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(float(generated.mean() - real.mean()), float(low), float(high))
+    return stratified_difference(generated, watched.right, real, photos.right, level)
 
 
 def _from_here_on(right: np.ndarray) -> np.ndarray:

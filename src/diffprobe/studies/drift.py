@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
-from diffprobe.prototypes.cluster_bootstrap import bootstrap_sets
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.distances import paired_distances
 from diffprobe.prototypes.drift import Pairs, drift_rows
 from diffprobe.prototypes.separation import Resampling
+from diffprobe.prototypes.set_intervals import set_intervals
 from diffprobe.prototypes.set_statistics import set_statistics
 from diffprobe.prototypes.sets import split_pairs
 from diffprobe.prototypes.tables import DriftRow
-from diffprobe.statistics import resampling_counts
 from diffprobe.studies.separation import Matrix, Measuring, all_distances
 
 
@@ -51,8 +49,6 @@ def study_drift(
     rows = []
     for matrix, distances in all_distances(unchanged, model, measuring):
         sets = _sets(matrix, distances, resampling)
-        images = np.unique(matrix.images, return_inverse=True)[1]
-        counts = resampling_counts(images.max() + 1, resampling.resamples, resampling.seed)
         group = next(group for group in unchanged.inputs if group.name == matrix.where.layer)
         for each in changed:
             after = each.prototypes.matrix(group, each.step)[matrix.rows]
@@ -64,14 +60,14 @@ def study_drift(
                 precision=measuring.precision,
                 budget=measuring.budget,
             ).numpy()
-            rows += drift_rows(matrix.where, each.change, each.strength, own, images[there.numpy()], sets, counts)
+            rows += drift_rows(matrix.where, each.change, each.strength, own, matrix.images[there.numpy()], sets)
         tell(f"{matrix.where.layer}, {matrix.where.measure}: {len(matrix.rows)} objects, {len(changed)} changes")
     return rows
 
 
 def _sets(matrix: Matrix, distances: Tensor, resampling: Resampling) -> dict[str, Pairs]:
     values = split_pairs(distances, matrix.classes, matrix.images)
-    bootstrap = bootstrap_sets(
-        distances, matrix.classes, matrix.images, resamples=resampling.resamples, seed=resampling.seed
+    intervals = set_intervals(
+        distances, matrix.classes, matrix.images, parts=resampling.resamples, seed=resampling.seed
     )
-    return {name: Pairs(of_set, bootstrap.means[name], set_statistics(of_set).std) for name, of_set in values.items()}
+    return {name: Pairs(of_set, intervals.means[name], set_statistics(of_set).std) for name, of_set in values.items()}

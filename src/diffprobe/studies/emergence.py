@@ -106,7 +106,7 @@ def study_emergence(
     for line in warnings:
         means.tell(line)
     shown = [_show(backbone, extraction, activations, bank, targets, row) for row in split.test[: means.shown]]
-    summaries = summarise(scores, seed=question.seed)
+    summaries = summarise(scores)
     return Findings(scores, summaries, bank, shown, split, evaluations, extraction, targets, warnings)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diffprobe.statistics import resampling_counts
+from diffprobe.probes.summaries import RANGES
+from diffprobe.statistics import holm, mean_intervals, paired_differences
 
 UNEDITED, RANDOM, EDITED = "unedited", "random", "none"
 CONTROLS = (UNEDITED, RANDOM)
@@ -31,7 +32,7 @@ class InterventionScore:
 
 @dataclass(frozen=True, slots=True)
 class InterventionSummary:
-    """Mean over `n` images, each the mean of its trials, with its 95 % bootstrap interval."""
+    """Mean over `n` images, each the mean of its trials, with its 95 % interval; no ends where images are too few."""
 
     model: str
     property: str
@@ -47,7 +48,9 @@ class InterventionSummary:
 
 @dataclass(frozen=True, slots=True)
 class InterventionGain:
-    """By how much the edit's metric is above a control's on the same `n` images, with its 95 % bootstrap interval."""
+    """By how much the edit's metric is above a control's on the same `n` images, with its 95 % interval and p.
+
+    `p` is two-sided, and `p_holm` adjusted for the other gains by that metric."""
 
     model: str
     property: str
@@ -59,14 +62,17 @@ class InterventionGain:
     low: float | None
     high: float | None
     n: int
+    p: float | None = None
+    p_holm: float | None = None
 
 
 def summarise_interventions(
-    scores: Sequence[InterventionScore], *, resamples: int = 2000, seed: int = 0
+    scores: Sequence[InterventionScore], *, seed: int = 0
 ) -> tuple[list[InterventionSummary], list[InterventionGain]]:
     """Means of every method, control and metric, and the gains of each method over its controls.
 
-    Images are resampled, with all their trials (Efron and Tibshirani 1993, chapter 13).
+    An image counts once, with the mean of its trials. Gains are `statistics.paired_differences`, with `seed` for its
+    random flips; `p_holm` adjusts for all methods and controls by the same metric.
     """
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in scores:
@@ -80,7 +86,7 @@ def summarise_interventions(
     }
     summaries = []
     for key, values in means.items():
-        cells: tuple = (*key, *_interval(list(values.values()), resamples, seed))
+        cells: tuple = (*key, *_mean(list(values.values()), key[-1]))
         summaries.append(InterventionSummary(*cells))
     gains = []
     for key, edited in means.items():
@@ -89,17 +95,38 @@ def summarise_interventions(
             against = means.get((*before, other, metric), {})
             both = [edited[image] - against[image] for image in edited if image in against]
             if both:
-                cells = (*before, other, metric, *_interval(both, resamples, seed))
-                gains.append(InterventionGain(*cells))
-    return summaries, gains
+                gains.append(InterventionGain(*before, other, metric, *_gain(both, seed)))  # type: ignore[arg-type]
+    return summaries, _adjusted(gains)
 
 
-def _interval(
-    values: Sequence[float], resamples: int, seed: int
-) -> tuple[float | None, float | None, float | None, int]:
-    """Mean, bounds of the percentile interval, and number of values."""
+def _mean(values: Sequence[float], metric: str) -> tuple[float | None, float | None, float | None, int]:
+    """Mean, ends of its interval, and number of values."""
     if not values:
         return None, None, None, 0
-    drawn = resampling_counts(len(values), resamples, seed) @ np.asarray(values) / len(values)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(np.mean(values)), float(low), float(high), len(values)
+    found = mean_intervals(np.array([values], float))
+    least, most = RANGES.get(metric, (-np.inf, np.inf))
+    low, high = np.maximum(found.low, least), np.minimum(found.high, most)
+    return _known(found.mean[0]), _known(low[0]), _known(high[0]), len(values)
+
+
+def _gain(differences: Sequence[float], seed: int) -> tuple[float | int | None, ...]:
+    """Mean difference, ends of its interval, number of images, and p."""
+    found = paired_differences(np.array([differences], float), seed=seed)
+    middle, low, high, p = (_known(cell[0]) for cell in (found.difference, found.low, found.high, found.p))
+    return middle, low, high, len(differences), p
+
+
+def _adjusted(gains: Sequence[InterventionGain]) -> list[InterventionGain]:
+    """With Holm's p within each metric of a model, property and target."""
+    found = list(gains)
+    families: dict[tuple[str, ...], list[int]] = {}
+    for place, gain in enumerate(found):
+        families.setdefault((gain.model, gain.property, gain.target, gain.metric), []).append(place)
+    for places in families.values():
+        for place, p in zip(places, holm([found[at].p or 0.0 for at in places]), strict=True):
+            found[place] = replace(found[place], p_holm=p)
+    return found
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from scipy import stats
 
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.summaries import resampled_means
 from diffprobe.probes.tables import Score
-from diffprobe.statistics import resampling_counts
+from diffprobe.statistics import Steps, mean_intervals, steps_reaching
 from diffprobe.studies.image_models import IMAGE_MODEL
 from diffprobe.tables import NO_STEP, Step
 
 OWN, COMMON = "own", "common"
 DEFINITIONS = (OWN, COMMON)
-_NEVER = 1e9  # the step of what is not reached; a finite number, since quantiles of infinities are not numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,11 @@ class Lead:
 
     `definition` says which level. 'own': `fraction` of what each reaches itself at the last step. 'common': for both,
     `fraction` of what the probe reaches at the last step. `probe_level` and `image_model_level` are these levels, in
-    the units of the metric. Steps count from 0, each with its interval over resamples of images; empty where the level
-    is not reached within the steps. `lead` is the image model's step less the probe's, and its interval is of the
-    difference in each resample, so both are judged by the same images. Empty where the image model does not get there:
-    an empty `lead_high` beside a `lead_low` means at least that. `n` counts images.
+    the units of the metric. Steps count from 0, each with its interval over images; empty where the level is not
+    reached within the steps, and both ends where there are too few images. `lead` is the image model's step less the
+    probe's; its interval goes from the earliest step that the one may have less the latest that the other may have,
+    and the other way round, each at the level at which two values differ when their intervals part. Empty where the
+    image model does not get there: an empty `lead_high` beside a `lead_low` means at least that. `n` counts images.
     """
 
     model: str
@@ -61,15 +61,13 @@ def find_leads(
     scores: Iterable[Score],
     fractions: Sequence[float] = (0.95,),
     *,
-    resamples: int = 2000,
     level: float = 0.95,
-    seed: int = 0,
 ) -> list[Lead]:
     """One lead for every layer's probes, property, definition and fraction, by the headline metric on test images.
 
-    With definition 'own' the probe's step and interval are those of `summaries.emergence_step`. Resamples whose last
-    mean is not above zero have no level and are left out. Percentile bootstrap over images (Efron and Tibshirani 1993,
-    chapter 13).
+    With definition 'own' the probe's step and interval are those of `summaries.emergence_step`: each image is compared
+    with its own level (`statistics.steps_reaching`). Without a last mean above zero there is no level, and without one
+    that is shown to be above zero no interval.
 
     Raises:
         UserError: there are no scores of image models to compare with, or of other images or steps.
@@ -82,13 +80,10 @@ def find_leads(
             continue
         other = curves.get((model, IMAGE_MODEL, name, probe, IMAGE_MODEL))
         steps, probe_values, image_values = _aligned(curve, other, name)
-        images = probe_values.shape[1]
-        # The first row is the sample itself, so that it is treated as its resamples are.
-        counts = np.concatenate([np.ones((1, images)), resampling_counts(images, resamples, seed)])
-        means = resampled_means(probe_values, counts), resampled_means(image_values, counts)
         what = (model, layer, name, probe, property_named(name).headline)
         for definition, fraction in product(DEFINITIONS, fractions):
-            cells: tuple = (*what, definition, fraction, *_lead(steps, *means, definition, fraction, level), images)
+            found_cells = _lead(steps, probe_values, image_values, definition, fraction, level)
+            cells: tuple = (*what, definition, fraction, *found_cells, probe_values.shape[1])
             found.append(Lead(*cells))
     return found
 
@@ -118,29 +113,32 @@ def _aligned(curve: Curve, other: Curve | None, name: str) -> tuple[np.ndarray, 
 def _lead(
     steps: np.ndarray, probe: np.ndarray, image: np.ndarray, definition: str, fraction: float, level: float
 ) -> tuple:
-    """The cells of `Lead` from its levels to its lead, of means [1 + resamples, steps]."""
-    probe_levels = fraction * probe[:, -1]
-    image_levels = probe_levels if definition == COMMON else fraction * image[:, -1]
-    usable = (probe_levels > 0) & (image_levels > 0)
-    probe_steps = _first_reaching(probe, probe_levels, steps)
-    image_steps = _first_reaching(image, image_levels, steps)
-    columns = probe_steps, image_steps, image_steps - probe_steps
-    cells = [_with_interval(column, usable, level) for column in columns]
-    as_steps = [NO_STEP if cell is None else int(cell) for column in cells[:2] for cell in column]
-    levels = [float(values[0]) if usable[0] else None for values in (probe_levels, image_levels)]
-    return (*levels, *as_steps, *cells[2])
+    """The cells of `Lead` from its levels to its lead, of scores [steps, images]."""
+    image_levels = fraction * (probe[-1] if definition == COMMON else image[-1])
+    last = mean_intervals(np.stack([fraction * probe[-1], image_levels]), level)
+    if not (last.mean > 0).all():
+        return (None, None, *[NO_STEP] * 6, None, None, None)
+    above = probe - fraction * probe[-1], image - image_levels
+    found, compared = ([steps_reaching(values, at) for values in above] for at in (level, _of_each(level)))
+    if not (last.low > 0).all():
+        found, compared = ([Steps(each.first, None, None) for each in several] for several in (found, compared))
+    places = [place for each in found for place in (each.first, each.low, each.high)]
+    as_steps = [NO_STEP if place is None or place == len(steps) else int(steps[place]) for place in places]
+    return (*last.mean.tolist(), *as_steps, *_between(steps, *compared))
 
 
-def _first_reaching(means: np.ndarray, levels: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The first step at which means [resamples, steps] reach their level [resamples]; _NEVER where they do not."""
-    reached = means >= levels[:, None]
-    return np.where(reached.any(1), steps[reached.argmax(1)], _NEVER)
+def _of_each(level: float) -> float:
+    """At which level two values have intervals that just touch where their difference has one of `level` that starts
+    at 0: 83 % for 95 % (Goldstein and Healy 1995, JRSS A 158:175). Values of the same images are nearer than that."""
+    return float(2 * stats.norm.cdf(stats.norm.ppf((1 + level) / 2) / 2**0.5) - 1)
 
 
-def _with_interval(values: np.ndarray, usable: np.ndarray, level: float) -> list[float | None]:
-    """The first of the values and the interval of the others, of those that are usable; None for what never is."""
-    drawn = values[1:][usable[1:]]
-    if not usable[0] or not len(drawn):
-        return [None, None, None]
-    bounds = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    return [float(value) if abs(value) < _NEVER / 2 else None for value in (values[0], *bounds)]
+def _between(steps: np.ndarray, probe: Steps, image: Steps) -> tuple[float | None, float | None, float | None]:
+    """The lead and its interval; what is reached beyond the last step is reached one step after it at the earliest."""
+    at = [*steps.tolist(), float(steps[-1]) + 1]
+    beyond = len(steps)
+    lead = None if image.first == beyond else at[image.first] - at[probe.first]
+    if probe.low is None or probe.high is None or image.low is None or image.high is None:
+        return lead, None, None
+    high = None if image.high == beyond else at[image.high] - at[probe.low]
+    return lead, at[image.low] - at[probe.high], high

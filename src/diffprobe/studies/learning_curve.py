@@ -98,7 +98,7 @@ def learning_curve(
             probe=recipe.name,
         )
         scores[size] = found
-        points += [LearningPoint(**asdict(row), images=size) for row in summarise(found, seed=seed)]
+        points += [LearningPoint(**asdict(row), images=size) for row in summarise(found)]
     return LearningCurve(scores, points)
 
 

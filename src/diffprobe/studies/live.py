@@ -83,7 +83,7 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     each = source.evaluations(backbone, question.steps) + watch.networks * len(question.steps) * source.draws
     return Findings(
         scores,
-        summarise(scores, seed=question.seed),
+        summarise(scores),
         bank,
         sorted(watch.shown, key=lambda one: split.test.index(one.row)),
         split,

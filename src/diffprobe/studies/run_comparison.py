@@ -75,9 +75,7 @@ def headline_scores(runs: Sequence[FinishedRun]) -> list[RunScore]:
     return found
 
 
-def run_differences(
-    runs: Sequence[FinishedRun], headlines: Sequence[RunScore], *, resamples: int = 2000, seed: int = 0
-) -> list[Comparison]:
+def run_differences(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], *, seed: int = 0) -> list[Comparison]:
     """Each headline score of images less each other's of the same property, paired by image; `model` is the run's name.
 
     Of runs without images in common `n` is 0 and the rest None. Tables of objects have no scores image by image.
@@ -98,7 +96,7 @@ def run_differences(
         ]
         pairs = list(combinations(keys, 2))
         if pairs:
-            found += compare(scores, pairs, property=what, metric=metric, family=FAMILY, resamples=resamples, seed=seed)
+            found += compare(scores, pairs, property=what, metric=metric, family=FAMILY, seed=seed)
     return found
 
 

@@ -148,10 +148,10 @@ def _nearest(matrix: Matrix, distances: Tensor, shown: int) -> Nearest:
 
 
 def _adjusted_over_inputs(tests: Sequence[TestRow]) -> list[TestRow]:
-    """The rows with Holm's p of each permutation test over all inputs and steps of a measure."""
+    """The rows with Holm's p of each permutation test, and of the order, over all inputs and steps of a measure."""
     families: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(tests):
-        if row.statistic.startswith("permutation_") and row.p is not None:
+        if (row.statistic.startswith("permutation_") or row.statistic == "order_holds") and row.p is not None:
             families.setdefault((row.measure, row.statistic), []).append(place)
     adjusted = list(tests)
     for places in families.values():

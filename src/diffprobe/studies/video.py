@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.drift import Pairs, drift_rows
-from diffprobe.prototypes.retrieval import mean_over_images
-from diffprobe.prototypes.separation import Resampling, Where
+from diffprobe.prototypes.separation import Where
 from diffprobe.prototypes.tables import DriftRow
-from diffprobe.statistics import resampling_counts
+from diffprobe.statistics import cluster_mean
 from diffprobe.studies.separation import Measuring, all_distances
 
 CHANGE, OTHER, REIDENTIFICATION = "frame_gap", "other", "reidentification"
@@ -34,14 +33,14 @@ def study_video(
     gaps: Sequence[int],
     model: str,
     measuring: Measuring,
-    resampling: Resampling,
     *,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[DriftRow]:
     """For every input, step, measure and gap between frames: an object against itself ('self') and against the other
     objects of its video ('other') so many frames on, and how often it is the nearest ('reidentification').
 
-    Intervals resample videos, since the frames of one are much alike. With one video there are none.
+    Intervals are over videos, since the frames of one are much alike: below `statistics.MINIMUM_IMAGES` of them there
+    are none.
 
     Raises:
         UserError: the images are of no video, or no object is seen twice at any of the gaps.
@@ -55,9 +54,8 @@ def study_video(
     for matrix, distances in all_distances(prototypes, model, measuring):
         at = matrix.rows
         sightings = Sightings(videos[at], identities[at], frames[at], distances.numpy())
-        counts = resampling_counts(videos.max() + 1, resampling.resamples, resampling.seed)
         for gap in gaps:
-            rows += list(_rows(matrix.where, gap, sightings, counts))
+            rows += list(_rows(matrix.where, gap, sightings))
         tell(f"{matrix.where.layer}, {matrix.where.measure}: {len(at)} sightings of {identities.max() + 1} objects")
     if not rows:
         raise UserError(
@@ -66,7 +64,7 @@ def study_video(
     return rows
 
 
-def _rows(where: Where, gap: int, seen: Sightings, counts: np.ndarray) -> Iterator[DriftRow]:
+def _rows(where: Where, gap: int, seen: Sightings) -> Iterator[DriftRow]:
     """Nothing where no object is seen twice at this gap."""
     first, second = np.nonzero(
         (seen.videos[:, None] == seen.videos) & (seen.frames[None, :] - seen.frames[:, None] == gap)
@@ -75,12 +73,12 @@ def _rows(where: Where, gap: int, seen: Sightings, counts: np.ndarray) -> Iterat
     if not same.any():
         return
     values = seen.distances[first, second]
-    mean = mean_over_images(values[~same], seen.videos[first[~same]], counts)
+    mean = cluster_mean(values[~same], seen.videos[first[~same]])
     others = Pairs(np.sort(values[~same]), mean, float(values[~same].std()) if (~same).any() else None)
-    own = drift_rows(where, CHANGE, float(gap), values[same], seen.videos[first[same]], {OTHER: others}, counts)
+    own = drift_rows(where, CHANGE, float(gap), values[same], seen.videos[first[same]], {OTHER: others})
     hits = reidentified(seen, gap)
     found = hits[~np.isnan(hits)]
-    accuracy = mean_over_images(hits, seen.videos, counts)
+    accuracy = cluster_mean(hits, seen.videos)
     own.append(
         DriftRow(
             **asdict(where),
@@ -95,8 +93,7 @@ def _rows(where: Where, gap: int, seen: Sightings, counts: np.ndarray) -> Iterat
             auc=None,
         )
     )
-    several = counts.shape[1] > 1  # with one video, nothing is resampled
-    yield from own if several else (replace(row, low=None, high=None) for row in own)
+    yield from own
 
 
 def reidentified(seen: Sightings, gap: int) -> np.ndarray:

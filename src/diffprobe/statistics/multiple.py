@@ -1,17 +1,10 @@
-"""What the statistics of probes and of prototypes share: bootstrap resamples of images, and many tests at once."""
+"""Many tests at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-
-
-def resampling_counts(images: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each image is drawn in each bootstrap resample: [resamples, images], rows sum to `images`."""
-    drawn = np.random.default_rng(seed).integers(0, images, (resamples, images))
-    drawn += np.arange(resamples)[:, None] * images
-    return np.bincount(drawn.ravel(), minlength=resamples * images).reshape(resamples, images).astype(float)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

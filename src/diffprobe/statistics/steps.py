@@ -1,0 +1,63 @@
+"""From which step on a mean is as high as a level, and when half of the images are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from diffprobe.statistics.intervals import MINIMUM_IMAGES
+from diffprobe.statistics.means import mean_intervals
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Places among the steps, counted from 0; the number of steps for what is beyond the last.
+
+    `low` and `high` None where there are too few images for an interval.
+    """
+
+    first: int
+    low: int | None
+    high: int | None
+
+
+def steps_reaching(above: np.ndarray, level: float = 0.95) -> Steps:
+    """The first step at which the mean of above [steps, images] is not negative, with its interval.
+
+    `above` is each image's score less the level that is to be reached, NaN where either is missing. A step with less
+    than half of the images of the fullest one does not count, since its mean is of other images.
+
+    The interval holds the steps that the data do not speak against: it starts with the first step that is not shown to
+    be below the level, and ends with the first that is shown to be above it, with the means of all later ones above it
+    too. So each image is compared with its own level, and nothing is lost to how different images are.
+    """
+    found = mean_intervals(above, level)
+    counts = found.n * 2 >= found.n.max(initial=1)
+    reached = counts & (found.mean >= -1e-12)
+    stays = np.logical_and.accumulate((reached | ~counts)[::-1])[::-1]
+    first = _first(reached)
+    if found.n.max(initial=0) < MINIMUM_IMAGES:
+        return Steps(first, None, None)
+    possible = counts & ~(found.high < -1e-12)  # unknown where too few images are left: not spoken against
+    sure = counts & (found.low >= -1e-12) & stays
+    return Steps(first, min(_first(possible), first), max(_first(sure), first))
+
+
+def median_step(steps: np.ndarray, level: float = 0.95) -> Steps:
+    """The step by which half of the images are there, for steps [images]; what never is counts as beyond the last.
+
+    The interval is between order statistics, by the binomial distribution (Conover 1999, section 3.2): exact whatever
+    the distribution. It needs 6 images for 95 %; there is none below.
+    """
+    ordered, images = np.sort(steps), len(steps)
+    middle = int(ordered[(images - 1) // 2])
+    cut = int(stats.binom.ppf((1 - level) / 2, images, 0.5))  # P(fewer than `cut` of the images before the median)
+    if images < MINIMUM_IMAGES or cut < 1:
+        return Steps(middle, None, None)
+    return Steps(middle, int(ordered[cut - 1]), int(ordered[images - cut]))
+
+
+def _first(there: np.ndarray) -> int:
+    return int(there.argmax()) if there.any() else len(there)

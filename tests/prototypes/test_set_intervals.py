@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from diffprobe.prototypes.set_intervals import PAIRS, set_intervals
+from diffprobe.prototypes.set_intervals import weighted_sets as weighted
+from diffprobe.prototypes.sets import SETS
+from diffprobe.statistics import Interval, jackknife_interval, jackknife_p
+from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, printed
+from tests.reference.image_blocks import auc, weighted_sets
+
+
+def data(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Up to four objects an image, nearer within a class and within an image."""
+    random = np.random.default_rng(seed)
+    of = np.repeat(np.arange(images), random.integers(1, 5, images))
+    classes = random.integers(0, 3, len(of))
+    points = (
+        random.normal(size=(len(of), 8)) + random.normal(size=(images, 8))[of] + random.normal(size=(3, 8))[classes]
+    )
+    return np.linalg.norm(points[:, None] - points, axis=2), classes, of
+
+
+def test_the_worked_replicate() -> None:
+    drawn = weighted(DISTANCES, CLASSES, IMAGES, np.array([[1, 1, 1], [2, 1, 1]]))
+    assert drawn.weights.tolist() == [[1, 5, 3, 6], [2, 9, 5, 11]]
+    assert printed(drawn.means[0].tolist()) == [0.183503, 0.833556, 1.393911, 1.010594]
+    assert printed(drawn.means[1].tolist()) == [0.183503, 0.832050, 1.454512, 1.062522]
+    assert printed(drawn.aucs[0].tolist()) == [0.8, 1, 1, 0.8, 0.6, 0.277778]
+    assert round(drawn.aucs[1, PAIRS.index(("scdi", "dcdi"))], 6) == 0.626263
+    assert drawn.binning == 0
+
+
+@pytest.mark.parametrize("decimals", [9, 1])
+def test_few_distances_equal_the_slow_obvious_sets(decimals: int) -> None:
+    distances, classes, images = data(8)
+    distances = distances.round(decimals)
+    counts = drawn_weights(8, 12)
+    drawn = weighted(distances, classes, images, counts)
+    for row, weights in enumerate(counts):
+        sets = weighted_sets(distances, classes, images, weights)
+        assert drawn.weights[row].tolist() == [len(sets[name]) for name in SETS]
+        assert drawn.means[row] == pytest.approx([sets[name].mean() for name in SETS])
+        assert drawn.aucs[row] == pytest.approx([auc(sets[a], sets[b]) for a, b in PAIRS])
+    assert drawn.binning == 0
+
+
+def test_bins_are_off_by_no_more_than_they_say() -> None:
+    distances, classes, images = data(40)
+    counts = drawn_weights(40, 100)
+    exact = weighted(distances, classes, images, counts, bins=10_000)
+    coarse = weighted(distances, classes, images, counts, bins=256)
+    assert exact.binning == 0
+    errors = np.abs(exact.aucs - coarse.aucs)
+    assert 1e-5 < errors.max() <= coarse.binning < 0.01
+    assert errors[:, PAIRS.index(("scsi", "dcdi"))].max() < 1e-3  # 27 scsi pairs have bins of their own
+    np.testing.assert_array_equal(exact.weights, coarse.weights)
+    np.testing.assert_array_equal(exact.means, coarse.means)
+    default = weighted(distances, classes, images, counts)
+    assert np.abs(exact.aucs - default.aucs).max() < 3e-4
+
+
+def test_many_objects_are_binned_by_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffprobe.prototypes.weighted_pairs._SAMPLED_ROWS", 20)
+    distances, classes, images = data(40)
+    counts = drawn_weights(40, 20)
+    sampled = weighted(distances, classes, images, counts, bins=64)
+    exact = weighted(distances, classes, images, counts, bins=10_000)
+    assert exact.binning > 0  # twenty objects' distances are not all there are
+    assert np.abs(sampled.aucs - exact.aucs).max() <= sampled.binning + exact.binning
+
+
+def test_intervals_leave_out_one_image_after_the_other() -> None:
+    distances, classes, images = data(12)
+    found = set_intervals(distances, classes, images)
+    slow = [weighted_sets(distances, classes, images, np.ones(12))]
+    slow += [weighted_sets(distances, classes, images, np.arange(12) != image) for image in range(12)]
+    with_pairs = {name: sum(len(each[name]) < len(slow[0][name]) for each in slow[1:]) for name in SETS}
+    for name in SETS:
+        means = np.array([each[name].mean() for each in slow])
+        assert_near(found.means[name], jackknife_interval(means, with_pairs[name]))
+    for first, second in PAIRS:
+        fewer = min(with_pairs[first], with_pairs[second])
+        differences = np.array([each[second].mean() - each[first].mean() for each in slow])
+        aucs = np.array([auc(each[first], each[second]) for each in slow])
+        assert_near(found.differences[first, second], jackknife_interval(differences, fewer))
+        assert_near(found.aucs[first, second], jackknife_interval(aucs, fewer, share=True))
+        if (first, second) in pairwise(SETS) and found.order_p is not None:
+            assert found.order_p >= jackknife_p(differences, fewer) - 1e-9
+    assert found.order_holds == bool((np.diff([slow[0][name].mean() for name in SETS]) > 0).all())
+
+
+def test_the_order_is_shown_where_each_set_is_above_the_one_before() -> None:
+    distances, classes, images = ordered()
+    found = set_intervals(distances, classes, images)
+    assert found.order_holds
+    assert found.order_p < 1e-6  # type: ignore[operator]
+    assert found.aucs["scsi", "scdi"].value == 1
+    assert found.aucs["scsi", "scdi"].low == pytest.approx(0.025 ** (1 / 10))  # ten images, none against it
+    assert found.means["dcsi"] == Interval(3, 3, 3)
+    equal = set_intervals(np.where(distances == 3, 2, distances), classes, images)
+    assert (equal.order_holds, equal.order_p) == (False, pytest.approx(0.5, abs=0.5))
+
+
+def test_an_order_of_equal_sets_is_shown_in_no_more_than_six_percent() -> None:
+    random, shown = np.random.default_rng(0), 0
+    base, classes, images = ordered()
+    base[base == 3] = 2  # scdi and dcsi are equal
+    for _ in range(200):
+        pull, noise = random.exponential(size=10)[images], random.normal(size=base.shape)
+        distances = 5 * base + pull[:, None] + pull + np.tril(noise) + np.tril(noise, -1).T
+        shown += set_intervals(distances, classes, images).order_p <= 0.05  # type: ignore[operator]
+    assert shown <= 15  # 7.5 %: 6 % and one standard error
+
+
+def ordered() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ten images of two objects of two classes each; all distances of a set are equal, 1 to 4."""
+    distances = np.full((40, 40), 4.0)
+    images, classes = np.repeat(np.arange(10), 4), np.tile([0, 0, 1, 1], 10)
+    same_class, same_image = classes[:, None] == classes, images[:, None] == images
+    distances[same_class & same_image], distances[same_class & ~same_image] = 1, 2
+    distances[~same_class & same_image] = 3
+    return distances, classes, images
+
+
+def drawn_weights(images: int, weightings: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 3, (weightings, images)).astype(float)
+
+
+def assert_near(found: Interval, expected: Interval) -> None:
+    cells = (found.value, found.low, found.high), (expected.value, expected.low, expected.high)
+    if expected.low is None:
+        assert found.low is found.high is None
+        assert found.value == pytest.approx(expected.value)
+    else:
+        assert cells[0] == pytest.approx(cells[1], abs=1e-5)
+
+
+def test_a_set_without_pairs_is_none() -> None:
+    distances, classes, _ = data(8)
+    alone = np.arange(len(classes))
+    found = set_intervals(distances, classes, alone)
+    assert found.means["scsi"] == found.aucs["scsi", "dcdi"] == Interval(None, None, None)
+    assert found.means["dcdi"].low is not None
+    assert (found.order_holds, found.order_p) == (None, None)
+
+
+def test_a_set_with_pairs_in_few_images_has_no_interval() -> None:
+    found = set_intervals(DISTANCES, CLASSES, IMAGES)
+    assert found.means["scsi"].value == pytest.approx(0.183503, abs=1e-6)
+    assert (found.means["scsi"].low, found.means["scsi"].high) == (None, None)
+    assert (found.order_holds, found.order_p) == (False, None)
+
+
+def test_one_object_and_one_image_have_no_pairs_of_two() -> None:
+    assert set_intervals(np.zeros((1, 1)), [0], [0]).means["scsi"].value is None
+    found = set_intervals(DISTANCES, CLASSES, np.zeros(6))
+    assert (found.means["scdi"].value, found.means["dcsi"].value is None) == (None, False)
