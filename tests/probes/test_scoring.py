@@ -114,7 +114,7 @@ def test_a_planted_signal_is_found_where_and_when_it_is() -> None:
     )
     bank.thresholds = choose_thresholds(bank, activations, targets, split)
     scores = score_bank(bank, activations, targets, split, model="planted")
-    summaries = summarise(scores, resamples=200)
+    summaries = summarise(scores)
     means = {
         (row.property, row.layer, row.step): row.mean
         for row in summaries
@@ -126,5 +126,5 @@ def test_a_planted_signal_is_found_where_and_when_it_is() -> None:
                 assert mean is not None
                 assert mean > bar if (layer == DEEP and step >= 1) else mean < ceiling, (name, layer, step, mean)
         assert best_layer(summaries, name) == DEEP
-        emergence = emergence_step(scores, DEEP, name, resamples=200)
+        emergence = emergence_step(scores, DEEP, name)
         assert (emergence.step, emergence.low, emergence.high) == (1, 1, 1)
