@@ -53,7 +53,7 @@ def _photo_line(sure: Summary, real: Summary, difference: Stratified, real_image
             f"against {_text(real)} over all)."
         )
     if gap.low is None or gap.high is None:
-        verdict = "not compared in a verdict, since there are too few images for an interval"
+        verdict = f"not held against {real_images} in a verdict, since there are too few images for an interval"
     elif gap.low > 0:
         verdict = f"surer of generated images than of {real_images} of these classes"
     elif gap.high < 0:
