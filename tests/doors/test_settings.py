@@ -257,13 +257,15 @@ def test_the_arguments_of_every_named_class_fit_its_signature(path):
     if "_target_" in content:
         content = {name: value for name, value in content.items() if name != "defaults" and "${" not in str(value)}
         assert Part().checked(content, "labeler")["_target_"] == content["_target_"]
-        check_arguments(content, "labeler")
+        check_arguments(content, "logger" if path.parent.name == "logger" else "labeler")
 
 
 def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_takes():
-    depth = {"_target_": "diffprobe.labels.depth.TransformersDepth", "_partial_": True, "nonsense": 3}
+    depth = {"_target_": "diffprobe.labels.depth.TransformersDepth", "model": "x", "nonsense": 3}
     with pytest.raises(UserError, match=r"unknown key 'labeler\.depth\.nonsense'; TransformersDepth takes model"):
         check_arguments({"_target_": "diffprobe.labels.per_property.PerProperty", "depth": depth}, "labeler")
+    with pytest.raises(UserError, match=r"labeler\.path is not set, and FilesLabeler needs it"):
+        check_arguments({"_target_": "diffprobe.labels.files.FilesLabeler"}, "labeler")
     with pytest.raises(UserError, match=r"unknown key 'labeler\.path'; PocketLabeler takes nothing"):
         check_arguments({"_target_": "diffprobe.labels.pocket.PocketLabeler", "path": "x"}, "labeler")
 

@@ -20,7 +20,7 @@ class Part:
 
     def checked(self, value: Any, key: str) -> Any:
         """Raises UserError for what names no class. Arguments that it does not take are left to `check_arguments`."""
-        if not isinstance(value, Mapping) or not isinstance(value.get("_target_"), str):
+        if not isinstance(value, Mapping) or not str(value.get("_target_") or "").strip():
             group = key.replace(".", "/")
             raise UserError(f"{key}={shown(value)}: names no class; choose one of the configurations in conf/{group}")
         made = _class_named(value["_target_"])
@@ -31,11 +31,15 @@ class Part:
 
 
 def check_arguments(value: Any, key: str) -> None:
-    """Raises UserError for an argument that the class of a part, or of a part of it, does not take."""
+    """Raises UserError for an argument that the class of a part, or of a part of it, does not take or lacks."""
     made = _class_named(str(value["_target_"]))
     if made is None:
         return
     takes = inspect.signature(made).parameters
+    needed = [name for name, one in takes.items() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    lacking = [f"{key}.{name}" for name in needed if name not in value]
+    if lacking and key != "logger":  # which is made with the run folder
+        raise UserError(f"{lacking[0]} is not set, and {made.__name__} needs it; give it as {lacking[0]}=VALUE")
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     for name, given in value.items():
         if isinstance(given, Mapping) and "_target_" in given:
