@@ -96,3 +96,11 @@ def test_devices_and_jobs_that_run_at_once_share_the_cores(monkeypatch):
     assert not by_joblib(moded("RUN"))
     monkeypatch.setenv("SLURM_NTASKS", "2")  # whose share is reckoned already
     assert processes_at_once(trainer(2), moded("RUN")) == 1
+
+
+def test_more_processes_than_cores_are_refused():
+    from diffprobe.doors.trainers import check_trainer
+
+    with pytest.raises(UserError, match=r"trainer\.devices=99: on CPUs a device is a process"):
+        check_trainer(OmegaConf.structured(trainer(devices=99)))
+    check_trainer(OmegaConf.structured(trainer(devices=2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,11 @@ def check_trainer(settings: TrainerSettings) -> None:
     """Raises UserError for devices or a precision that this machine does not have."""
     import lightning
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.accelerators.cpu import CPUAccelerator
 
+    cores = max(os.cpu_count() or 1, 2)  # two processes are of use to try what several do
     try:
-        lightning.Trainer(
+        made = lightning.Trainer(
             **settings,  # type: ignore[arg-type]
             logger=False,
             enable_checkpointing=False,
@@ -66,6 +69,10 @@ def check_trainer(settings: TrainerSettings) -> None:
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         given = " ".join(f"trainer.{key}={value}" for key, value in settings.items())  # type: ignore[attr-defined]
         raise UserError(f"Lightning cannot work with {given}: {' '.join(str(error).split())}") from error
+    if isinstance(made.accelerator, CPUAccelerator) and settings.devices > cores:
+        raise UserError(
+            f"trainer.devices={settings.devices}: on CPUs a device is a process, and here are {cores} cores"
+        )
 
 
 def quiet_libraries() -> Any:
