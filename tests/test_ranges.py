@@ -79,7 +79,7 @@ def test_no_number_is_nan_infinite_or_something_else(value, hint):
         (0, COUNT, "key=0: must be at least 1 and at most 100"),
         (101, COUNT, "key=101: must be at least 1"),
         (1.5, COUNT, "key: must be a whole number, not 1.5"),
-        (3.0, COUNT, "must be a whole number"),
+        (3.0, COUNT, "must be a whole number, not 3.0"),
         (None, COUNT, "key is null"),
         (1, bool, "key: must be true or false, not 1"),
         ("yes", bool, "must be true or false, not yes"),

@@ -310,7 +310,8 @@ def _int(value: Any, key: str) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise UserError(f"{key}: must be a whole number, not {shown(value)}")
+    given = repr(value) if isinstance(value, float) else shown(value)  # 1.0 is none, and would be shown as 1
+    raise UserError(f"{key}: must be a whole number, not {given}")
 
 
 def _float(value: Any, key: str) -> float:
