@@ -84,9 +84,8 @@ class AnalysisSettings:
     fractions: Shares = field(default_factory=list)  # of the score at the last step
     classes: dict[str, str] | None = None  # of classification: regular expression -> class
     photos: Folder | None = None  # of classification: 'auto', a folder, a list, or none
-    runs: Annotated[list[Folder], Items(distinct=False)] = field(
-        default_factory=list
-    )  # of compare: folders of finished runs
+    # of compare: folders of finished runs
+    runs: Annotated[list[Folder], Items(distinct=False)] = field(default_factory=list)
     prompts: Folder | None = None  # of intervention, this and the following; see conf/analysis/intervention.yaml
     count: Count = 50
     trials: Annotated[int, Number(1, 1000)] = 1
