@@ -45,7 +45,7 @@ def test_the_encoding_of_each_list_is_told_once(tmp_path, told):
 def test_photos_that_are_left_out_are_told(tmp_path, told):
     for folder in ("red_fox", "whale"):
         (tmp_path / folder).mkdir()
-        Image.new("RGB", (4, 4), (100 * len(folder), 0, 0)).save(tmp_path / folder / "1.png")
+        Image.new("RGB", (4, 4), (20 * len(folder), 0, 0)).save(tmp_path / folder / "1.png")
     (tmp_path / "whale/2.png").write_bytes(b"broken")
     asked = settings()
     asked.analysis.photos = str(tmp_path)

@@ -131,7 +131,7 @@ def _load(path: Path) -> np.ndarray:
         raise ValueError(f"it must be one plane of numbers, and has shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} of its {values.size} values are infinite or not numbers")
-    if max(abs(float(values.max())), abs(float(values.min()))) > np.finfo(np.float32).max:
+    if max(abs(float(values.max())), abs(float(values.min()))) > float(np.finfo(np.float32).max):
         raise ValueError("it has values beyond 3.4e38, the range of float32; scale them down, only ranks count")
     return values
 

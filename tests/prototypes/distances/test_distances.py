@@ -78,7 +78,8 @@ def test_near_duplicates_keep_five_digits(measure, offset):
 def test_duplicates_are_at_distance_zero(measure):
     x = vectors("ties", 8, 32)
     distances = distance_matrix(torch.cat([x, x]), measure)
-    assert distances[:8, 8:].diagonal().abs().max() <= (1e-6 if "distance_correlation" in measure else 0)
+    # Processors add up float32 numbers in orders of their own; 2e-6 is what the documentation promises.
+    assert distances[:8, 8:].diagonal().abs().max() <= (2e-6 if "distance_correlation" in measure else 0)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
