@@ -56,6 +56,16 @@ class TestOrder:
         assert "holds by means at 6 of 10 (layer, step), and is shown at 1 of these (p at most 0.05 after Holm)" in line
         assert "most surely at encoder16, step 4 (p = 0.01)." in line
 
+    def test_an_order_that_is_shown_nowhere_is_nowhere_sure(self):
+        places = [(ENCODER, step) for step in range(10)]
+        sets = [row for layer, step in places for row in make_sets(layer, step)]
+        tests = [row for layer, step in places for row in make_tests(layer, step, share=0.7 if step == 3 else 0.5)]
+
+        line = one(separation_lines(findings(sets, tests)), "The order")
+
+        assert "is shown at 0 of these (p at most 0.05 after Holm); the smallest p is" in line
+        assert "at encoder16, step 4." in line
+
 
 class TestClasses:
     def test_nearness_is_claimed_if_interval_and_adjusted_p_agree(self):

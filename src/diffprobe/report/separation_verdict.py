@@ -91,7 +91,11 @@ def _order_lines(members: Sequence[Finding]) -> list[str]:
     )
     tested = [item for item in holding if there(item.order_p)]
     best = min(tested, key=lambda item: item.order_p or 0, default=None)
-    return [f"{line}." if best is None else f"{line}; most surely at {best.place} (p = {p_text(best.order_p)})."]
+    if best is None:
+        return [f"{line}."]
+    p = p_text(best.order_p)
+    nearest = f"most surely at {best.place} (p = {p})" if sure else f"the smallest p is {p}, at {best.place}"
+    return [f"{line}; {nearest}."]
 
 
 def _order_line(item: Finding) -> str:
