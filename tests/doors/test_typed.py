@@ -136,11 +136,12 @@ def test_a_choice_that_a_preset_overrules_is_refused_with_the_key_to_type(conf_w
     assert refusal("train", "experiment=mine", "steps.sampling=8", "layers=resnets", conf=conf) == ""
 
 
-def test_two_presets_are_refused():
+def test_two_choices_of_a_group_are_refused():
     assert "experiment is given twice, quick and many_images" in refusal(
         "train", "experiment=quick", "experiment=many_images"
     )
-    assert refusal("train", "experiment=quick") == ""
+    assert "layers is given twice, decoder and resnets" in refusal("train", "layers=decoder", "layers=resnets")
+    assert refusal("train", "experiment=quick", "experiment=quick") == ""
 
 
 def test_an_empty_mapping_that_would_change_nothing_is_refused():

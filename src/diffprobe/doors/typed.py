@@ -24,17 +24,18 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
     """Holds the composed configuration against the overrides that were typed.
 
     Raises:
-        UserError: a run folder without a name; two presets, or several choices of a group; a choice that something
-            overrules; a mapping typed empty, or the learning rate of what is not trained, without effect.
+        UserError: a run folder without a name; several choices of a group; a choice that something overrules; a mapping
+            typed empty, or the learning rate of what is not trained, without effect.
     """
     overrides: Any = OmegaConf.to_container(hydra.overrides, resolve=False)  # words, whatever ${} they hold
     typed = [item.lstrip("+~").partition("=") for item in overrides["task"]]
     empty = [item for item in overrides["hydra"] if re.fullmatch(r"hydra\.(run|sweep)\.dir=(''|\"\")?", item)]
     if empty:
         raise UserError(f"{empty[0]} names no folder; give {empty[0].partition('=')[0]}=FOLDER, or leave it out")
-    presets = [value for key, _, value in typed if key == "experiment"]
-    if len(set(presets)) > 1:
-        raise UserError(f"experiment is given twice, {presets[0]} and {presets[-1]}; a run has one preset")
+    for group in hydra.runtime.choices:
+        chosen = [value for key, _, value in typed if key == group]
+        if len(set(chosen)) > 1:
+            raise UserError(f"{group} is given twice, {chosen[0]} and {chosen[-1]}; leave one of them out")
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     keys = [key for key, _, _ in typed if key not in hydra.runtime.choices]
     _check_rates([key for key, _, _ in typed], config)
