@@ -1,4 +1,7 @@
-"""Every preset and every analysis, from configuration to report, at tiny size on the built-in model."""
+"""Every preset and every analysis, from configuration to report, at tiny size on the built-in model.
+
+Each run is complete, and its tables hold the numbers that were frozen (see `frozen.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from diffprobe.doors.jobs import FINISHED
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.prototypes.distances import MEASURES
 from tests.doors.commands import ROOT, command
+from tests.integration.frozen import check_frozen
 from tests.report.test_tracking import exit_codes, records
 
 CONF = ROOT / "conf"
@@ -26,18 +30,19 @@ ANALYSES = sorted({path.stem for path in CONF.glob("analysis/*.yaml")} - {*OF_PR
 PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
 OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20")
 ONE_LAYER = "layers.select=[up_blocks.3.resnets.1]"
-SCENES = ("model=pocket", "objects=scenes")
+POCKET = "model=pocket"
 # What each folder of presets needs to run offline, by the door that it belongs to.
 OFFLINE = {
     ".": ("train", ()),
-    "scene_representation": ("train", ("model=pocket", "labeler=pocket", "data.prompts=null")),
-    "diff_props": ("analyze", SCENES),
-    "semantic_lens": ("analyze", SCENES),
+    "scene_representation": ("train", (POCKET, "labeler=pocket", "data.prompts=null")),
+    "diff_props": ("analyze", (POCKET, "objects=scenes")),
+    "semantic_lens": ("analyze", (POCKET,)),
 }
 FEWER = {"layers_by_timestep": ("trajectory.timesteps=[0,900]", "layers.select=[down_blocks.2.resnets.?]")}
 SMALL = {
-    "transforms": (*OBJECTS, ONE_LAYER, "analysis.changes={flip: [1], rotation: [30]}"),
+    "transforms": ("objects=scenes", *OBJECTS, ONE_LAYER, "analysis.changes={flip: [1], rotation: [30]}"),
     "denoising": (
+        "objects=scenes",
         *OBJECTS,
         "steps.sampling=2",
         "analysis.strengths=[0.5]",
@@ -108,6 +113,7 @@ def test_a_preset_runs_from_configuration_to_report(preset, tmp_path, stores):
         cwd=stores,
     )
     check_complete(tmp_path / "run")
+    check_frozen("preset_" + "_".join(preset.parts), tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -115,6 +121,7 @@ def test_a_preset_runs_from_configuration_to_report(preset, tmp_path, stores):
 def test_an_analysis_runs_from_configuration_to_report(kind, tmp_path):
     run("analyze", tmp_path / "run", f"analysis={kind}", *SMALL[kind], cwd=tmp_path)
     check_complete(tmp_path / "run")
+    check_frozen(f"analysis_{kind}", tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -123,7 +130,24 @@ def test_the_main_job_and_the_comparison_of_two_runs_go_from_configuration_to_re
         small = (*PROBING, "layers=headline", "steps=last", f"seed={seed}")
         run("train", tmp_path / str(seed), *small, cwd=tmp_path)
         check_complete(tmp_path / str(seed))
+        check_frozen(f"main_job_seed_{seed}", tmp_path / str(seed))
     runs = f"analysis.runs=[{tmp_path / '0'},{tmp_path / '1'}]"
     run("analyze", tmp_path / "compared", "analysis=compare", runs, cwd=tmp_path)
     check_complete(tmp_path / "compared")
+    check_frozen("analysis_compare", tmp_path / "compared")
     assert OmegaConf.load(tmp_path / "compared" / ".hydra" / "config.yaml").analysis.kind == "compare"
+
+
+WAYS = {
+    "main_job": ("probe.epochs=2",),
+    "one_pass_all_controls": ("probe=ridge", "features=none", "control=all", "layers=headline"),
+    "exact": ("probe=exact", "layers=headline"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_of_training_probes_gives_the_frozen_numbers(way, tmp_path):
+    small = ("data.count=20", "steps.sampling=3", "report.examples=0", "logger=csv")
+    run("train", tmp_path / "run", *small, *WAYS[way], cwd=tmp_path)
+    check_frozen(way, tmp_path / "run")
