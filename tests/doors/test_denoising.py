@@ -28,7 +28,7 @@ def prepared(folder: Path, *overrides: str) -> Task:
         *("analysis=denoising", "model=pocket", "objects=scenes", "objects.count=2", "steps.sampling=5"),
         *("analysis.strengths=[0.6]", "analysis.sampling_steps=[4]", "analysis.strength=0.5"),
         *(f"layers.select=[{LAYER}]", f"prototypes.folder={folder}", "prototypes.batch_size=1"),
-        *("statistics.resamples=5", "statistics.permutations=5"),
+        *("statistics.resamples=19", "statistics.permutations=19"),
     ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("analyze", [*given, *overrides])
@@ -93,8 +93,8 @@ def test_evaluations_are_those_of_the_looks_and_of_the_denoising(tmp_path: Path)
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("analysis.strengths=[1.5]", r"strength 1\.5 of 5 steps: strength must be"),
-        ("analysis.sampling_steps=[2000]", "2000 sampling steps; use 1 to 1000"),
+        ("analysis.strengths=[1.5]", r"analysis\.strengths=1\.5: must be above 0 and at most 1"),
+        ("analysis.sampling_steps=[2000]", r"analysis\.sampling_steps=2000: must be at least 1 and at most 1000"),
         ("analysis.sampling_steps=[1]", r"strength 0\.5 of 1 steps is less than one step"),
     ],
 )

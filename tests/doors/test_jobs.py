@@ -174,7 +174,9 @@ def test_tables_are_joined_once_and_contradictions_refused():
 def test_published_numbers_stand_beside_this_runs():
     rows = [replace(MEAN, split="test", step=step, mean=mean) for step, mean in ((1, 0.5), (2, 0.52))]
     scores = [
-        replace(SCORE, step=step, image=image, value=value) for step, value in ((1, 0.5), (2, 0.52)) for image in "ab"
+        replace(SCORE, step=step, image=image, value=value)
+        for step, value in ((1, 0.5), (2, 0.52))
+        for image in "abcdefgh"
     ]
     head, *lines = published_lines({"depth": {"spearman": 0.71, "step": 3}, "shading": {"spearman": 0.6}}, rows, scores)
     assert head.startswith("published (Stable Diffusion 1.4) / this run (pocket) at up 3.0, step 3")

@@ -57,7 +57,7 @@ READERS = {
     "probes": lambda folder: read_probes(folder, checked(composed()), "pocket"),
     "gather": lambda folder: find_jobs(folder.parent),
     "compare": lambda folder: comparing_runs._read("it", folder),
-    "report": lambda folder: reporting.run.__wrapped__(OmegaConf.create({"run": str(folder), "seed": 0})),  # type: ignore[attr-defined]
+    "report": lambda folder: reporting.tell_again(folder, 0),
     "finished": lambda folder: is_finished(folder, checked(composed())),
 }
 
