@@ -287,9 +287,10 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     if kind is Any:
         return value
     if kind in (list, Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise UserError(f"{key}={shown(value)}: give a list of {_plural(hint)}, such as [{shown(value)}]")
         (item,) = get_args(hint) or (Any,)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            checked_value(value, item, key)  # so that no list is suggested that would be refused
+            raise UserError(f"{key}={shown(value)}: give a list of {_plural(hint)}, such as [{shown(value)}]")
         return [checked_value(each, item, key) for each in value]
     if kind is dict:
         if not isinstance(value, Mapping):
