@@ -133,6 +133,15 @@ def test_a_walk_is_pooled_at_the_wanted_steps(tiny_backbone, scenes, inputs, tmp
     assert found.matrix(inputs[0], steps[-1]).isfinite().all()
 
 
+def test_steps_of_one_timestep_are_not_mixed(tiny_backbone, scenes, inputs, tmp_path, monkeypatch) -> None:
+    source = ImageToImage(scenes, 0.7, 3)
+    monkeypatch.setattr(source, "timesteps", lambda backbone: {1: 7.0, 2: 7.0, 3: 0.0})
+    given = (tiny_backbone, source, scenes, inputs[:1])
+    with pytest.raises(UserError, match="steps 2 and 1 are both at timestep 7, by which prototypes are kept"):
+        collect_prototypes(*given, [2, 3], resizing=SOFT, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_folder_gets_its_own_copy(tiny_backbone, scenes, inputs, tmp_path) -> None:
     from safetensors.torch import load_file
 

@@ -156,7 +156,7 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
     from diffprobe.doors.features import chosen_groups, chosen_layers
     from diffprobe.doors.sources import check_noise, source_of_pictures
     from diffprobe.features.store.plan import free_disk
-    from diffprobe.prototypes.collecting import single
+    from diffprobe.prototypes.collecting import check_timesteps, single
     from diffprobe.prototypes.separation import Resampling
 
     _check_analysis(settings)
@@ -175,6 +175,7 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
     source = source_of_pictures(settings, images, "conditional")
     check_noise(settings, backbone)
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
+    check_timesteps(source, backbone, steps)
     if settings.analysis.kind in ("transforms", "denoising") and len(steps) > 1:
         raise UserError(
             f"analysis={settings.analysis.kind} compares with images at one step, not at {len(steps)}; choose it with "

@@ -92,6 +92,21 @@ def units_of(group: LayerGroup, timestep: float) -> list[Unit]:
     return [Unit(layer.name, grid, timestep) for layer in group.layers]
 
 
+def check_timesteps(source: Source, backbone: Backbone, steps: Sequence[int]) -> None:
+    """Raises UserError for steps that share their timestep with another: prototypes are kept by timestep.
+
+    Samplers with noise levels of their own (Karras', say) round timesteps, so that neighbours may be equal.
+    """
+    there = source.timesteps(backbone)
+    for step in steps:
+        equal = [other for other, timestep in there.items() if timestep == there[step] and other != step]
+        if equal:
+            raise UserError(
+                f"steps {step} and {equal[0]} are both at timestep {there[step]:g}, by which prototypes are kept: take "
+                "other steps (steps.select), fewer of them (steps.sampling), or another model.scheduler"
+            )
+
+
 def single(layer: Layer) -> LayerGroup:
     """A layer as an input of its own."""
     return LayerGroup(layer.name, (layer,))
@@ -140,9 +155,10 @@ def collect_prototypes(
         also: inputs that are pooled in the same pass, for other jobs; they are not in what is returned.
 
     Raises:
-        UserError: steps that the source does not have, or a folder that cannot be written.
+        UserError: steps that the source does not have, or of one timestep, or a folder that cannot be written.
     """
     trainer = trainer or silent_trainer()
+    check_timesteps(source, backbone, steps)
     there = source.timesteps(backbone)
     units = list(
         dict.fromkeys(unit for group in (*inputs, *also) for at in steps for unit in units_of(group, there[at]))
