@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from diffprobe.threads import share_threads, usable_cores
+from diffprobe.threads import decoding_threads, share_threads, usable_cores
 
 SIXTEEN = set(range(16))
 
@@ -114,3 +116,14 @@ def test_every_command_limits_its_threads_before_it_loads_what_fills_them(comman
     environment = {**os.environ, "SLURM_CPUS_PER_TASK": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1] == "1 False"
+
+
+def test_decoders_are_as_many_as_the_cores_of_the_process_allow(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+
+    def at_work(_: int) -> int:
+        time.sleep(0.01)
+        return threading.get_ident()
+
+    with decoding_threads() as pool:
+        assert 1 < len(set(pool.map(at_work, range(40)))) <= 5

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Ours: the number of threads that a process of this package has set, or 0 where it is free to set one. Whoever starts
@@ -70,6 +71,18 @@ def usable_cores(environment: Mapping[str, str] = os.environ, root: Path = Path(
     else:
         cores //= tasks
     return max(1, cores // (_number(environment.get("LOCAL_WORLD_SIZE")) or 1))
+
+
+def decoding_threads() -> ThreadPoolExecutor:
+    """Threads that read and decode files, while decoders let go of the interpreter: as Python's own, of usable cores.
+
+    torch remakes its own pool of threads in a process that was forked, when it is first asked for. Two threads that ask
+    at once break it, so it is asked for here.
+    """
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())
+    return ThreadPoolExecutor(min(32, usable_cores() + 4))
 
 
 def _slurm_tasks(environment: Mapping[str, str]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +18,7 @@ from diffprobe.data.text_lists import Tell, read_lines, read_table, warn
 from diffprobe.errors import UserError
 from diffprobe.fitting import FITS, part_shown
 from diffprobe.ranges import expanded
+from diffprobe.threads import decoding_threads
 
 # A file of a folder with one of these is an image, and an error if it cannot be read; others are left alone.
 ENDINGS = frozenset(
@@ -174,7 +174,7 @@ def sort_out(images: Sequence[ImageFile], on_error: str = "error") -> tuple[list
     """
     if on_error not in ON_ERROR:
         raise UserError(f"data.on_error={on_error}: choose one of {', '.join(ON_ERROR)}")
-    with ThreadPoolExecutor() as pool:  # decoders let go of the interpreter
+    with decoding_threads() as pool:
         looked = list(pool.map(_look, images))
     reasons = [found if isinstance(found, str) else "" for found in looked]
     what = "cannot be read"

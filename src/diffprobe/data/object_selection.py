@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +19,7 @@ from diffprobe.data.scene_objects import scene_objects
 from diffprobe.data.text_lists import Row, Tell, check_unique, read_lines, read_table, warn
 from diffprobe.data.voc import voc_images
 from diffprobe.errors import UserError
+from diffprobe.threads import decoding_threads
 
 # What a list's column `dataset` may call a set; Diff-Props says pascal.
 LISTED_AS = {"voc": ("pascal", "voc"), "coco": ("coco",), "davis": ("davis",)}
@@ -183,7 +183,7 @@ def _look(
 def _looked_at(
     candidates: AnnotatedImages, order: Sequence[int]
 ) -> Iterator[tuple[int, list[AnnotatedObject], list[Problem]]]:
-    with ThreadPoolExecutor() as pool:  # decoders let go of the interpreter
+    with decoding_threads() as pool:
         for start in range(0, len(order), AT_ONCE):
             part = order[start : start + AT_ONCE]
             for row, (objects, wrong) in zip(part, pool.map(candidates.look, part), strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from diffprobe.errors import UserError
 from diffprobe.fitting import Box, Geometry, follow_picture
 from diffprobe.labels.grey import read_plane
+from diffprobe.threads import decoding_threads
 from diffprobe.user_files import read_array
 
 ENDINGS = (".npy", ".png")
@@ -66,7 +66,7 @@ class FilesLabeler:
                 )
         for name in properties:
             look = partial(self._wrong, name, size=size, may_be_constant=may_be_constant)
-            with ThreadPoolExecutor() as pool:  # decoders let go of the interpreter
+            with decoding_threads() as pool:
                 reasons = list(pool.map(look, names))
             wrong = [reason for reason in reasons if reason]
             if wrong:
