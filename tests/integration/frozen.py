@@ -53,11 +53,18 @@ def _machine() -> dict[str, Any]:
     """What decides in which order numbers are added up."""
     import torch
 
+    facts = dict(line.split(":", 1) for line in _lines(Path("/proc/cpuinfo")) if ":" in line)
+    described = {name.strip(): value.strip() for name, value in facts.items()}
     return {
         "torch": torch.__version__,
+        "processor": [described.get(name) for name in ("model name", "cpu family", "model", "stepping")],
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
