@@ -7,13 +7,13 @@ listen()  # before the imports that take time
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from diffprobe.doors.errors import plain_errors  # noqa: E402
+from diffprobe.cli.errors import plain_errors  # noqa: E402
 
 
 @plain_errors
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
-    from diffprobe.doors.probing import run
+    from diffprobe.analyses.probing.analysis import run
 
     return run(config)
 

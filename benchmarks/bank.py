@@ -23,18 +23,17 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
+from diffprobe.activations.store.folder import create_store
+from diffprobe.activations.store.layout import tensor_name
+from diffprobe.activations.store.manifest import Manifest
+from diffprobe.activations.store.reader import StoredActivations
+from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.backbone.layers import Layer
-from diffprobe.features.store.folder import create_store
-from diffprobe.features.store.layout import tensor_name
-from diffprobe.features.store.manifest import Manifest
-from diffprobe.features.store.reader import StoredActivations
-from diffprobe.features.store.writer import StoreWriter
+from diffprobe.probes.adam import Batch, train_bank
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.module import Batch
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.scoring import score_bank
 from diffprobe.probes.splits import Split
-from diffprobe.probes.training import train_bank
 
 LAYERS = {"16x16": (64, 16), "8x8": (80, 8), "4x4": (96, 4)}  # name -> channels, tokens along a side
 STEPS, IMAGES, BATCH, EPOCHS = 15, 60, 4, 3

@@ -14,17 +14,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from diffprobe.activations.sources.generation import Generation
+from diffprobe.analyses.intervention.edits import Editing, TokenMoments, final_images, replacements
+from diffprobe.analyses.intervention.target_maps import draw_moves, move
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import scene_prompts
-from diffprobe.features.sources.generation import Generation
 from diffprobe.labels.pocket import PocketLabeler
+from diffprobe.probes.config import Recipe
 from diffprobe.probes.functional import dice
-from diffprobe.probes.recipe import Recipe
-from diffprobe.studies.emergence import Question, study_emergence
-from diffprobe.studies.intervening import Editing, TokenMoments, final_images, replacements
-from diffprobe.studies.target_maps import draw_moves, move
+from diffprobe.probes.study.two_pass import Question, study_emergence
 
 TRAINING, IMAGES = 40, 12
 LAYERS = ["down_blocks.0.resnets.?", "up_blocks.3.resnets.?"]

@@ -91,11 +91,11 @@ def ready(images: int) -> tuple[Any, list[Any]]:
 
 
 def study(backbone: Any, prompts: list[Any]) -> Any:
+    from diffprobe.activations.sources.generation import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.features.sources.generation import Generation
     from diffprobe.labels.pocket import PocketLabeler
-    from diffprobe.probes.recipe import Recipe
-    from diffprobe.studies.emergence import Means, Question, study_emergence
+    from diffprobe.probes.config import Recipe
+    from diffprobe.probes.study.two_pass import Means, Question, study_emergence
 
     layers = select_layers(catalogue(backbone.denoiser), "self_attention")
     question = Question(layers, range(15), controls=(), recipe=Recipe("ridge", solver="ridge"))
@@ -111,8 +111,8 @@ def gpu() -> None:
     from diffprobe.backbone.blueprint import blueprint
     from diffprobe.backbone.capture import capture
     from diffprobe.backbone.layers import catalogue, select_layers
+    from diffprobe.probes.config import Recipe
     from diffprobe.probes.properties import PROPERTIES
-    from diffprobe.probes.recipe import Recipe
     from diffprobe.probes.ridge import Moments
 
     batch, steps = 4, 15

@@ -50,8 +50,7 @@ def parts(objects: int, sender: Any) -> None:
     from diffprobe.prototypes.permutation import between_images, within_images
     from diffprobe.prototypes.retrieval import retrieve
     from diffprobe.prototypes.set_intervals import set_intervals
-    from diffprobe.prototypes.set_statistics import set_statistics
-    from diffprobe.prototypes.sets import split_pairs
+    from diffprobe.prototypes.sets import set_statistics, split_pairs
 
     def timed(part: str, call: Callable[[], Any]) -> Any:
         start = time.perf_counter()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
+from diffprobe.analyses.emergence.leads import COMMON, OWN, _lead
 from diffprobe.prototypes.permutation import between_images
 from diffprobe.prototypes.retrieval import retrieve
 from diffprobe.prototypes.set_intervals import set_intervals
@@ -31,7 +32,6 @@ from diffprobe.statistics import (
     steps_reaching,
     stratified_difference,
 )
-from diffprobe.studies.leads import COMMON, OWN, _lead
 
 NUMBERS = (5, 8, 20, 40)
 NORMAL, SKEWED = "normal", "skewed"

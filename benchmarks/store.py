@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from diffprobe.activations.store.folder import Store, create_store
+from diffprobe.activations.store.layout import TensorSpec
+from diffprobe.activations.store.manifest import Manifest
+from diffprobe.activations.store.reader import LayerAtStep, StoredActivations
+from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.backbone.layers import Layer
-from diffprobe.features.store.folder import Store, create_store
-from diffprobe.features.store.layout import TensorSpec
-from diffprobe.features.store.manifest import Manifest
-from diffprobe.features.store.reader import LayerAtStep, StoredActivations
-from diffprobe.features.store.writer import StoreWriter
 
 SHARD, STEPS = 8, [0, 4, 9]
 LAYERS = [

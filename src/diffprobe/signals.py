@@ -2,6 +2,8 @@
 
 A command calls `listen` before anything else and works inside `stoppable`. A signal raises `Stopped` there, which
 unwinds like an error; outside there is nothing to close, so the process ends at once.
+
+What every `python -m diffprobe...` has around its work: threads are shared, and an end by a signal is told.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from diffprobe.threads import share_threads
 
 # SIGTERM: of kill, and of SLURM at a job's end; SIGUSR1: of `sbatch --signal=USR1@120`; SIGHUP: the terminal has gone.
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
@@ -140,3 +144,15 @@ def _said_elsewhere(hook: Callable[[Any], object]) -> Callable[[Any], object]:
 
 def _word(number: int) -> str:
     return "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+
+
+def run_command(main: Callable[[], int | None]) -> int:
+    """Runs a main function in a process of its own; returns the exit code: of a signal, 128 + its number."""
+    listen()
+    share_threads()
+    try:
+        with stoppable():
+            return main() or 0
+    except Stopped as stopped:
+        print(stopped.line, file=sys.stderr, flush=True)
+        return 128 + stopped.number

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from diffprobe.errors import UserError
-from diffprobe.temporary import replacing
+from diffprobe.writing import replacing
 
 NO_STEP = -1  # the step of a row that belongs to no step (the position control); an empty cell in the file
 Step = Annotated[int, "NO_STEP is an empty cell"]

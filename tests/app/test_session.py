@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffprobe.analyses.intervention.edits import TokenMoments, replacements
 from diffprobe.app.session import centre, denoise_towards, drawn_mask, make_image, moved_mask
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
 from diffprobe.probes.editing import reading_at
-from diffprobe.studies.intervening import TokenMoments, replacements
 from tests.app.conftest import LAYERS
 from tests.spoilt import spoilt
 

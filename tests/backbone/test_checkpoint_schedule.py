@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffprobe.backbone.checkpoint_schedule import checkpoint_scheduler
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.single_file import SD14
+from diffprobe.backbone.single_file import SD14, checkpoint_scheduler
 from diffprobe.backbone.trajectory import fresh_scheduler, generate
 from diffprobe.errors import UserError
 from tests.backbone.test_single_file import authors_weights, load_tiny

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffprobe.data.coco import decode_segmentation
 from diffprobe.data.coco_file import voc_class
-from diffprobe.data.coco_masks import decode_segmentation
-from diffprobe.data.object_images import ObjectImages
 from diffprobe.data.object_selection import load_objects
+from diffprobe.data.objects import ObjectImages
 from diffprobe.data.voc import CLASSES
 from diffprobe.errors import UserError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask
 
-from diffprobe.data.coco_masks import decode_segmentation
+from diffprobe.data.coco import decode_segmentation
 
 
 def blobs(seed: int, height: int, width: int) -> np.ndarray:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from diffprobe.data.image_changes import CHANGES, ChangedImages, change_masks, change_picture
-from diffprobe.data.object_images import ObjectImages
 from diffprobe.data.object_selection import load_objects
+from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
 
 STRENGTHS = {

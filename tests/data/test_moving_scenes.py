@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from diffprobe.data.moving_scenes import MovingScenes
 from diffprobe.data.object_selection import load_objects
+from diffprobe.data.scenes import MovingScenes
 
 
 def test_frames_come_in_order_and_objects_keep_their_identity() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffprobe.data.object_images import ObjectImages
 from diffprobe.data.object_selection import load_objects
+from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
 from diffprobe.pocket.render import render
 from tests.data.layouts import COCO_CATEGORIES, VOC_OF, some_scenes, walk, write_coco, write_davis, write_voc

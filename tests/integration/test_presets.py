@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffprobe.doors.jobs import FINISHED
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.prototypes.distances import MEASURES
-from tests.doors.commands import ROOT, command
+from diffprobe.runs.folder import FINISHED
+from tests.commands import ROOT, command
 from tests.integration.frozen import check_frozen
 from tests.report.test_tracking import exit_codes, records
 

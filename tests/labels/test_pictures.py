@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffprobe.labels.pictures import eight_bit
+from diffprobe.labels.labeler import eight_bit
 
 PAGE = Path(__file__).parents[2] / "docs" / "labels.md"
 
@@ -20,11 +20,11 @@ def test_levels_are_the_nearest_and_none_wraps_around():
 
 @pytest.mark.slow
 def test_images_written_as_the_page_says_are_those_a_run_labels(tmp_path, monkeypatch):
+    from diffprobe.activations.extraction import extract
+    from diffprobe.activations.sources.generation import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.backbone.load import load_backbone
     from diffprobe.data.prompts import load_prompts
-    from diffprobe.features.extraction import extract
-    from diffprobe.features.sources.generation import Generation
 
     monkeypatch.chdir(tmp_path)
     exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0], {})

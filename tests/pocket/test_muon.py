@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from diffprobe.pocket.training.muon import Muon
+from diffprobe.pocket.training.fit import Muon
 
 
 def test_linear_layers_train_as_with_the_library():

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffprobe.activations.activations import Activations
 from diffprobe.backbone.layers import Layer
-from diffprobe.features.activations import Activations
 
 SHALLOW, DEEP = "down_blocks.0.attn1.to_out.0", "up_blocks.3.attn1.to_out.0"
 TELLING_CHANNEL = 3

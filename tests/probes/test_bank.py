@@ -7,12 +7,10 @@ import torch
 from torch import nn
 
 from diffprobe.errors import UserError
+from diffprobe.probes.adam import Batch, Collate, ProbeBankModule, edge_weights
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.module import Batch, ProbeBankModule
-from diffprobe.probes.recipe import Recipe
-from diffprobe.probes.smoothness import edge_weights
+from diffprobe.probes.config import Recipe
 from diffprobe.probes.targets import token_targets
-from diffprobe.probes.training import Collate
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
 from tests.reference.separate_probes import train_alone
 

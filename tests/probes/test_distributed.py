@@ -14,10 +14,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from diffprobe.probes import functional
+from diffprobe.probes.adam import train_bank
+from diffprobe.probes.config import Recipe
 from diffprobe.probes.metrics import Spearman
-from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.splits import Split
-from diffprobe.probes.training import train_bank
 from tests.probes.planted import label_maps, noise
 
 PROPERTIES = ["saliency", "depth"]

@@ -11,20 +11,19 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from diffprobe.activations.activations import Activations
+from diffprobe.activations.store.folder import create_store
+from diffprobe.activations.store.manifest import Manifest
+from diffprobe.activations.store.reader import load_activations
+from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.errors import UserError
-from diffprobe.features.activations import Activations
-from diffprobe.features.store.folder import create_store
-from diffprobe.features.store.manifest import Manifest
-from diffprobe.features.store.reader import load_activations
-from diffprobe.features.store.writer import StoreWriter
 from diffprobe.probes import exact
+from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.exact import solve_bank
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.exact import minimise, solve_bank
 from diffprobe.probes.functional import token_means
-from diffprobe.probes.newton import minimise
-from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.splits import Split
-from diffprobe.probes.training import train_bank
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 
 PROPERTIES = ["saliency", "depth", "shading"]

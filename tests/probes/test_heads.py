@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffprobe.probes.heads import LinearHead, MlpHead, run_heads
+from diffprobe.probes.bank import LinearHead, MlpHead, run_heads
 
 
 def start(name: str, shape: tuple[int, ...], incoming: int) -> Tensor:

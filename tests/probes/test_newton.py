@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffprobe.probes.newton import minimise
+from diffprobe.probes.exact import minimise
 
 
 def test_a_quadratic_takes_one_step() -> None:

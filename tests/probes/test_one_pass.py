@@ -9,10 +9,10 @@ from itertools import chain
 import pytest
 import torch
 
+from diffprobe.probes.config import Recipe
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.properties import PROPERTIES
-from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.ridge import Moments, ridge_bank
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split

@@ -7,8 +7,8 @@ from sklearn.linear_model import Ridge
 
 from diffprobe.errors import UserError
 from diffprobe.probes import ridge
+from diffprobe.probes.config import Recipe
 from diffprobe.probes.properties import PROPERTIES
-from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.ridge import Moments, as_tokens, ridge_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import target_maps, token_targets

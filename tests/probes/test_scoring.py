@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from diffprobe.errors import UserError
+from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank
+from diffprobe.probes.config import Recipe
 from diffprobe.probes.properties import Standardisation
-from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.scoring import THRESHOLDS, choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import best_layer, emergence_step, summarise
-from diffprobe.probes.training import train_bank
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 from tests.reference.scores import SCORES, dice
 

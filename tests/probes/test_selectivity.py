@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.probes.controls import shuffled_targets
-from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.adam import train_bank
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.controls import selectivity, shuffled_targets
 from diffprobe.probes.scoring import score_bank
-from diffprobe.probes.selectivity import selectivity
 from diffprobe.probes.splits import split_images
 from diffprobe.probes.tables import Score
-from diffprobe.probes.training import train_bank
 from diffprobe.statistics import skewed_t
 from tests.probes.planted import DEEP, label_maps, planted
 

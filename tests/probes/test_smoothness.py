@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from diffprobe.errors import UserError
-from diffprobe.probes.smoothness import edge_weights, smoothness
+from diffprobe.probes.adam import edge_weights, smoothness
 from tests.reference.separate_probes import pixel_smoothness
 
 

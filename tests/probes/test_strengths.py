@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffprobe.probes.recipe import Recipe
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.ridge import edge_lines
 from diffprobe.probes.splits import Split
-from diffprobe.probes.strengths import edge_lines
-from diffprobe.studies.solvers import fit_bank
+from diffprobe.probes.study.question import fit_bank
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 
 SPLIT = Split(list(range(8)), [8, 9, 10], [11, 12])

@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from diffprobe.activations.groups import LayerGroup, concatenate
+from diffprobe.activations.sources.real_images import ImageToImage, Noised
+from diffprobe.analyses.separation.separation import matrix_of
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.image_changes import ChangedImages
-from diffprobe.data.object_images import ObjectImages
 from diffprobe.data.object_selection import load_objects
-from diffprobe.data.scene_objects import SceneObjects
+from diffprobe.data.objects import ObjectImages
+from diffprobe.data.scenes import SceneObjects
 from diffprobe.errors import UserError
-from diffprobe.features.groups import LayerGroup, concatenate
-from diffprobe.features.sources.real_images import ImageToImage, Noised
-from diffprobe.prototypes.collecting import Prototypes, collect_prototypes, single
-from diffprobe.prototypes.masks import MaskResizing, resize_masks
-from diffprobe.prototypes.pooling import masked_means
-from diffprobe.prototypes.saving import save_prototypes
-from diffprobe.studies.separation import matrix_of
+from diffprobe.prototypes.collecting import (
+    MaskResizing,
+    Prototypes,
+    collect_prototypes,
+    masked_means,
+    resize_masks,
+    save_prototypes,
+    single,
+)
 
 SOFT = MaskResizing()
 

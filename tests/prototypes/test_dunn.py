@@ -7,8 +7,9 @@ import pytest
 import torch
 from torchmetrics.clustering import DunnIndex
 
-from diffprobe.prototypes import dunn, set_statistics
-from diffprobe.prototypes.dunn import cluster, dunn_indices, nearest
+from diffprobe.prototypes import pair_tests as dunn
+from diffprobe.prototypes import sets as set_statistics
+from diffprobe.prototypes.pair_tests import cluster, dunn_indices, nearest
 from diffprobe.prototypes.sets import SETS, split_pairs
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, SCALARS, printed
 from tests.reference import distance_sets

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, rankdata, wasserstein_distance
 
-from diffprobe.prototypes.joint_order import joint_order
+from diffprobe.prototypes.pair_tests import joint_order
 
 
 def drawn(seed: int, levels: int) -> list[np.ndarray]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffprobe.prototypes.masks import MaskResizing, resize_masks
-from diffprobe.prototypes.pooling import masked_means
+from diffprobe.prototypes.pooling import MaskResizing, masked_means, resize_masks
 
 MASK = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]]).bool()
 FEATURES = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[10.0, 0.0], [0.0, -10.0]]])

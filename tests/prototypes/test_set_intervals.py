@@ -64,7 +64,7 @@ def test_bins_are_off_by_no_more_than_they_say() -> None:
 
 
 def test_many_objects_are_binned_by_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffprobe.prototypes.weighted_pairs._SAMPLED_ROWS", 20)
+    monkeypatch.setattr("diffprobe.prototypes.set_intervals._SAMPLED_ROWS", 20)
     distances, classes, images = data(40)
     counts = drawn_weights(40, 20)
     sampled = weighted(distances, classes, images, counts, bins=64)

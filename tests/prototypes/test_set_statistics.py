@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import shapiro
 
-from diffprobe.prototypes import set_statistics as module
-from diffprobe.prototypes.set_statistics import SetStatistics, set_statistics
-from diffprobe.prototypes.sets import SETS, split_pairs
+from diffprobe.prototypes import sets as module
+from diffprobe.prototypes.sets import SETS, SetStatistics, set_statistics, split_pairs
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, SCALARS, printed
 
 

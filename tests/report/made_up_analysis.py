@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffprobe.analyses.separation.published import PAIRS
+from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, ShownObject
 from diffprobe.prototypes.sets import SETS
 from diffprobe.prototypes.tables import DriftRow, ObjectRow, SetRow, TestRow
-from diffprobe.report.retrieval_grid import RetrievalExample, ShownObject
-from diffprobe.report.separation_published import PAIRS
 
 ENCODER = "encoder16"
 FIRST, SECOND = "down_blocks.2.resnets.0", "down_blocks.2.resnets.1"

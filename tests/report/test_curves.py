@@ -5,12 +5,11 @@ from dataclasses import astuple, replace
 import pytest
 from matplotlib.colors import to_rgba
 
+from diffprobe.analyses.probing.learning_curve import LearningPoint
 from diffprobe.probes.summaries import Emergence
 from diffprobe.report.choices import HEADLINE_LAYER, control_name
 from diffprobe.report.curves import learning_curves, scores_over_steps
-from diffprobe.report.looks import CONTROLS
-from diffprobe.report.style import ORANGE
-from diffprobe.studies.learning_curve import LearningPoint
+from diffprobe.report.style import CONTROLS, ORANGE
 from tests.report.made_up_run import BEST, make_choices
 
 

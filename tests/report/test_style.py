@@ -30,7 +30,7 @@ def test_no_text_is_smaller_than_seven_points():
 
 
 def test_figures_are_drawn_without_pyplot():
-    code = "import sys, diffprobe.report.run_folder; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, diffprobe.analyses.probing.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

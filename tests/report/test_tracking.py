@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from diffprobe.analyses.intervention.figures import write_gif
 from diffprobe.errors import UserError
-from diffprobe.report.animation import write_gif
 from diffprobe.report.choices import HEADLINE_LAYER
 from diffprobe.report.style import save_figure
 from diffprobe.report.tracking import CsvTracker, Results, RunName, WandbTracker, curve_scalars

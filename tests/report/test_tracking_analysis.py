@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from matplotlib.figure import Figure
 
-from diffprobe.report.findings import findings
-from diffprobe.report.separation_curves import separation_scalars
+from diffprobe.analyses.separation.console import separation_scalars
+from diffprobe.analyses.separation.findings import findings
 from diffprobe.report.style import save_figure
 from diffprobe.report.tracking import CsvTracker, WandbTracker
 from diffprobe.tables import NO_STEP

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffprobe.commands import run_command
 from diffprobe.errors import UserError
 from diffprobe.ranges import typed_path
+from diffprobe.signals import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def start(probes: Path | None, stores: Path, port: int) -> None:
     """
     from diffprobe.app.equipment import built_in, of_run
     from diffprobe.app.page import LOOPBACK, serve
-    from diffprobe.doors.trainers import quiet_libraries
+    from diffprobe.runs.trainers import quiet_libraries
 
     try:
         socket.create_server((LOOPBACK, port)).close()

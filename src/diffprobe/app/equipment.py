@@ -10,9 +10,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffprobe.doors.making import make
+from diffprobe.analyses.intervention.edits import Covariances, Editing, TokenMoments
+from diffprobe.cli.parts import make
 from diffprobe.errors import UserError
-from diffprobe.studies.intervening import Covariances, Editing, TokenMoments
 
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
@@ -69,8 +69,8 @@ def of_run(folder: Path) -> Equipment:
 
     from diffprobe.backbone.load import load_backbone
     from diffprobe.data.prompts import load_prompts
-    from diffprobe.doors.jobs import FINISHED, read_settings
     from diffprobe.probes.storage import load_bank
+    from diffprobe.runs.folder import FINISHED, read_settings
 
     if not (folder / FINISHED).exists():
         raise UserError(f"--probes {folder}: no finished run of train.py is there; give such a run's folder")
@@ -121,12 +121,12 @@ def trained_bank(
     They are kept in `stores/app/<fingerprint>`, by all that determines them: networks, prompts, layers, labeler,
     recipe.
     """
+    from diffprobe.activations.description import describe, folder_name
+    from diffprobe.activations.sources.generation import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.features.description import describe, folder_name
-    from diffprobe.features.sources.generation import Generation
-    from diffprobe.probes.recipe import Recipe
+    from diffprobe.probes.config import Recipe
     from diffprobe.probes.storage import load_bank, save_bank
-    from diffprobe.studies.emergence import Means, Question, study_emergence
+    from diffprobe.probes.study.two_pass import Means, Question, study_emergence
 
     source = Generation(prompts, sampling_steps)
     layers = select_layers(catalogue(backbone.denoiser), EDITED_LAYERS)

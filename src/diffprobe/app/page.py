@@ -13,15 +13,7 @@ from torch import Tensor
 
 from diffprobe.app.equipment import Equipment
 from diffprobe.app.pictures import SIDE, coloured, outlined, picture
-from diffprobe.app.session import (
-    Edited,
-    Generated,
-    centre,
-    denoise_towards,
-    drawn_mask,
-    make_image,
-    moved_mask,
-)
+from diffprobe.app.session import Edited, Generated, centre, denoise_towards, drawn_mask, make_image, moved_mask
 from diffprobe.errors import UserError
 from diffprobe.report.grid import COLOUR_MAPS
 

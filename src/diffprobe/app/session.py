@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffprobe.analyses.intervention.edits import intervene
+from diffprobe.analyses.intervention.target_maps import Move, move
 from diffprobe.app.equipment import Equipment
 from diffprobe.backbone.finite import NotFinite, naming
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import LARGEST_SEED
 from diffprobe.errors import UserError
 from diffprobe.probes.functional import dice
-from diffprobe.studies.intervening import intervene
-from diffprobe.studies.target_maps import Move, move
 
 SMALLEST_SHARE = 0.005  # of the picture, that a mask must cover: half of pocket's smallest objects
 

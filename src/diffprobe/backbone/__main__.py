@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from diffprobe.commands import run_command
 from diffprobe.errors import UserError
+from diffprobe.signals import run_command
 from diffprobe.terminal import plain_console
 
 

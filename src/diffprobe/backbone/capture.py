@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from diffprobe.backbone.layers import unknown_layer
-from diffprobe.backbone.spatial import SpatialSizes, enclosing
+from diffprobe.backbone.layers import SpatialSizes, enclosing, unknown_layer
 from diffprobe.backbone.speed import inside_compiled
 from diffprobe.errors import UserError
 

@@ -12,8 +12,7 @@ from diffprobe.backbone.calls import add_noise
 from diffprobe.backbone.capture import HALVES, capture
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import checked_prompts
-from diffprobe.backbone.stepping import begin_at
-from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, walk
+from diffprobe.backbone.trajectory import TrajectoryStep, begin_at, fresh_scheduler, walk
 from diffprobe.errors import UserError
 
 

@@ -16,10 +16,9 @@ from torch import nn
 from diffprobe.backbone.families import BY_PIPELINE, Family
 from diffprobe.backbone.fingerprint import fingerprint_of, fingerprint_of_tokenizer
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
-from diffprobe.backbone.parts import read_networks
+from diffprobe.backbone.parts import check_tokenizers, read_networks
 from diffprobe.backbone.samplers import OWN, SCHEDULERS, sampler_for
 from diffprobe.backbone.speed import speed_up
-from diffprobe.backbone.tokenizers import check_tokenizers
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:

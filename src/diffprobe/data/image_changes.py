@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffprobe.data.object_images import AnnotatedObject, ObjectImages
+from diffprobe.data.objects import AnnotatedObject, ObjectImages
 from diffprobe.errors import UserError
 from diffprobe.ranges import Number
 

@@ -9,13 +9,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from diffprobe.data.annotated_images import AnnotatedImages
 from diffprobe.data.coco import coco_images
 from diffprobe.data.davis import davis_frames
 from diffprobe.data.images import ON_ERROR, without_ending
-from diffprobe.data.moving_scenes import moving_scenes
-from diffprobe.data.object_images import AnnotatedObject, ObjectImages, Problem
-from diffprobe.data.scene_objects import scene_objects
+from diffprobe.data.objects import AnnotatedImages, AnnotatedObject, ObjectImages, Problem
+from diffprobe.data.scenes import moving_scenes, scene_objects
 from diffprobe.data.text_lists import Row, Tell, check_unique, read_lines, read_table, warn
 from diffprobe.data.voc import voc_images
 from diffprobe.errors import UserError

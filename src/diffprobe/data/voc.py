@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffprobe.data.annotated_images import ImageFiles, Instance, Reading, digest, find_set
 from diffprobe.data.mask_numbers import IGNORED, check_not_ignored, check_not_luma, read_numbers
+from diffprobe.data.objects import ImageFiles, Instance, Reading, digest, find_set
 from diffprobe.data.text_lists import Tell, read_names, warn
 from diffprobe.errors import UserError
 

@@ -15,8 +15,7 @@ from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.hub import load_image_model
-from diffprobe.labels.labeler import OneProperty
-from diffprobe.labels.pictures import eight_bit, trial_picture
+from diffprobe.labels.labeler import OneProperty, eight_bit, trial_picture
 from diffprobe.ranges import Choice, Number, Text
 
 INVERSE, DISTANCE = "inverse_depth", "distance"

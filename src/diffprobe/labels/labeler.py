@@ -1,4 +1,7 @@
-"""The interface of everything that labels images."""
+"""The interface of everything that labels images.
+
+Images as image models take them: at eight bits, as a PNG file would hold them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.fitting import Geometry
+
+
+def eight_bit(images: Tensor) -> Tensor:
+    """[..., height, width] in [0, 1] -> the nearest of 256 levels, uint8, on the CPU."""
+    return (images.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def trial_picture(size: int = 64) -> Tensor:
+    """[1, 3, size, size] of noise, always the same: image models are tried on it before there are images."""
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 class Labeler(Protocol):

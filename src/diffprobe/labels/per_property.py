@@ -1,17 +1,106 @@
-"""One labeler made of several: another one for each property."""
+"""One labeler made of several: another one for each property.
+
+Maps that a labeler has made before are read instead of computed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
+from diffprobe.checksums import Damaged, read_sealed, sealed
 from diffprobe.errors import UserError
 from diffprobe.fitting import Geometry
-from diffprobe.labels.cache import Cached
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.labels.labeler import FromFiles, Labeler, check_seen
+from diffprobe.labels.labeler import FromFiles, Labeler, check_seen, eight_bit
+from diffprobe.writing import remove_leftovers, replacing
+
+FORMAT = "diffprobe-map/2"
+CHUNK = 32  # images that are labelled before their maps are written: what a kill loses
+
+
+class Cached:
+    """A labeler that keeps its maps: `folder/<property>/<fingerprint>/<image name>-<picture>.safetensors`.
+
+    A map is found by the labeler's fingerprint, the image's name and a hash of its pixels at eight bits: a name alone
+    is not enough, since the same prompt and seed are another picture with another model or sampler; and at eight bits,
+    as image models see them, the last bits of another device make no other picture. Each file holds one float32 map,
+    exactly as it was computed, and its checksum, so that a file that is damaged or cut short is computed again.
+    Processes may share a folder: they write under names of their own and rename.
+    """
+
+    def __init__(self, labeler: Labeler, folder: str | Path) -> None:
+        self.labeler, self.folder = labeler, Path(folder)
+
+    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """As the labeler.
+
+        Raises:
+            UserError: the labeler's, or the folder cannot be written to.
+        """
+        there = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UserError(f"cannot keep label maps in {self.folder}: {there} is no folder that can be written to")
+        self.labeler.check(names, properties, image_size)
+
+    def fingerprint(self, name: str) -> str:
+        """The labeler's."""
+        return self.labeler.fingerprint(name)
+
+    def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
+        """As the labeler, which is asked only about images whose maps are not there."""
+        pictures = [_hash_of(image, name) for image, name in zip(images, names, strict=True)]
+        return {name: self._maps(images, names, pictures, name) for name in properties}
+
+    def _maps(self, images: Tensor, names: Sequence[str], pictures: Sequence[str], wanted: str) -> Tensor:
+        labels = [{"format": FORMAT, "labeler": self.fingerprint(wanted), "picture": picture} for picture in pictures]
+        paths = [self._path(wanted, label, name) for label, name in zip(labels, names, strict=True)]
+        maps = {row: _read(path, label) for row, (path, label) in enumerate(zip(paths, labels, strict=True))}
+        missing = [row for row, values in maps.items() if values is None]
+        if missing:
+            remove_leftovers(paths[missing[0]].parent)
+        for start in range(0, len(missing), CHUNK):
+            rows = missing[start : start + CHUNK]
+            made = self.labeler(images[rows], [names[row] for row in rows], [wanted])[wanted]
+            for row, values in zip(rows, made.float().cpu(), strict=True):
+                _write(paths[row], values, labels[row])
+                maps[row] = values
+        return torch.stack([values for values in maps.values() if values is not None])
+
+    def _path(self, wanted: str, label: Mapping[str, str], name: str) -> Path:
+        file = f"{quote(name, safe=' ')[:80]}-{label['picture'][:16]}.safetensors"
+        return self.folder / wanted / label["labeler"][:16] / file
+
+
+def _hash_of(image: Tensor, name: str) -> str:
+    pixels = eight_bit(image).contiguous()
+    described = json.dumps([name, list(pixels.shape)]).encode()
+    return hashlib.sha256(described + pixels.numpy().tobytes()).hexdigest()
+
+
+def _read(path: Path, label: Mapping[str, str]) -> Tensor | None:
+    """The map [height, width] of a whole, undamaged file with this label; None without one."""
+    try:
+        return read_sealed(path, ["map"], label)[0].get("map")
+    except (FileNotFoundError, Damaged):
+        return None
+
+
+def _write(path: Path, values: Tensor, label: Mapping[str, str]) -> None:
+    values = values.contiguous()
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(save({"map": values}, sealed({"map": values}, label)))
+    except OSError as error:
+        raise UserError(f"cannot keep a label map in {path}: {error}; the maps before it are kept") from error
 
 
 class PerProperty:

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import OneProperty
-from diffprobe.labels.pictures import eight_bit, trial_picture
+from diffprobe.labels.labeler import OneProperty, eight_bit, trial_picture
 from diffprobe.ranges import Choice, Items, Number, Text
 
 

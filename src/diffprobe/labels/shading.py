@@ -16,8 +16,7 @@ from torch.nn import functional
 from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import OneProperty
-from diffprobe.labels.pictures import eight_bit, trial_picture
+from diffprobe.labels.labeler import OneProperty, eight_bit, trial_picture
 
 INSTALL = "pip install https://github.com/compphoto/Intrinsic/archive/main.zip"
 GREY = 1  # the stage of its pipeline that gives grey shading

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffprobe.commands import run_command
 from diffprobe.errors import UserError
 from diffprobe.ranges import typed_path
+from diffprobe.signals import run_command
 
 BATCH = 25
 

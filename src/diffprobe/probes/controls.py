@@ -1,16 +1,30 @@
-"""What a probe has to beat: the network with its weights permuted or new, and shuffled labels."""
+"""What a probe has to beat: the network with its weights permuted or new, and shuffled labels.
+
+How much of a score is the activations' own: the score less what the same probe gets with shuffled labels.
+
+Shuffled labels while images pass by: every image has those of the image before it, and the first those of the last.
+
+So all images of a part of the split are on one cycle, whatever the size of the batches: each label map is used once,
+and no image has its own unless it is alone. The images come in an order that is random already. It is the control of
+`probes.controls.shuffled_targets` where nothing can be looked up later.
+"""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from diffprobe.errors import UserError
 from diffprobe.probes.splits import PARTS, Split
+from diffprobe.probes.summaries import summarise
+from diffprobe.probes.tables import Score, Summary
 
 Denoiser = TypeVar("Denoiser", bound=nn.Module)
 
@@ -69,3 +83,83 @@ def shuffled_targets(targets: Mapping[str, Tensor], split: Split, seed: int = 0)
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
         source[shuffled] = shuffled.roll(1)  # one cycle through all of them
     return {name: maps[source] for name, maps in targets.items()}
+
+
+REAL, SHUFFLED = "none", "labels"  # values of the column `control`
+_PAIR = attrgetter("model", "layer", "step", "property", "probe", "split", "image", "metric")
+
+
+def selectivity(scores: Sequence[Score], *, level: float = 0.95) -> list[Summary]:
+    """Real scores less those with shuffled labels: mean over images with a paired interval.
+
+    Selectivity of Hewitt and Liang (2019), each score judged by the labels that its own probe was trained for (see
+    `controls.shuffled_targets`). The difference is taken image by image, which takes out how hard an image is.
+    `n` counts the images where both scores are defined; rmse is better the lower, so its selectivity is negative.
+
+    Args:
+        scores: rows of the real probes and of control 'labels'; others do not matter.
+
+    Returns:
+        Rows with control 'selectivity', one for each key of the rows of control 'labels'.
+
+    Raises:
+        UserError: no scores with shuffled labels, or some without a real score of the same image beside them.
+    """
+    shuffled = {_PAIR(row): row.value for row in scores if row.control == SHUFFLED}
+    real = {_PAIR(row): row for row in scores if row.control == REAL}
+    if not shuffled:
+        raise UserError("no scores with shuffled labels to compare with: run with the control 'labels'.")
+    alone = [pair for pair in shuffled if pair not in real]
+    if alone:
+        raise UserError(
+            f"{len(alone)} scores with shuffled labels have no real score beside them, "
+            f"the first is {' / '.join(map(str, alone[0]))}."
+        )
+    differences = [
+        replace(real[pair], control="selectivity", value=_difference(real[pair].value, value))
+        for pair, value in shuffled.items()
+    ]
+    return summarise(differences, level=level, differences=True)
+
+
+def _difference(real: float | None, shuffled: float | None) -> float | None:
+    return None if real is None or shuffled is None else real - shuffled
+
+
+Targets = dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """Activations {layer: [steps, images, C, h, w]} and target maps {property: [images, H, W]} of images."""
+
+    values: dict[str, Tensor]
+    targets: Targets
+    names: Sequence[str]
+
+
+class DealtLabels:
+    """Deals labels on from image to image. The first image waits, with its activations, until the last has passed."""
+
+    def __init__(self) -> None:
+        self._first: Batch | None = None
+        self._last: Targets = {}
+
+    def deal(self, batch: Batch) -> Iterator[Batch]:
+        """The images of a batch with the labels of those before them; all but the first image of the part."""
+        before, self._last = self._last, {name: maps[-1:] for name, maps in batch.targets.items()}
+        if self._first is None:
+            waiting = {layer: values[:, :1].clone() for layer, values in batch.values.items()}
+            self._first = Batch(waiting, {}, batch.names[:1])
+            dealt = {name: maps[:-1] for name, maps in batch.targets.items()}
+            batch = Batch({layer: values[:, 1:] for layer, values in batch.values.items()}, dealt, batch.names[1:])
+        else:
+            dealt = {name: torch.cat([before[name], maps[:-1]]) for name, maps in batch.targets.items()}
+            batch = batch._replace(targets=dealt)
+        if batch.names:
+            yield batch
+
+    def close(self, from_neighbour: Callable[[Targets], Targets]) -> Iterator[Batch]:
+        """The first image, with the last labels of the process before this one. The next part may begin."""
+        first, last, self._first, self._last = self._first, from_neighbour(self._last), None, {}
+        if first is not None:
+            yield first._replace(targets=last)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.heads import LinearHead
+from diffprobe.probes.bank import LinearHead, ProbeBank
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -3,6 +3,8 @@
 Let X be the tokens of a layer at a step over all training images and z their targets. The probe w that minimises
 |Xw - z|^2 / n + lambda |w|^2 is (X'X / n + lambda)^-1 X'z / n (Hoerl and Kennard 1970). X'X = Q diag(e) Q' gives every
 lambda at once: w = Q diag(1 / (e / n + lambda)) Q'X'z / n. So X'X and X'z are all that is kept of the activations.
+
+Strengths of penalties that validation images have chosen, and whether the best lie beyond those on offer.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from diffprobe.features.reading import ReadableActivations
+from diffprobe.activations.activations import ReadableActivations
 from diffprobe.precision import full_products
 from diffprobe.probes.bank import ProbeBank
+from diffprobe.probes.config import Recipe
 from diffprobe.probes.functional import Grid, token_means
 from diffprobe.probes.properties import Property, Standardisation, property_named
-from diffprobe.probes.recipe import Recipe
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import target_maps
 
@@ -294,3 +296,35 @@ def _standardisation(item: Property, pixels: Tensor) -> Standardisation:
     variance = squares / count - mean**2
     constant = variance <= 1e-12 * mean**2  # what rounding leaves of a constant's
     return item.checked(Standardisation(mean, 0.0 if constant else variance**0.5))
+
+
+Strengths = Mapping[str, Mapping[str, Sequence[float]]]
+"""Property -> layer -> the strength that the probe of each step has."""
+
+
+def edge_lines(chosen: Mapping[str, Strengths], offered: Sequence[float]) -> list[str]:
+    """One line for people where probes have the smallest or the largest strength on offer, else none.
+
+    A probe with such a strength might be better with one beyond it. Where only one is on offer, nothing is chosen.
+
+    Args:
+        chosen: by control, 'none' for the network itself.
+        offered: `Recipe.strengths`.
+    """
+    smallest, largest = min(offered), max(offered)
+    values = {
+        control: [value for layers in properties.values() for each in layers.values() for value in each]
+        for control, properties in chosen.items()
+    }
+    own, others = values.pop("none", []), [value for each in values.values() for value in each]
+    at = {edge: [own.count(edge), others.count(edge)] for edge in (smallest, largest)}
+    if smallest == largest or not any(map(sum, at.values())):
+        return []
+    told = [
+        f"{name}, {edge:g}, was chosen by {at[edge][0]} of {len(own)} probes"
+        + (f" and {at[edge][1]} of {len(others)} of controls" if others else "")
+        for name, edge in (("the smallest", smallest), ("the largest", largest))
+        if any(at[edge])
+    ]
+    wider = [f"{value:g}" for value, edge in ((smallest / 10, smallest), (10 * largest, largest)) if any(at[edge])]
+    return [f"probe.strengths: {'; '.join(told)}. Better ones may lie beyond: add {' and '.join(wider)}"]

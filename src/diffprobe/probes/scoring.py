@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
-from diffprobe.features.reading import ReadableActivations
 from diffprobe.probes import functional
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid, Pooled, pool, rank_maps

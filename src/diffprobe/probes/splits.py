@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffprobe.activations.activations import rows_of
 from diffprobe.errors import UserError
-from diffprobe.features.activations import rows_of
 
 PARTS = ("train", "validation", "test")
 

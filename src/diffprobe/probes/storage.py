@@ -10,11 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from diffprobe.checksums import PREFIX, Damaged, read_sealed, sealed
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import Standardisation
-from diffprobe.sealed import PREFIX, Damaged, read_sealed, sealed
-from diffprobe.temporary import replacing
+from diffprobe.writing import replacing
 
 NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}  # of a file's metadata
 
@@ -27,7 +27,7 @@ def save_bank(bank: ProbeBank, folder: str | Path, made_of: str | None = None) -
     [outputs, hidden]. Metadata, JSON each: property, head (linear or mlp), standardisation (mean and std in label
     units), thresholds (layer -> one per step; binary properties only), strengths (the same of the penalties that were
     chosen; empty where none is), layers, steps, `made_of` if it is given (what determines the probes), and checksums of
-    all this (see `diffprobe.sealed`).
+    all this (see `diffprobe.checksums`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,21 +12,22 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from diffprobe.activations.extraction import ExtractionModule, Tell, predict, silent_trainer
+from diffprobe.activations.groups import LayerGroup, resize_activation
+from diffprobe.activations.sources.source import Source
+from diffprobe.activations.store.folder import taking_turns
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
-from diffprobe.data.object_images import ObjectImages
+from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
-from diffprobe.features.extraction import ExtractionModule, Tell, predict, silent_trainer
-from diffprobe.features.groups import LayerGroup, resize_activation
-from diffprobe.features.sources.source import Source
-from diffprobe.features.store.turns import taking_turns
-from diffprobe.prototypes.kept import KeptPrototypes, Unit, keep_in
-from diffprobe.prototypes.masks import MaskResizing, resize_masks
-from diffprobe.prototypes.pooling import masked_means
+from diffprobe.prototypes.pooling import MaskResizing, masked_means, resize_masks
+from diffprobe.prototypes.store import KeptPrototypes, Unit, keep_in
 from diffprobe.prototypes.tables import ObjectRow
+from diffprobe.writing import temporary_beside
 
 Pooled = dict[Unit, Tensor]
 
@@ -248,3 +249,22 @@ def _pooled(step: TrajectoryStep, units: Sequence[Unit], weights: dict[tuple[int
         values = resize_activation(step.activations[unit.layer], unit.grid)
         found[unit] = torch.cat([masked_means(one, own) for one, own in zip(values, weights[unit.grid], strict=True)])
     return found
+
+
+def save_prototypes(prototypes: Prototypes, folder: Path) -> list[Path]:
+    """Writes `<folder>/<input>.safetensors` with `step_<k>` -> [objects, channels], float32, for every input.
+
+    Rows of objects that have vanished at the input's resolution are NaN.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for group in prototypes.inputs:
+        path = folder / f"{group.name}.safetensors"
+        temporary = temporary_beside(path)
+        try:
+            save_file({f"step_{step}": prototypes.matrix(group, step) for step in prototypes.steps}, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        paths.append(path)
+    return paths

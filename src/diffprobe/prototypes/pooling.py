@@ -1,10 +1,39 @@
-"""Prototypes: the mean of an activation over an object (Bonechi et al. 2024, Diff-Props, "Prototype extraction")."""
+"""Masks at the resolution of an activation, and prototypes: the mean of an activation over an object.
+
+Source: Bonechi et al. 2024 (Diff-Props), "Prototype extraction".
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffprobe.precision import full_products, precise
+
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class MaskResizing:
+    """How masks get to the grid of an activation: bilinear, corners not aligned.
+
+    Attributes:
+        hard: whether cells count wholly or not at all, by whether at least half of them belongs to the object.
+        antialias: whether all pixels count. Without it, from 512 to 16 pixels, a cell looks at 4 pixels of its 1024.
+    """
+
+    hard: bool = False
+    antialias: bool = True
+
+
+def resize_masks(masks: Tensor, grid: tuple[int, int], resizing: MaskResizing) -> Tensor:
+    """Masks [objects, H, W], bool or in [0, 1], as weights [objects, h, w], float32 in [0, 1]."""
+    weights = F.interpolate(
+        masks[:, None].float(), grid, mode="bilinear", align_corners=False, antialias=resizing.antialias
+    )[:, 0]
+    return (weights >= HALF).float() if resizing.hard else weights.clamp(0, 1)
 
 
 def masked_means(activation: Tensor, weights: Tensor) -> Tensor:

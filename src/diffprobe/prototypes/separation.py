@@ -15,8 +15,7 @@ from diffprobe.prototypes.pair_tests import pair_tests
 from diffprobe.prototypes.permutation import PermutationTest, between_images, within_images
 from diffprobe.prototypes.retrieval import retrieve
 from diffprobe.prototypes.set_intervals import SetIntervals, set_intervals
-from diffprobe.prototypes.set_statistics import set_statistics
-from diffprobe.prototypes.sets import split_pairs
+from diffprobe.prototypes.sets import set_statistics, split_pairs
 from diffprobe.prototypes.tables import SetRow, TestRow
 from diffprobe.tables import Step
 

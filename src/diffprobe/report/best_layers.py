@@ -7,20 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffprobe.report.choices import (
-    METRIC_NAMES,
-    Choice,
-    at_step,
-    control_curve,
-    control_name,
-    controls,
-    curve,
-)
-from diffprobe.report.files import write_text
-from diffprobe.report.looks import BEST_LABEL, HEADLINE_LABEL
-from diffprobe.report.markup import latex_table, markdown_table
+from diffprobe.report.choices import METRIC_NAMES, Choice, at_step, control_curve, control_name, controls, curve
 from diffprobe.report.names import short_names
+from diffprobe.report.numbers import latex_table, markdown_table
+from diffprobe.report.style import BEST_LABEL, HEADLINE_LABEL
 from diffprobe.tables import NO_STEP, Step, write_rows
+from diffprobe.writing import write_text
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison

@@ -10,34 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from diffprobe.report.choices import (
-    METRIC_NAMES,
-    Choice,
-    at_step,
-    control_curve,
-    control_name,
-    controls,
-    curve,
-)
-from diffprobe.report.looks import (
+from diffprobe.report.choices import METRIC_NAMES, Choice, at_step, control_curve, control_name, controls, curve
+from diffprobe.report.names import short_names
+from diffprobe.report.style import (
     BEST,
     BEST_LABEL,
     CONTROLS,
+    DOUBLE_COLUMN,
     HEADLINE,
     HEADLINE_LABEL,
+    ORANGE,
     OTHER,
+    SINGLE_COLUMN,
     draw_curve,
     draw_level,
     shared_legend,
     spread_ticks,
+    style,
 )
-from diffprobe.report.names import short_names
-from diffprobe.report.style import DOUBLE_COLUMN, ORANGE, SINGLE_COLUMN, style
 from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
+    from diffprobe.analyses.probing.learning_curve import LearningPoint
     from diffprobe.probes.tables import Summary
-    from diffprobe.studies.learning_curve import LearningPoint
 
 
 @style()

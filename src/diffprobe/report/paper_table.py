@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffprobe.report.files import replacing, write_text
-from diffprobe.report.markup import latex_table, markdown_table
+from diffprobe.report.numbers import latex_table, markdown_table
+from diffprobe.writing import replacing, write_text
 
 WIDEST = 8  # columns of cells; what has more is printed on its side
 

@@ -1,16 +1,23 @@
-"""One look for every figure: readable at the width of a paper's column, safe for colour-blind readers."""
+"""One look for every figure: readable at the width of a paper's column, safe for colour-blind readers.
+
+How curves look and what they are called: the same in every figure, told apart by more than colour.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.report.files import replacing
+from diffprobe.report.choices import number
+from diffprobe.writing import replacing
 
 SINGLE_COLUMN = 3.3  # inches
 DOUBLE_COLUMN = 7.0
@@ -68,3 +75,103 @@ def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
         with replacing(path) as temporary:
             figure.savefig(temporary, format=kind, **options[kind])
     return paths
+
+
+BEST_LABEL = "best layer on validation"
+HEADLINE_LABEL = "the papers' layer"
+
+
+class Interval(Protocol):
+    """A row of any table with a mean and its interval."""
+
+    @property
+    def mean(self) -> float | None: ...
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, dashes and marker of one curve, and how strong the band of its interval is."""
+
+    colour: str
+    dashes: str | tuple[int, tuple[float, ...]]
+    marker: str
+    band: float = 0.13
+
+
+BEST = Look(VERMILION, "-", "o", band=0.2)
+HEADLINE = Look(BLUE, "--", "D", band=0.2)
+# Okabe and Ito's colours as far as they go, then two of Paul Tol's muted ones (personal.sron.nl/~pault, 2021)
+CONTROLS = {
+    "permuted": Look(GREEN, "-.", "s"),
+    "fresh": Look(SKY, (0, (4, 1, 1, 1, 1, 1)), "^"),
+    "latent": Look(PURPLE, (0, (3, 1)), "v"),
+    "decoder": Look("#999933", (0, (5, 2)), "P"),
+    "pixels": Look(BLACK, (0, (1, 1)), "x"),
+    "labels": Look("#882255", (0, (6, 1, 1, 1)), "*"),
+    "position": Look(GREY, ":", "", band=0.25),
+    "image_model": Look("#332288", (0, (8, 2)), "d"),
+}
+OTHER = Look("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
+
+
+def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Interval], label: str, look: Look) -> None:
+    """Means over `at` as a line, intervals as a band; NaN where there is no score. Nothing without rows."""
+    if not rows:
+        return
+    low, mean, high = ([number(getattr(row, field)) for row in rows] for field in ("low", "mean", "high"))
+    axes.fill_between(at, low, high, color=look.colour, alpha=look.band, linewidth=0)
+    axes.plot(
+        at, mean, color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=2.8,
+        markeredgewidth=0.6, label=label,
+    )  # fmt: skip
+
+
+def draw_level(axes: Axes, row: Interval | None, label: str, look: Look) -> None:
+    """A score that is the same everywhere, as a horizontal line and band. Nothing without a score."""
+    if row is None or math.isnan(number(row.mean)):
+        return
+    axes.axhspan(number(row.low), number(row.high), color=look.colour, alpha=look.band, linewidth=0)
+    axes.axhline(number(row.mean), color=look.colour, linestyle=look.dashes, label=label)
+
+
+def shared_legend(figure: Figure, columns: int) -> None:
+    """One legend above all panels, every label once, with room made for its lines."""
+    handles = {}
+    for axes in figure.axes:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    lines = math.ceil(len(handles) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.15 * lines)
+    figure.legend(
+        handles=list(handles.values()), labels=list(handles), loc="outside upper center", ncols=columns, handlelength=3
+    )
+
+
+def spread_ticks(steps: Sequence[int]) -> Sequence[int]:
+    """At most eight of the steps, evenly, the first always among them."""
+    return steps[:: math.ceil(len(steps) / 8)]
+
+
+# The four sets of pairs, and objects against themselves.
+SET_LABELS = {
+    "scsi": "same class, same image (scsi)",
+    "scdi": "same class, different images (scdi)",
+    "dcsi": "different classes, same image (dcsi)",
+    "dcdi": "different classes, different images (dcdi)",
+    "self": "an object and itself, changed",
+    "other": "an object and another instance",
+}
+# Blue tones: same class; red tones: different classes. Light and dashed: within one image.
+SET_LOOKS = {
+    "scsi": Look(SKY, (0, (3, 1)), "^"),
+    "scdi": Look(BLUE, (0, (5, 2)), "s"),
+    "dcsi": Look(ORANGE, (0, (1, 1)), "v"),
+    "dcdi": Look(VERMILION, "-.", "D"),
+    "self": Look(BLACK, "-", "o", band=0.2),
+    "other": Look(PURPLE, "--", "P"),
+}

@@ -1,8 +1,11 @@
-"""Paired differences: is one score above another on the same images?"""
+"""Paired differences: is one score above another on the same images?
+
+Many tests at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 
@@ -10,6 +13,19 @@ import numpy as np
 from scipy import stats
 
 from diffprobe.statistics.intervals import MINIMUM_IMAGES, SIGNIFICANT, skewed_t, skewed_t_p
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down adjustment of the p-values of one family, in their order.
+
+    The k-th smallest of m is multiplied by m - k + 1; none becomes smaller than one before it, or greater than 1.
+    """
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.asarray(p_values, float)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return adjusted.tolist()
+
 
 FLIPS = 9999
 _EXACT = 12  # up to so many images, all flips are gone through

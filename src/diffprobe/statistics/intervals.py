@@ -4,6 +4,10 @@ Student's t is right for normal values and too narrow on one side for skewed one
 with 5 images and 92 % with 20, where it says 95 %. Hall (1992, JRSS B 54:221) takes the skewness out of t by a cubic
 that can be solved for the mean. The interval here is the smallest that holds both, and p the larger of both, so an
 interval leaves out a value exactly when p is below 1 - level. benchmarks/small_samples.py measures what they keep.
+
+Shares: means of values that are 0 or 1, of single images or of objects that share images.
+
+Means over images, and over objects that share images.
 """
 
 from __future__ import annotations
@@ -97,3 +101,104 @@ def _unskewed(t: np.ndarray, skewness: np.ndarray) -> np.ndarray:
     flat = np.abs(rate) < 1e-9
     safe = np.where(flat, 1.0, rate)
     return np.where(flat, t, (np.cbrt(1 + 3 * safe * (t - skewness / 6)) - 1) / safe)
+
+
+def is_share(values: np.ndarray) -> np.ndarray:
+    """[...]: whether all of values [..., images] are 0 or 1; NaN do not count."""
+    return ((values == 0) | (values == 1) | np.isnan(values)).all(-1)
+
+
+def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Clopper and Pearson's (1934) exact interval of a share; both may be fractions.
+
+    It covers at least `level` for every share and number of trials; Wilson's (1927) falls to 90 % and lower with 5 to
+    20. NaN below MINIMUM_IMAGES.
+    """
+    number = np.asarray(trials, float)
+    low, high = _exact(np.asarray(successes, float), number, level)
+    enough = number >= MINIMUM_IMAGES
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
+
+
+def share_of_clusters(
+    share: float, error: float, clusters: int, equal: float, trials: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Clopper and Pearson's interval with as many trials as are worth what the clusters tell (Korn and Graubard 1998).
+
+    Args:
+        error: standard error of the share from differences between clusters.
+        clusters, trials: how many there are.
+        equal: how many equal clusters they are worth.
+
+    Returns:
+        NaN below MINIMUM_IMAGES clusters. Where all trials agree, each cluster counts as one trial.
+    """
+    if clusters < MINIMUM_IMAGES:
+        return np.nan, np.nan
+    if share <= 0 or share >= 1 or error == 0:
+        worth = float(clusters)
+    else:
+        tail = (1 + level) / 2
+        shrunk = (stats.t.ppf(tail, max(trials - 1, 1)) / stats.t.ppf(tail, max(equal - 1, 1))) ** 2
+        worth = min(share * (1 - share) / error**2 * shrunk, float(trials))
+    low, high = _exact(np.asarray(share * worth), np.asarray(worth), level)
+    return float(low), float(high)
+
+
+def _exact(found: np.ndarray, number: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    tail = (1 - level) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(found > 0, stats.beta.ppf(tail, found, number - found + 1), 0.0)
+        high = np.where(found < number, stats.beta.ppf(1 - tail, found + 1, number - found), 1.0)
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Of many keys at once, each [keys]: the mean over the `n` images with a value, NaN where there are none, and the
+    ends of its interval, NaN where the images are too few."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+
+
+def mean_intervals(values: np.ndarray, level: float = 0.95) -> Means:
+    """Means of values [keys, images], NaN left out: `skewed_t`, or `clopper_pearson` where all values are 0 or 1."""
+    n = (~np.isnan(values)).sum(1)
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(values, 1) / n
+    low, high = skewed_t(mean, values - mean[:, None], level=level)
+    share = is_share(values) & (n > 0)
+    if share.any():
+        low[share], high[share] = clopper_pearson(np.nansum(values[share], 1), n[share], level)
+    return Means(mean, low, high, n)
+
+
+def cluster_mean(values: np.ndarray, clusters: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of values [n] (NaN left out) of objects in clusters [n], any integers: images or videos.
+
+    Each cluster pulls the mean by what leaving it out changes (the jackknife of a ratio, Cochran 1977, section 6.15).
+    Values that are all 0 or 1 are a share (`share_of_clusters`).
+    """
+    there = ~np.isnan(values)
+    if not there.any():
+        return Interval(None, None, None)
+    values, number = values[there], np.unique(clusters[there], return_inverse=True)[1]
+    sums, sizes = np.bincount(number, values), np.bincount(number).astype(float)
+    mean, count = values.mean(), len(sizes)
+    if count == 1:
+        return Interval(float(mean), None, None)
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)
+    influences = (count - 1) * (without.mean() - without)
+    equal = float(sizes.sum() ** 2 / (sizes**2).sum())  # so many equal clusters are these worth (Kish 1965)
+    if is_share(values):
+        if (sizes == 1).all():
+            low, high = (float(end) for end in clopper_pearson(sums.sum(), count, level))
+        else:
+            error = float(np.sqrt((influences**2).sum() / (count * (count - 1))))
+            low, high = share_of_clusters(float(mean), error, count, equal, len(values), level)
+    else:
+        low, high = (float(end) for end in skewed_t(mean, influences, equal, level))
+    return Interval.of(float(mean), low, high)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit, logit
 
-from diffprobe.statistics.intervals import MINIMUM_IMAGES, Interval, skewed_t, skewed_t_p
-from diffprobe.statistics.shares import clopper_pearson
+from diffprobe.statistics.intervals import MINIMUM_IMAGES, Interval, clopper_pearson, skewed_t, skewed_t_p
 
 _EDGE = 1e-9  # shares this near to 0 or 1 are 0 or 1, up to rounding
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from diffprobe.analyses.probing.figures import draw_figures
+from diffprobe.analyses.probing.page import probing_page
 from diffprobe.report.page.page import Page
-from diffprobe.report.page.probing import probing_page
-from diffprobe.report.run_folder import draw_figures
 from tests.report.made_up_run import LAYERS, make_choices, make_comparison, make_example, make_summaries
 
 

@@ -3,12 +3,12 @@
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffprobe.report.page.asked import asked
-from diffprobe.report.page.classification import TOPICS as CLASSIFICATION
-from diffprobe.report.page.probing import TOPICS as PROBING
-from diffprobe.report.page.reproduce import reproduce
-from diffprobe.report.page.separation import TOPICS as SEPARATION
-from tests.doors.commands import ROOT
+from diffprobe.analyses.classification.report import TOPICS as CLASSIFICATION
+from diffprobe.analyses.probing.page import TOPICS as PROBING
+from diffprobe.analyses.separation.report import TOPICS as SEPARATION
+from diffprobe.report.page.page import asked
+from diffprobe.runs.environment import reproduce
+from tests.commands import ROOT
 
 
 def told(door, topics, *overrides):

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from diffprobe.report.page.html import LARGEST, figure_uri, film_uri
 from diffprobe.report.page.page import Cell, Film, HeatMap, Page
-from diffprobe.report.page.pictures import LARGEST, figure_uri, film_uri
 from diffprobe.report.page.writing import page_html, write_page
 from tests.report.made_up_run import BEST, LAYERS, STEPS
 from tests.report.page.checking import Checked

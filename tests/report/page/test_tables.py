@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from diffprobe.report.page.tables import MANY, MOST, sortable_table
+from diffprobe.report.page.html import MANY, MOST, sortable_table
 from diffprobe.tables import NO_STEP, Step
 from tests.report.page.checking import Checked
 

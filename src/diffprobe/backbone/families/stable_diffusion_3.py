@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import (
-    EXAMPLE_TOKENS,
-    Conditions,
-    Family,
-    joined,
-    resolution_shift,
-    row_timesteps,
-)
+from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, joined, resolution_shift, row_timesteps
 
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone

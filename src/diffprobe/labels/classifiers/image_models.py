@@ -11,7 +11,7 @@ from torch import Tensor
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.hub import load_image_model
-from diffprobe.labels.pictures import eight_bit, trial_picture
+from diffprobe.labels.labeler import eight_bit, trial_picture
 from diffprobe.ranges import Number, Text
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.pictures import eight_bit
+from diffprobe.labels.labeler import eight_bit
 from diffprobe.ranges import Number, Text
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffprobe.commands import run_command
+from diffprobe.checksums import Damaged, read_sealed, sealed
 from diffprobe.pocket.shards import SceneArrays, rendered
 from diffprobe.ranges import typed_path
-from diffprobe.sealed import Damaged, read_sealed, sealed
-from diffprobe.temporary import replacing
+from diffprobe.signals import run_command
 from diffprobe.threads import share_threads
+from diffprobe.writing import replacing
 
 PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
 STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "classifier": 7000, "unet": 40_000}

@@ -13,8 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffprobe.pocket.architecture import SCALING_FACTOR, build_denoiser, build_scheduler
 from diffprobe.pocket.training.autoencoder import to_signed
-from diffprobe.pocket.training.fit import PocketModule, fit
-from diffprobe.pocket.training.muon import Muon
+from diffprobe.pocket.training.fit import Muon, PocketModule, fit
 
 CAPTION_DROPOUT = 0.1
 AVERAGE_DECAY = 0.999

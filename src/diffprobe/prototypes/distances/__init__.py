@@ -20,10 +20,8 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.precision import full_products
-from diffprobe.prototypes.distances.blocks import mirror, runs
 from diffprobe.prototypes.distances.centred_distances import distance_correlation, distance_correlation_u
-from diffprobe.prototypes.distances.differences import manhattan
-from diffprobe.prototypes.distances.products import cosine, euclidean, pearson
+from diffprobe.prototypes.distances.products import cosine, euclidean, manhattan, mirror, pearson, runs
 
 Measure = Callable[[Tensor, Tensor | None, torch.dtype, int], Tensor]
 

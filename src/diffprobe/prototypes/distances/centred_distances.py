@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffprobe.prototypes.distances.blocks import CACHE, HEIGHT, row_blocks, runs
+from diffprobe.prototypes.distances.products import CACHE, HEIGHT, row_blocks, runs
 
 LONGEST = 4096  # values of a tile: enough for a fast product, few enough to waste little along A's diagonal
 SORTED = range(200, 2**15 + 1)  # channels for which a CPU takes sorted values, not products, in float32

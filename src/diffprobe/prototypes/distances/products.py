@@ -3,16 +3,42 @@
 |x - y|^2 = |x|^2 + |y|^2 - 2 x.y loses all its digits where x and y are close, so points are centred first, which
 takes care of offsets, and near pairs are computed again from their differences, in float64. Cosine and Pearson
 distance are half the squared distance of unit vectors: 1 - u.v = |u - v|^2 / 2.
+
+A matrix of distances in blocks of rows: one triangle computed, the other mirrored, little memory at a time.
+
+Manhattan distance: sums of absolute differences, for which no matrix product stands in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from diffprobe.prototypes.distances.blocks import CACHE, HEIGHT, row_blocks, runs
+HEIGHT = 256  # rows of a block: enough for a fast product, few enough to waste little below the diagonal
+CACHE = 2**20  # bytes that stay in a core's cache while several operations pass over them
+
+
+def runs(size: int, length: int) -> Iterator[slice]:
+    """0 ... size in runs of `length` (at least 1)."""
+    for start in range(0, size, max(1, length)):
+        yield slice(start, min(start + max(1, length), size))
+
+
+def row_blocks(rows: int, columns: int, height: int, triangle: bool) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of each block of at most `height` rows; with `triangle`, columns begin at the diagonal."""
+    for block in runs(rows, height):
+        yield block, slice(block.start if triangle else 0, columns)
+
+
+def mirror(matrix: Tensor) -> None:
+    """Copies the upper triangle of `matrix` [n, n] onto the lower one and clears the diagonal, in place."""
+    for rows in runs(len(matrix), HEIGHT):
+        square = matrix[rows, rows].triu(1)
+        matrix[rows, rows] = square + square.T
+        matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T
+
 
 Points = Callable[[Tensor], Tensor]  # prototypes [k, d] in float64 -> points [k, d] whose distances are wanted
 
@@ -91,3 +117,33 @@ def centred(vectors: Tensor, points: Points, centre: Tensor, precision: torch.dt
         result[rows] = points(vectors[rows].double()) - centre
         squares[rows] = result[rows].double().square().sum(1)
     return result, squares
+
+
+def manhattan(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """sum |x - y|: [n, m]. Differences are taken in the wider of the prototypes' and the result's precision."""
+    wide = torch.promote_types(a.dtype, precision)
+    first = a.to(wide)
+    if b is None and len(a) ** 2 // 2 * wide.itemsize <= budget:
+        return from_condensed(torch.nn.functional.pdist(first, p=1), len(a)).to(precision)
+    return in_blocks(first, None if b is None else b.to(wide), precision, budget)
+
+
+def from_condensed(distances: Tensor, size: int) -> Tensor:
+    """Distances of pairs a < b in pdist's order as the upper triangle of [size, size]."""
+    result = distances.new_zeros(size, size)
+    for row, values in enumerate(distances.split(list(range(size - 1, 0, -1)))):
+        result[row, row + 1 :] = values
+    return result
+
+
+def in_blocks(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """Blocks of pairs [k, l, d] small enough for the cache (on a GPU: for the budget)."""
+    others = a if b is None else b
+    result = a.new_zeros(len(a), len(others), dtype=precision)
+    pairs = max(1, (budget if a.is_cuda else min(budget, CACHE)) // (a.itemsize * a.shape[1]))
+    height = max(1, min(int(pairs**0.5), len(a)))
+    for rows, columns in row_blocks(len(a), len(others), height, triangle=b is None):
+        for part in runs(columns.stop - columns.start, pairs // height):
+            there = slice(columns.start + part.start, columns.start + part.stop)
+            result[rows, there] = (a[rows, None] - others[None, there]).abs_().sum(2)
+    return result

@@ -1,18 +1,128 @@
-"""From a `Page` to report.html: one file that needs no other and no network."""
+"""From a `Page` to report.html: one file that needs no other and no network.
+
+A map of layers and steps whose cells open what belongs to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from diffprobe.report.files import write_text
-from diffprobe.report.page.heatmap import heat_map
-from diffprobe.report.page.html import Markup, joined, tag
-from diffprobe.report.page.page import Page
-from diffprobe.report.page.pictures import figure_uri, picture_size
-from diffprobe.report.page.slider import example_slider
-from diffprobe.report.page.tables import sortable_table
+import numpy as np
+
+from diffprobe.report.names import short_names
+from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.report.page.html import (
+    Markup,
+    data_block,
+    example_slider,
+    figure_uri,
+    film_uri,
+    joined,
+    picture_size,
+    sortable_table,
+    tag,
+)
+from diffprobe.report.page.page import Cell, Film, HeatMap, Page
+from diffprobe.report.style import SEQUENTIAL
+from diffprobe.tables import NO_STEP
+from diffprobe.writing import write_text
+
+HINT = "Choose a cell to see its score, its interval and its pictures; arrow keys move between cells."
+
+
+def heat_map(heat: HeatMap, identity: str) -> Markup:
+    """A table of buttons, and a panel below it that the page's script fills."""
+    short, steps = short_names(heat.layers), heat.steps
+    colours = _colours([cell.value for cell in heat.cells.values()])
+    head = tag("tr", tag("th", "layer", scope="col"), *(tag("th", _step_name(step), scope="col") for step in steps))
+    body = []
+    for place, layer in enumerate(heat.layers):
+        cells = (
+            _cell(heat, (layer, step), f"{short[layer]}, step {_step_name(step)}", colours, place, column)
+            for column, step in enumerate(steps)
+        )
+        body.append(tag("tr", tag("th", short[layer], scope="row", title=layer), *cells))
+    caption = tag("caption", f"{heat.score} by layer (down) and denoising step (across)")
+    table = tag("table", caption, tag("thead", head), tag("tbody", *body), class_="cells")
+    scroll = tag("div", table, class_="scroll")
+    panel = tag("div", tag("p", HINT), class_="panel", id=f"{identity}-panel", aria_live="polite")
+    data = data_block(_data(heat, short), class_="cells-data")
+    return tag("section", tag("h3", heat.title), scroll, panel, data, class_="heat", id=identity)
+
+
+def _cell(
+    heat: HeatMap, key: tuple[str, int], name: str, colours: dict[float, tuple[str, str]], row: int, column: int
+) -> Markup:
+    cell = heat.cells.get(key)
+    first = (row, column) == (0, 0)
+    places = {"data_row": row, "data_column": column, "tabindex": 0 if first else -1}
+    if cell is None or not there(cell.value):
+        empty = tag("button", "\N{EN DASH}", type="button", aria_label=f"{name}: no score", class_="none", **places)
+        return tag("td", empty)
+    ground, ink = colours[cell.value]
+    label = f"{name}: {rounded(cell.value)}"
+    button = tag(
+        "button", rounded(cell.value), type="button", aria_label=label, style=f"background:{ground};color:{ink}",
+        **places,
+    )  # fmt: skip
+    return tag("td", button)
+
+
+def _data(heat: HeatMap, short: dict[str, str]) -> dict[str, Any]:
+    """Of every cell its sentences; of every layer its strip of pictures."""
+    steps = heat.steps
+    return {
+        "cells": [[_sentences(heat, layer, step, short) for step in steps] for layer in heat.layers],
+        "films": [_film(heat.films.get(layer)) for layer in heat.layers],
+        "beside": [{"name": name, **(_film(film) or {})} for name, film in heat.beside.items()],
+        "caption": heat.caption,
+        "own": f"{heat.title}: probe",
+    }
+
+
+def _sentences(heat: HeatMap, layer: str, step: int, short: dict[str, str]) -> list[str]:
+    cell = heat.cells.get((layer, step), Cell(None))
+    where = f"{short[layer]} at step {_step_name(step)}" if step != NO_STEP else short[layer]
+    if not there(cell.value):
+        return [f"{where}: no score.", f"Layer {layer}."]
+    number = f" over {cell.n} images" if cell.n else ""
+    score = f"{where}: {heat.score} {interval(cell.value, cell.low, cell.high, 3)}{number}."
+    return [score, *cell.notes, f"Layer {layer}."]
+
+
+def _film(film: Film | None) -> dict[str, Any] | None:
+    if film is None:
+        return None
+    count, height, width = film.frames.shape[:3]
+    return {"src": film_uri(film), "count": count, "ratio": f"{width}/{height}"}
+
+
+def _colours(values: list[float | None]) -> dict[float, tuple[str, str]]:
+    """Of every score the ground, from its place between lowest and highest, and black or white to be read on it."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    known = sorted({value for value in values if there(value)})
+    span = (known[-1] - known[0] or 1.0) if known else 1.0
+    colours = {}
+    for value in known:
+        rgb = np.array(colormaps[SEQUENTIAL]((value - known[0]) / span)[:3])
+        colours[value] = (to_hex(rgb.tolist()), "#000" if _luminance(rgb) > 0.179 else "#fff")
+    return colours
+
+
+def _luminance(rgb: np.ndarray) -> float:
+    """Relative luminance (WCAG 2.1); at 0.179 black and white have equal contrast."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+
+
+def _step_name(step: int) -> str:
+    return "all" if step == NO_STEP else str(step + 1)
+
 
 NAME = "report.html"
 # The page may use what is in it, and nothing else.

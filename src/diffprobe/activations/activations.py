@@ -1,0 +1,141 @@
+"""The activations of a run in memory: every wanted layer, step and image.
+
+What anything that reads activations may count on, whether they are in memory, on disk, or groups of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from diffprobe.backbone.layers import Layer
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffprobe.backbone.layers import Layer
+
+
+class Values(Protocol):
+    """One layer at every step over all images, [steps, images, channels, h, w]."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def __getitem__(self, index: tuple[int | slice, Any], /) -> Tensor:
+        """`[:, rows]` or `[steps, rows]`; only what is asked for is read."""
+        ...
+
+
+class ReadableActivations(Protocol):
+    """The attributes of `Activations` that `StoredActivations` and `GroupedActivations` have too."""
+
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+
+    @property
+    def steps(self) -> list[int]: ...
+
+    @property
+    def timesteps(self) -> list[float]: ...
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def grids(self) -> list[tuple[int, int]]: ...
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """`Values` by name of the layer."""
+        ...
+
+
+@dataclass
+class Activations:
+    """Outputs of `layers` while the denoiser made (or saw) the images called `names`.
+
+    `values[layer.name]` is `[steps, images, channels, height, width]`, float16 or float32, on the CPU: the conditional
+    half unless the extraction was asked for the other. `steps` are 0-based positions in the sampling trajectory and
+    `timesteps` the scheduler's t in [0, 1000) at each of them.
+
+    Raises ValueError when a layer is missing or a shape disagrees with the lists.
+    """
+
+    layers: list[Layer]
+    steps: list[int]
+    timesteps: list[float]
+    names: list[str]
+    values: dict[str, Tensor]
+
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """The distinct resolutions (height, width) of the layers, smallest first."""
+        return sorted({(layer.height, layer.width) for layer in self.layers})
+
+    def select(self, layers: Sequence[str], steps: Sequence[int]) -> Activations:
+        """The same activations of some layers and steps alone, in the order given; evenly spaced steps are not copied.
+
+        Raises:
+            UserError: a layer or step that is not there.
+        """
+        chosen, places = chosen_parts(self.layers, self.steps, layers, steps)
+        run = _evenly_spaced(places)
+        values = {layer.name: self.values[layer.name][run] for layer in chosen}
+        return Activations(chosen, list(steps), [self.timesteps[place] for place in places], self.names, values)
+
+    def __post_init__(self) -> None:
+        if len(self.steps) != len(self.timesteps):
+            raise ValueError(f"{len(self.steps)} steps but {len(self.timesteps)} timesteps")
+        for layer in self.layers:
+            expected = (len(self.steps), len(self.names), layer.channels, layer.height, layer.width)
+            if layer.name not in self.values:
+                raise ValueError(f"no values for layer {layer.name!r}")
+            found = tuple(self.values[layer.name].shape)
+            if found != expected:
+                raise ValueError(f"layer {layer.name!r} has shape {found}, expected {expected}")
+
+
+def chosen_parts(
+    layers: Sequence[Layer], steps: Sequence[int], wanted_layers: Sequence[str], wanted_steps: Sequence[int]
+) -> tuple[list[Layer], list[int]]:
+    """The wanted layers, and the places of the wanted steps, among those that are there.
+
+    Raises:
+        UserError: one that is not there, with what is; or none wanted.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    strange = [*(name for name in wanted_layers if name not in by_name), *(k for k in wanted_steps if k not in steps)]
+    if strange or not wanted_layers or not wanted_steps:
+        raise UserError(
+            f"no activations of {strange[0] if strange else 'no layers or no steps'}; there are layers "
+            f"{', '.join(by_name)} and steps {', '.join(map(str, steps))}"
+        )
+    return [by_name[name] for name in wanted_layers], [list(steps).index(step) for step in wanted_steps]
+
+
+def _evenly_spaced(places: list[int]) -> slice | list[int]:
+    """The places as a slice, which a tensor is indexed by without copying, where they rise evenly."""
+    stride = places[1] - places[0] if len(places) > 1 else 1
+    even = slice(places[0], places[-1] + 1, stride) if stride > 0 else slice(0)
+    return even if list(range(places[-1] + 1))[even] == places else places
+
+
+def rows_of(names: Sequence[str], ids: Sequence[str]) -> list[int]:
+    """Where each of `ids` is among `names`. Raises UserError, with the nearest names, for one that is not."""
+    row_of = {name: row for row, name in enumerate(names)}
+    for name in ids:
+        if name not in row_of:
+            near = get_close_matches(name, row_of, n=3)
+            hint = f"nearest: {', '.join(near)}" if near else f"there are {len(row_of)} images, first {names[0]!r}"
+            raise UserError(f"there is no image {name!r}; {hint}")
+    return [row_of[name] for name in ids]

@@ -1,0 +1,167 @@
+"""What a probe has to beat without any denoiser: the latents and what the VAE makes of them, as if they were layers.
+
+`latent` is what the denoiser was asked about, before the scheduler's input scaling, which is one number a step.
+`pixels` and `decoder` belong to the latents after the step, as its picture does: the picture cut into one patch for
+each latent, with every pixel a channel, and the output of the one attention that the VAE's decoder has. Where steps do
+not lead on (`Noised`), both are of the clean image, as the VAE encodes and decodes it: the same at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_unshuffle
+
+from diffprobe.activations.description import describe_control_inputs
+from diffprobe.activations.extraction import Extraction, Put, Tell, fill, put_activations
+from diffprobe.activations.sources.source import Replayed
+from diffprobe.activations.stores import Stores, as_stores
+from diffprobe.backbone.calls import decode_latents, encode_images
+from diffprobe.backbone.capture import capture
+from diffprobe.backbone.finite import check_finite, one_at_a_time
+from diffprobe.backbone.layers import Layer
+from diffprobe.backbone.load import Backbone
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning
+
+CONTROL_INPUTS = ("latent", "pixels", "decoder")
+ATTENTION = "mid_block.attentions.0"  # of a VAE's decoder
+LARGEST_GRID = 64  # patches of a picture in pixel space, where a latent is a pixel
+
+
+def control_layers(backbone: Backbone, names: Sequence[str]) -> list[Layer]:
+    """The control inputs called `names`, of `CONTROL_INPUTS`, as layers of the same names.
+
+    Raises:
+        UserError: an unknown name, or 'decoder' of a model whose VAE has no such attention, or that has no VAE.
+    """
+    return [_layer(backbone, name) for name in names]
+
+
+def control_activations(backbone: Backbone, names: Sequence[str], noisy: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    """The control inputs of one step of a batch, as activations: {name: [batch, channels, h, w]}.
+
+    Images are decoded one at a time, so that the batch makes no difference, and once for 'pixels' and 'decoder'
+    together; for 'decoder' alone only as far as that attention.
+
+    Args:
+        noisy, latents: before and after the step, [batch, channels, h, w], as in `TrajectoryStep`.
+    """
+    found = {"latent": noisy, **_seen(backbone, names, latents)}
+    return {name: found[name] for name in names}
+
+
+def extract_control_inputs(
+    backbone: Backbone,
+    extraction: Extraction,
+    names: Sequence[str],
+    *,
+    batch_size: int = 8,
+    stores: Stores | Path | None = None,
+    trainer: lightning.Trainer | None = None,
+    tell: Tell = lambda line: None,
+) -> Extraction:
+    """The control inputs of all images of an extraction at its steps, from its extras; no denoiser is run.
+
+    Args:
+        names: of `CONTROL_INPUTS`; the activations have layers of these names.
+        batch_size, stores, trainer, tell: as of `extract`.
+
+    Raises:
+        UserError: as `control_layers` and `extract`.
+    """
+    manifest = describe_control_inputs(extraction.manifest, control_layers(backbone, names))
+
+    def run(rows: list[int]) -> Replayed:
+        return _steps(backbone, extraction, names, rows)
+
+    def record(put: Put, rows: list[int], step: tuple[int, float, dict[str, Tensor]]) -> None:
+        put_activations(put, rows, step[0], step[2])
+
+    found, extras, computed = fill(manifest, run, record, as_stores(stores), batch_size, trainer, tell)
+    return Extraction(extraction.source, found.select(names, extraction.activations.steps), extras, manifest, computed)
+
+
+@torch.no_grad()
+def _steps(backbone: Backbone, extraction: Extraction, names: Sequence[str], rows: list[int]) -> Replayed:
+    """The control inputs of some images at every step, as a replay yields activations."""
+    kept, extras = extraction.manifest, extraction.extras
+    noisy = extras["noisy"][:, rows]
+    if extraction.source.walks:
+        seen = (_seen(backbone, names, latents) for latents in extras["latents"][:, rows])
+    else:
+        clean = one_at_a_time(partial(encode_images, backbone), extras["image"][rows])
+        seen = repeat(_seen(backbone, names, torch.cat(clean)), len(noisy))
+    for index, timestep, before, after in zip(kept.steps, kept.timesteps, noisy, seen, strict=True):
+        found = {"latent": before, **after}
+        yield index, timestep, {name: found[name] for name in names}
+
+
+@torch.no_grad()
+def _seen(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
+    """'pixels' and 'decoder', as far as they are among the names, of latents [batch, channels, h, w]."""
+    wanted = [name for name in names if name != "latent"]
+    if not wanted:
+        return {}
+    rows = one_at_a_time(partial(_decoded, backbone, wanted), latents.to(backbone.device, backbone.dtype))
+    return {name: torch.cat([row[name] for row in rows]) for name in wanted}
+
+
+def _decoded(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
+    """'pixels' and 'decoder', as wanted, of the latents [1, channels, h, w] of one image."""
+    found: dict[str, Tensor] = {}
+    if "decoder" in names:
+        with capture(backbone.vae.decoder, [ATTENTION], guided=False, stop="pixels" not in names) as taken:
+            found["pixels"] = decode_latents(backbone, latents)
+        found["decoder"] = taken.activations[ATTENTION]
+    else:
+        found["pixels"] = decode_latents(backbone, latents)
+    check_finite(
+        backbone, {f"the control input {name}": each for name, each in found.items()}, images=1, network=backbone.vae
+    )
+    if "pixels" in found:
+        found["pixels"] = pixel_unshuffle(found["pixels"], _patch(backbone))
+    return found
+
+
+def _layer(backbone: Backbone, name: str) -> Layer:
+    channels, height, width = backbone.latent_shape
+    if name == "pixels":
+        patch = _patch(backbone)
+        channels, height, width = 3 * patch**2, height * backbone.pixels // patch, width * backbone.pixels // patch
+    elif name == "decoder":
+        channels = _decoder_attention(backbone).to_out[0].out_features
+    elif name != "latent":
+        raise UserError(f"no control input {name!r}: choose from {', '.join(CONTROL_INPUTS)}")
+    return Layer(name, "control", "control", channels, height, width)
+
+
+def _patch(backbone: Backbone) -> int:
+    """Height and width in pixels of a token of the picture: of a latent, or as little as `LARGEST_GRID` allows."""
+    if backbone.vae is not None:
+        return backbone.pixels
+    _, height, width = backbone.latent_shape
+    common = math.gcd(height, width)
+    return next(
+        (size for size in range(1, common) if common % size == 0 and max(height, width) <= size * LARGEST_GRID), common
+    )
+
+
+def _decoder_attention(backbone: Backbone) -> Any:
+    try:
+        return backbone.vae.decoder.get_submodule(ATTENTION)
+    except AttributeError:
+        lacking = "it has no VAE" if backbone.vae is None else f"its {type(backbone.vae).__name__} does without"
+        raise UserError(
+            f"control 'decoder' is the attention in a VAE's decoder ({ATTENTION}), which {backbone.name} lacks: "
+            f"{lacking}; leave this control out"
+        ) from None

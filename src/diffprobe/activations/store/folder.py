@@ -1,0 +1,177 @@
+"""The folder of a store: made once, opened only for what it was made for, and surveyed.
+
+One process at a time fills a store: the others wait for it, and then find the work done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from diffprobe.activations.store.layout import Shard, TensorSpec, shards_of, tensor_specs
+from diffprobe.activations.store.manifest import Manifest, differences, manifest_from_json, version_notes
+from diffprobe.activations.store.shards import DamagedShard, Examined, broken_rows, examine
+from diffprobe.errors import UserError
+from diffprobe.writing import remove_leftovers, sync_folder, temporary_beside
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder and what it holds, or shall hold. `notes` are sentences for people, such as other library versions."""
+
+    folder: Path
+    manifest: Manifest
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def specs(self) -> dict[str, TensorSpec]:
+        """The tensors of every shard by name, in file order."""
+        return tensor_specs(self.manifest)
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All shards in row order, finished or not."""
+        return shards_of(self.manifest, self.folder)
+
+    def survey(self) -> Survey:
+        """Which shards are finished, by their headers and sizes. Reads no data. Raises UserError for no access."""
+        survey = Survey()
+        for shard in self.shards:
+            try:
+                survey.finished[shard] = examine(self.manifest, self.specs, shard)
+            except FileNotFoundError:
+                survey.missing.append(shard)
+            except DamagedShard as damage:
+                survey.damaged[shard] = str(damage)
+            except OSError as error:
+                raise UserError(f"cannot read {shard.path}: {error.strerror}") from error
+        return survey
+
+    def verify(self) -> Survey:
+        """The same after reading every byte and comparing every checksum."""
+        survey = self.survey()
+        for shard, examined in list(survey.finished.items()):
+            broken = broken_rows(self.specs, shard, examined)
+            if broken:
+                name, row = broken[0]
+                image = self.manifest.images[row]["id"]
+                survey.damaged[shard] = f"{len(broken)} wrong checksums, first {name} of image {image!r}"
+                del survey.finished[shard]
+        return survey
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The shards of a store by their state; of damaged ones, why."""
+
+    finished: dict[Shard, Examined] = field(default_factory=dict)
+    missing: list[Shard] = field(default_factory=list)
+    damaged: dict[Shard, str] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """What is still to be computed, in row order: missing and damaged shards."""
+        return sorted([*self.missing, *self.damaged], key=lambda shard: shard.rows.start)
+
+
+def open_store(folder: str | Path, expected: Manifest | None = None) -> Store:
+    """Opens an existing store, if it holds the activations that `expected` describes.
+
+    The store keeps its own shard size and library versions; other versions than the installed ones are in `notes`.
+
+    Raises:
+        UserError: no store there, or one of other activations; the message names what differs.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"no store of activations in {folder}: cannot read {path} ({error.strerror})") from error
+    manifest = manifest_from_json(text, str(path))
+    if expected is not None and manifest.fingerprint != expected.fingerprint:
+        raise UserError(
+            f"the store in {folder} holds other activations: {'; '.join(differences(manifest, expected))}. "
+            "Give another folder, or move this one away"
+        )
+    return Store(folder, manifest, version_notes(manifest))
+
+
+def find_store(folder: str | Path, manifest: Manifest) -> Store:
+    """The store in `folder` where there is one, else the one that would be made there. Writes nothing.
+
+    Raises:
+        UserError: there is a store of other activations.
+    """
+    folder = Path(folder)
+    return open_store(folder, manifest) if (folder / MANIFEST).exists() else Store(folder, manifest)
+
+
+def create_store(folder: str | Path, manifest: Manifest) -> Store:
+    """Makes a store, or opens the one that is there. Of processes that do so at once, one makes it and all open it.
+
+    Raises:
+        UserError: there is a store of other activations, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        (folder / "shards").mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            remove_leftovers(folder)
+            _write_once(path, manifest.to_json())
+    except OSError as error:
+        raise UserError(f"cannot make a store of activations in {folder}: {error.strerror}") from error
+    return open_store(folder, manifest)
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Gives the text its name in one move, unless the name is taken."""
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+        except OSError:  # file systems without hard links; shards carry the fingerprint, so a lost race harms nothing
+            os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def taking_turns(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Inside, no other process is inside for the same folder; `tell` takes a line when there is one to wait for.
+
+    The operating system gives the turn back when a process ends in whatever way, so that nobody waits for the dead.
+    Shards need no lock to be whole, so a file system without locks costs double work at worst.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            tell(f"waiting for another process that is filling {folder}")
+            lock.acquire(poll_interval=0.2)
+    except OSError as error:
+        tell(f"cannot lock {folder} ({error}): processes that fill it at the same time may do the same work twice")
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,202 @@
+"""Fills a store while the network computes: threads write, a short queue keeps memory flat.
+
+The same manifest and the same `put` as a store's writer, for activations that stay in memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Queue
+from threading import Thread
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffprobe.activations.activations import Activations
+from diffprobe.activations.store.folder import Store
+from diffprobe.activations.store.layout import TensorSpec, check_stored, extra_name, tensor_name, tensor_specs
+from diffprobe.activations.store.manifest import Manifest
+from diffprobe.activations.store.shards import ShardFile
+from diffprobe.errors import UserError
+from diffprobe.writing import remove_leftovers
+
+
+class StoreWriter:
+    """Writes rows of tensors into the shards they belong to, in the background.
+
+        with StoreWriter(store) as writer:
+            for shard in store.survey().unfinished:
+                writer.put(tensor_name(layer, step), shard.rows, values)
+
+    A shard is finished, and has its name, once all its tensors have all their rows; batches may be smaller than shards
+    or lie across two. Whoever leaves the block with an error loses the unfinished shards only.
+    """
+
+    def __init__(self, store: Store, queue: int = 8) -> None:
+        """`queue` is how many blocks of rows may wait for the disk; `put` waits when there are more."""
+        self._store = store
+        self._files: dict[int, ShardFile] = {}
+        self._queue: Queue[tuple[int, str, int, Tensor] | None] = Queue(queue)
+        self._error: Exception | None = None
+        # The next shard is written while this one is on its way to the disk, which fsync waits for.
+        self._finisher = ThreadPoolExecutor(1, "store-finisher")
+        self._finishing: Future[None] | None = None
+        self._thread = Thread(target=self._work, name="store-writer", daemon=True)
+
+    def __enter__(self) -> StoreWriter:
+        remove_leftovers(self._store.folder / "shards")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        unfinished = list(self._files.values())
+        self._discard()
+        if error is None:
+            self._raise()
+            if unfinished:
+                raise ValueError(f"{len(unfinished)} shards lack rows, first {unfinished[0].shard.path.name}")
+
+    def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
+        """Hands over `values` [len(rows), *shape], from any device, of the tensor called `name` (see `tensor_name`).
+
+        The values are copied, in the store's dtype, before this returns.
+
+        Raises:
+            UserError: the disk is full or fails, or values put earlier overflow the dtype.
+            ValueError: a tensor, row or shape that the store does not have.
+        """
+        self._raise()
+        spec = self._store.specs.get(name)
+        if spec is None:
+            raise ValueError(f"the store has no tensor {name!r}")
+        copied = stored_copy(spec, rows, values, len(self._store.manifest.images))
+        for shard, first, part in _parts(rows, self._store.manifest.images_per_shard):
+            self._queue.put((shard, name, first, copied[part]))
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        """Runs in the thread. After an error it goes on to empty the queue, so that `put` never waits for nothing."""
+        with self._finisher:
+            while (block := self._queue.get()) is not None:
+                self._attempt(self._write, *block)
+            self._attempt(self._settle)
+
+    def _attempt(self, work: Callable[..., None], *arguments: Any) -> None:
+        if self._error is not None:
+            return
+        try:
+            work(*arguments)
+        except OSError as error:
+            self._error = self._explained(error)
+        except Exception as error:
+            self._error = error
+        if self._error is not None:
+            self._discard()
+
+    def _write(self, index: int, name: str, first: int, values: Tensor) -> None:
+        if self._finishing is not None and self._finishing.done():
+            self._settle()
+        if index not in self._files:
+            self._files[index] = ShardFile(self._store.manifest, self._store.specs, self._store.shards[index])
+        file = self._files[index]
+        file.write(name, first, values)
+        if file.complete:
+            del self._files[index]
+            self._settle()
+            self._finishing = self._finisher.submit(file.finish)
+
+    def _settle(self) -> None:
+        """Waits until the shard that was handed to the disk is there; raises what went wrong with it."""
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            finishing.result()
+
+    def _discard(self) -> None:
+        for file in self._files.values():
+            file.discard()
+        self._files.clear()
+
+    def _explained(self, error: OSError) -> UserError:
+        free = shutil.disk_usage(self._store.folder).free
+        explained = UserError(
+            f"cannot write activations to {self._store.folder}: {error.strerror} ({free / 1e9:.3g} GB free). "
+            "Finished shards are kept: make room there or move the store, and run the same command again"
+        )
+        explained.__cause__ = error
+        return explained
+
+
+def stored_copy(spec: TensorSpec, rows: Sequence[int], values: Tensor, images: int) -> Tensor:
+    """A contiguous copy of `values` [len(rows), *shape] on the CPU, in the stored dtype.
+
+    Raises:
+        ValueError: the values do not fit the tensor or the rows, or rows are not among the store's images.
+    """
+    if tuple(values.shape) != (len(rows), *spec.shape):
+        raise ValueError(f"{spec.name}: {list(values.shape)} for {len(rows)} rows of {list(spec.shape)}")
+    if len(rows) and not 0 <= min(rows) <= max(rows) < images:
+        raise ValueError(f"{spec.name}: rows {min(rows)} to {max(rows)} of {images} images")
+    # Pinned memory is what a GPU can fill at full speed; torch keeps and reuses it.
+    copied = torch.empty(values.shape, dtype=spec.torch_dtype, pin_memory=values.is_cuda)
+    return copied.copy_(values.detach())
+
+
+def _parts(rows: Sequence[int], size: int) -> Iterator[tuple[int, int, slice]]:
+    """Runs of consecutive rows within one shard: shard, first row in it, and where the run is in `rows`."""
+    start = 0
+    for place in range(1, len(rows) + 1):
+        if place == len(rows) or rows[place] != rows[place - 1] + 1 or rows[place] % size == 0:
+            yield rows[start] // size, rows[start] % size, slice(start, place)
+            start = place
+
+
+class MemoryWriter:
+    """Collects what a `StoreWriter` would write; takes its place wherever only `put` is called.
+
+    Attributes:
+        activations: filled by `put`; zeros until then.
+        extras: by name, [images, *shape], or [steps, images, *shape] for an extra of every step.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest, self._specs = manifest, tensor_specs(manifest)
+        self._places: dict[str, Tensor] = {}
+        values = {
+            layer.name: self._every_step(layer.name, (layer.channels, layer.height, layer.width), manifest.dtype)
+            for layer in manifest.layers
+        }
+        layers, timesteps = list(manifest.layers), list(manifest.timesteps)
+        self.activations = Activations(layers, list(manifest.steps), timesteps, manifest.ids, values)
+        self.extras: dict[str, Tensor] = {}
+        for extra in manifest.extras:
+            make = self._every_step if extra.every_step else self._once
+            self.extras[extra.name] = make(extra_name(extra.name), extra.shape, extra.dtype)
+
+    def _every_step(self, name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
+        steps = self._manifest.steps
+        tensor = torch.zeros(len(steps), len(self._manifest.images), *shape, dtype=getattr(torch, dtype))
+        self._places.update({tensor_name(name, step): tensor[place] for place, step in enumerate(steps)})
+        return tensor
+
+    def _once(self, name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
+        self._places[name] = torch.zeros(len(self._manifest.images), *shape, dtype=getattr(torch, dtype))
+        return self._places[name]
+
+    def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
+        """As `StoreWriter.put`."""
+        if name not in self._specs:
+            raise ValueError(f"there is no tensor {name!r}")
+        copied = stored_copy(self._specs[name], rows, values, len(self._manifest.images))
+        check_stored(self._specs[name], copied, [self._manifest.ids[row] for row in rows])
+        self._places[name][list(rows)] = copied

@@ -1,0 +1,151 @@
+"""Runs side by side: `analyze.py analysis=compare 'analysis.runs=[A,B]'`, from run folders to one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
+from diffprobe.cli.errors import job_errors
+from diffprobe.errors import UserError
+from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened
+from diffprobe.runs.recorded import CONFIGURATION, read_recorded
+from diffprobe.runs.running import Run, carry_out
+from diffprobe.runs.sweeps import begun_jobs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.analyses.comparison.comparison import FinishedRun, RunScore
+    from diffprobe.report.tracking import Tracker
+
+
+@job_errors
+def run(config: DictConfig) -> None:
+    """Reads the tables of `analysis.runs` and leaves what they have in common and what not, see `carry_out`."""
+    carry_out(config, check_analysis, _prepare, _work)
+
+
+def _prepare(settings: AnalysisJobSettings, console: Console) -> dict[Path, FinishedRun]:
+    """Reads the runs. Raises UserError for one that cannot be compared."""
+    folders = _named([run for each in settings.analysis.runs for run in _runs_of(Path(each))])
+    console.print(f"{len(folders)} runs: {', '.join(folders)}", soft_wrap=True, markup=False)
+    return {place: _read(name, place) for name, place in folders.items()}
+
+
+def _work(runs: dict[Path, FinishedRun], run: Run[AnalysisJobSettings]) -> int:
+    folders = {each.name: place for place, each in runs.items()}
+    _leave(run.settings, folders, list(runs.values()), run.folder, run.tracker, run.console)
+    return 0
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """The folder of a run itself; of a sweep those of its finished jobs."""
+    jobs = [] if (folder / FINISHED).exists() else [job for job in begun_jobs(folder) if (job / FINISHED).exists()]
+    return jobs or [folder]
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders by the shortest ends of their paths that tell all apart.
+
+    Raises:
+        UserError: fewer than two, one twice, one that is not there or is not finished.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError(
+            f"analysis.runs={[str(folder) for folder in folders]}: give the folders of at least two different runs"
+        )
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"analysis.runs: there is no folder {folder}")
+        if not (folder / FINISHED).exists():
+            raise UserError(f"analysis.runs: {folder} is no finished run, since it has no {FINISHED}; finish it first")
+    parts = [folder.resolve().parts for folder in folders]
+    names: list[str] = []
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, folders, strict=True))
+
+
+def _read(name: str, folder: Path) -> FinishedRun:
+    """Raises UserError for a run without a table that can be compared."""
+    from diffprobe.analyses.comparison.comparison import FinishedRun
+    from diffprobe.probes.tables import Score, Summary
+    from diffprobe.prototypes.tables import TestRow
+    from diffprobe.tables import read_rows
+
+    there = {table: folder / f"{table}.csv" for table in ("scores", "summary", "tests")}
+    there = {table: path for table, path in there.items() if path.exists()}
+    if not there:
+        raise UserError(f"analysis.runs: {folder} has neither scores.csv nor tests.csv, so there is nothing to compare")
+    recorded = folder / CONFIGURATION
+    settings = flattened(read_recorded(folder)) if recorded.exists() else {}
+    return FinishedRun(
+        name,
+        scores=read_rows(there["scores"], Score) if "scores" in there else (),
+        summaries=read_rows(there["summary"], Summary) if "summary" in there else (),
+        tests=read_rows(there["tests"], TestRow) if "tests" in there else (),
+        settings={key: value for key, value in settings.items() if key not in IMMATERIAL},
+    )
+
+
+def _leave(
+    settings: AnalysisJobSettings,
+    folders: dict[str, Path],
+    runs: Sequence[FinishedRun],
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+) -> None:
+    """Writes the run folder, prints the sentences, hands all to the tracker."""
+    from diffprobe.analyses.comparison.comparison import (
+        RunScore,
+        SettingRow,
+        differing_settings,
+        headline_scores,
+        run_differences,
+    )
+    from diffprobe.analyses.comparison.report import run_lines, runs_page
+    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.report.page.writing import write_page
+    from diffprobe.runs.environment import reproduce
+    from diffprobe.tables import write_rows
+    from diffprobe.writing import write_text
+
+    headlines = headline_scores(runs)
+    differences = run_differences(runs, headlines, seed=settings.seed)
+    differing = differing_settings(runs)
+    tables = {
+        "runs": (RunScore, headlines),
+        "comparisons": (Comparison, differences),
+        "settings": (SettingRow, differing),
+    }
+    files = [folder / f"{name}.csv" for name in tables]
+    for path, (kind, rows) in zip(files, tables.values(), strict=True):
+        write_rows(path, kind, rows)
+    figures = _draw(runs, headlines, folder / "figures")
+    lines = run_lines(headlines, differences)
+    write_text(folder / "report.txt", "".join(f"- {line}\n" for line in lines))
+    page = runs_page(folders, headlines, differences, differing, lines, figures)
+    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
+    tracker.log_tables({name: rows for name, (_, rows) in tables.items()}, figures, {"tables": files})
+    for line in lines:
+        console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
+    console.print(tracker.describe(), soft_wrap=True)
+
+
+def _draw(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], folder: Path) -> dict[str, Path]:
+    from diffprobe.analyses.comparison.report import run_curves, run_scores
+    from diffprobe.report.style import save_figure
+
+    figures = {"runs_scores": run_scores(headlines)}
+    summaries = {run.name: run.summaries for run in runs if run.summaries}
+    if summaries:
+        figures["runs_over_steps"] = run_curves(headlines, summaries)
+    return {name: save_figure(figure, folder, name)["png"] for name, figure in figures.items()}

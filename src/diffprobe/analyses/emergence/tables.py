@@ -1,0 +1,253 @@
+"""The steps of emergence and the scores over the steps as tables, for a terminal and for a paper.
+
+Plain sentences on probes and image models, and the steps and leads they speak of as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
+from diffprobe.analyses.emergence.leads import COMMON, DEFINITIONS, OWN, Lead
+from diffprobe.report.choices import METRIC_NAMES, Choice, control_curve, curve
+from diffprobe.report.console import WIDTH
+from diffprobe.report.names import short_names
+from diffprobe.report.numbers import rounded
+from diffprobe.report.paper_table import Cell, PaperTable, write_table
+from diffprobe.report.verdicts import images_text, interval_text, significant, too_few
+from diffprobe.statistics import MINIMUM_IMAGES
+from diffprobe.tables import NO_STEP
+from diffprobe.terminal import plain_console
+
+if TYPE_CHECKING:
+    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.probes.tables import Summary
+
+
+@dataclass(frozen=True)
+class Told:
+    """One property's part of the report: its choice of layer, that layer's leads, and at every step how far its probe
+    is above the image model on the same images."""
+
+    choice: Choice
+    leads: Sequence[Lead]
+    differences: Sequence[Comparison]
+
+    def lead(self, definition: str, fraction: float | None = None) -> Lead:
+        """The lead by this definition, at the fraction or the first one."""
+        found = [lead for lead in self.leads if lead.definition == definition]
+        return next(lead for lead in found if fraction in (None, lead.fraction))
+
+
+def tell(choices: Sequence[Choice], leads: Sequence[Lead], differences: Sequence[Comparison]) -> list[Told]:
+    """What belongs to each choice."""
+    return [
+        Told(
+            choice,
+            [row for row in leads if (row.property, row.layer) == (choice.property, choice.best)],
+            [row for row in differences if (row.property, row.layer) == (choice.property, choice.best)],
+        )
+        for choice in choices
+    ]
+
+
+def emergence_lines(summaries: Sequence[Summary], told: Sequence[Told]) -> list[str]:
+    """Three sentences a property: the lead with each at its own level, with both at one, and who is ahead when."""
+    return [line for one in told for line in _lines(summaries, one)]
+
+
+def step_text(step: int, low: int, high: int) -> str:
+    """'4 [3, 5]', from 1; 'later' for what is not reached within the steps."""
+    point, *ends = ("later" if value == NO_STEP else str(value + 1) for value in (step, low, high))
+    if low == NO_STEP:  # an interval starts no later than its step, so there is none
+        return point
+    return point if set(ends) == {"later"} else f"{point} [{', '.join(ends)}]"
+
+
+def lead_text(lead: Lead) -> str:
+    """'6 [5, 8]' steps; 'more' for what is beyond the steps there are, 'not determined' without any."""
+    if lead.lead is None and lead.lead_low is None:
+        return "not determined"
+    if lead.lead is not None and lead.lead_low is None:
+        return f"{lead.lead:g}"
+    point, *ends = ("more" if value is None else f"{value:g}" for value in (lead.lead, lead.lead_low, lead.lead_high))
+    return f"{point} [{', '.join(ends)}]"
+
+
+def _lines(summaries: Sequence[Summary], one: Told) -> list[str]:
+    choice = one.choice
+    rows = curve(summaries, choice, choice.best)
+    if len(rows) < 2:
+        return [f"Only one step was probed for {choice.property}, so nothing is said of when it emerges."]
+    own, common = one.lead(OWN), one.lead(COMMON)
+    share = f"{100 * own.fraction:g} %"
+    score = f"{METRIC_NAMES.get(choice.metric, choice.metric)} {interval_text(rows[-1])}"
+    last = rows[-1].step + 1
+    return [
+        f"{choice.property}: the probe on {choice.best} reaches {share} of its final score ({score}) by step "
+        f"{_probe_steps(own)} of {last}, the image model {share} of its own by step {_image_steps(own)}: "
+        f"{_judged(own)}.",
+        f"{choice.property}: at one level for both, {rounded(common.probe_level)} ({share} of the probe's final "
+        f"score), it is step {_probe_steps(common)} and step {_image_steps(common)}: {_judged(common)}.",
+        f"{choice.property}: on the same images {_ahead(one.differences)}.",
+    ]
+
+
+def _probe_steps(lead: Lead) -> str:
+    return step_text(lead.probe_step, lead.probe_low, lead.probe_high)
+
+
+def _image_steps(lead: Lead) -> str:
+    return step_text(lead.image_model_step, lead.image_model_low, lead.image_model_high)
+
+
+def _judged(lead: Lead) -> str:
+    """Who leads and by how much; nobody where the interval holds 0."""
+    if lead.n < MINIMUM_IMAGES:
+        return f"{images_text(lead.n)} are too few to tell a lead, it takes {MINIMUM_IMAGES}"
+    if lead.lead_low is None:
+        return "no lead was determined"
+    if lead.lead_low > 0:
+        return f"the probe leads by {lead_text(lead)} steps"
+    if lead.lead is not None and lead.lead_high is not None and lead.lead_high < 0:
+        return f"the image model leads by {-lead.lead:g} [{-lead.lead_high:g}, {-lead.lead_low:g}] steps"
+    return f"no lead is shown ({lead_text(lead)} steps)"
+
+
+def _ahead(differences: Sequence[Comparison]) -> str:
+    """The steps at which one is shown to be above the other, paired, adjusted for the number of steps."""
+    parts = []
+    for sign, who in ((1, "the probe is above the image model"), (-1, "the image model is above the probe")):
+        steps = [row.step for row in differences if significant(row) == sign]
+        parts += [f"{who} at steps {_ranges(steps)}"] if steps else []
+    needed = [too_few(row, len(differences)) for row in differences]
+    if needed and all(needed):
+        return f"no step has a verdict: it takes {needed[0]} images to show one of {len(needed)} differences"
+    return ", ".join(parts) if parts else "neither is shown to be above the other at any step"
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """'1 to 7, 9', from 1."""
+    runs: list[list[int]] = []
+    for step in sorted(steps):
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(f"{run[0] + 1} to {run[-1] + 1}" if len(run) > 1 else str(run[0] + 1) for run in runs)
+
+
+HEADINGS = ("property", "level", "probe", "image model", "lead in steps")
+CAPTION = (
+    "First step whose mean score reaches the level, and the lead of the probe, with 95 % intervals over test images. "
+    "Steps count from 1"
+)
+
+
+def print_emergence(summaries: Sequence[Summary], told: Sequence[Told], console: Console) -> None:
+    """Prints the closing table and, below it, the verdict."""
+    console.print(emergence_table(told))
+    for line in emergence_lines(summaries, told):
+        console.print(Text(f"- {line}"))
+
+
+def emergence_text(summaries: Sequence[Summary], told: Sequence[Told]) -> str:
+    """What `print_emergence` prints, as plain text of 100 columns, for a file."""
+    file = StringIO()
+    print_emergence(summaries, told, plain_console(file=file, width=WIDTH, color_system=None))
+    return file.getvalue()
+
+
+def emergence_table(told: Sequence[Told]) -> Table:
+    """The closing table: of every property the steps of probe and image model and the lead, by both definitions."""
+    table = Table(title=CAPTION, title_justify="left", caption=_layers(told), caption_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading)
+    for one in told:
+        table.add_section()
+        for definition in DEFINITIONS:
+            # Text, since rich would take square brackets in plain strings for markup
+            table.add_row(*(Text(cell) for cell in _cells(one.lead(definition))))
+    return table
+
+
+def write_emergence_tables(folder: Path, summaries: Sequence[Summary], told: Sequence[Told]) -> list[Path]:
+    """Writes emergence.* (all fractions) and scores_by_step.* as .csv, .md and .tex into `folder`."""
+    tables = {"emergence": _leads_table(told), "scores_by_step": _scores_table(summaries, told)}
+    return [path for name, table in tables.items() for path in write_table(folder, name, table).values()]
+
+
+def _layers(told: Sequence[Told]) -> str:
+    """Which layers the probes are on."""
+    names = short_names(one.choice.best for one in told)
+    if len(names) == 1:
+        return f"Probes on {next(iter(names.values()))}"
+    return "Probes on " + ", ".join(f"{names[one.choice.best]} ({one.choice.property})" for one in told)
+
+
+def _cells(lead: Lead) -> list[str]:
+    whose = "of its own final score" if lead.definition == OWN else "of the probe's"
+    levels = f"{rounded(lead.probe_level)}, {rounded(lead.image_model_level)}"
+    level = levels if lead.definition == OWN else rounded(lead.probe_level)
+    return [
+        f"{lead.property}, {METRIC_NAMES.get(lead.metric, lead.metric)}",
+        f"{100 * lead.fraction:g} % {whose}: {level}",
+        step_text(lead.probe_step, lead.probe_low, lead.probe_high),
+        step_text(lead.image_model_step, lead.image_model_low, lead.image_model_high),
+        lead_text(lead),
+    ]
+
+
+def _leads_table(told: Sequence[Told]) -> PaperTable:
+    rows = []
+    for one in told:
+        for lead in one.leads:
+            name, level, *texts = _cells(lead)
+            keys = {"property": name, "level": level}
+            numbers = (
+                _steps(lead.probe_step, lead.probe_low, lead.probe_high),
+                _steps(lead.image_model_step, lead.image_model_low, lead.image_model_high),
+                {"": lead.lead, "low": lead.lead_low, "high": lead.lead_high},
+            )
+            cells = [Cell(text, values) for text, values in zip(texts, numbers, strict=True)]
+            rows.append((keys, dict(zip(HEADINGS[2:], cells, strict=True))))
+    return PaperTable(f"{CAPTION}. {_layers(told)}", rows, [])
+
+
+def _steps(step: int, low: int, high: int) -> dict[str, float | str | None]:
+    """Steps from 1, as the text has them."""
+    values = {"": step, "low": low, "high": high}
+    return {name: None if value == NO_STEP else float(value + 1) for name, value in values.items()}
+
+
+def _scores_table(summaries: Sequence[Summary], told: Sequence[Told]) -> PaperTable:
+    choices = [one.choice for one in told]
+    columns: dict[str, dict[int, Summary]] = {}
+    for choice in choices:
+        for who, rows in (
+            ("probe", curve(summaries, choice, choice.best)),
+            ("image model", control_curve(summaries, choice, IMAGE_MODEL)),
+        ):
+            columns[f"{choice.property}, {who}"] = {row.step: row for row in rows}
+    steps = sorted(set().union(*columns.values()))
+    lines: list[tuple[Mapping[str, str], Mapping[str, Cell]]] = [
+        ({"step": str(step + 1)}, {heading: _score_cell(rows.get(step)) for heading, rows in columns.items()})
+        for step in steps
+    ]
+    metrics = ", ".join(f"{choice.property} {METRIC_NAMES.get(choice.metric, choice.metric)}" for choice in choices)
+    return PaperTable(
+        f"Mean score on test images after each step, with 95 % intervals over images: {metrics}", lines, []
+    )
+
+
+def _score_cell(row: Summary | None) -> Cell:
+    numbers = {} if row is None else {"": row.mean, "low": row.low, "high": row.high, "n": float(row.n)}
+    return Cell(interval_text(row), numbers)

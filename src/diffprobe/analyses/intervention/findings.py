@@ -1,0 +1,106 @@
+"""The closing table of an intervention and its verdict in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffprobe.analyses.intervention.figures import CONTROL_LOOKS, METHOD_NAMES
+from diffprobe.report.choices import METRIC_NAMES
+from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.statistics import SIGNIFICANT, images_needed
+from diffprobe.terminal import plain_console
+
+if TYPE_CHECKING:
+    from diffprobe.analyses.intervention.tables import InterventionGain, InterventionSummary
+
+WIDTH = 100
+COLUMNS = {  # what tables call each metric that there may be, in this order
+    "dice": "Dice with\nthe target",
+    "spearman": "rank correlation\nwith the target",
+    "dice_source": "Dice with\nits old label",
+    "pixels_outside": "pixels changed\noutside",
+    "pixels": "pixels\nchanged",
+    "prompt": "prompt\nagreement",
+}
+HEADLINES = ("dice", "spearman")
+
+
+def print_intervention(
+    summaries: Sequence[InterventionSummary], gains: Sequence[InterventionGain], console: Console
+) -> None:
+    """Prints the closing table and, below it, the verdicts."""
+    console.print(intervention_table(summaries))
+    for line in intervention_lines(summaries, gains):
+        console.print(Text(f"- {line}"))
+
+
+def intervention_text(summaries: Sequence[InterventionSummary], gains: Sequence[InterventionGain]) -> str:
+    """What `print_intervention` prints, as plain text of 100 columns, for a file."""
+    console = plain_console(file=StringIO(), width=WIDTH, color_system=None)
+    print_intervention(summaries, gains, console)
+    return console.file.getvalue()  # type: ignore[union-attr]
+
+
+def intervention_table(summaries: Sequence[InterventionSummary]) -> Table:
+    """One line a method and control; the means of every metric, with the interval of the one that is judged by."""
+    found = {(row.method, row.control, row.metric): row for row in summaries}
+    metrics = [name for name in COLUMNS if any(row.metric == name for row in summaries)]
+    table = Table(
+        title="New images held against the target map, means over images, with 95 % intervals",
+        caption="Pixels changed: mean absolute difference in [0, 1] (outside: of old and new region).",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("intervention", no_wrap=True)
+    for metric in metrics:
+        table.add_column(Text(COLUMNS[metric]), justify="right", no_wrap=True)
+    for method in dict.fromkeys(row.method for row in summaries):
+        for control, (label, *_) in CONTROL_LOOKS.items():
+            rows = [found.get((method, control, metric)) for metric in metrics]
+            cells = [_cell(row) for row in rows]
+            name = METHOD_NAMES[method] if control == "none" else label
+            table.add_row(Text(name), *map(Text, cells), end_section=control == "none")
+    return table
+
+
+def intervention_lines(summaries: Sequence[InterventionSummary], gains: Sequence[InterventionGain]) -> list[str]:
+    """One sentence a method: how far the image follows, and by how much more than each control."""
+    lines = []
+    for row in summaries:
+        if row.control != "none" or row.metric not in HEADLINES:
+            continue
+        own = [gain for gain in gains if (gain.method, gain.metric) == (row.method, row.metric)]
+        against = [
+            f"{interval(gain.difference, gain.low, gain.high)} against {CONTROL_LOOKS[gain.control][0]}" for gain in own
+        ]
+        family = sum(gain.metric == row.metric for gain in gains)
+        lines.append(
+            f"{METHOD_NAMES[row.method]}: {_follows(own, family)} the {row.property} probe ({row.target} of its map): "
+            f"{METRIC_NAMES.get(row.metric, row.metric)} with the target {interval(row.mean, row.low, row.high)} over "
+            f"{row.n} images, a gain of {' and '.join(against)}."
+        )
+    return lines
+
+
+def _follows(gains: Sequence[InterventionGain], family: int) -> str:
+    """Whether the gains over all controls are shown, or why that cannot be told; family: how many are tested."""
+    needed = images_needed(family)
+    fewest = min((gain.n for gain in gains), default=0)
+    if fewest < needed:
+        return f"no verdict ({fewest} images, it takes {needed}) on whether images follow"
+    shown = all(
+        there(gain.low) and gain.low > 0 and there(gain.p_holm) and gain.p_holm <= SIGNIFICANT for gain in gains
+    )
+    return "images follow" if shown else "images are not shown to follow"
+
+
+def _cell(row: InterventionSummary | None) -> str:
+    if row is None:
+        return ""
+    return interval(row.mean, row.low, row.high) if row.metric in HEADLINES else rounded(row.mean, 3)

@@ -1,0 +1,251 @@
+"""The main job: `train.py`'s configuration to a run folder with tables, figures, probes and a tracked run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.cli.errors import job_errors
+from diffprobe.cli.parts import make
+from diffprobe.cli.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
+from diffprobe.runs.folder import objective_of
+from diffprobe.runs.running import Run, carry_out
+from diffprobe.runs.trainers import make_trainer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.activations.budget import Plan
+    from diffprobe.activations.groups import LayerGroup
+    from diffprobe.activations.sources.source import Source
+    from diffprobe.activations.stores import Stores
+    from diffprobe.backbone.layers import Layer
+    from diffprobe.backbone.load import Backbone
+    from diffprobe.probes.config import Recipe
+    from diffprobe.probes.study.two_pass import Findings, Question, Shown
+    from diffprobe.report.example import PredictionExample
+    from diffprobe.report.tracking import Tracker
+
+_PLACES = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
+
+
+@job_errors
+def run(config: DictConfig) -> float | None:
+    """Runs the study that `config` asks for, into Hydra's output folder; a folder that has it already is left alone.
+
+    Returns:
+        What a search maximises, see `objective`; None for a dry run and for the helping processes of a run.
+    """
+    finished = carry_out(config, checked, prepare, _work, share=_share)
+    return None if finished is None else objective_of(finished)
+
+
+def _share(task: Task, settings: ProbingSettings, console: Console) -> None:
+    find(task, settings, None, console)
+
+
+def _work(task: Task, run: Run[ProbingSettings]) -> int:
+    findings = find(task, run.settings, run.tracker, run.console)
+    _leave(task, run, findings)
+    return findings.evaluations
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is left once everything the user gave has been checked against everything else."""
+
+    backbone: Backbone
+    source: Source
+    labeler: Any
+    question: Question
+    stores: Stores | None
+    plan: Plan
+
+
+def prepare(settings: ProbingSettings, console: Console) -> Task:
+    """Checks all input and tells the plan.
+
+    Raises:
+        UserError: for anything the user got wrong, before any work is done.
+    """
+    from diffprobe.activations.budget import in_units
+    from diffprobe.analyses.probing.learning_curve import check_curve
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.labels.labeler import FromFiles
+    from diffprobe.runs.sources import check_noise, chosen_groups, chosen_layers, make_source, make_stores
+
+    source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
+    labeler = make(settings.labeler, "labeler")
+    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    check_noise(settings, backbone)
+    steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
+    layers = chosen_layers(settings.layers.select, backbone)
+    question = _question(settings, layers, chosen_groups(settings.layers.groups, backbone), steps)
+    if isinstance(labeler, FromFiles):
+        labeler.follow(source.geometries())
+    labeler.check(source.names, question.properties, backbone.image_size)
+    check_curve(settings, question.split(source.names))
+    stores = make_stores(settings, backbone, source)
+    plan = make_plan(settings, backbone, source, question, stores)
+    there = len(source.timesteps(backbone))
+    console.print(
+        f"{backbone.name} on {backbone.device}: {len(source.names)} images, {len(question.inputs)} layers, "
+        f"{len(steps)} of {there} steps, {', '.join(question.properties)}; {plan.evaluations} network evaluations, "
+        f"{in_units(plan.bytes)} of activations {_PLACES[settings.features.store]}",
+        soft_wrap=True,
+    )
+    if settings.dry_run:
+        console.print("\n".join(plan.lines()), soft_wrap=True)
+    return Task(backbone, source, labeler, question, stores, plan)
+
+
+def make_plan(
+    settings: ProbingSettings, backbone: Backbone, source: Source, question: Question, stores: Stores | None
+) -> Plan:
+    from diffprobe.activations.budget import check_memory, plan_live, plan_run, plan_stores
+    from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_layers
+    from diffprobe.activations.description import describe
+    from diffprobe.probes.study.two_pass import replayed_controls
+
+    features = settings.features
+    layers, steps = stores.kept(question.recorded, question.steps) if stores else (question.recorded, question.steps)
+    manifest = describe(
+        backbone,
+        source,
+        layers,
+        steps,
+        features.dtype,
+        features.images_per_shard,
+        identified=stores is not None,
+    )
+    once, again = source.evaluations(backbone, steps), len(steps) * source.draws
+    controls = replayed_controls(question)
+    inputs = control_layers(backbone, [name for name in question.controls if name in CONTROL_INPUTS])
+    if stores:
+        return plan_stores(manifest, once, controls, again, stores.folder, inputs)
+    if features.store == "none":
+        plan = plan_live(manifest, once, controls, again, features.batch_size)
+    else:
+        plan = plan_run(manifest, once, controls, again, inputs)
+    check_memory(plan)
+    return plan
+
+
+def _question(settings: ProbingSettings, layers: list[Layer], groups: list[LayerGroup], steps: list[int]) -> Question:
+    from diffprobe.probes.study.two_pass import Question
+    from diffprobe.runs.sources import test_prompts
+
+    return Question(
+        layers=layers,
+        steps=steps,
+        groups=groups,
+        properties=list(settings.property.names),
+        controls=list(settings.control.names),
+        fractions=list(settings.data.fractions),
+        test=[prompt.name for prompt in test_prompts(settings, lambda _: None)],  # make_source has told of them
+        recipe=_recipe(settings.probe),
+        threshold=settings.property.threshold,
+        seed=settings.seed,
+    )
+
+
+def _recipe(probe: ProbeSettings) -> Recipe:
+    from diffprobe.probes.config import Recipe
+
+    return Recipe(**OmegaConf.to_container(probe))  # type: ignore[arg-type]
+
+
+def find(task: Task, settings: ProbingSettings, tracker: Tracker | None, console: Console) -> Findings:
+    from diffprobe.probes.study.two_pass import Means, study_emergence
+
+    features = settings.features
+    means = Means(
+        batch_size=features.batch_size,
+        dtype=features.dtype,
+        stores=task.stores,
+        live=features.store == "none",
+        images_per_shard=features.images_per_shard,
+        shown=settings.report.examples,
+        trainer=lambda stage: make_trainer(settings, stage, tracker),
+        tell=console.print,
+    )
+    return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
+
+
+def _leave(task: Task, run: Run[ProbingSettings], findings: Findings) -> None:
+    """Writes the run folder, prints the closing table, hands all to the tracker."""
+    from diffprobe.analyses.probing.figures import draw_figures
+    from diffprobe.analyses.probing.learning_curve import learning_points
+    from diffprobe.analyses.probing.page import probing_page
+    from diffprobe.analyses.probing.published import published_lines
+    from diffprobe.probes.comparisons import compare_run, write_comparisons
+    from diffprobe.probes.controls import selectivity
+    from diffprobe.probes.storage import save_bank
+    from diffprobe.probes.tables import write_scores, write_summary
+    from diffprobe.report.best_layers import write_best_layers
+    from diffprobe.report.choices import choose
+    from diffprobe.report.console import print_report, report_text
+    from diffprobe.report.page.writing import write_page
+    from diffprobe.report.tracking import Results
+    from diffprobe.runs.environment import reproduce
+    from diffprobe.writing import write_text
+
+    settings, folder, console = run.settings, run.folder, run.console
+    tables = [folder / "scores.csv", folder / "summary.csv"]
+    write_scores(tables[0], findings.scores)
+    write_summary(tables[1], findings.summaries)
+    probes = save_bank(findings.bank, folder / "probes")
+    comparisons = compare_run(findings.scores, findings.summaries, seed=settings.seed)
+    tables.append(folder / "comparisons.csv")
+    write_comparisons(tables[-1], comparisons)
+    if "labels" in task.question.controls:
+        tables.append(folder / "selectivity.csv")
+        write_summary(tables[-1], selectivity(findings.scores))
+    choices = choose(findings.summaries, findings.scores, comparisons)
+    write_best_layers(folder / "tables", findings.summaries, choices)
+    learning = learning_points(task.question, findings, choices, settings, folder)
+    best = {choice.property: choice.best for choice in choices}
+    examples = [_example(shown, task.question.steps, task.source.captions[shown.row], best) for shown in findings.shown]
+    figures = draw_figures(
+        folder / "figures", findings.summaries, choices, task.question.inputs, examples, learning=learning
+    )
+    published = published_lines(settings.report.published, findings.summaries, findings.scores)
+    text = report_text(findings.summaries, choices)
+    write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in [*published, *findings.warnings]))
+    page = probing_page(
+        run.config, findings.summaries, choices, comparisons, figures, examples, _layer_maps(findings.shown)
+    )
+    page = replace(page, verdict=(*page.verdict, *findings.warnings))
+    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
+    run.tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
+    print_report(findings.summaries, choices, console)
+    for line in published:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(run.tracker.describe(), soft_wrap=True)
+
+
+def _layer_maps(shown: Sequence[Shown]) -> dict[str, dict[str, Any]]:
+    """What the probes of every layer see of the first image shown, [steps, h, w] by property and layer."""
+    if not shown:
+        return {}
+    return {
+        name: {layer: maps.numpy() for layer, maps in layers.items()} for name, layers in shown[0].predictions.items()
+    }
+
+
+def _example(shown: Shown, steps: Sequence[int], prompt: str, layers: dict[str, str]) -> PredictionExample:
+    """What the best layer's probes say of one test image, step by step."""
+    from diffprobe.report.example import PredictionExample
+
+    return PredictionExample(
+        title=prompt,
+        steps=tuple(steps),
+        images=shown.steps.permute(0, 2, 3, 1).numpy(),
+        predictions={name: shown.predictions[name][layer].numpy() for name, layer in layers.items()},
+        labels={name: shown.labels[name].numpy() for name in layers},
+        final=shown.final.permute(1, 2, 0).numpy(),
+    )

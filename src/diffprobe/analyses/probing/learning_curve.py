@@ -1,0 +1,189 @@
+"""How many training images a probe needs: the same bank trained on more and more of them, judged on the same test.
+
+The learning curve that `report.learning_curve` asks for: scores over the number of training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from diffprobe.errors import UserError
+from diffprobe.probes.adam import train_bank
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.position import position_scores
+from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
+from diffprobe.probes.splits import Split
+from diffprobe.probes.summaries import summarise
+from diffprobe.probes.tables import Score, Summary
+from diffprobe.tables import read_rows, write_rows
+
+if TYPE_CHECKING:
+    from diffprobe.activations.activations import ReadableActivations
+    from diffprobe.cli.schema import ProbingSettings
+    from diffprobe.probes.bank import ProbeBank
+    from diffprobe.probes.splits import Split
+    from diffprobe.probes.study.question import Findings, Question
+    from diffprobe.report.choices import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class LearningPoint(Summary):
+    """A row of learning_curve.csv: a summary, and how many training `images` its probe had."""
+
+    images: int
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Scores of every image by number of training images, and what they come to."""
+
+    scores: dict[int, list[Score]]
+    points: list[LearningPoint]
+
+
+class Fit(Protocol):
+    """What trains a bank on the training images of a split, such as `train_bank`."""
+
+    def __call__(
+        self,
+        activations: ReadableActivations,
+        targets: Mapping[str, Tensor],
+        split: Split,
+        properties: Sequence[str],
+        recipe: Recipe,
+        *,
+        seed: int,
+    ) -> ProbeBank: ...
+
+
+def learning_curve(
+    activations: ReadableActivations,
+    targets: Mapping[str, Tensor],
+    split: Split,
+    properties: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    model: str,
+    recipe: Recipe | None = None,
+    fit: Fit = train_bank,
+    threshold: Threshold = "validation",
+    seed: int = 0,
+) -> LearningCurve:
+    """Trains the bank on `sizes` training images each, and pixel position alone too, and scores them all alike.
+
+    A smaller subset is part of every larger one, all are drawn by `seed`, and validation and test images stay the
+    same. The intervals are over test images: they do not hold how much another draw of training images would change.
+
+    Args:
+        activations: of the layers and steps that matter; all are trained at every size.
+        targets: label maps [images, H, W] by property.
+        sizes: numbers of training images, of the split's.
+
+    Raises:
+        UserError: a size that the split has not (see `check_sizes`), or what `fit` and `score_bank` raise.
+    """
+    recipe = recipe or Recipe()
+    scores: dict[int, list[Score]] = {}
+    points: list[LearningPoint] = []
+    for size, part in nested_splits(split, sizes, seed).items():
+        bank = fit(activations, targets, part, properties, recipe, seed=seed)
+        bank.thresholds = choose_thresholds(bank, activations, targets, part, threshold)
+        found = score_bank(bank, activations, targets, part, model=model, probe=recipe.name)
+        found += position_scores(
+            targets,
+            part,
+            properties,
+            names=activations.names,
+            model=model,
+            threshold=threshold,
+            probe=recipe.name,
+        )
+        scores[size] = found
+        points += [LearningPoint(**asdict(row), images=size) for row in summarise(found)]
+    return LearningCurve(scores, points)
+
+
+def check_sizes(sizes: Sequence[int], available: int) -> list[int]:
+    """The sizes, smallest first. Raises UserError for one that is not between 1 and the `available` training images."""
+    wrong = [
+        size for size in sizes if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= available
+    ]
+    if wrong or not sizes:
+        raise UserError(
+            f"learning curve over {list(sizes)} training images: there are {available}, so give numbers from 1 to "
+            f"{available}, or take more images"
+        )
+    return sorted(set(sizes))
+
+
+def nested_splits(split: Split, sizes: Sequence[int], seed: int = 0) -> dict[int, Split]:
+    """The split with fewer training images, by their number: drawn at random, each subset within the next larger.
+
+    Raises UserError as `check_sizes`.
+    """
+    order = torch.randperm(len(split.train), generator=torch.Generator().manual_seed(seed)).tolist()
+    rows = [split.train[place] for place in order]
+    return {
+        size: Split(sorted(rows[:size]), split.validation, split.test) for size in check_sizes(sizes, len(split.train))
+    }
+
+
+def write_learning_curve(path: str | Path, points: Sequence[LearningPoint]) -> None:
+    """Write learning_curve.csv: the columns of summary.csv, and `images`."""
+    write_rows(path, LearningPoint, points)
+
+
+def read_learning_curve(path: str | Path) -> list[LearningPoint]:
+    """Read learning_curve.csv. Raises UserError as `tables.read_rows`."""
+    return read_rows(path, LearningPoint)
+
+
+def check_curve(settings: ProbingSettings, split: Split) -> None:
+    """Raises UserError for numbers of training images that there are not, or where no activations are kept."""
+
+    sizes = list(settings.report.learning_curve)
+    if sizes and settings.features.store == "none":
+        raise UserError(
+            "report.learning_curve trains again, which features=none cannot: choose features=memory or disk"
+        )
+    if sizes:
+        check_sizes(sizes, len(split.train))
+
+
+def learning_points(
+    question: Question, findings: Findings, choices: Sequence[Choice], settings: ProbingSettings, folder: Path
+) -> list[LearningPoint]:
+    """Trains the best layers' probes of the last step on ever more images, and writes learning_curve.csv."""
+    from diffprobe.probes.study.question import fit_bank
+
+    sizes = list(settings.report.learning_curve)
+    if not sizes or findings.extraction is None or findings.targets is None:
+        return []
+    best = {choice.best for choice in choices}
+    narrow = replace(
+        question,
+        layers=[layer for layer in question.layers if layer.name in best],
+        groups=[group for group in question.groups if group.name in best],
+    )
+    needed = [layer.name for layer in narrow.recorded]
+    curve = learning_curve(
+        narrow.read(findings.extraction.activations.select(needed, question.steps[-1:])),
+        findings.targets,
+        findings.split,
+        question.properties,
+        sizes,
+        model=choices[0].model,
+        recipe=question.recipe,
+        fit=partial(fit_bank, images=findings.extraction.extras["image"]),
+        threshold=question.threshold,
+        seed=question.seed,
+    )
+    write_learning_curve(folder / "learning_curve.csv", curve.points)
+    return curve.points

@@ -1,0 +1,216 @@
+"""The tables and figures of an analysis of objects, made from its tables alone (pictures and shapes from what is
+given with them).
+
+How the distances of the four sets are distributed: drawn from counts, so that any number of pairs will do.
+
+The map of layers and steps for objects: where and when classes are apart, and the four sets in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diffprobe.analyses.drift.figures import CHANGES, FRAME_GAP, drift_curves, video_curves
+from diffprobe.analyses.separation.findings import Finding, grouped_findings
+from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, retrieval_grid
+from diffprobe.analyses.separation.tables import SHAPES, paper_tables
+from diffprobe.errors import UserError
+from diffprobe.prototypes.histograms import SetHistogram
+from diffprobe.prototypes.sets import SETS
+from diffprobe.report.heatmap import draw_cells
+from diffprobe.report.names import network_order, resolutions, short_names
+from diffprobe.report.numbers import there
+from diffprobe.report.paper_table import write_table
+from diffprobe.report.style import (
+    BLACK,
+    DOUBLE_COLUMN,
+    SET_LOOKS,
+    SINGLE_COLUMN,
+    save_figure,
+    style,
+)
+from diffprobe.tables import NO_STEP
+
+if TYPE_CHECKING:
+    from diffprobe.backbone.layers import Layer
+    from diffprobe.prototypes.histograms import SetHistogram
+    from diffprobe.prototypes.tables import DriftRow
+
+
+ABREAST = 4  # panels in a row
+WIDTH = 0.42  # of half a violin, where sets are 1 apart
+
+
+@style()
+def set_distributions(histograms: Sequence[SetHistogram]) -> Figure:
+    """One panel a layer, step and measure: the shape of every set, its median (line) and middle half (bar).
+
+    Shapes have the same width, whatever the number of pairs, which stands below. Filled: pairs of different images;
+    hollow: pairs of one image.
+
+    Raises:
+        UserError: there is nothing to draw.
+    """
+    panels: dict[tuple, dict[str, SetHistogram]] = {}
+    for item in histograms:
+        panels.setdefault((item.layer, item.step, item.measure), {})[item.set] = item
+    if not panels:
+        raise UserError("no distances to draw: there are no pairs of objects")
+    rows, columns = -(-len(panels) // ABREAST), min(ABREAST, len(panels))
+    width = SINGLE_COLUMN if columns == 1 else DOUBLE_COLUMN * columns / ABREAST + (columns < ABREAST) * 0.6
+    figure = Figure(figsize=(width, 2.1 * rows + 0.2), layout="constrained")
+    places = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    short = short_names(layer for layer, _, _ in panels)
+    several_steps = len({step for _, step, _ in panels}) > 1
+    for axes, ((layer, step, measure), sets) in zip(places, panels.items(), strict=False):
+        _panel(axes, sets)
+        axes.set_title(f"{short[layer]}, step {step + 1}" if several_steps and step != NO_STEP else short[layer])
+        axes.set_ylabel(f"{measure.replace('_', ' ')} distance")
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _panel(axes: Axes, sets: Mapping[str, SetHistogram]) -> None:
+    for at, name in enumerate(SETS):
+        item = sets.get(name)
+        if item is not None and item.pairs:
+            _violin(axes, at, item)
+    labels = [f"{name}\n{_count(sets[name].pairs if name in sets else 0)}" for name in SETS]
+    axes.set_xticks(range(len(SETS)), labels)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(SETS) - 0.5)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+
+
+def _violin(axes: Axes, at: int, item: SetHistogram) -> None:
+    colour, filled = SET_LOOKS[item.set].colour, item.set in ("scdi", "dcdi")
+    edges, counts = _merged(item)
+    density = counts / np.diff(edges)
+    half = WIDTH * density / density.max()
+    axes.stairs(
+        at + half, edges, baseline=at - half, orientation="horizontal", fill=filled,
+        facecolor=colour if filled else "none", edgecolor=colour, linewidth=0.8, alpha=0.85 if filled else 1,
+    )  # fmt: skip
+    low, middle, high = (item.quantile(share) for share in (0.25, 0.5, 0.75))
+    axes.plot([at, at], [low, high], color=BLACK, linewidth=2, solid_capstyle="butt")
+    axes.plot([at - 0.16, at + 0.16], [middle, middle], color=BLACK, linewidth=1)
+
+
+def _merged(item: SetHistogram) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and counts between the first and the last pair, with so many bins as its pairs can fill (Rice's rule)."""
+    inside = np.flatnonzero(item.counts)
+    edges, counts = item.edges[inside[0] : inside[-1] + 2], item.counts[inside[0] : inside[-1] + 1]
+    merged = -(-len(counts) // max(1, round(2 * item.pairs ** (1 / 3))))
+    starts = np.arange(0, len(counts), merged)
+    return np.append(edges[starts], edges[-1]), np.add.reduceat(counts, starts)
+
+
+def _count(pairs: int) -> str:
+    """'empty', '812', '12k', '3.1M'."""
+    if pairs < 1e4:
+        return str(pairs) if pairs else "empty"
+    return f"{pairs / 1e3:.0f}k" if pairs < 1e6 else f"{pairs / 1e6:.1f}M"
+
+
+SURELY = "in order, p at most 0.05 after Holm"
+BY_MEANS = "in order by means"
+
+
+@style()
+def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -> Figure:
+    """AUC of scdi < dcdi of every layer (row) at every timestep (column), with a dot where the four sets are in order.
+
+    A large dot: by the test of the order; a small one: by means alone. The findings are of one model
+    and measure. `layers` gives the order and the resolutions; without it the order is read off the names of a U-Net.
+
+    Raises:
+        UserError: no finding has an AUC.
+    """
+    values = {(item.layer, item.step): row.value for item in found if (row := item.test("auc", "scdi", "dcdi"))}
+    if not values:
+        raise UserError("no AUC of scdi and dcdi to draw: one of these sets is empty at every layer and step")
+    present = {item.layer for item in found}
+    names = [layer.name for layer in layers if layer.name in present]
+    names += [name for name in network_order(item.layer for item in found) if name not in names]
+    steps = sorted({item.step for item in found})
+    grid = np.array([[values.get((name, step), math.nan) for step in steps] for name in names], dtype=float)
+    figure, axes = draw_cells(grid, names, steps, "AUC of scdi < dcdi (0.5: chance)", resolutions(layers))
+    timesteps = {item.step: item.timestep for item in found}
+    if all(there(timestep) for timestep in timesteps.values()):  # images are noised, so it says more than a step
+        ticks = axes.get_xticks()
+        axes.set_xticks(ticks, [f"{timesteps[steps[int(tick)]]:g}" for tick in ticks])
+        axes.set_xlabel("timestep")
+    ordered = [item for item in found if item.in_order]
+    sure = [item for item in ordered if item.order_shown]
+    unsure = [item for item in ordered if item not in sure]
+    handles = []
+    for label, items, size in ((SURELY, sure, 22), (BY_MEANS, unsure, 4)):
+        if items:
+            x, y = [steps.index(item.step) + 0.5 for item in items], [names.index(item.layer) + 0.5 for item in items]
+            # a white dot with a black rim is seen on every colour
+            dots = axes.scatter(x, y, s=size, facecolor="white", edgecolor="black", linewidths=0.6, label=label)
+            handles.append(dots)
+    if np.isnan(grid).any():
+        axes.patch.set_label("an empty set")
+        handles.append(axes.patch)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=1, handletextpad=0.3)
+    return figure
+
+
+def write_separation_tables(
+    folder: Path, found: Sequence[Finding], dataset: str, published: bool, shapes: Sequence[str] = SHAPES
+) -> dict[str, dict[str, Path]]:
+    """Writes the tables as CSV, Markdown and LaTeX; the paths by shape and format. Arguments as `paper_tables`."""
+    tables = paper_tables(found, dataset, published, shapes)
+    return {shape: write_table(folder, shape, table) for shape, table in tables.items()}
+
+
+def draw_separation_figures(
+    folder: Path,
+    found: Sequence[Finding],
+    histograms: Sequence[SetHistogram] = (),
+    drift: Sequence[DriftRow] = (),
+    examples: Sequence[RetrievalExample] = (),
+    layers: Sequence[Layer] = (),
+) -> dict[str, Path]:
+    """Writes what there is to draw as PNG and PDF: distributions.., separation.. (of several layers or steps), drift..
+    and video.., retrieval. What there are several of carries model, measure, layer or step in its name.
+
+    Returns:
+        The PNG files by figure name.
+    """
+    figures: dict[str, Figure] = {}
+    several_steps = len({item.step for item in histograms}) > 1
+    for measure, step in dict.fromkeys((item.measure, item.step) for item in histograms):
+        own = [item for item in histograms if (item.measure, item.step) == (measure, step)]
+        figures[f"distributions_{measure}{f'_step{step + 1}' * several_steps}"] = set_distributions(own)
+    for group, members in grouped_findings(found).items():
+        if len(members) > 1 and any(item.test("auc", "scdi", "dcdi") for item in members):
+            figures["_".join(["separation", *group.split(", ")]).rstrip("_")] = separation_heatmap(members, layers)
+    figures |= _drift_figures(drift)
+    if examples:
+        figures["retrieval"] = retrieval_grid(examples)
+    files = {name.replace("/", "-"): figure for name, figure in figures.items()}
+    return {name: save_figure(figure, folder, name)["png"] for name, figure in files.items()}
+
+
+def _drift_figures(drift: Sequence[DriftRow]) -> dict[str, Figure]:
+    figures = {}
+    for key in dict.fromkeys((row.model, row.layer, row.step, row.measure) for row in drift):
+        rows = [row for row in drift if (row.model, row.layer, row.step, row.measure) == key]
+        model, layer, step, measure = key
+        name = f"{model}_{layer}_step{step + 1}_{measure}"
+        if any(row.change in CHANGES for row in rows):
+            figures[f"drift_{name}"] = drift_curves(rows)
+        if any(row.change == FRAME_GAP for row in rows):
+            figures[f"video_{name}"] = video_curves(rows)
+    return figures

@@ -1,0 +1,160 @@
+"""Are objects of one class nearer to each other than objects of two? For every input, step and measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.activations.groups import LayerGroup
+from diffprobe.errors import UserError
+from diffprobe.prototypes.collecting import Prototypes
+from diffprobe.prototypes.distances import distance_matrix
+from diffprobe.prototypes.histograms import SetHistogram
+from diffprobe.prototypes.retrieval import neighbours
+from diffprobe.prototypes.separation import Resampling, Where, separate
+from diffprobe.prototypes.tables import SetRow, TestRow
+from diffprobe.statistics import holm
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Which distances are taken, and how: precision of the products, and bytes of working memory."""
+
+    measures: Sequence[str]
+    precision: torch.dtype = torch.float32
+    budget: int = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The prototypes of the objects that are there at one input and step.
+
+    Attributes:
+        rows: which objects, [n].
+        values: [n, channels].
+        classes, images: [n], integers.
+    """
+
+    where: Where
+    rows: np.ndarray
+    values: Tensor
+    classes: np.ndarray
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The objects of other images that are nearest to every object, at one input, step and measure.
+
+    Attributes:
+        objects: [queries], which objects of all.
+        neighbours: [queries, k], nearest first; distances: the same shape.
+    """
+
+    where: Where
+    objects: np.ndarray
+    neighbours: np.ndarray
+    distances: np.ndarray
+
+
+@dataclass
+class SeparationFindings:
+    """Plain tables; `nearest` is that of the input at which the nearest objects tell the class best."""
+
+    sets: list[SetRow] = field(default_factory=list)
+    tests: list[TestRow] = field(default_factory=list)
+    histograms: list[SetHistogram] = field(default_factory=list)
+    nearest: Nearest | None = None
+
+
+def study_separation(
+    prototypes: Prototypes,
+    model: str,
+    measuring: Measuring,
+    resampling: Resampling,
+    *,
+    shown: int = 5,
+    tell: Callable[[str], None] = lambda line: None,
+) -> SeparationFindings:
+    """Everything that is asked of the distances between prototypes, for each input, step and measure.
+
+    Args:
+        shown: how many nearest objects are looked up for each.
+
+    Raises:
+        UserError: fewer than two objects, or a measure that a prototype has no distance by.
+    """
+    findings, best = SeparationFindings(), -np.inf
+    for matrix, distances in all_distances(prototypes, model, measuring):
+        found = separate(matrix.where, distances, matrix.classes, matrix.images, resampling)
+        findings.sets += found.sets
+        findings.tests += found.tests
+        findings.histograms += found.histograms
+        score = next((row.value for row in found.tests if row.statistic == "mean_average_precision"), None)
+        if score is not None and score > best:
+            findings.nearest, best = _nearest(matrix, distances, shown), score
+        tell(f"{matrix.where.layer}, t = {matrix.where.timestep:g}, {matrix.where.measure}: {len(matrix.rows)} objects")
+    findings.tests = _adjusted_over_inputs(findings.tests)
+    return findings
+
+
+def matrices(prototypes: Prototypes, model: str) -> Iterator[Matrix]:
+    """The prototypes of every input at every step, without the objects that have vanished there."""
+    classes = np.unique([row.label for row in prototypes.objects], return_inverse=True)[1]
+    for group in prototypes.inputs:
+        for step in prototypes.steps:
+            yield matrix_of(prototypes, group, step, model, classes)
+
+
+def matrix_of(prototypes: Prototypes, group: LayerGroup, step: int, model: str, classes: np.ndarray) -> Matrix:
+    """The prototypes of one input at one step; classes: [objects], of all.
+
+    Raises:
+        UserError: fewer than two objects are left.
+    """
+    values = prototypes.matrix(group, step)
+    rows = np.flatnonzero(values.isfinite().all(1).numpy())
+    if len(rows) < 2:
+        raise UserError(
+            f"{len(rows)} of {len(values)} objects have a prototype at {group.name} "
+            f"({group.layer.height}x{group.layer.width}): at least 2 are needed; use masks=soft, finer layers or more "
+            "objects"
+        )
+    where = Where(model, group.name, step, prototypes.timestep(step), "")
+    return Matrix(where, rows, values[rows], classes[rows], prototypes.images[rows])
+
+
+def all_distances(prototypes: Prototypes, model: str, measuring: Measuring) -> Iterator[tuple[Matrix, Tensor]]:
+    """Every matrix with its distances [n, n] by every measure."""
+    for matrix in matrices(prototypes, model):
+        for measure in measuring.measures:
+            at = Where(model, matrix.where.layer, matrix.where.step, matrix.where.timestep, measure)
+            named = Matrix(at, matrix.rows, matrix.values, matrix.classes, matrix.images)
+            distances = distance_matrix(matrix.values, measure, precision=measuring.precision, budget=measuring.budget)
+            yield named, distances
+
+
+def _nearest(matrix: Matrix, distances: Tensor, shown: int) -> Nearest:
+    """Of the objects that have so many in other images."""
+    found = neighbours(distances, matrix.images, shown)
+    queries = np.flatnonzero((found >= 0).all(1))
+    found = found[queries]
+    near = np.take_along_axis(distances[queries].numpy(), found, 1)
+    return Nearest(matrix.where, matrix.rows[queries], matrix.rows[found], near)
+
+
+def _adjusted_over_inputs(tests: Sequence[TestRow]) -> list[TestRow]:
+    """The rows with Holm's p of each permutation test, and of the order, over all inputs and steps of a measure."""
+    families: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(tests):
+        if (row.statistic.startswith("permutation_") or row.statistic == "order_holds") and row.p is not None:
+            families.setdefault((row.measure, row.statistic), []).append(place)
+    adjusted = list(tests)
+    for places in families.values():
+        for place, p in zip(places, holm([tests[at].p or 0.0 for at in places]), strict=True):
+            adjusted[place] = replace(tests[place], p_holm=p)
+    return adjusted

@@ -1,0 +1,161 @@
+"""The papers' tables of separation, with what was published beside what this run found.
+
+Bonechi et al. 2024 ("Diff-Props"): tables 2 to 4 have mean and standard deviation of the four sets by setup, tables 1
+and 5 the Kruskal-Wallis p and the Dunn index of the six pairs of sets by measure and by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from diffprobe.analyses.separation.findings import Finding
+from diffprobe.analyses.separation.published import (
+    MEASURE,
+    MODEL,
+    PAIRS,
+    TIMESTEP,
+    PublishedMean,
+    PublishedMeans,
+    PublishedTest,
+    PublishedTests,
+    published_means,
+    published_tests,
+)
+from diffprobe.errors import UserError
+from diffprobe.prototypes.sets import SETS
+from diffprobe.report.names import short_names
+from diffprobe.report.numbers import p_text, rounded, short_power
+from diffprobe.report.paper_table import Cell, PaperTable
+from diffprobe.tables import NO_STEP
+
+SHAPES = ("means", "pairs")
+NOTHING = "\N{EN DASH}"  # not published, or not defined here
+
+
+def paper_tables(
+    found: Sequence[Finding], dataset: str, published: bool, shapes: Sequence[str]
+) -> dict[str, PaperTable]:
+    """The tables of these shapes, 'means' and 'pairs'.
+
+    Args:
+        dataset: 'voc', 'coco' or another; numbers were published for these two.
+        published: whether the model is of the family that they were published for, Stable Diffusion.
+
+    Raises:
+        UserError: there is no such shape, or nothing to make a table of.
+    """
+    unknown = [shape for shape in shapes if shape not in SHAPES]
+    if unknown:
+        raise UserError(f"there is no table '{unknown[0]}'; those there are: {', '.join(SHAPES)}")
+    if not found:
+        raise UserError("there are no rows of sets or tests to make tables of")
+    means, tests = (published_means(dataset), published_tests(dataset)) if published else ({}, {})
+    made = {"means": lambda: means_table(found, dataset, means), "pairs": lambda: pairs_table(found, dataset, tests)}
+    return {shape: made[shape]() for shape in shapes}
+
+
+def means_table(found: Sequence[Finding], dataset: str, published: PublishedMeans | None = None) -> PaperTable:
+    """One row a setup (and model, measure, step where there are several): 'mean ± std' of the four sets.
+
+    Args:
+        dataset: its name, for the caption.
+        published: of `published_means`; stands before this run's numbers where these are of `pearson` at t = 0.
+    """
+    rows, notes = [], []
+    for item, names in zip(found, _names(found), strict=True):
+        alike = (item.measure, item.timestep) == (MEASURE, TIMESTEP)
+        printed = (published or {}).get(item.layer, {}) if alike else {}
+        cells = {name: _mean_cell(item, name, printed.get(name), bool(published)) for name in SETS}
+        rows.append((names, cells))
+        notes += [
+            f"* printed so, probably {mean.likely[0]:.2f} ± {mean.likely[1]:.2f} ({_heading(names)}: {name})"
+            for name, mean in printed.items()
+            if mean.likely
+        ]
+    return PaperTable(_caption("Mean ± standard deviation of the distances", found, dataset, published), rows, notes)
+
+
+def pairs_table(found: Sequence[Finding], dataset: str, published: PublishedTests | None = None) -> PaperTable:
+    """Two rows a pair of sets, p of Kruskal-Wallis (uncorrected, as the papers') and their Dunn index; one column a
+    setup, measure, model and step, as far as there are several.
+
+    Args:
+        dataset, published: as for `means_table`, of `published_tests`.
+    """
+    columns = {_heading(names): item for item, names in zip(found, _names(found), strict=True)}
+    printed = {
+        column: (published or {}).get((item.layer, item.measure), {}) if item.timestep == TIMESTEP else {}
+        for column, item in columns.items()
+    }
+    rows = []
+    for pair in PAIRS:
+        sets = f"{pair[0]} vs {pair[1]}"
+        p = {name: _p_cell(item, pair, printed[name].get(pair), bool(published)) for name, item in columns.items()}
+        dunn = {
+            name: _dunn_cell(item, pair, printed[name].get(pair), bool(published)) for name, item in columns.items()
+        }
+        rows += [({"sets": sets, "metric": "p"}, p), ({"sets": sets, "metric": "Dunn index"}, dunn)]
+    notes = [
+        f"* printed so, probably {short_power(f'{test.likely_p:g}')} ({column}: {pair[0]} vs {pair[1]})"
+        for column, tests in printed.items()
+        for pair, test in tests.items()
+        if test.likely_p
+    ]
+    return PaperTable(_caption("Kruskal-Wallis p and Dunn index", found, dataset, published), rows, notes)
+
+
+def _names(found: Sequence[Finding]) -> list[dict[str, str]]:
+    """What tells the findings apart, as it is printed: the layer, and other keys that differ."""
+    short = short_names(item.layer for item in found)
+    several = [key for key in ("model", "measure", "step") if len({getattr(item, key) for item in found}) > 1]
+    if len({item.layer for item in found}) > 1 or not several:
+        several.insert(0, "layer")
+    shown = {
+        "model": lambda item: item.model,
+        "layer": lambda item: short[item.layer],
+        "measure": lambda item: item.measure,
+        "step": lambda item: "" if item.step == NO_STEP else str(item.step + 1),
+    }
+    return [{key: shown[key](item) for key in several} for item in found]
+
+
+def _heading(names: Mapping[str, str]) -> str:
+    """'down 2.0, step 3'."""
+    return ", ".join(f"step {name}" if key == "step" else name for key, name in names.items())
+
+
+def _caption(what: str, found: Sequence[Finding], dataset: str, published: Mapping | None) -> str:
+    here = f"this run ({', '.join(dict.fromkeys(item.model for item in found))}, {dataset})"
+    whose = f"published ({MODEL}) / {here}" if published else here
+    layers, measures = (list(dict.fromkeys(getattr(item, key) for item in found)) for key in ("layer", "measure"))
+    alike = layers * (len(layers) == 1) + measures * (len(measures) == 1)  # what no heading says
+    return f"{', '.join([what, *alike])}: {whose}."
+
+
+def _mean_cell(item: Finding, name: str, printed: PublishedMean | None, compare: bool) -> Cell:
+    row = item.sets.get(name)
+    mean, std = (row.mean, row.std) if row else (None, None)
+    here = f"{rounded(mean)} ± {rounded(std)}" if mean is not None else ""
+    old = f"{printed.mean:.2f} ± {printed.std:.2f}{'*' * bool(printed.likely)}" if printed else ""
+    before = {"published mean": printed and printed.mean, "published std": printed and printed.std} if compare else {}
+    return Cell(_beside(old, here, compare), {"mean": mean, "std": std} | before)
+
+
+def _p_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> Cell:
+    row = item.test("kruskal", *pair)
+    here = p_text(row.p, row.log10_p) if row else ""
+    old = f"{short_power(f'{printed.p:g}')}{'*' * bool(printed.likely_p)}" if printed else ""
+    exact = row and (row.p or here)  # the digits of a p that is 0 as a float
+    return Cell(_beside(old, here, compare), {"": exact} | ({"published": printed and printed.p} if compare else {}))
+
+
+def _dunn_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> Cell:
+    row = item.test("dunn_paper", *pair)
+    value = row.value if row else None
+    old = f"{printed.dunn:.5f}" if printed else ""
+    before = {"published": printed and printed.dunn} if compare else {}
+    return Cell(_beside(old, rounded(value, 5), compare), {"": value} | before)
+
+
+def _beside(published: str, here: str, compare: bool) -> str:
+    return f"{published or NOTHING} / {here or NOTHING}" if compare else here or NOTHING

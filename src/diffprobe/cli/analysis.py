@@ -1,0 +1,62 @@
+"""`analyze.py`'s job: a study, one run of `train.py` told again, or the jobs of a sweep gathered."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.cli.analysis_schema import check_analysis
+from diffprobe.cli.errors import plain_errors
+from diffprobe.errors import UserError
+from diffprobe.ranges import shown
+from diffprobe.terminal import plain_console
+
+# The package of `diffprobe.analyses` that runs each kind of study.
+DOORS = {
+    "separation": "separation",
+    "transforms": "separation",
+    "denoising": "separation",
+    "video": "separation",
+    "emergence": "emergence",
+    "intervention": "intervention",
+    "classification": "classification",
+    "compare": "comparison",
+}
+
+
+def run(config: DictConfig) -> None:
+    """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
+    if config.get("run") is None and config.get("gather") is None:
+        import_module(f"diffprobe.cli.{_door(config)}").run(config)
+    else:
+        _tell(config)
+
+
+@plain_errors
+def _door(config: DictConfig) -> str:
+    kind = OmegaConf.select(config, "analysis.kind")
+    if kind not in DOORS:
+        raise UserError(f"analysis.kind={shown(kind)}: choose one of {', '.join(DOORS)}")
+    return DOORS[kind]
+
+
+@plain_errors
+def _tell(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from diffprobe.runs import retelling as reporting
+    from diffprobe.runs.gathering import gather
+
+    made = Path(HydraConfig.get().runtime.output_dir)  # for a study, before it was known that this is none
+    for folder in (made, made.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    settings = check_analysis(config)
+    if settings.run is not None and settings.gather is not None:
+        raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
+    if settings.run is not None:
+        reporting.tell_again(Path(settings.run), settings.seed)
+    elif settings.gather is not None:
+        gather(Path(settings.gather), plain_console(reporting.REPORT_WIDTH))

@@ -1,0 +1,268 @@
+"""Images with objects in them: what the sets of annotated images, and changed copies of them, have in common.
+
+What sets of annotated images share: reading annotations, saying what is wrong, keeping what was chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.data.decoding import Contents, look_into
+from diffprobe.data.images import ImageFile, read_image
+from diffprobe.errors import UserError
+from diffprobe.fitting import UPRIGHT, Geometry
+
+
+@dataclass(frozen=True)
+class AnnotatedObject:
+    """One object of one image.
+
+    Attributes:
+        name: '<image name>#<instance>', unique in its set.
+        label: its class, as VOC spells it; of videos '<sequence>/<instance>', since DAVIS has no classes.
+        instance: its number in the annotation of its image.
+        area: share of the image's pixels.
+    """
+
+    name: str
+    label: str
+    instance: int
+    area: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image, or one object of it (else ''), that is left out, and why."""
+
+    image: str
+    object: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.object or self.image}: {self.reason}"
+
+
+class ObjectImages(ABC):
+    """Images whose objects are known. Holds no pixels, so it is cheap to hand to another process.
+
+    Attributes:
+        kind: which set: 'voc', 'coco', 'davis' or 'scenes'.
+        names: of the images, by row.
+        captions: all '', the prompt that the papers give the network.
+        sequences, frames: of videos, '' and 0 elsewhere.
+    """
+
+    kind: str
+    names: list[str]
+    captions: list[str]
+    sequences: list[str]
+    frames: list[int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def objects(self, row: int) -> list[AnnotatedObject]:
+        """The objects of an image, without reading anything."""
+
+    @abstractmethod
+    def picture(self, row: int, size: int) -> Tensor:
+        """[3, size, size], float32 in [0, 1], stretched to the square."""
+
+    @abstractmethod
+    def masks(self, row: int) -> Tensor:
+        """[objects, height, width], bool, in the order of `objects(row)`, at the annotation's own size."""
+
+    @abstractmethod
+    def record(self, row: int) -> dict[str, Any]:
+        """What determines the picture and the masks, as JSON values: id, caption, digests."""
+
+    def geometry(self, row: int) -> Geometry | None:
+        """None: its masks are its own, and no other map is made of it."""
+        return None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object as it is annotated; `mask` is [height, width], bool."""
+
+    number: int
+    label: str
+    mask: np.ndarray
+
+
+@dataclass
+class Reading:
+    """What an annotation says: its instances in the order of their numbers, and (number, reason) of what is wrong."""
+
+    instances: list[Instance] = field(default_factory=list)
+    wrong: list[tuple[int | str, str]] = field(default_factory=list)
+
+
+class AnnotatedImages(ObjectImages):
+    """Images of a set, first all candidates and without objects, then with `chosen` those to be used."""
+
+    def __init__(
+        self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
+    ) -> None:
+        self.names = list(names)
+        self.captions = [""] * len(self.names)
+        self.sequences = list(sequences) if sequences is not None else [""] * len(self.names)
+        self.frames = list(frames) if frames is not None else [0] * len(self.names)
+        self._objects: list[list[AnnotatedObject]] = [[] for _ in self.names]
+
+    @abstractmethod
+    def read(self, row: int) -> Reading:
+        """The annotation of an image.
+
+        Raises:
+            UserError: it cannot be read at all.
+        """
+
+    @abstractmethod
+    def check_picture(self, row: int, height: int, width: int) -> None:
+        """Decodes the picture.
+
+        Raises:
+            UserError: it cannot be read, or does not have the size of its masks.
+        """
+
+    def shown(self, row: int) -> str:
+        """The same for two images of one picture, which would count as two; frames of a film may be alike."""
+        return self.names[row]
+
+    def objects(self, row: int) -> list[AnnotatedObject]:
+        return self._objects[row]
+
+    def masks(self, row: int) -> Tensor:
+        masks = {instance.number: instance.mask for instance in self.read(row).instances}
+        return torch.from_numpy(np.stack([masks[item.instance] for item in self._objects[row]]))
+
+    def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
+        """The same set with these images only, and these objects of each."""
+        chosen = copy(self)
+        chosen.names = [self.names[row] for row in rows]
+        chosen.captions = [self.captions[row] for row in rows]
+        chosen.sequences = [self.sequences[row] for row in rows]
+        chosen.frames = [self.frames[row] for row in rows]
+        chosen._objects = list(objects)
+        return chosen
+
+    def look(self, row: int) -> tuple[list[AnnotatedObject], list[Problem]]:
+        """Reads annotation and picture once: the objects that can be used, and what is wrong."""
+        image = self.names[row]
+        try:
+            reading = self.read(row)
+            if reading.instances:
+                self.check_picture(row, *reading.instances[0].mask.shape)
+        except UserError as error:
+            return [], [Problem(image, "", str(error))]
+        problems = [Problem(image, f"{image}#{number}", reason) for number, reason in reading.wrong]
+        objects = [
+            AnnotatedObject(f"{image}#{found.number}", found.label, found.number, float(found.mask.mean()))
+            for found in reading.instances
+        ]
+        problems += [Problem(image, item.name, "its mask has no pixels") for item in objects if item.area == 0]
+        return [item for item in objects if item.area > 0], problems
+
+
+class ImageFiles(AnnotatedImages):
+    """Annotated images whose pictures are files. Prototypes are kept under the hashes of picture and annotation, so
+    neither may change: the picture from when it is first looked at, the annotation from its `record` on."""
+
+    def __init__(
+        self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(names, sequences, frames)
+        self._contents: dict[str, Contents] = {}  # of the pictures, by image name
+        self._annotations: dict[str, str] = {}  # digests, by image name
+
+    @abstractmethod
+    def file(self, row: int) -> Path:
+        """The picture's file."""
+
+    @abstractmethod
+    def annotation_digest(self, row: int) -> str:
+        """SHA-256 of all that the annotation says of an image."""
+
+    def shown(self, row: int) -> str:
+        return self.names[row] if self.sequences[row] else self._first_contents(row).pixels
+
+    def check_picture(self, row: int, height: int, width: int) -> None:
+        path = self.file(row)
+        if not path.exists():
+            others = sorted(each.name for each in path.parent.glob(f"{escape(path.stem)}.*"))
+            raise UserError(f"there is no image {path}" + (f", but {', '.join(others[:3])}" if others else ""))
+        found = self._first_contents(row)
+        if found.orientation != UPRIGHT:
+            raise UserError(f"the EXIF data of {path} turn it, which leaves open how its masks lie; save it upright")
+        if (found.width, found.height) != (width, height):
+            raise UserError(f"its mask is {width} x {height} pixels, its image {found.width} x {found.height}")
+
+    def picture(self, row: int, size: int) -> Tensor:
+        return read_image(ImageFile(self.names[row], self.file(row), contents=self._first_contents(row)), size)
+
+    def masks(self, row: int) -> Tensor:
+        """Raises UserError if the annotation is not any more what `record` said."""
+        masks, known = super().masks(row), self._annotations.get(self.names[row])
+        if known is not None and self.annotation_digest(row) != known:
+            raise UserError(f"the annotation of {self.file(row)} was changed while it was in use; run it again")
+        return masks
+
+    def record(self, row: int) -> dict[str, Any]:
+        name = self.names[row]
+        self._annotations[name] = self.annotation_digest(row)
+        return {
+            "id": name,
+            "caption": self.captions[row],
+            "sha256": self._first_contents(row).sha256,
+            "annotation": self._annotations[name],
+        }
+
+    def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
+        chosen = super().chosen(rows, objects)
+        for known in ("_contents", "_annotations"):
+            values = getattr(self, known)
+            setattr(chosen, known, {name: values[name] for name in chosen.names if name in values})
+        return chosen
+
+    def _first_contents(self, row: int) -> Contents:
+        name = self.names[row]
+        if name not in self._contents:
+            self._contents[name] = look_into(self.file(row))
+        return self._contents[name]
+
+
+def digest(*contents: bytes) -> str:
+    """SHA-256 of some contents, in hexadecimal."""
+    return hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+def find_set(
+    root: str | Path, places: Sequence[str], needed: Sequence[str], what: str, layout: str, source: str
+) -> Path:
+    """The folder of a set: of `places` below `root`, the one that has most of what is needed.
+
+    Raises:
+        UserError: it lacks something; what that is, the layout that is expected, and where to get the set.
+    """
+    candidates = [Path(root) / place for place in places]
+    best = max(candidates, key=lambda place: sum((place / name).exists() for name in needed))
+    missing = [str(best / name) for name in needed if not (best / name).exists()]
+    if missing:
+        raise UserError(
+            f"{what}: there is no {', no '.join(missing)}. Give the folder that holds this as objects.root:\n"
+            f"{layout}\nGet it from {source}"
+        )
+    return best

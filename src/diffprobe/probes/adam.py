@@ -1,0 +1,346 @@
+"""The LightningModule that trains a probe bank: one Adam for all probes, the best epoch of each kept.
+
+Edge-aware smoothness: a predicted map should change only where the image does.
+
+The penalty of an image is mean |d_x p| exp(-|d_x I|) + mean |d_y p| exp(-|d_y I|) over its pixels, with |d I| the mean
+over colour channels (Godard, Mac Aodha and Brostow 2017, "Unsupervised Monocular Depth Estimation with Left-Right
+Consistency"), and p the prediction after nearest-neighbour upsampling. Inside a token p does not change, so only the
+pixels at borders of tokens count, and the sum over them needs the image once: `edge_weights`.
+
+Train a probe bank on activations, in memory or stored: the plain function behind the Lightning classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from diffprobe.activations.activations import ReadableActivations
+from diffprobe.activations.store.reader import StoredRows
+from diffprobe.errors import UserError
+from diffprobe.probes.bank import ProbeBank
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.functional import Grid
+from diffprobe.probes.splits import Split
+from diffprobe.probes.targets import prepare_bank
+
+
+class Edges(NamedTuple):
+    """What a unit step of a map costs from each token to the one on its `right` [images, h, w - 1] and to the one
+    `down` from it [images, h - 1, w]: little where the image has an edge."""
+
+    right: Tensor
+    down: Tensor
+
+
+def edge_weights(images: Tensor, grid: Grid) -> Edges:
+    """Of images [images, 3, H, W] in [0, 1], for maps on `grid` (h, w).
+
+    Raises UserError for images that have fewer pixels than the grid has tokens.
+    """
+    size: Grid = (images.shape[-2], images.shape[-1])
+    if size[0] < grid[0] or size[1] < grid[1]:
+        raise UserError(
+            f"probe.smoothness: maps of {grid[0]}x{grid[1]} tokens need images at least that large, these are "
+            f"{size[0]}x{size[1]}"
+        )
+    rows, columns = (_token_of_pixel(pixels, tokens) for pixels, tokens in zip(size, grid, strict=True))
+    right = _border_weights(images, rows, columns)
+    down = _border_weights(images.transpose(-1, -2), columns, rows)
+    return Edges(right, down.transpose(-1, -2))
+
+
+def smoothness(maps: Tensor, edges: Edges) -> Tensor:
+    """The penalty of maps [..., images, h, w] -> [..., images]: that of the upsampled maps, where H and W are multiples
+    of h and w."""
+    across = maps.diff(dim=-1).abs() * edges.right
+    along = maps.diff(dim=-2).abs() * edges.down
+    return across.sum((-2, -1)) + along.sum((-2, -1))
+
+
+def _border_weights(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """[images, 3, H, W] and the token of each pixel along both axes -> the `right` of `Edges`."""
+    weights = (-images.float().diff(dim=-1).abs().mean(1)).exp()  # [images, H, W - 1]
+    borders = columns.diff().nonzero()[:, 0]
+    summed = weights.new_zeros(len(images), int(rows[-1]) + 1, len(borders))
+    return summed.index_add_(1, rows, weights[..., borders]) / max(1, weights[0].numel())
+
+
+def _token_of_pixel(pixels: int, tokens: int) -> Tensor:
+    """Which token each pixel along an axis takes its value from, [pixels]."""
+    return torch.arange(pixels) * tokens // pixels
+
+
+class Batch(NamedTuple):
+    """Images at all layers and steps. `rows` [batch] are row numbers of the images; `activations[layer]` is
+    [steps, batch, channels, h, w]; `targets[property][(h, w)]` is [batch, h, w], the mean target of each token;
+    `edges[(h, w)]` are the images' edges, needed by the smoothness penalty alone. `share` is what the mean loss of the
+    images weighs: 1, or, among several processes, (processes x images here / images of the whole batch)."""
+
+    rows: Tensor
+    activations: dict[str, Tensor]
+    targets: dict[str, dict[Grid, Tensor]]
+    edges: Mapping[Grid, Edges] = {}
+    share: float = 1.0
+
+
+class ProbeBankModule(lightning.LightningModule):
+    """Trains every probe of `bank` on batches of `Batch`, and leaves in it each probe's weights of its best epoch.
+
+    The loss is the sum over probes of the mean loss of the batch and the recipe's penalties, so each probe sees exactly
+    the gradient it would see alone, and Adam, which works element by element, takes the steps it would take alone.
+    Among several processes, whose gradients DDP averages, `Batch.share` makes it the gradient of the whole batch.
+    After every validation epoch the probes whose validation loss (without penalties) is their lowest so far are copied
+    (`best_loss[property]` is [layers, steps]); at the end of training the copies become the bank. Test data is never
+    seen here.
+
+    images: number of rows that `Batch.rows` can name. recipe: learning rates and penalties; without one the papers'.
+    """
+
+    def __init__(self, bank: ProbeBank, images: int, recipe: Recipe | None = None) -> None:
+        super().__init__()
+        self.bank = bank
+        self.recipe = recipe or Recipe()
+        self.images = images
+        self.best_loss = {name: torch.full((len(bank.layers), len(bank.steps)), torch.inf) for name in bank.properties}
+        self._best = {
+            key: parameter.detach().cpu().clone()
+            for name in bank.properties
+            for layer in bank.layers
+            for key, parameter in self._named(name, layer)
+        }
+        self._loss_sums: dict[str, Tensor] = {}
+        self._counts = torch.zeros(0)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = [
+            {
+                "params": [item for layer in self.bank.layers for item in self.bank.parameters_of(name, layer)],
+                "lr": self.recipe.learning_rates.get(name, self.bank.properties[name].learning_rate),
+            }
+            for name in self.bank.properties
+        ]
+        return torch.optim.Adam(groups, fused=True)
+
+    def outputs(self, batch: Batch) -> Iterator[tuple[str, Grid, list[int], Tensor]]:
+        """Layers of one resolution together: (property, resolution, numbers of the layers,
+        [layers, steps, batch, outputs, h, w]) each."""
+        numbered = sorted(enumerate(self.bank.layers), key=lambda item: self._grid(batch, item[1]))
+        for grid, group in groupby(numbered, key=lambda item: self._grid(batch, item[1])):
+            numbers, layers = zip(*group, strict=True)
+            outputs = torch.stack([self.bank.outputs(layer, batch.activations[layer]) for layer in layers])
+            for name, part in self.bank.separate(outputs).items():
+                yield name, grid, list(numbers), part
+
+    def training_step(self, batch: Batch, *_: Any) -> Tensor:
+        terms = []
+        for name, grid, _numbers, outputs in self.outputs(batch):
+            item = self.bank.properties[name]
+            loss = item.loss(outputs, batch.targets[name][grid])
+            if self.recipe.smoothness:
+                loss = loss + self.recipe.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
+            terms.append(batch.share * loss.mean(-1).sum())
+        if self.recipe.l1:
+            heads = (self.bank.head_of(name, layer) for name in self.bank.properties for layer in self.bank.layers)
+            terms += [self.recipe.l1 * weight.abs().sum() for head in heads for weight in head.maps]
+        return torch.stack(terms).sum()
+
+    def on_validation_epoch_start(self) -> None:
+        shape = (len(self.bank.layers), len(self.bank.steps), self.images)
+        self._loss_sums = {name: torch.zeros(shape, device=self.device) for name in self.bank.properties}
+        self._counts = torch.zeros(self.images, device=self.device)
+
+    def validation_step(self, batch: Batch, *_: Any) -> None:
+        self._counts.index_add_(0, batch.rows, torch.ones(len(batch.rows), device=self.device))
+        for name, grid, numbers, outputs in self.outputs(batch):
+            loss = self.bank.properties[name].loss(outputs, batch.targets[name][grid])
+            for number, values in zip(numbers, loss, strict=True):
+                self._loss_sums[name][number].index_add_(1, batch.rows, values.float())
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            return
+        # Sums and counts per image: an image that several processes look at still weighs as one.
+        counts = self._summed(self._counts)
+        seen = counts > 0
+        for name, sums in self._loss_sums.items():
+            mean = (self._summed(sums)[..., seen] / counts[seen]).mean(-1)
+            self.log(f"validation_loss/{name}", mean.mean(), sync_dist=True)
+            self._keep_best(name, mean.cpu())
+
+    @torch.no_grad()
+    def on_train_end(self) -> None:
+        """Put each probe's best weights into the bank; a probe that was never validated keeps its last ones."""
+        for name, losses in self.best_loss.items():
+            for number, layer in enumerate(self.bank.layers):
+                chosen = losses[number].isfinite()
+                for key, parameter in self._named(name, layer):
+                    parameter[chosen.to(parameter.device)] = self._best[key][chosen].to(parameter)
+
+    def _keep_best(self, name: str, losses: Tensor) -> None:
+        """Copy the probes of property `name` whose validation loss [layers, steps] is lower than ever before."""
+        better = losses < self.best_loss[name]
+        self.best_loss[name] = torch.where(better, losses, self.best_loss[name])
+        for number, layer in enumerate(self.bank.layers):
+            for key, parameter in self._named(name, layer):
+                self._best[key][better[number]] = parameter.detach().cpu()[better[number]]
+
+    def _named(self, name: str, layer: str) -> list[tuple[str, Tensor]]:
+        parameters = self.bank.head_of(name, layer).named_parameters()
+        return [(f"{name}/{layer}/{key}", parameter) for key, parameter in parameters]
+
+    def _summed(self, values: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(values, reduce_op="sum")  # type: ignore[return-value]
+
+    @staticmethod
+    def _grid(batch: Batch, layer: str) -> Grid:
+        height, width = batch.activations[layer].shape[-2:]
+        return height, width
+
+
+IMAGES_AT_ONCE = 16
+
+
+class Collate:
+    """Row numbers -> `Batch`. Slices the activations, which stay in the precision they are stored in."""
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        targets: Mapping[str, Mapping[Grid, Tensor]],
+        edges: Mapping[Grid, Edges] | None = None,
+    ) -> None:
+        self.values = values
+        self.targets = targets
+        self.edges = edges or {}
+
+    def __call__(self, rows: Sequence[int]) -> Batch:
+        index = torch.tensor(rows)
+        return Batch(
+            index,
+            {layer: values[:, index] for layer, values in self.values.items()},
+            {name: {grid: maps[index] for grid, maps in grids.items()} for name, grids in self.targets.items()},
+            {grid: Edges(*(weights[index] for weights in edges)) for grid, edges in self.edges.items()},
+        )
+
+
+class SharedBatches:
+    """This process's share of every batch that `rows`, a loader of row numbers, yields.
+
+    No DataLoader, so that Lightning does not distribute what is distributed already. All processes are given equally
+    many batches; one that there is no image for looks at the batch's first, which then weighs nothing.
+    """
+
+    def __init__(self, rows: DataLoader, collate: Collate, trainer: lightning.Trainer) -> None:
+        self.rows, self.collate, self.trainer = rows, collate, trainer
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        for rows in self.rows:
+            own = rows[rank::processes]
+            yield self.collate(own or rows[:1])._replace(share=processes * len(own) / len(rows))
+
+
+def train_bank(
+    activations: ReadableActivations,
+    targets: Mapping[str, Tensor],
+    split: Split,
+    properties: Sequence[str],
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    trainer: lightning.Trainer | None = None,
+    images: Tensor | StoredRows | None = None,
+) -> ProbeBank:
+    """Train all probes (layer x step x property) together on the split's training images.
+
+    targets: label maps [images, H, W] by property, in the row order of `activations.names`. The probes and their
+    training are those of `recipe`, without one the papers'. images: [images, 3, H, W] in [0, 1], in the same order;
+    only the smoothness penalty looks at them.
+
+    A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
+    that writes nothing is made. Several devices share each batch of `batch_size` images, so the probes are the same
+    however many there are. With more devices than images in a batch, the others idle; sharing pays off where
+    layers are large.
+
+    Raises UserError for unknown properties, label maps that do not fit the activations, and a smoothness penalty
+    without images or with images that do not fit.
+    """
+    recipe = recipe or Recipe()
+    bank, tokens = prepare_bank(activations, targets, split, properties, recipe, seed)
+    edges = _edges(images, activations) if recipe.smoothness else {}
+    values = {layer: activations.values[layer] for layer in bank.layers}
+    fitter = trainer or _silent_trainer(recipe)
+    training, validation = _loaders(split, recipe, seed, fitter.world_size)
+    with _quiet(trainer is None):
+        fitter.fit(
+            ProbeBankModule(bank, len(activations.names), recipe),
+            SharedBatches(training, Collate(values, tokens, edges), fitter),
+            SharedBatches(validation, Collate(values, tokens), fitter),
+        )
+    return bank.cpu().eval().requires_grad_(False)
+
+
+def _loaders(split: Split, recipe: Recipe, seed: int, processes: int) -> tuple[DataLoader, DataLoader]:
+    """Row numbers: batches of training images in an order of their own every epoch, and of validation images in order,
+    `batch_size` for each process."""
+    shuffle = torch.Generator().manual_seed(seed)
+    return (
+        DataLoader(split.train, recipe.batch_size, shuffle=True, generator=shuffle, collate_fn=list),  # type: ignore[arg-type]
+        DataLoader(split.validation, processes * recipe.batch_size, collate_fn=list),  # type: ignore[arg-type]
+    )
+
+
+def _edges(images: Tensor | StoredRows | None, activations: ReadableActivations) -> dict[Grid, Edges]:
+    """Of all images, for every resolution; few images at a time, since they may be large and on disk."""
+    count = len(activations.names)
+    if images is None:
+        raise UserError("probe.smoothness needs the images: give train_bank its `images`, or set probe.smoothness=0.")
+    if len(images) != count or len(images.shape) != 4:
+        raise UserError(f"images of shape {list(images.shape)}, expected [{count}, channels, height, width].")
+    found: dict[Grid, list[Edges]] = {grid: [] for grid in activations.grids}
+    for start in range(0, count, IMAGES_AT_ONCE):
+        part = images[start : start + IMAGES_AT_ONCE]
+        for grid, edges in found.items():
+            edges.append(edge_weights(part, grid))
+    return {grid: Edges(*map(torch.cat, zip(*edges, strict=True))) for grid, edges in found.items()}
+
+
+def _silent_trainer(recipe: Recipe) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_epochs=recipe.epochs,
+        check_val_every_n_epoch=min(recipe.validate_every, recipe.epochs),
+        devices=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@contextmanager
+def _quiet(everything: bool) -> Iterator[None]:
+    """No warnings that nobody can act on; with `everything`, no notices either."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.13
+        if everything:
+            log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(level)

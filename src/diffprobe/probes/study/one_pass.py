@@ -1,0 +1,282 @@
+"""The main study without keeping any activation: ridge probes of the network and of all its controls in one pass.
+
+Training images pass by first, then validation images, then test images, each of them once (see `probes.one_pass`), so
+the network is evaluated (images x steps) times, and memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_activations, control_layers
+from diffprobe.activations.extraction import silent_trainer
+from diffprobe.activations.groups import concatenate
+from diffprobe.activations.one_pass import Seen, pass_by, see, see_again
+from diffprobe.activations.sources.source import Source
+from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.finite import at_step, naming
+from diffprobe.errors import UserError
+from diffprobe.probes.controls import Batch, DealtLabels, Targets
+from diffprobe.probes.one_pass import OnePass
+from diffprobe.probes.position import POSITION, PositionLearner
+from diffprobe.probes.ridge import Moments, RidgePath, Strengths, edge_lines
+from diffprobe.probes.splits import PARTS
+from diffprobe.probes.study.label_checks import PicturesOfParts, one_valued, skip_flat, warnings_of
+from diffprobe.probes.study.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
+from diffprobe.probes.summaries import summarise
+from diffprobe.probes.tables import Score
+from diffprobe.probes.targets import target_maps
+from diffprobe.tables import NO_STEP
+
+if TYPE_CHECKING:
+    import lightning
+
+    from diffprobe.backbone.load import Backbone
+
+
+def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Question, means: Means) -> Findings:
+    """See `emergence.study_emergence`, of which this is the way for `means.live`.
+
+    Raises:
+        UserError: also when the probes are no ridge probes, or a part has fewer images than there are processes.
+    """
+    if question.recipe.solver != "ridge":
+        raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
+    split = question.split(source.names)
+    watch = _Watch(backbone, source, labeler, question, shown=split.test[: means.shown])
+    trainer = means.trainer("generate") or silent_trainer()
+    # Shuffled, so that neighbours in a list of prompts are not neighbours here.
+    random = np.random.default_rng(question.seed)
+    for part in PARTS:
+        rows = random.permutation(getattr(split, part)).tolist()
+        means.tell(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
+        use = {"train": watch.fit, "validation": watch.validate, "test": watch.test}[part]
+        pass_by(
+            watch.look,
+            rows,
+            use,
+            names=source.names,
+            batch_size=means.batch_size,
+            trainer=trainer,
+            tell=means.tell,
+        )
+        watch.conclude(part, trainer)
+    real = watch.passes["none"]
+    bank = real.candidates.bank(question.steps)  # type: ignore[attr-defined]
+    bank.thresholds = real.thresholds
+    asked = ("none", *question.controls)
+    scores = [row for control, one in watch.passes.items() if control in asked for row in _in_order(one, source.names)]
+    scores = skip_flat(scores, watch.flat)
+    position = skip_flat(watch.passes["position"].scores, watch.flat)
+    warnings = warnings_of(position, watch.flat, len(source.names))
+    warnings += edge_lines(watch.strengths(), question.recipe.strengths)
+    for line in warnings:
+        means.tell(line)
+    each = source.evaluations(backbone, question.steps) + watch.networks * len(question.steps) * source.draws
+    return Findings(
+        scores,
+        summarise(scores),
+        bank,
+        sorted(watch.shown, key=lambda one: split.test.index(one.row)),
+        split,
+        len(source.names) * each,
+        warnings=warnings,
+    )
+
+
+class _Watch:
+    """The passes of the network ('none') and of every control, and what a batch of images does to each of them."""
+
+    def __init__(
+        self, backbone: Backbone, source: Source, labeler: Labeler, question: Question, shown: Sequence[int]
+    ) -> None:
+        self.backbone, self.source, self.labeler, self.question = backbone, source, labeler, question
+        self.layers = [layer.name for layer in question.recorded]
+        self.wanted, self.shown = set(shown), list[Shown]()
+        self.pictures = PicturesOfParts()  # of this process
+        self.flat: list[tuple[str, str]] = []  # (property, image) of labels with one value; in the end of all processes
+        self.dealt = DealtLabels()
+        self.beside: tuple[Seen, dict[str, Tensor]] | None = None
+        self.look = partial(see, backbone, source, self.layers, question.steps)
+        self.inputs: dict[str, Callable[[Seen], dict[str, Tensor]]] = {"none": self._own}
+        self.networks = 0
+        for control in question.controls:
+            if control in CONTROL_NETWORKS:
+                self._add_network(control, CONTROL_NETWORKS[control][1](backbone.denoiser, question.seed))
+            elif control in CONTROL_INPUTS:
+                control_layers(backbone, [control])  # which refuses what the model does not have
+                self.inputs[control] = partial(self._control_input, control)
+            elif control == "labels":
+                self.inputs[control] = self.inputs["none"]
+        timesteps = source.timesteps(backbone)
+        steps = {step: timesteps[step] for step in question.steps}
+        self.moments = [at_step(step, timestep) for step, timestep in steps.items()]
+        self.passes = {
+            control: self._pass(Moments(question.properties, recipe_of(question, control)), control, steps)
+            for control in self.inputs
+        }
+        # Also where it is no control that is asked for: it tells whether labels are worth learning
+        self.inputs["position"] = lambda seen: {POSITION: seen.images[None, :, :1]}
+        self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
+
+    def fit(self, seen: Seen) -> None:
+        self.pictures.add(seen.images, self._names(seen), "train")
+        for control, batch in self._work(seen, self._labels(seen)):
+            self._use("train", control, batch)
+
+    def validate(self, seen: Seen) -> None:
+        self.pictures.add(seen.images, self._names(seen), "validation")
+        for control, batch in self._work(seen, self._labels(seen)):
+            self._use("validation", control, batch)
+
+    def test(self, seen: Seen) -> None:
+        self.pictures.add(seen.images, self._names(seen), "test")
+        labels = self._labels(seen)
+        for control, batch in self._work(seen, labels):
+            said = self._use("test", control, batch)
+            if control == "none":
+                self.shown += [
+                    self._show(seen, place, labels, said) for place, row in enumerate(seen.rows) if row in self.wanted
+                ]
+
+    def conclude(self, part: str, trainer: lightning.Trainer) -> None:
+        """After the last image of a part: the processes put together what each has seen."""
+        reduce = partial(trainer.strategy.reduce, reduce_op="sum")
+        if "labels" in self.passes:
+            for batch in self.dealt.close(_from_neighbour):
+                self._use(part, "labels", batch)
+        for one in self.passes.values():
+            if part == "train":
+                one.solve(reduce)  # type: ignore[arg-type]
+            elif part == "validation":
+                one.choose(reduce, _gather)  # type: ignore[arg-type]
+            else:
+                one.join(_gather)
+        if part == "test":
+            self.shown = _gather(self.shown)
+            self.flat = _gather(self.flat)
+
+    def strengths(self) -> dict[str, Strengths]:
+        """Of each control's chosen probes, and of the network's ('none')."""
+        paths = {control: one.candidates for control, one in self.passes.items()}
+        return {control: path.first_strengths() for control, path in paths.items() if isinstance(path, RidgePath)}
+
+    def _work(self, seen: Seen, labels: Targets) -> Iterator[tuple[str, Batch]]:
+        """What the pass of each control is to be shown of a batch."""
+        names = self._names(seen)
+        targets = {key: target_maps(labels, key, names).to(seen.images.device) for key in labels}
+        self.flat += one_valued(targets, names)
+        for control in self.passes:
+            batch = Batch(self.inputs[control](seen), targets, names)
+            for shown in self.dealt.deal(batch) if control == "labels" else [batch]:
+                yield control, shown
+
+    def _use(self, part: str, control: str, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Shows images to a control's pass; gives what its probes say of test images, see `OnePass.test`."""
+        one = self.passes[control]
+        if part == "train":
+            one.fit(batch.values, batch.targets)
+        elif part == "validation":
+            one.validate(*batch)
+        return one.test(*batch) if part == "test" else {}
+
+    def _control_input(self, control: str, seen: Seen) -> dict[str, Tensor]:
+        if self.beside is None or self.beside[0] is not seen:  # images are decoded once for all control inputs
+            names = [name for name in CONTROL_INPUTS if name in self.inputs]
+            found = []
+            for noisy, latents, when in zip(seen.noisy, seen.latents, self.moments, strict=True):
+                with naming(self._names(seen), when):
+                    found.append(control_activations(self.backbone, names, noisy, latents))
+            self.beside = seen, {name: torch.stack([values[name] for values in found]) for name in names}
+        return {control: self.beside[1][control]}
+
+    def _add_network(self, control: str, denoiser: Any) -> None:
+        self.networks += 1
+        look = partial(see_again, self.backbone, self.source, denoiser, self.layers, self.question.steps)
+        self.inputs[control] = lambda seen: self._grouped(look(seen))
+
+    def _own(self, seen: Seen) -> dict[str, Tensor]:
+        return self._grouped(seen.activations)
+
+    def _grouped(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """[steps, batch, channels, h, w] of the recorded layers -> of layers and groups that are probed."""
+        found = {layer.name: values[layer.name] for layer in self.question.layers}
+        for group in self.question.groups:
+            parts = {layer.name: values[layer.name].flatten(0, 1) for layer in group.layers}
+            found[group.name] = concatenate(group, parts).unflatten(0, (len(self.question.steps), -1))
+        return found
+
+    def _pass(self, learner: Any, control: str, steps: Mapping[int, float | None]) -> OnePass:
+        question, keys = self.question, (self.backbone.name, self.question.recipe.name, control)
+        return OnePass(learner, question.properties, question.threshold, keys, steps)
+
+    def _names(self, seen: Seen) -> list[str]:
+        return [self.source.names[row] for row in seen.rows]
+
+    def _labels(self, seen: Seen) -> Targets:
+        return self.labeler(seen.images.cpu().float(), self._names(seen), self.question.properties)
+
+    def _film(self, seen: Seen, place: int) -> Tensor:
+        """One image of a batch as it looks after each probed step, [steps, 3, H, W] in [0, 1]."""
+        frames = []
+        for latents, when in zip(seen.latents[:, place], self.moments, strict=True):
+            with naming([self.source.names[seen.rows[place]]], when):
+                frames.append(decode_latents(self.backbone, latents[None]))
+        return torch.cat(frames)
+
+    def _show(self, seen: Seen, place: int, labels: Targets, said: Mapping[str, Mapping[str, Tensor]]) -> Shown:
+        image = seen.images[place : place + 1]
+        steps = len(self.question.steps)
+        return Shown(
+            row=seen.rows[place],
+            steps=(self._film(seen, place) if self.source.walks else image.expand(steps, -1, -1, -1)).cpu(),
+            final=image[0].cpu(),
+            labels={key: maps[place] for key, maps in labels.items()},
+            predictions={
+                key: {layer: maps[:, place].cpu() for layer, maps in layers.items()} for key, layers in said.items()
+            },
+        )
+
+
+def _gather(items: list) -> list:
+    """The items of all processes, on each of them."""
+    if not _several_processes():
+        return items
+    parts: list[list] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def _from_neighbour(targets: Targets) -> Targets:
+    """What the process before this one, in a ring, gives; alone, one's own."""
+    if not _several_processes():
+        return targets
+    given = _gather([{name: maps.cpu() for name, maps in targets.items()}])[torch.distributed.get_rank() - 1]
+    return {name: maps.to(targets[name].device) for name, maps in given.items()}
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _in_order(one: OnePass, names: Sequence[str]) -> list[Score]:
+    """The scores by layer, property, metric, part, step and image, whatever the order that images came in."""
+    place = {name: number for number, name in enumerate(names)}
+    groups: dict[tuple[str, str, str], int] = {}
+    for row in one.scores:
+        groups.setdefault((row.layer, row.property, row.metric), len(groups))
+    return sorted(
+        one.scores,
+        key=lambda row: (
+            PARTS.index(row.split),
+            groups[row.layer, row.property, row.metric],
+            row.step,
+            place[row.image],
+        ),
+    )

@@ -1,0 +1,200 @@
+"""What is asked of a network, how it is run, and what comes out: what travels through the studies of probes.
+
+What finds the probes of a recipe on activations that are kept: in memory, or in a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffprobe.activations.activations import ReadableActivations
+from diffprobe.activations.control_inputs import CONTROL_INPUTS
+from diffprobe.activations.groups import GroupedActivations, LayerGroup
+from diffprobe.backbone.layers import Layer
+from diffprobe.errors import UserError
+from diffprobe.probes.adam import train_bank
+from diffprobe.probes.bank import ProbeBank
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.controls import fresh_weights, permute_weights
+from diffprobe.probes.exact import solve_bank
+from diffprobe.probes.properties import property_named
+from diffprobe.probes.ridge import ridge_bank
+from diffprobe.probes.scoring import Threshold, check_threshold
+from diffprobe.probes.splits import Split, split_images
+from diffprobe.probes.tables import Score, Summary
+
+if TYPE_CHECKING:
+    import lightning
+
+    from diffprobe.activations.extraction import Extraction
+    from diffprobe.activations.stores import Stores
+    from diffprobe.probes.bank import ProbeBank
+
+
+def fit_bank(
+    activations: ReadableActivations,
+    targets: Mapping[str, Tensor],
+    split: Split,
+    properties: Sequence[str],
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    images: Any = None,
+    trainer: lightning.Trainer | None = None,
+) -> ProbeBank:
+    """All probes by `recipe.solver`; see `train_bank`, `ridge_bank` and `solve_bank`, also for what they raise."""
+    if recipe.solver == "ridge":
+        return ridge_bank(activations, targets, split, properties, recipe)
+    if recipe.solver == "exact":
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's GPUs have no float64
+        return solve_bank(activations, targets, split, properties, recipe, device=device)
+    return train_bank(activations, targets, split, properties, recipe, seed=seed, trainer=trainer, images=images)
+
+
+Labeler = Callable[[Tensor, Sequence[str], Sequence[str]], dict[str, Tensor]]
+# Control networks, as people call them and as they are made, given denoiser and seed.
+CONTROL_NETWORKS: dict[str, tuple[str, Callable[[Any, int], Any]]] = {
+    "permuted": ("permuted weights", permute_weights),
+    "fresh": ("new, untrained weights", fresh_weights),
+}
+CONTROLS = (*CONTROL_NETWORKS, *CONTROL_INPUTS, "labels", "position")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the network, and how carefully.
+
+    Attributes:
+        layers: whose activations are probed.
+        groups: layers that are probed together, as one input each, beside `layers`.
+        steps: which of the source's steps, from 0, they are at.
+        properties: 'saliency', 'depth', 'shading'.
+        controls: of `CONTROLS`: the network with 'permuted' or 'fresh' weights; its input ('latent'), the intermediate
+            image ('pixels') and the VAE's attention while it decodes that ('decoder'); the real activations with
+            shuffled 'labels'; pixel 'position' alone.
+        fractions: of the images, to train, select and test on.
+        test: names of the images to test on, if they are given; the others train and select.
+        recipe: what probes, and how they are trained.
+        threshold: at which a saliency probability is foreground: 'validation' or a number.
+        seed: of split, probes, shuffling and permutation; images have their own.
+
+    Raises:
+        UserError: an unknown control, property or threshold.
+    """
+
+    layers: Sequence[Layer]
+    steps: Sequence[int]
+    groups: Sequence[LayerGroup] = ()
+    properties: Sequence[str] = ("saliency", "depth", "shading")
+    controls: Sequence[str] = ("permuted", "position")
+    fractions: Sequence[float] = (0.6, 0.2, 0.2)
+    test: Sequence[str] = ()
+    recipe: Recipe = field(default_factory=Recipe)
+    threshold: Threshold = "validation"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.properties:
+            property_named(name)
+        if self.threshold != "validation":
+            check_threshold(self.threshold)
+        unknown = [name for name in self.controls if name not in CONTROLS]
+        if unknown:
+            raise UserError(f"unknown control {unknown[0]!r}: choose from {', '.join(CONTROLS)}")
+        for group in self.groups:
+            if group.name in CONTROLS:
+                raise UserError(f"layers.groups.{group.name}: a control has that name; call the group something else")
+
+    @property
+    def inputs(self) -> list[Layer]:
+        """All that probes are trained on: layers, then groups as layers."""
+        return [*self.layers, *(group.layer for group in self.groups)]
+
+    @property
+    def recorded(self) -> list[Layer]:
+        """The layers whose activations are needed, each once."""
+        every = (*self.layers, *(layer for group in self.groups for layer in group.layers))
+        return list({layer.name: layer for layer in every}.values())
+
+    def split(self, names: Sequence[str]) -> Split:
+        """Which of these images train, select and test. Raises UserError as `split_images`."""
+        return split_images(names, self.fractions, self.seed, self.test)
+
+    def read(self, activations: ReadableActivations) -> ReadableActivations:
+        """Activations of the `recorded` layers as those of the `inputs`."""
+        return GroupedActivations(activations, self.groups, self.layers) if self.groups else activations
+
+
+@dataclass(frozen=True)
+class Means:
+    """How the frozen network is run: images at once, precision and place of the activations, trainers, progress.
+
+    `stores` is the folder of activation stores; without one, activations stay in memory, or, if `live`, are used while
+    they are computed and not kept. `shown` test images are decoded after every step, for pictures. `trainer` makes the
+    Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'. `tell` takes one line when a stage
+    begins.
+    """
+
+    batch_size: int = 8
+    dtype: str = "float16"
+    stores: Stores | Path | None = None
+    live: bool = False
+    images_per_shard: int = 16
+    shown: int = 0
+    trainer: Callable[[str], lightning.Trainer | None] = field(default=lambda stage: None)
+    tell: Callable[[str], None] = field(default=lambda line: None)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One test image for the pictures.
+
+    Attributes:
+        row: its number in the source.
+        steps: as it looks after every probed step, [steps, 3, H, W] in [0, 1].
+        final: as it is at the end, [3, H, W].
+        labels: its label maps, {property: [H, W]}.
+        predictions: what the probes say in the labels' units, {property: {layer: [steps, h, w]}}.
+    """
+
+    row: int
+    steps: Tensor
+    final: Tensor
+    labels: dict[str, Tensor]
+    predictions: dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the study leaves: tables first, and what the pictures are made from.
+
+    `extraction` and `targets` (label maps [images, H, W] by property) are None where nothing of the images was kept.
+    `warnings` are sentences about the labels, and about penalties at the edge of their grid.
+    """
+
+    scores: list[Score]
+    summaries: list[Summary]
+    bank: ProbeBank
+    shown: list[Shown]
+    split: Split
+    evaluations: int
+    extraction: Extraction | None = None
+    targets: dict[str, Tensor] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def recipe_of(question: Question, control: str) -> Recipe:
+    """How the probes of a control (or 'none') are made. Those on no layer of a network have a bias: without one, the
+    brightness that is zero would be a prediction of zero, and raw pixels would be too easy to beat."""
+    return replace(question.recipe, bias=True) if control in CONTROL_INPUTS else question.recipe
+
+
+def replayed_controls(question: Question) -> list[dict[str, Any]]:
+    """What the control networks are called that see the latents again, see `describe_replay`."""
+    return [{"control": name, "seed": question.seed} for name in question.controls if name in CONTROL_NETWORKS]

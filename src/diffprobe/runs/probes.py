@@ -1,0 +1,91 @@
+"""The probes of a finished run, and the images that they have not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from diffprobe.data.prompts import Prompt
+    from diffprobe.cli.schema import ProbingSettings
+    from diffprobe.probes.bank import ProbeBank
+    from diffprobe.probes.tables import Score
+
+
+# What makes other activations of the same step; probes of one kind say nothing of the other.
+_SAME = (
+    *("model.guidance", "model.scheduler", "model.size", "model.revision"),
+    *("steps.sampling", "trajectory.kind", "features.half"),
+)
+
+
+@dataclass(frozen=True)
+class GivenProbes:
+    """
+    Attributes:
+        bank: the probes.
+        name: what they are called in tables.
+        validation: the run's scores on validation images, by which layers are chosen.
+        used: names of the images that they were trained or selected on.
+        pictures: what made these images, see `Prompt.picture`; under another name they are still the same.
+    """
+
+    bank: ProbeBank
+    name: str
+    validation: list[Score]
+    used: set[str]
+    pictures: set[tuple[str, int]]
+
+    def unseen(self, prompts: list[Prompt]) -> list[Prompt]:
+        """The prompts of images that are fit to test these probes on.
+
+        Raises:
+            UserError: there are none.
+        """
+        found = [one for one in prompts if one.name not in self.used and one.picture not in self.pictures]
+        if not found:
+            raise UserError(
+                "the probes of analysis.probes were trained or selected on all of these images; give others, such as "
+                "seed=1 or data.prompts=FILE"
+            )
+        return found
+
+
+def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> GivenProbes:
+    """The probes in a finished run folder of train.py, for images that the model of this name makes by these settings.
+
+    Raises:
+        UserError: the folder is no finished run of this model and trajectory, or what it was made from is not there any
+            more.
+    """
+    from diffprobe.runs.folder import FINISHED, flattened, read_settings
+    from diffprobe.runs.sources import make_source
+    from diffprobe.activations.sources.generation import Generation
+    from diffprobe.probes.storage import load_bank
+    from diffprobe.probes.tables import read_scores
+
+    folder = Path(folder)
+    if not (folder / FINISHED).exists():
+        raise UserError(f"analysis.probes={folder}: no finished run of train.py is there")
+    made_by = read_settings(folder)
+    there, here = flattened(made_by), flattened(settings)
+    for key in _SAME:
+        if there[key] != here[key]:
+            raise UserError(f"analysis.probes={folder}: {key} is {there[key]} there, {here[key]} here; give the same")
+    scores = [row for row in read_scores(folder / "scores.csv") if row.control == "none"]
+    kinds = {(row.model, row.probe) for row in scores}
+    if len(kinds) != 1:
+        raise UserError(f"analysis.probes={folder}: its scores.csv is of {len(kinds)} kinds of probes; give one run")
+    ((trained_on, probe),) = kinds
+    if trained_on != model:
+        raise UserError(f"analysis.probes={folder}: those are probes of {trained_on}, and this model is {model}")
+    tested = {row.image for row in scores if row.split == "test"}
+    source = make_source(made_by, lambda line: None)
+    used = set(source.names) - tested
+    prompts = source.prompts if isinstance(source, Generation) else []
+    pictures = {prompt.picture for prompt in prompts if prompt.name in used}
+    validation = [row for row in scores if row.split == "validation"]
+    return GivenProbes(load_bank(folder / "probes"), probe, validation, used, pictures)

@@ -1,0 +1,163 @@
+"""What every job has around its own work: settings checked, a folder found free, a tracked run, and its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from diffprobe.cli.analysis_schema import AnalysisJobSettings
+from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, sole_user
+from diffprobe.cli.parts import make
+from diffprobe.cli.parts import check_arguments
+from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
+from diffprobe.runs.retelling import REPORT_WIDTH
+from diffprobe.cli.schema import ProbingSettings
+from diffprobe.runs.trainers import check_trainer, quiet_libraries
+from diffprobe.cli.typed import check_typed
+from diffprobe.errors import UserError
+from diffprobe.signals import Stopped
+from diffprobe.signals import check as stop_if_asked
+from diffprobe.terminal import plain_console
+from diffprobe.threads import share_threads
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffprobe.report.tracking import RunName, Tracker
+
+OF_OBJECTS = ("separation", "transforms", "denoising", "video")  # analyses that keep prototypes
+Task = TypeVar("Task")
+Job = TypeVar("Job", bound=ProbingSettings)
+
+
+@dataclass(frozen=True)
+class Run(Generic[Job]):
+    """A run on its way. `config` is the composed configuration as plain values."""
+
+    settings: Job
+    config: Any
+    folder: Path
+    console: Console
+    tracker: Tracker
+
+
+def carry_out(
+    config: DictConfig,
+    check: Callable[[DictConfig], Job],
+    prepare: Callable[[Job, Console], Task],
+    work: Callable[[Task, Run[Job]], int],
+    *,
+    share: Callable[[Task, Job, Console], object] | None = None,
+) -> Path | None:
+    """Runs a job into Hydra's output folder; one that has it already is left alone.
+
+    Args:
+        check: makes settings of the configuration.
+        prepare: checks what the user gave, tells the plan, and gives what is left to do.
+        work: does it, fills the run folder, and says how often the network was evaluated.
+        share: what the helping processes of a run do; None where an analysis runs in one process.
+
+    Returns:
+        The folder of the finished run; None of a dry run, and in a helping process.
+
+    Raises:
+        UserError: of what the user got wrong, before any work is done.
+    """
+    from diffprobe.runs.environment import write_environment
+
+    started = time.perf_counter()
+    hydra = HydraConfig.get()
+    check_typed(config, hydra)
+    settings = check(config)
+    _check_parts(settings)
+    check_processes(settings.trainer, hydra)
+    if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise UserError(f"analysis={_kind(settings)} runs in one process; use trainer.devices=1")
+    share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
+    folder = Path(hydra.runtime.output_dir)
+    with _how_to_go_on(settings, folder, hydra), quiet_libraries():
+        from lightning.pytorch.utilities import rank_zero_only
+
+        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
+        console = plain_console(REPORT_WIDTH, quiet=helping)
+        if is_finished(folder, settings, check):
+            return _skipped(folder, console)
+        check_unfinished(folder, settings, check)
+        check_trainer(settings.trainer)
+        task = prepare(settings, console)
+        if settings.dry_run:
+            return None
+        if helping and share is not None:
+            share(task, settings, console)
+            return None
+        with sole_user(folder, console.print):
+            if is_finished(folder, settings, check):  # by another process, while this one prepared
+                return _skipped(folder, console)
+            check_unfinished(folder, settings, check)
+            clear(folder)
+            record_configuration(folder, config, hydra)
+            plain = OmegaConf.to_container(config, resolve=True)
+            made = make(settings.logger, "logger", _partial_=True)
+            with made(folder=folder, config=plain, called=_called(folder, _kind(settings), hydra)) as tracker:
+                evaluations = work(task, Run(settings, plain, folder, console, tracker))
+                stop_if_asked()
+            wall = time.perf_counter() - started
+            # The file that marks the run as finished: the last one, when tracker and tables are complete
+            write_environment(
+                folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
+            )
+        console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
+    return folder
+
+
+def _skipped(folder: Path, console: Console) -> Path:
+    console.print(f"skipped, since it is finished: {folder}", soft_wrap=True)
+    return folder
+
+
+@contextmanager
+def _how_to_go_on(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterator[None]:
+    """Adds to a signal that stops the run what a person can do then."""
+    try:
+        yield
+    except Stopped as stopped:
+        kept = _kept_in(settings)
+        goes_on = f"goes on from what is kept in {kept}" if kept else "begins again, since nothing is kept on disk"
+        place = f"hydra.sweep.dir={hydra.sweep.dir}" if hydra.mode.name == "MULTIRUN" else f"hydra.run.dir={folder}"
+        done = (folder / FINISHED).exists()
+        stopped.hint = stopped.hint or (f"{folder} is finished" if done else f"the same command with {place} {goes_on}")
+        raise
+
+
+def _kept_in(settings: ProbingSettings) -> str | None:
+    """The folder that an interrupted run finds its work in, if any."""
+    if isinstance(settings, AnalysisJobSettings) and settings.analysis.kind in OF_OBJECTS:
+        return settings.prototypes.folder
+    return settings.features.folder if settings.features.store == "disk" else None
+
+
+def _check_parts(settings: ProbingSettings) -> None:
+    """Raises UserError for an argument that a part which the configuration names by class does not take."""
+    for group in ("labeler", "logger", "classifier"):
+        part = OmegaConf.select(settings, group)  # type: ignore[arg-type]
+        if part is not None:
+            check_arguments(OmegaConf.to_container(part), group)
+
+
+def _kind(settings: ProbingSettings) -> str:
+    return settings.analysis.kind if isinstance(settings, AnalysisJobSettings) else "probing"
+
+
+def _called(folder: Path, kind: str, hydra: Any) -> RunName:
+    from diffprobe.report.tracking import RunName
+
+    place = folder.resolve()
+    group = Path(hydra.sweep.dir).resolve().name if hydra.mode.name == "MULTIRUN" else None
+    return RunName(kind, f"{place.parent.name}/{place.name}", group)

@@ -1,0 +1,91 @@
+"""What interventions look like and what is said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diffprobe.analyses.intervention.figures import (
+    EditedExample,
+    animation_frames,
+    intervention_grid,
+    intervention_scores,
+)
+from diffprobe.analyses.intervention.findings import intervention_lines, intervention_text
+from diffprobe.analyses.intervention.tables import InterventionGain, InterventionSummary
+from diffprobe.errors import UserError
+
+KEYS = ("pocket", "saliency", "translation", "pattern")
+
+
+def summaries() -> list[InterventionSummary]:
+    means = {"unedited": 0.1, "random": 0.2, "none": 0.7}
+    return [
+        InterventionSummary(*KEYS, control, "dice", mean, mean - 0.05, mean + 0.05, 50)
+        for control, mean in means.items()
+    ]
+
+
+def gains(low: float = 0.4, n: int = 50, p: float = 0.001) -> list[InterventionGain]:
+    return [
+        InterventionGain(*KEYS, "unedited", "dice", 0.6, 0.5, 0.7, n, p=p, p_holm=2 * p),
+        InterventionGain(*KEYS, "random", "dice", 0.5, low, 0.6, n, p=p, p_holm=2 * p),
+    ]
+
+
+def example() -> EditedExample:
+    mask = np.zeros((8, 8))
+    mask[2:5, 2:5] = 1
+    picture = np.full((8, 8, 3), 0.5)
+    return EditedExample(picture, mask, np.roll(mask, 2), {"pattern": picture}, {"pattern": mask})
+
+
+def test_the_sentence_gives_every_number_with_its_interval():
+    (line,) = intervention_lines(summaries(), gains())
+    assert "images follow the saliency probe" in line
+    assert "0.70 [0.65, 0.75] over 50 images" in line
+    assert "0.60 [0.50, 0.70] against no intervention and 0.50 [0.40, 0.60] against random direction" in line
+
+
+def test_an_edit_no_better_than_a_random_one_moves_nothing():
+    (line,) = intervention_lines(summaries(), gains(low=-0.1))
+    assert "images are not shown to follow the saliency probe" in line
+
+
+def test_a_gain_that_is_not_significant_or_of_few_images_is_no_verdict():
+    (line,) = intervention_lines(summaries(), gains(p=0.04))  # 0.08 after Holm
+    assert "images are not shown to follow" in line
+    (line,) = intervention_lines(summaries(), gains(n=6))
+    assert "no verdict (6 images, it takes 7) on whether images follow the saliency probe" in line
+
+
+def test_the_table_has_a_line_for_the_edit_and_each_control():
+    text = intervention_text(summaries(), gains())
+    for words in ("no intervention", "random direction", "pattern", "0.10 [0.05, 0.15]"):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_grid_has_the_papers_rows_and_a_column_an_image():
+    figure = intervention_grid([example()] * 3, "saliency")
+    assert len(figure.axes) == 5 * 3
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == [
+        "original", "its label", "target", "edited:\npattern", "its label",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="no edited image"):
+        intervention_grid([], "saliency")
+
+
+def test_bars_are_as_high_as_the_means():
+    (axes,) = intervention_scores(summaries(), "dice").axes
+    assert [bar.get_height() for bar in axes.patches] == [0.1, 0.2, 0.7]
+
+
+def test_frames_hold_the_target_beside_the_image_made_for_it():
+    images = np.linspace(0, 1, 4)[:, None, None, None] * np.ones((4, 8, 8, 3))
+    targets = np.stack([np.roll(example().target, at, 1) for at in range(4)])
+    frames = animation_frames(images, targets, "saliency")
+    assert frames.shape == (4, 3 * 8, 3 * (8 + 1 + 8), 3)
+    assert frames[3, :, -1].tolist() == [[255] * 3] * 24
+    assert frames[0, :, -1].tolist() == [[0] * 3] * 24
+    assert (frames[0, :, :24] != frames[1, :, :24]).any()

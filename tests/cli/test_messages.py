@@ -1,0 +1,116 @@
+"""A command line that does not compose is answered with what to type, and never with what was typed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from diffprobe.cli.errors import explanation, typed_arguments
+from diffprobe.cli.keys import explain_key
+from diffprobe.errors import UserError
+from tests.commands import ROOT, one_line, train
+
+CONF = ROOT / "conf"
+
+
+def answer(door: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "argv", [f"{door}.py", *overrides])
+    with pytest.raises((HydraException, ValueError)) as caught, initialize_config_dir(str(CONF), version_base="1.3"):
+        compose(door, list(overrides))
+    line = explanation(caught.value, CONF, door)
+    assert line is not None
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("door", "override", "told"),
+    [
+        ("train", "features.folder=x", "features.folder belongs to features=disk; give that choice too"),
+        ("train", "model.tokenizer=x", "model.tokenizer belongs to model=local or sd15"),
+        ("train", "trainer.num_nodes=2", "belongs to trainer=slurm"),
+        ("train", "trajectory.timesteps=[0]", "belongs to trajectory=clean, noised or noised_by_100"),
+        ("train", "labeler.path=x", "labeler.path belongs to labeler=files"),
+        ("train", "labeler.depth.model=x", "belongs to labeler=image_models labeler/depth=transformers"),
+        ("train", "objects.count=3", "objects.count is a key of analyze.py, which train.py does not have"),
+        ("train", "objects=voc", "objects is a key of analyze.py, which train.py does not have"),
+        ("train", "statistics.resamples=30", "a key of analyze.py"),
+        ("train", "report.published.depth.spearman=1", "set by presets only (experiment=scene_representation/sd14)"),
+        ("analyze", "analysis.gaps=[1]", "analysis.gaps belongs to analysis=video"),
+        ("analyze", "classifier.batch_size=1", "classifier.batch_size belongs to classifier=transformers or vgg16"),
+        ("analyze", "objects.list=x", "objects.list belongs to objects=coco, davis or voc"),
+        ("train", "experiment=diff_props/table1", "experiment=diff_props/table1 needs the group measure"),
+        ("train", "probe.learning_rates={dept:0.1}", "the nearest valid key is 'probe.learning_rates.depth'"),
+        ("train", "probe.epoch=3", "the nearest valid key is 'probe.epochs'"),
+        ("train", "trainr.devices=3", "the nearest valid key is 'trainer.devices'"),
+        ("train", "model.qqqq=3", "model has autocast, channels_last"),
+        ("train", "qqqq=3", "unknown key 'qqqq'; --help lists"),
+        ("train", "~probe.foo", "unknown key 'probe.foo'; probe has"),
+        ("analyze", "~run", "run is not set, so there is nothing to leave out"),
+        ("train", "~model.path=3", "the value of model.path is pocket; write ~model.path"),
+        ("train", "hydra.foo=1", "unknown key 'hydra.foo' of Hydra"),
+        ("train", "layers.groups.x=3", "it is given whole, such as layers.groups={x: VALUE}"),
+        ("train", "+model.path=x", "model.path is there already; write model.path=VALUE"),
+        ("train", "+model=sd14", "the group model is chosen already"),
+        ("train", "model@foo=pocket", "write model=CHOICE"),
+        (
+            "train",
+            "seed=1,2",
+            "seed=1,2 is several values: a list is written seed=[1,2], and a sweep over them",
+        ),
+        ("train", "probe=nope", "probe has no choice 'nope'"),
+        ("train", "probe=''", "probe has no choice ''"),
+        ("train", "experiment=../quick", "did you mean experiment=quick?"),
+        ("train", "model=null", "model=null: is no choice of the group model, which are ddpm"),
+        ("train", "labeler=null", "labeler=null: is no choice of the group labeler"),
+        ("analyze", "classifier=null", "no choice of the group classifier"),
+        ("train", "=1", "there is no key before ="),
+        ("train", "seed", "'seed' is no KEY=VALUE"),
+        ("train", "seed=[1", "cannot read seed=[1"),
+        ("train", "data.prompts=a=b", "such as \"data.prompts='VALUE'\""),
+        ("train", "data.prompts=prés.csv", "cannot read data.prompts=prés.csv; a value with characters other than"),
+    ],
+)
+def test_what_does_not_compose_is_answered_with_what_to_type(door, override, told, monkeypatch):
+    assert told in answer(door, override, monkeypatch=monkeypatch)
+
+
+def test_no_key_is_answered_with_itself():
+    """Every key of every choice, asked of both doors as one that is not there."""
+    import re
+
+    from diffprobe.cli.keys import read_conf
+
+    keys = sorted({key for file in read_conf(CONF) for key in file.keys})
+    assert len(keys) > 100
+    for key in keys:
+        for door in ("train", "analyze"):
+            line = explain_key(key, CONF, door)
+            assert not re.search(rf"valid key is '{re.escape(key)}'", line), line
+
+
+def test_home_and_flags_are_put_right_on_the_command_line():
+    home = str(Path.home())
+    typed = ["data.prompts=~/x.csv", "analysis.runs=[~/a,~/b]", "hydra.run.dir='~/r'", "~seed", "job=a~b", "run=~"]
+    assert typed_arguments([*typed, "-m"]) == [
+        "-m",
+        f"data.prompts={home}/x.csv",
+        f"analysis.runs=[{home}/a,{home}/b]",
+        f"hydra.run.dir='{home}/r'",
+        "~seed",
+        "job=a~b",
+        f"run={home}",
+    ]
+    with pytest.raises(UserError, match="no home folder"):
+        typed_arguments(["run=~nobody_of_that_name/x"])
+
+
+@pytest.mark.parametrize("place", ["/proc/foo", "/etc/passwd"])
+def test_a_run_folder_that_cannot_be_made_is_named(place):
+    line = one_line(train(f"hydra.run.dir={place}", "dry_run=true"))
+    assert f"the run folder {place} cannot be made" in line
+    assert "hydra.run.dir=FOLDER" in line

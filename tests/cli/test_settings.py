@@ -1,0 +1,293 @@
+"""Every setting has a type and a range: nonsense is refused with its key before any work, sense is taken."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from diffprobe.cli import analysis_schema, schema
+from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
+from diffprobe.cli.parts import Part, check_arguments
+from diffprobe.errors import UserError
+from tests.commands import ROOT
+
+CONF = ROOT / "conf"
+
+
+@cache
+def _composed():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("analyze", ["analysis=transforms"])
+
+
+def checked_with(key: str, value: Any):
+    """The settings of an analysis with one key set, whether or not its choice has it."""
+    config = deepcopy(_composed())
+    OmegaConf.set_struct(config, False)
+    OmegaConf.update(config, key, value, merge=isinstance(value, dict))
+    return check_analysis(config)
+
+
+def refusal(key: str, value: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        checked_with(key, value)
+    line = str(caught.value)
+    assert line.startswith(key)
+    assert "\n" not in line
+    return line
+
+
+NONSENSE = {
+    "steps.select": [[0.7], True, [True], 1.2, [], [0, 0], [-1], -1, "frist", {"a": 1}, None, [None], [1000]],
+    "steps.sampling": [0, -1, 1001, 1.5, "many", True, None, "", []],
+    "probe.learning_rates": [{"depth": -1}, {"depth": float("nan")}, {"depth": 0}, {"dept": 0.1}, {"depth": 1e30}, 3],
+    "probe.strengths": [[], [0], [-1], [float("nan")], [float("inf")], [1e300], [1e-300], "abc", [1, 1], 0.1],
+    "probe.l1": [-1, float("nan"), 1e300, "", True],
+    "probe.name": ["", " ", "a/b", "../x", "..", 1.5, True, "x" * 200, "a\nb", []],
+    "probe.solver": ["adma", "", None, 3],
+    "probe.bias": [0, 1, "yes", 2.0, None],
+    "property.names": [[], ["depth", "depth"], ["normals"], "depth", None, [1]],
+    "property.threshold": [0, 1, 2, -1, float("nan"), "abc", None, [0.5], True],
+    "control.names": [["permuted", "permuted"], ["foo"], None, "permuted"],
+    "layers.select": [True, float("nan"), [1.5], [], ["resnet", "resnet"], "", {"a": 1}, [None]],
+    "layers.groups": [[], 1.5, -1, "abc", True, {"a": 1.5}, {"a": []}],
+    "features.half": ["both", "", "abc", 1.5, True],
+    "features.folder": ["", 1.5, None, []],
+    "features.batch_size": [0, -1, 10**9, float("inf"), 1e12],
+    "features.images_per_shard": [0, 10**9],
+    "model.guidance": [float("nan"), float("inf"), -5, 1e30, "abc", None],
+    "model.size": [7, 0, -64, 100000, 1.5, ""],
+    "model.channels_last": [0, -1, "on"],
+    "model.path": ["", None, 1.5, True],
+    "model.revision": [1.5, 1e12, "", True],
+    "model.autocast": ["float8", "", 16],
+    "data.count": [0, -1, 10**8, 1.5, True],
+    "data.fractions": [[0.5, 0.5], [-1, 1, 1], [float("nan"), 0.5, 0.5], [0.6, 0.2, 0.2, 0.0], 0, True, []],
+    "data.fit": ["", None, "squeeze", 1],
+    "trajectory.timesteps": [[0, 0], [], [-1], [float("nan")], [1001], 3, "abc"],
+    "trajectory.noise": ["foo", "", False, None],
+    "trajectory.draws": [0, -1, 10**6],
+    "trajectory.strength": [0, -0.5, 1.5, float("nan")],
+    "trajectory.kind": ["foo", "", None],
+    "trainer.devices": [0, -1, 10**6, "auto"],
+    "trainer.accelerator": ["foo", "", 0, 1.5],
+    "trainer.precision": ["foo", "", 1e12, 32],
+    "trainer.strategy": ["foo", "", 0],
+    "report.examples": [-1, 10**6, 1.5],
+    "report.learning_curve": [[0], [-5], [2, 2], "", [1.5]],
+    "report.published": [[1], {"depth": {"foo": 1}}, {"normals": {"spearman": 1}}, {"depth": {"spearman": "high"}}],
+    "seed": [-1, 2**32, 10**20, 1.5, "abc", None, True],
+    "job": ["", "..", "../../x", "/x", float("nan"), True, "a\\b"],
+    "dry_run": [1, -1, "yes", None],
+    "objects.size": [0, 1, -1, 100000],
+    "objects.count": [0, -3, 3_000_000],
+    "objects.min_area": [2, -1, float("nan"), 1],
+    "objects.largest_over": [1, 5, float("nan")],
+    "objects.label": ["foo", ""],
+    "measure.names": [[], ["foo"], ["pearson", "pearson"], "pearson"],
+    "measure.budget_mb": [0, 1e12, 10**9],
+    "statistics.resamples": [0, 1, 10**10, float("inf")],
+    "statistics.permutations": [1, -1],
+    "analysis.changes": [
+        *({"foo": [1]}, {"rotation": [float("nan")]}, {"rotation": [float("inf")]}, {"rotation": 15}),
+        *({"rotation": [True]}, {"scale": [1, 1]}, {"scale": ["big"]}, 3),
+    ],
+    "analysis.strengths": [[float("nan")], [0], [2], [-1], [0.2, 0.2]],
+    "analysis.sampling_steps": [[0], [-1], [2000], [5, 5]],
+    "analysis.gaps": [[0], [-1], [1.5], [1, 1]],
+    "analysis.fractions": [[0], [2], [float("nan")]],
+    "analysis.range": [[1, 2, 3], [float("nan"), 1], "x"],
+    "analysis.methods": [["foo"], ["pattern", "pattern"]],
+    "analysis.margin": [-1, float("nan"), 1e30],
+    "analysis.learning_rate": [-1, 0, float("nan")],
+    "analysis.frames": [-1, 1.5],
+    "masks.hard": ["maybe", 0, None],
+    "prototypes.batch_size": [-1, 0, [], ""],
+    "prototypes.groups": ["abc", float("inf"), []],
+    "run": ["", 1.5, True, 1e12],
+    "gather": ["", [], 1e12],
+    "labeler": [None, 3, "pocket"],
+    "logger": [None, []],
+}
+
+
+@pytest.mark.parametrize("key", NONSENSE)
+def test_nonsense_is_refused_with_its_key(key):
+    for value in NONSENSE[key]:
+        refusal(key, value)
+
+
+def test_the_range_is_told():
+    assert "must be at least 1 and at most 1000" in refusal("steps.sampling", 0)
+    assert "must be above 0 and below 1" in refusal("property.threshold", 2)
+    assert "choose one of saliency, depth, shading" in refusal("property.names", ["normals"])
+    assert "must be above 0 and at most 10" in refusal("probe.learning_rates", {"depth": -1})
+    assert "must be a whole number, not true" in refusal("steps.select", True)
+    assert refusal("property.names", ["depth", "depth"]).endswith("depth is there twice; give each once")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steps.select", "last"),
+        ("steps.select", [0, "last"]),
+        ("steps.select", 3),
+        ("property.threshold", 0.5),
+        ("layers.groups", {"64": ["resnet"]}),
+        ("layers.select", None),
+        ("job", "paper/depth"),
+        ("job", 2024),
+        ("model.guidance", 1),
+        ("analysis.changes", {"flip": []}),
+        ("trainer.devices", "2"),
+        ("seed", 2**32 - 1),
+    ],
+)
+def test_what_is_unusual_and_means_something_is_taken(key, value):
+    assert checked_with(key, value).job
+
+
+def test_home_is_replaced_in_every_path():
+    home = str(Path.home())
+    for key in ("data.prompts", "features.folder", "objects.root", "analysis.probes", "run", "prototypes.folder"):
+        assert OmegaConf.select(checked_with(key, "~/x"), key) == f"{home}/x"
+    assert checked_with("analysis.runs", ["~/a", "b"]).analysis.runs == [f"{home}/a", "b"]
+    files = {"_target_": "diffprobe.labels.files.FilesLabeler", "path": "~/maps"}
+    assert checked_with("labeler", files).labeler.path == f"{home}/maps"
+
+
+def _settings(kind: type, key: str = ""):
+    """(key, hint with its ranges) of every setting."""
+    hints = get_type_hints(kind, include_extras=True)
+    for item in fields(kind):
+        place = f"{key}.{item.name}" if key else item.name
+        if is_dataclass(hints[item.name]):
+            yield from _settings(hints[item.name], place)
+        else:
+            yield place, hints[item.name]
+
+
+def _bare(hint: Any):
+    """The simple types in a hint that have no range: a number, text or list of which anything is taken."""
+    if get_origin(hint) is Annotated:
+        inner, *_ = get_args(hint)
+        return [kind for kind in _bare(inner) if kind not in (inner, *get_args(inner), list)]
+    if get_origin(hint) is list:
+        return [list, *_bare(get_args(hint)[0])]
+    if get_args(hint):
+        return [kind for option in get_args(hint) for kind in _bare(option)]
+    return [hint] if hint in (int, float, str, Any) else []
+
+
+# Their range depends on other settings, and is held against them in the doors, or they are text of any kind.
+FREE = (
+    "analysis.changes",
+    "analysis.range",
+    "analysis.classes",
+    "report.published",
+    "layers.groups",
+    "prototypes.groups",
+)
+
+
+def test_every_setting_declares_its_range():
+    free = [key for key, hint in _settings(AnalysisJobSettings) if _bare(hint) and key not in FREE]
+    assert not free
+
+
+def test_choices_are_those_of_the_code():
+    from diffprobe.activations.budget import STORES
+    from diffprobe.analyses.intervention.edits import HALVES, METHODS
+    from diffprobe.analyses.intervention.target_maps import KINDS as TARGETS
+    from diffprobe.backbone.load import DTYPES, OWN, SCHEDULERS
+    from diffprobe.backbone.noising import NOISES
+    from diffprobe.cli.analysis import DOORS
+    from diffprobe.data.image_changes import CHANGES, STRENGTHS
+    from diffprobe.data.images import FITS, ON_ERROR
+    from diffprobe.data.object_selection import KINDS
+    from diffprobe.probes.config import HEADS, SOLVERS
+    from diffprobe.probes.properties import PROPERTIES
+    from diffprobe.probes.study.question import CONTROLS
+    from diffprobe.prototypes.distances import MEASURES
+    from diffprobe.report.choices import METRIC_NAMES
+    from diffprobe.runs.sources import OF_IMAGES
+
+    declared = dict(_settings(AnalysisJobSettings))
+
+    def options(key: str) -> set[str]:
+        return set(_options(declared[key]))
+
+    assert set(schema.METRICS) == set(METRIC_NAMES)
+    assert set(schema.PROPERTIES) == options("property.names") == set(PROPERTIES)
+    assert options("control.names") == set(CONTROLS)
+    assert options("model.dtype") == options("features.dtype") == set(DTYPES)
+    assert options("model.scheduler") == {*SCHEDULERS, OWN}
+    assert options("trajectory.kind") == {"generation", *OF_IMAGES}
+    assert options("trajectory.noise") == set(NOISES)
+    assert options("data.fit") == set(FITS)
+    assert options("data.on_error") == options("objects.on_error") == set(ON_ERROR)
+    assert options("features.store") == set(STORES)
+    assert (options("probe.solver"), options("probe.head")) == (set(SOLVERS), set(HEADS))
+    assert options("measure.names") == set(MEASURES)
+    assert options("objects.kind") == set(KINDS)
+    assert options("analysis.kind") == set(DOORS)
+    assert options("analysis.target") == set(TARGETS)
+    assert options("analysis.methods") == set(METHODS)
+    assert options("analysis.half") == set(HALVES)
+    assert set(analysis_schema.CHANGES) == set(CHANGES) == set(STRENGTHS)
+
+
+def _options(hint: Any):
+    for inner in get_args(hint):
+        yield from getattr(inner, "options", ())
+        yield from _options(inner)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("**/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_arguments_of_every_named_class_fit_its_signature(path):
+    content = yaml.safe_load(path.read_text())
+    if "_target_" in content:
+        content = {name: value for name, value in content.items() if name != "defaults" and "${" not in str(value)}
+        assert Part().checked(content, "labeler")["_target_"] == content["_target_"]
+        check_arguments(content, "logger" if path.parent.name == "logger" else "labeler")
+
+
+def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_takes():
+    depth = {"_target_": "diffprobe.labels.depth.TransformersDepth", "model": "x", "nonsense": 3}
+    with pytest.raises(UserError, match=r"unknown key 'labeler\.depth\.nonsense'; TransformersDepth takes model"):
+        check_arguments({"_target_": "diffprobe.labels.per_property.PerProperty", "depth": depth}, "labeler")
+    with pytest.raises(UserError, match=r"labeler\.path is not set, and FilesLabeler needs it"):
+        check_arguments({"_target_": "diffprobe.labels.files.FilesLabeler"}, "labeler")
+    with pytest.raises(UserError, match=r"unknown key 'labeler\.path'; PocketLabeler takes nothing"):
+        check_arguments({"_target_": "diffprobe.labels.pocket.PocketLabeler", "path": "x"}, "labeler")
+
+
+@pytest.mark.parametrize(
+    ("target", "argument", "value"),
+    [
+        ("labels.depth.TransformersDepth", "batch_size", 0),
+        ("labels.depth.TransformersDepth", "output", "depth"),
+        ("labels.depth.TransformersDepth", "model", ""),
+        ("labels.saliency.OnnxSaliency", "threshold", float("nan")),
+        ("labels.saliency.OnnxSaliency", "threshold", 2),
+        ("labels.saliency.OnnxSaliency", "std", [0, 1, 1]),
+        ("labels.saliency.OnnxSaliency", "mean", [0.5]),
+        ("labels.saliency.OnnxSaliency", "family", "isnett"),
+        ("labels.files.FilesLabeler", "path", ""),
+        ("labels.files.FilesLabeler", "path", 1.5),
+        ("labels.classifiers.image_models.TransformersClassifier", "batch_size", -1),
+        ("report.tracking.WandbTracker", "mode", "foo"),
+        ("report.tracking.WandbTracker", "project", ""),
+    ],
+)
+def test_arguments_of_parts_have_ranges_too(target, argument, value):
+    with pytest.raises(UserError, match=rf"^labeler\.{argument}"):
+        Part().checked({"_target_": f"diffprobe.{target}", argument: value}, "labeler")

@@ -1,0 +1,170 @@
+"""A study among two processes finds what one process finds: the same probes, scores, summaries and pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import torch.multiprocessing as mp
+from lightning.pytorch.strategies import DDPStrategy
+
+from diffprobe.backbone.layers import catalogue, select_layers
+from diffprobe.backbone.load import load_backbone
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.study import one_pass as live
+from diffprobe.probes.study.two_pass import Findings, Means, Question, study_emergence
+from tests.probes.study.test_one_pass import logged, place_of
+from tests.probes.study.test_two_pass import SOURCE, brightness
+
+FRACTIONS = (0.5, 0.3, 0.2)  # of ten images: two processes have unequally many
+STORED = {"adam": Recipe(epochs=4), "exact": Recipe("exact", solver="exact", strengths=(1e-2, 1.0))}
+RIDGE = Recipe("ridge", solver="ridge", strengths=(0.1, 1.0))  # strong: rounding is not what is looked at
+
+
+def trainer(**options: Any) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=4,
+        check_val_every_n_epoch=2,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def studies(model: str, stores: Path, processes: int) -> dict[str, Findings]:
+    backbone = load_backbone(model, device="cpu")
+    layers = select_layers(catalogue(backbone.denoiser), "self_attention&stage=decoder")[-2:]
+
+    def made(stage: str) -> lightning.Trainer:
+        strategy = DDPStrategy(process_group_backend="gloo") if processes > 1 else "auto"
+        return trainer(strategy=strategy, devices=processes)
+
+    def study(recipe: Recipe, controls: Sequence[str], **options: Any) -> Findings:
+        question = Question(layers, steps=[0, 2], controls=controls, fractions=FRACTIONS, recipe=recipe)
+        means = Means(batch_size=2, dtype="float32", images_per_shard=2, shown=2, trainer=made, **options)
+        return study_emergence(backbone, SOURCE, brightness, question, means)
+
+    controls = ("permuted", "latent", "position")
+    found = {"adam": study(STORED["adam"], (*controls, "labels"), stores=stores)}
+    found["exact"] = study(STORED["exact"], (), stores=stores)
+    found["live"] = study(RIDGE, (*controls, "labels"), live=True)
+    return found
+
+
+def reduced(found: Findings) -> dict[str, Any]:
+    """What of the findings is compared."""
+    return {
+        "scores": found.scores,
+        "summaries": found.summaries,
+        "weights": found.bank.state_dict(),
+        "thresholds": found.bank.thresholds,
+        "shown": found.shown,
+        "evaluations": found.evaluations,
+    }
+
+
+def _work(rank: int, model: str, folder: str, port: int) -> None:
+    environment = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for method in ("fit", "validate", "test"):
+        setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
+    found = {name: reduced(one) for name, one in studies(model, Path(folder, "two"), 2).items()}
+    torch.save({"found": found, "shown": shown}, f"{folder}/{rank}.pt")
+    # A process that ends while the other still talks to it can be aborted.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("together")
+    with socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    mp.start_processes(_work, args=(str(tiny_pipeline_folder), str(folder), port), nprocs=2, start_method="spawn")
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    found = studies(str(tiny_pipeline_folder), tmp_path_factory.mktemp("alone"), 1)
+    return {name: reduced(one) for name, one in found.items()}
+
+
+def same_rows(ours: Sequence[Any], theirs: Sequence[Any], columns: Sequence[str]) -> None:
+    """The same rows in the same order, with nearly the same numbers in some columns."""
+    blank = dict.fromkeys(columns)
+    assert [replace(row, **blank) for row in ours] == [replace(row, **blank) for row in theirs]
+    pairs = [
+        (getattr(one, column), getattr(other, column))
+        for one, other in zip(ours, theirs, strict=True)
+        for column in columns
+    ]
+    far = [pair for pair in pairs if pair[0] != pytest.approx(pair[1], abs=1e-3)]
+    assert len(far) <= len(pairs) // 100, far[:3]  # a pixel at a threshold may fall to either side
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["adam", "exact", "live"])
+def test_two_processes_find_what_one_finds(kind, together, alone):
+    ours, theirs = together[0]["found"][kind], alone[kind]
+    assert ours["evaluations"] == theirs["evaluations"]
+    assert ours["thresholds"] == theirs["thresholds"]
+    for name, value in theirs["weights"].items():
+        torch.testing.assert_close(ours["weights"][name], value, atol=1e-3, rtol=1e-3)
+    shuffled = "labels" if kind == "live" else None  # each process shuffles what it sees
+    for table, columns in (("scores", ["value"]), ("summaries", ["mean", "low", "high"])):
+        rows = [[row for row in one[table] if row.control != shuffled] for one in (ours, theirs)]
+        assert rows[0]
+        same_rows(rows[0], rows[1], columns)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["adam", "live"])
+def test_two_processes_show_the_images_that_one_shows(kind, together, alone):
+    ours, theirs = together[0]["found"][kind]["shown"], alone[kind]["shown"]
+    assert [one.row for one in ours] == [one.row for one in theirs]
+    assert len(theirs) == 2
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.steps, other.steps, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one.final, other.final, atol=1e-4, rtol=0)
+        for name, label in other.labels.items():
+            assert (one.labels[name] - label).abs().mean() < 1e-3, name
+        for name, layers in other.predictions.items():
+            for layer, said in layers.items():
+                torch.testing.assert_close(one.predictions[name][layer], said, atol=2e-3, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["adam", "exact", "live"])
+def test_both_processes_find_the_same(kind, together):
+    first, second = (one["found"][kind] for one in together)
+    for table in ("scores", "summaries", "thresholds"):
+        assert first[table] == second[table]
+    for name, value in first["weights"].items():
+        assert torch.equal(second["weights"][name], value)
+
+
+@pytest.mark.slow
+def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image_though_a_process_sees_one(together):
+    images = 0
+    for method in ("fit", "validate", "test"):
+        own, dealt = ([pair for one in together for pair in one["shown"][method, key]] for key in ("none", "labels"))
+        places = [[place_of(own, part, pair[part]) for pair in dealt] for part in range(2)]
+        assert sorted(places[0]) == sorted(places[1]) == list(range(len(own)))
+        assert all(image != label for image, label in zip(*places, strict=True))
+        images += len(own)
+    assert images == len(SOURCE.names)

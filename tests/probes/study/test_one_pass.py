@@ -1,0 +1,145 @@
+"""A study that keeps no activation finds what one finds that keeps them all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffprobe.activations.groups import LayerGroup
+from diffprobe.backbone.layers import catalogue, select_layers
+from diffprobe.errors import UserError
+from diffprobe.probes.config import Recipe
+from diffprobe.probes.study import one_pass as live
+from diffprobe.probes.study.question import CONTROLS
+from diffprobe.probes.study.two_pass import Means, Question, study_emergence
+from tests.probes.study.test_two_pass import PROMPTS, SOURCE, brightness
+
+RECIPE = Recipe("ridge", solver="ridge", strengths=(1e-3, 1.0))
+COMPARABLE = ("none", "permuted", "fresh", "latent", "pixels", "decoder", "position")
+
+
+@pytest.fixture(scope="module")
+def question(tiny_backbone):
+    layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
+    groups = [LayerGroup("both", (layers[0], layers[-1]))]  # one of them is not probed alone, and their grids differ
+    return Question(layers[-2:], steps=[0, 2], groups=groups, controls=CONTROLS, recipe=RECIPE)
+
+
+@pytest.fixture(scope="module")
+def found(tiny_backbone, question):
+    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, live=True, shown=2))
+
+
+@pytest.fixture(scope="module")
+def kept(tiny_backbone, question):
+    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, dtype="float32", shown=2))
+
+
+def table(scores):
+    return {replace(row, value=None): row.value for row in scores if row.control in COMPARABLE}
+
+
+def test_scores_of_network_and_controls_are_those_of_stored_activations(found, kept):
+    ours, theirs = table(found.scores), table(kept.scores)
+    assert {"both", "position", "latent"} < {row.layer for row in theirs}
+    assert ours.keys() == theirs.keys()
+    far = [row for row, value in theirs.items() if ours[row] != pytest.approx(value, abs=2e-3)]
+    assert len(far) <= len(theirs) // 100, far[:3]  # a pixel at a threshold may fall to either side
+
+
+def test_both_ways_tell_alike_which_strengths_lie_at_the_edge(found, kept):
+    assert found.bank.strengths == kept.bank.strengths
+    assert found.warnings[-1].split(" probes")[0] == kept.warnings[-1].split(" probes")[0]
+    at_edge = [value for layers in found.bank.strengths.values() for each in layers.values() for value in each]
+    assert f"the largest, 1, was chosen by {at_edge.count(1.0)} of {len(at_edge)} probes" in found.warnings[-1]
+
+
+def test_the_bank_and_the_pictures_are_those_of_stored_activations(found, kept):
+    for layer in kept.bank.layers:
+        torch.testing.assert_close(
+            found.bank.weight("depth", layer), kept.bank.weight("depth", layer), rtol=1e-2, atol=1e-2
+        )
+    assert [one.row for one in found.shown] == [one.row for one in kept.shown]
+    for ours, theirs in zip(found.shown, kept.shown, strict=True):
+        torch.testing.assert_close(ours.steps, theirs.steps, atol=1e-3, rtol=0)
+        torch.testing.assert_close(ours.final, theirs.final, atol=1e-3, rtol=0)
+        torch.testing.assert_close(ours.labels["depth"], theirs.labels["depth"], atol=1e-3, rtol=0)
+        for layer, said in theirs.predictions["depth"].items():
+            torch.testing.assert_close(ours.predictions["depth"][layer], said, atol=2e-3, rtol=0)
+
+
+def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(tiny_backbone, question, found, monkeypatch):
+    seen: list[int] = []
+    look = live.see
+
+    def counted(backbone, source, layers, steps, rows):
+        seen.extend(rows)
+        return look(backbone, source, layers, steps, rows)
+
+    monkeypatch.setattr(live, "see", counted)
+    alone = replace(question, controls=())
+    findings = study_emergence(tiny_backbone, SOURCE, brightness, alone, Means(batch_size=3, live=True))
+    assert sorted(seen) == list(range(len(PROMPTS)))
+    assert findings.evaluations == len(PROMPTS) * 3
+    assert found.evaluations == len(PROMPTS) * (3 + 2 * 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image(
+    tiny_backbone, question, monkeypatch, batch_size
+):
+    shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for method in ("fit", "validate", "test"):
+        monkeypatch.setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
+    alone = replace(question, controls=("labels",), groups=())
+    found = study_emergence(tiny_backbone, SOURCE, brightness, alone, Means(batch_size=batch_size, live=True))
+    split = found.split
+    for method, rows in (("fit", split.train), ("validate", split.validation), ("test", split.test)):
+        own, dealt = shown[method, "none"], shown[method, "labels"]
+        assert len(own) == len(dealt) == len(rows)
+        labels = [place_of(own, 1, label) for _, label in dealt]
+        images = [place_of(own, 0, activation) for activation, _ in dealt]
+        assert sorted(images) == sorted(labels) == list(range(len(rows)))
+        assert all(image != label for image, label in zip(images, labels, strict=True))
+
+
+def logged(shown, method, original):
+    """Adds (activation, depth map) of each image that a pass of the network or of shuffled labels is shown."""
+
+    def run(one, values, targets, *names):
+        (activation, *_), maps = values.values(), targets["depth"]
+        assert activation.shape[1] == len(maps) == len(names[0] if names else maps)
+        shown.setdefault((method, one.keys[2]), []).extend(zip(activation.transpose(0, 1), maps, strict=True))
+        return original(one, values, targets, *names)
+
+    return run
+
+
+def place_of(own, part, wanted) -> int:
+    (place,) = [place for place, pair in enumerate(own) if torch.equal(pair[part], wanted)]
+    return place
+
+
+def test_test_images_change_nothing_but_their_scores(tiny_backbone, question, found):
+    def corrupted(images, names, properties):
+        maps = brightness(images, names, properties)
+        hidden = {PROMPTS[row].name for row in found.split.test}
+        return {
+            key: torch.stack([one * 0 if name in hidden else one for one, name in zip(values, names, strict=True)])
+            for key, values in maps.items()
+        }
+
+    other = study_emergence(tiny_backbone, SOURCE, corrupted, question, Means(batch_size=3, live=True))
+    for key, value in found.bank.state_dict().items():
+        assert torch.equal(value, other.bank.state_dict()[key])
+    assert found.bank.thresholds == other.bank.thresholds
+
+
+def test_probes_that_need_stored_activations_are_refused(tiny_backbone, question):
+    for solver in ("adam", "exact"):
+        with pytest.raises(UserError, match=r"features\.store=none"):
+            study_emergence(
+                tiny_backbone, SOURCE, brightness, replace(question, recipe=Recipe(solver=solver)), Means(live=True)
+            )

@@ -1,0 +1,196 @@
+"""Which run folders are finished, what a search maximises, and how the tables of jobs become one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from diffprobe.analyses.probing.published import published_lines
+from diffprobe.cli.schema import checked
+from diffprobe.errors import UserError
+from diffprobe.probes.tables import Score, Summary
+from diffprobe.report.choices import HEADLINE_LAYER
+from diffprobe.runs.folder import (
+    FINISHED,
+    check_unfinished,
+    clear,
+    is_finished,
+    objective,
+    record_configuration,
+    sole_user,
+)
+from diffprobe.runs.gathering import _remove_earlier
+from diffprobe.runs.sweeps import Job, find_jobs, grouped, join_scores
+
+CONF = Path(__file__).parents[2] / "conf"
+SCORE = Score("pocket", HEADLINE_LAYER, 2, 1.0, "depth", "linear", "none", "test", "a", "spearman", 0.5)
+MEAN = Summary("pocket", HEADLINE_LAYER, 2, 1.0, "depth", "linear", "none", "validation", "spearman", 0.5, 0.4, 0.6, 9)
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def run_folder(folder: Path, *overrides: str) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(composed(*overrides), folder / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
+    (folder / FINISHED).write_text("{}")
+    return folder
+
+
+def test_a_folder_is_finished_by_its_last_file_and_its_configuration(tmp_path):
+    there = run_folder(tmp_path, "seed=1")
+    assert is_finished(there, checked(composed("seed=1")))
+    assert is_finished(there, checked(composed("seed=1", "job=other", "model.device=cpu")))
+    with pytest.raises(UserError, match=r"seed is 1 there, 2 here.*nothing was overwritten"):
+        is_finished(there, checked(composed("seed=2")))
+    (there / FINISHED).unlink()
+    assert not is_finished(there, checked(composed("seed=2")))
+
+
+def test_an_unfinished_run_goes_on_with_its_own_settings_only(tmp_path):
+    there = run_folder(tmp_path, "seed=1")
+    (there / FINISHED).unlink()
+    (there / "learning_curve.csv").write_text("of seed 1")
+    check_unfinished(there, checked(composed("seed=1", "model.device=cpu")))
+    with pytest.raises(UserError, match=r"an unfinished run of another configuration \(seed is 1 there, 2 here\)"):
+        check_unfinished(there, checked(composed("seed=2")))
+    assert (there / "learning_curve.csv").read_text() == "of seed 1"
+
+
+def test_a_folder_with_files_that_no_run_has_left_is_refused_but_for_logs(tmp_path):
+    settings = checked(composed())
+    check_unfinished(tmp_path / "new", settings)
+    (tmp_path / ".hydra").mkdir()  # of a run that was killed before it had written its configuration
+    for name in ("train.log", "slurm-12.out", "log.txt"):
+        (tmp_path / name).write_text("running")
+    check_unfinished(tmp_path, settings)
+    for name in ("scores.csv", "photos"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=r"is not empty \(photos and 1 more\).*hydra\.run\.dir=FOLDER"):
+        check_unfinished(tmp_path, settings)
+
+
+def test_what_an_unfinished_run_left_is_made_again_and_what_is_not_its_own_stays(tmp_path):
+    results = ["scores.csv", "report.html", "probes/depth.safetensors", "figures/old.png", "tables/best_layers.md"]
+    others = ["train.log", "notes.md", "wandb/offline-run/run.wandb", "stores/pocket/manifest.json"]
+    for name in (*results, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    clear(tmp_path)  # there is no configuration: not a run's
+    assert (tmp_path / "scores.csv").exists()
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("seed: 0")
+    clear(tmp_path)
+    assert [name for name in (*results, *others) if (tmp_path / name).exists()] == others
+
+
+def test_one_process_at_a_time_makes_a_run_in_a_folder_and_removes_what_a_killed_one_left(tmp_path):
+    left = [tmp_path / f".scores.csv.elsewhere.{process}.0a1b2c3d.tmp" for process in (1, 2)]
+    left.append(tmp_path / "figures" / ".a.png.elsewhere.3.0a1b2c3d.tmp.png")
+    (tmp_path / "figures").mkdir()
+    for path in left:
+        path.write_text("half")
+    with sole_user(tmp_path, print):
+        assert not any(path.exists() for path in left)
+        with pytest.raises(UserError, match="another process is making a run in"), sole_user(tmp_path, print):
+            pass
+    with sole_user(tmp_path, print):
+        pass
+
+
+def test_a_configuration_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    save, written = OmegaConf.save, []
+
+    def killed(content, path):
+        written.append(path)
+        if len(written) == 3:
+            Path(path).write_text("half")
+            raise KeyboardInterrupt
+        save(content, path)
+
+    monkeypatch.setattr(OmegaConf, "save", killed)
+    hydra = OmegaConf.create({"overrides": {"task": ["seed=1"]}})
+    with pytest.raises(KeyboardInterrupt):
+        record_configuration(tmp_path, composed("seed=1"), hydra)
+    assert sorted(path.name for path in (tmp_path / ".hydra").iterdir()) == ["hydra.yaml", "overrides.yaml"]
+
+
+def test_the_objective_is_the_mean_of_validation_headline_scores():
+    others = [replace(MEAN, mean=9.0, split="test"), replace(MEAN, mean=9.0, control="permuted")]
+    others += [replace(MEAN, mean=9.0, metric="rmse"), replace(MEAN, step=1, mean=None)]
+    assert objective([MEAN, replace(MEAN, step=0, mean=0.7), *others]) == pytest.approx(0.6)
+    assert math.isnan(objective(others))
+
+
+def test_jobs_are_found_in_order_and_unfinished_ones_named(tmp_path):
+    for number in ("10", "2", "9"):
+        run_folder(tmp_path / number)
+    (tmp_path / "9" / FINISHED).unlink()
+    jobs, unfinished = find_jobs(tmp_path)
+    assert [job.folder.name for job in jobs] == ["2", "10"]
+    assert [folder.name for folder in unfinished] == ["9"]
+    with pytest.raises(UserError, match="no such folder"):
+        find_jobs(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="none is finished"):
+        find_jobs(tmp_path / "2")
+
+
+def jobs_of(*all_overrides: list[str]) -> list[Job]:
+    return [Job(Path(str(n)), checked(composed(*items)), items) for n, items in enumerate(all_overrides)]
+
+
+def test_jobs_that_differ_in_rows_are_one_group():
+    rows = jobs_of(["layers=decoder"], ["layers=headline", "steps=last", "property=depth", "control=none"])
+    assert [group.name for group in grouped(rows)] == [""]
+    named = jobs_of(["probe=linear"], ["probe=linear", "probe.name=biased", "probe.bias=true"])
+    assert [group.name for group in grouped(named)] == [""]
+
+
+def test_jobs_that_differ_in_anything_else_are_groups_named_by_it():
+    seeds = jobs_of(["seed=0", "layers=decoder"], ["seed=0", "layers=headline"], ["seed=1", "layers=decoder"])
+    assert [(group.name, len(group.jobs)) for group in grouped(seeds)] == [("seed=0", 2), ("seed=1", 1)]
+    rates = jobs_of(["probe.learning_rates.depth=0.1"], ["probe.learning_rates.depth=0.2"])
+    assert len(grouped(rates)) == 2  # one name for two kinds of probes: no column tells them apart
+
+
+def test_tables_are_joined_once_and_contradictions_refused():
+    other = replace(SCORE, step=3)
+    assert join_scores([("0", [SCORE]), ("1", [other, SCORE])]) == [SCORE, other]
+    assert join_scores([("0", [SCORE]), ("1", [replace(SCORE, property="saliency")])])[0].property == "saliency"
+    assert join_scores([("0", [SCORE]), ("1", [replace(SCORE, value=0.5 + 1e-7)])]) == [SCORE]
+    for value in (0.6, None):
+        with pytest.raises(UserError, match=r"0 and 1 contradict each other: spearman of depth .* image 'a' is 0\.5"):
+            join_scores([("0", [SCORE]), ("1", [replace(SCORE, value=value)])])
+
+
+def test_published_numbers_stand_beside_this_runs():
+    rows = [replace(MEAN, split="test", step=step, mean=mean) for step, mean in ((1, 0.5), (2, 0.52))]
+    scores = [
+        replace(SCORE, step=step, image=image, value=value)
+        for step, value in ((1, 0.5), (2, 0.52))
+        for image in "abcdefgh"
+    ]
+    head, *lines = published_lines({"depth": {"spearman": 0.71, "step": 3}, "shading": {"spearman": 0.6}}, rows, scores)
+    assert head.startswith("published (Stable Diffusion 1.4) / this run (pocket) at up 3.0, step 3")
+    assert lines == ["  depth, rank correlation: 0.71 / 0.52 [0.40, 0.60]", "  depth, found by step: 3 / 2 [2, 2]"]
+    assert published_lines({}, rows, scores) == []
+
+
+def test_what_was_gathered_before_does_not_stand_beside_what_is_gathered_now(tmp_path):
+    old = ["scores.csv", "groups.csv", "figures/a.png", "seed=0/scores.csv", "seed=0/tables/best_layers.md"]
+    own = ["notes/todo.md", "seed=1/notes.md"]
+    for name in (*old, *own):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    _remove_earlier(tmp_path)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == own
+    assert not (tmp_path / "seed=0").exists()
+    _remove_earlier(tmp_path / "nowhere")

@@ -1,0 +1,210 @@
+"""A run folder of a stranger is read, and none of it is run, looked up or written to."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from diffprobe.analyses.comparison import analysis as comparing_runs
+from diffprobe.app.equipment import of_run
+from diffprobe.cli.parts import CLASSES, make
+from diffprobe.cli.schema import checked
+from diffprobe.errors import UserError
+from diffprobe.labels.files import FilesLabeler
+from diffprobe.labels.per_property import PerProperty
+from diffprobe.runs import retelling as reporting
+from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_configuration
+from diffprobe.runs.probes import read_probes
+from diffprobe.runs.recorded import read_overrides, read_recorded
+from diffprobe.runs.sweeps import find_jobs
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@cache
+def composed(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def run_folder(folder: Path, *overrides: str) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(composed(*overrides), folder / ".hydra" / "config.yaml")
+    (folder / ".hydra" / "overrides.yaml").write_text("[]\n")
+    (folder / "scores.csv").write_text(
+        "model,layer,step,timestep,property,probe,control,split,image,metric,value\n"
+        "pocket,a,0,1.0,saliency,linear,none,test,scene-0,dice,0.5\n"
+    )
+    (folder / FINISHED).write_text("{}")
+    return folder
+
+
+def rewrite(folder: Path, change) -> Path:
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(change(path.read_text()))
+    return folder
+
+
+READERS = {
+    "settings": read_settings,
+    "recorded": read_recorded,
+    "app": of_run,
+    "probes": lambda folder: read_probes(folder, checked(composed()), "pocket"),
+    "gather": lambda folder: find_jobs(folder.parent),
+    "compare": lambda folder: comparing_runs._read("it", folder),
+    "report": lambda folder: reporting.tell_again(folder, 0),
+    "finished": lambda folder: is_finished(folder, checked(composed())),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("job: ${oc.env:DIFFPROBE_SECRET}", r"looks up \$\{oc\.env"),
+        ("job: 'x ${ oc.env : DIFFPROBE_SECRET }'", r"looks up"),
+        ("job: ${oc.decode:${oc.env:DIFFPROBE_SECRET}}", r"looks up"),
+        ("job: !!python/object/apply:os.system ['touch RAN']", "is not YAML"),
+        ("job: &a [1, 2]\nother: [*a, *a]", "refers to itself"),
+        ("job: [unclosed", "is not YAML"),
+    ],
+)
+def test_no_reader_of_a_run_folder_runs_or_looks_up_anything(tmp_path, monkeypatch, reader, line, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIFFPROBE_SECRET", "not-to-be-seen")
+    folder = run_folder(tmp_path / "sweep" / "0")
+    rewrite(folder, lambda text: "".join(each for each in text.splitlines(True) if not each.startswith("job:")) + line)
+    with pytest.raises(UserError, match=said) as error:
+        READERS[reader](folder)
+    assert "not-to-be-seen" not in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"- a\n- b\n", b"3\n", b"\xff\xfe\x00", b"a: " + b"[" * 5000, b"x: " + b"y" * 2**21]
+)
+def test_what_is_no_configuration_is_one_line(tmp_path, content):
+    folder = run_folder(tmp_path / "run")
+    (folder / ".hydra" / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.yaml") as error:
+        read_recorded(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    path = run_folder(tmp_path / "run") / ".hydra" / "config.yaml"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"config\.yaml is no file"):
+        read_recorded(tmp_path / "run")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"config\.yaml is no file"):
+        read_recorded(tmp_path / "run")
+
+
+def test_interpolations_within_the_configuration_are_kept(tmp_path):
+    folder = run_folder(tmp_path / "run", "labeler=image_models", "model.device=cpu")
+    assert "${model.device}" in (folder / ".hydra" / "config.yaml").read_text()
+    assert read_settings(folder).labeler.depth.device == "cpu"
+
+
+def test_what_a_run_looked_up_is_recorded_as_it_was_found(tmp_path, monkeypatch):
+    """So that the folder can be read where the variable is not set, or is another."""
+    monkeypatch.setenv("DIFFPROBE_PLACE", "/data")
+    config = composed("data.prompts='${oc.env:DIFFPROBE_PLACE}/p.csv'")
+    hydra = OmegaConf.create({"overrides": {"task": []}})
+    record_configuration(tmp_path, config, hydra)
+    monkeypatch.delenv("DIFFPROBE_PLACE")
+    assert read_settings(tmp_path).data.prompts == "/data/p.csv"
+
+
+TARGETS = [
+    "os.system",
+    "diffprobe.backbone.load.os.system",
+    "diffprobe.labels.files.np.save",
+    "diffprobe.writing.write_text",
+    "diffprobe.pocket.training.card.install",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("place", ["itself", "argument", "part"])
+def test_only_the_packages_own_classes_are_made(tmp_path, target, place):
+    foreign = {"_target_": target, "command": f"touch {tmp_path / 'ran'}", "path": str(tmp_path / "ran"), "text": ""}
+    files = {"_target_": "diffprobe.labels.files.FilesLabeler", "path": foreign}
+    parts = {"_target_": "diffprobe.labels.per_property.PerProperty", "depth": {**foreign, "_partial_": True}}
+    chosen = {"itself": foreign, "argument": files, "part": parts}[place]
+    with pytest.raises(UserError, match=rf"labeler.*_target_={target}"):
+        make(OmegaConf.create(chosen), "labeler")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("chosen", [None, {}, {"path": "x"}, "diffprobe.labels.files.FilesLabeler"])
+def test_what_names_no_class_is_refused(chosen):
+    with pytest.raises(UserError, match="labeler names no class"):
+        make(OmegaConf.create({"labeler": chosen}).labeler, "labeler")
+
+
+def test_every_choice_of_the_configuration_can_be_made():
+    """The list of classes is that of conf/, no more and no less."""
+    for group, known in CLASSES.items():
+        folder = CONF / group
+        named = {OmegaConf.select(OmegaConf.load(path), "_target_") for path in folder.rglob("*.yaml")}
+        assert named == set(known), group
+
+
+def test_labelers_are_made_with_their_parts(tmp_path):
+    (tmp_path / "depth").mkdir()
+    config = composed("labeler=image_models", "labeler/depth=files", f"labeler.depth.path={tmp_path}")
+    found = make(config.labeler, "labeler")
+    assert isinstance(found, PerProperty)
+    assert isinstance(found._labeler("depth"), FilesLabeler)
+
+
+@pytest.mark.parametrize("target", TARGETS[:2])
+def test_the_page_makes_no_class_of_a_strangers_run(tmp_path, target):
+    folder = run_folder(tmp_path / "run")
+    own = "_target_: diffprobe.labels.pocket.PocketLabeler"
+    rewrite(folder, lambda text: text.replace(own, f"_target_: {target}\n  command: touch {tmp_path / 'ran'}"))
+    with pytest.raises(UserError, match=rf"_target_={target}"):
+        of_run(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_page_keeps_no_maps_where_a_strangers_run_says(tmp_path, monkeypatch):
+    from diffprobe.app import equipment
+
+    folder = run_folder(tmp_path / "run", "labeler=image_models", f"labeler.cache={tmp_path / 'elsewhere'}")
+    made: list = []
+    monkeypatch.setattr(equipment, "make", lambda chosen, what: made.append(chosen) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        of_run(folder)
+    assert made[0].cache is None
+
+
+def test_overrides_are_read_as_text(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n- job=${oc.env:HOME}\n")
+    assert read_overrides(folder) == ["seed=1", "job=${oc.env:HOME}"]
+    (folder / ".hydra" / "overrides.yaml").write_text("!!python/object/apply:os.system ['touch x']\n")
+    with pytest.raises(UserError, match=r"overrides\.yaml"):
+        read_overrides(folder)
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps({"a": 1}))
+    with pytest.raises(UserError, match=r"overrides\.yaml"):
+        read_overrides(folder)
+
+
+@pytest.mark.parametrize("name", ["..", "../..", "a/../../b"])
+def test_a_group_of_jobs_gets_no_folder_above_its_own(name):
+    from diffprobe.runs.gathering import _as_folder
+
+    assert ".." not in _as_folder(name)
+    assert "/" not in _as_folder(name)

@@ -1,0 +1,57 @@
+"""What is said of the files that `data` and `analysis.photos` name."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from diffprobe.analyses.classification.photos import load_photos
+from diffprobe.runs.sources import make_source
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+def settings(**data: Any) -> Any:
+    """Those that a source of prompts asks for."""
+    given = {"prompts": None, "test_prompts": None, "images": None, "root": None, "count": None, "on_error": "skip"}
+    return SimpleNamespace(
+        data=SimpleNamespace(**{**given, "fit": "stretch", **data}),
+        trajectory=SimpleNamespace(
+            kind="noised" if "images" in data else "generation", timesteps=[0], noise="on", draws=1
+        ),
+        steps=SimpleNamespace(sampling=2),
+        features=SimpleNamespace(half="conditional"),
+        analysis=SimpleNamespace(photos=None, classes=None),
+        seed=0,
+    )
+
+
+def test_the_encoding_of_each_list_is_told_once(tmp_path, told):
+    files = [tmp_path / name for name in ("train.csv", "test.csv", "images.txt")]
+    for number, file in enumerate(files[:2]):
+        file.write_bytes(f"prompts,seeds\ncaf\u00e9,{number}\n".encode("cp1252"))
+    files[2].write_bytes("caf\u00e9.png\n".encode("utf-16"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "caf\u00e9.png")
+    source = make_source(settings(prompts=files[0], test_prompts=files[1]), told.append)
+    assert source.captions == ["caf\u00e9", "caf\u00e9"]
+    assert make_source(settings(images=files[2]), told.append).names == ["caf\u00e9"]
+    assert [str(file) in line for file, line in zip(files, told, strict=True)] == [True] * 3
+
+
+def test_photos_that_are_left_out_are_told(tmp_path, told):
+    for folder in ("red_fox", "whale"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4), (20 * len(folder), 0, 0)).save(tmp_path / folder / "1.png")
+    (tmp_path / "whale/2.png").write_bytes(b"broken")
+    asked = settings()
+    asked.analysis.photos = str(tmp_path)
+    classifier: Any = SimpleNamespace(classes=["red fox", "whale"], name="a classifier")
+    photos = load_photos(asked, classifier, {0}, 1, 4, told.append)
+    assert photos is not None
+    assert photos.names == ["red_fox/1"]
+    assert told[0].startswith("left out whale/2: cannot read")
+    assert told[1] == "left out 1 of 2 photos, which are of no class that the prompts name"
