@@ -105,7 +105,7 @@ def test_what_joblib_has_set_for_its_workers_is_not_a_persons_choice(monkeypatch
     assert share_threads() is None
 
 
-@pytest.mark.parametrize("command", ["backbone", "features", "pocket", "app"])
+@pytest.mark.parametrize("command", ["backbone", "activations", "pocket", "app"])
 def test_every_command_limits_its_threads_before_it_loads_what_fills_them(command):
     code = (
         "import os, runpy, sys\n"

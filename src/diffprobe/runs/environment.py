@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,14 +16,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
 from diffprobe.writing import write_text
-import shlex
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-
 
 PACKAGES = (
     "diffprobe",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.runs.recorded import CONFIGURATION, looked_up, read_recorded
 from diffprobe.cli.schema import Settings, checked
 from diffprobe.errors import UserError
+from diffprobe.runs.recorded import CONFIGURATION, looked_up, read_recorded
 from diffprobe.writing import remove_leftovers, replacing
 
 if TYPE_CHECKING:

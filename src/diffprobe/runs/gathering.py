@@ -84,15 +84,15 @@ def _joined(group: Group) -> Gathered:
 
 def _leave(found: Gathered, folder: Path, console: Console) -> Gathered:
     """Writes what a run would leave but pictures of single images, and prints what it would print."""
+    from diffprobe.analyses.probing.figures import draw_figures
+    from diffprobe.analyses.probing.page import probing_page
     from diffprobe.analyses.probing.published import published_lines
     from diffprobe.probes.comparisons import write_comparisons
     from diffprobe.probes.tables import write_scores, write_summary
     from diffprobe.report.best_layers import write_best_layers
     from diffprobe.report.console import print_report, report_text
-    from diffprobe.writing import write_text
-    from diffprobe.analyses.probing.page import probing_page
     from diffprobe.report.page.writing import write_page
-    from diffprobe.analyses.probing.figures import draw_figures
+    from diffprobe.writing import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     write_scores(folder / "scores.csv", found.scores)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
-    from diffprobe.data.prompts import Prompt
     from diffprobe.cli.schema import ProbingSettings
+    from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
     from diffprobe.probes.tables import Score
 
@@ -61,11 +61,11 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
         UserError: the folder is no finished run of this model and trajectory, or what it was made from is not there any
             more.
     """
-    from diffprobe.runs.folder import FINISHED, flattened, read_settings
-    from diffprobe.runs.sources import make_source
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.probes.storage import load_bank
     from diffprobe.probes.tables import read_scores
+    from diffprobe.runs.folder import FINISHED, flattened, read_settings
+    from diffprobe.runs.sources import make_source
 
     folder = Path(folder)
     if not (folder / FINISHED).exists():

@@ -7,13 +7,12 @@ The processes that a run has started: those of Lightning's devices, and of submi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
 from diffprobe.cli.schema import TrainerSettings
 from diffprobe.errors import UserError
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffprobe.runs.recorded import CONFIGURATION, read_recorded
 from diffprobe.errors import UserError
+from diffprobe.runs.recorded import CONFIGURATION, read_recorded
 from diffprobe.terminal import plain_console
 
 REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
@@ -17,14 +17,14 @@ def tell_again(folder: Path, seed: int) -> None:
     Raises:
         UserError: the folder is not there, or holds no run of train.py.
     """
+    from diffprobe.analyses.probing.figures import draw_figures
+    from diffprobe.analyses.probing.learning_curve import read_learning_curve
     from diffprobe.probes.comparisons import compare_run, write_comparisons
     from diffprobe.probes.summaries import summarise
     from diffprobe.probes.tables import read_scores, write_summary
     from diffprobe.report.best_layers import write_best_layers
     from diffprobe.report.choices import choose
     from diffprobe.report.console import print_report
-    from diffprobe.analyses.probing.figures import draw_figures
-    from diffprobe.analyses.probing.learning_curve import read_learning_curve
 
     if not folder.is_dir():
         raise UserError(f"run={folder}: there is no such folder; give a run folder that train.py made")

@@ -6,27 +6,24 @@ From `layers` and `features` settings to the layers and the stores that they mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-from diffprobe.errors import UserError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
 from omegaconf import OmegaConf
+
 from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
-    from diffprobe.backbone.load import Backbone
-    from diffprobe.data.pictures import Pictures
-    from diffprobe.data.prompts import Prompt
-    from diffprobe.cli.schema import ProbingSettings
+    from diffprobe.activations.groups import LayerGroup
     from diffprobe.activations.sources.real_images import DenoisedAgain
     from diffprobe.activations.sources.source import Source
+    from diffprobe.activations.stores import Stores
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
     from diffprobe.cli.schema import ProbingSettings
-    from diffprobe.activations.groups import LayerGroup
-    from diffprobe.activations.stores import Stores
-    from diffprobe.activations.sources.source import Source
+    from diffprobe.data.pictures import Pictures
+    from diffprobe.data.prompts import Prompt
 
 
 OF_IMAGES = ("noised", "inversion", "image_to_image")
@@ -38,8 +35,8 @@ def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Sourc
     Raises:
         UserError: trajectory and data do not go together, or the data cannot be read.
     """
-    from diffprobe.data.prompts import load_prompts, same_pictures
     from diffprobe.activations.sources.generation import Generation
+    from diffprobe.data.prompts import load_prompts, same_pictures
 
     kind, data = settings.trajectory.kind, settings.data
     if kind not in ("generation", *OF_IMAGES):
@@ -138,8 +135,8 @@ def chosen_layers(select: Any, backbone: Backbone) -> list[Layer]:
 
 def chosen_groups(groups: Any, backbone: Backbone) -> list[LayerGroup]:
     """The groups of layers that `layers.groups` means. Raises UserError as `parse_groups`."""
-    from diffprobe.backbone.layers import catalogue
     from diffprobe.activations.groups import parse_groups
+    from diffprobe.backbone.layers import catalogue
 
     return parse_groups(OmegaConf.to_container(groups), catalogue(backbone.denoiser)) if groups else []  # type: ignore[arg-type]
 
@@ -150,8 +147,8 @@ def make_stores(settings: ProbingSettings, backbone: Backbone, source: Source) -
     Raises:
         UserError: no such place, or layers and steps to keep that the network or the source does not have.
     """
-    from diffprobe.activations.stores import Stores
     from diffprobe.activations.budget import STORES
+    from diffprobe.activations.stores import Stores
 
     features = settings.features
     if features.store not in STORES:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffprobe.errors import UserError
 from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened, read_settings
 from diffprobe.runs.recorded import read_overrides, read_recorded
-from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
     from diffprobe.cli.schema import ProbingSettings

@@ -5,15 +5,16 @@ Lightning stops when a signal asks: see `diffprobe.signals`.
 
 from __future__ import annotations
 
-from typing import Any
-from lightning.pytorch.callbacks import Callback
-from diffprobe.signals import check, inside, listen
 import logging
 import os
 import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback
+
 from diffprobe.errors import UserError
+from diffprobe.signals import check, inside, listen
 
 if TYPE_CHECKING:
     from diffprobe.cli.schema import ProbingSettings, TrainerSettings
@@ -51,7 +52,6 @@ def make_trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None)
     import lightning
     from lightning.pytorch.callbacks import RichProgressBar
 
-
     return lightning.Trainer(
         **settings.trainer,  # type: ignore[arg-type]
         max_epochs=settings.probe.epochs,
@@ -69,7 +69,6 @@ def make_predicting_trainer(settings: TrainerSettings) -> Any:
     """The Lightning trainer of a pass over images that nothing is trained in."""
     import lightning
     from lightning.pytorch.callbacks import RichProgressBar
-
 
     return lightning.Trainer(
         **settings,  # type: ignore[arg-type]
