@@ -29,7 +29,7 @@ DOORS = {
 def run(config: DictConfig) -> None:
     """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
     if config.get("run") is None and config.get("gather") is None:
-        import_module(f"diffprobe.cli.{_door(config)}").run(config)
+        import_module(f"diffprobe.analyses.{_door(config)}.analysis").run(config)
     else:
         _tell(config)
 
