@@ -15,12 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
-from diffprobe.analyses.intervention.figures import write_gif
 from diffprobe.errors import UserError
+from diffprobe.report.animation import write_gif
 from diffprobe.report.choices import HEADLINE_LAYER
+from diffprobe.report.publish import publish
+from diffprobe.report.report import Report, Table
 from diffprobe.report.style import save_figure
 from diffprobe.report.tracking import CsvTracker, Results, RunName, WandbTracker, curve_scalars
+from tests.report.made_up_report import MadeUpRun, make_report
 from tests.report.made_up_run import BEST, LAYERS, make_choices, make_example, make_summaries
 
 
@@ -127,8 +131,43 @@ class TestCsv:
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
+    def test_curves_of_a_report_are_written_and_without_any_there_is_no_file(self, tmp_path):
+        tracker = CsvTracker(tmp_path)
+        tracker.log_report(Report("nothing"))
+        assert list(tmp_path.iterdir()) == []
+        tracker.log_report(make_report())
+        assert (tmp_path / "curves.csv").read_text() == "denoising_step,saliency/dice/best\n1,0.5\n2,\n"
+
 
 class TestWandb:
+    @pytest.mark.slow
+    def test_an_offline_run_holds_the_whole_report(self, tmp_path, home):
+        with WandbTracker(tmp_path) as tracker:
+            publish(make_report(), MadeUpRun(tmp_path, tracker))
+
+        assert exit_codes(tmp_path) == [0]
+        rows = history(tmp_path)
+        assert [row["denoising_step"] for row in rows if "saliency/dice/best" in row] == [1]
+        overlays = [row for row in rows if any("predictions/saliency" in key for key in row)]
+        assert [row["denoising_step"] for row in overlays] == [1, 2, 3]
+        media = [path for path in tmp_path.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
+        assert any("figures/scores" in str(path) for path in media)
+        assert any("mask" in str(path) for path in media)
+        (table,) = [json.loads(path.read_text()) for path in media if path.name.endswith(".table.json")]
+        assert table["columns"][:3] == ["model", "layer", "step"]
+        assert len(table["data"]) == 30
+        artifacts = [r.artifact.type for r in records(tmp_path) if r.WhichOneof("record_type") == "artifact"]
+        assert {"tables", "probes"} <= set(artifacts)
+
+    def test_a_missing_value_of_a_table_is_none(self, tmp_path, home):
+        table = Table(DataFrame({"step": [0, None], "mean": [None, 0.5]}).astype({"step": "Int64"}))
+        with WandbTracker(tmp_path) as tracker:
+            tracker.log_report(Report("run", tables={"rows": table}))
+
+        assert exit_codes(tmp_path) == [0]
+        (path,) = tmp_path.glob("wandb/offline-run-*/files/media/**/*.table.json")
+        assert json.loads(path.read_text())["data"] == [[0, None], [None, 0.5]]
+
     @pytest.mark.slow
     def test_an_offline_run_holds_everything_and_is_finished(self, tmp_path, home):
         run = tmp_path / "run"

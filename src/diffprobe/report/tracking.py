@@ -16,10 +16,12 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
+from pandas import DataFrame
 
 from diffprobe.errors import UserError
 from diffprobe.ranges import Choice, Name
 from diffprobe.report.example import PredictionExample
+from diffprobe.report.report import Example, Report
 from diffprobe.report.results import STEP, Results, curve_scalars
 from diffprobe.tables import NO_STEP
 from diffprobe.writing import replacing
@@ -48,6 +50,12 @@ def wandb_table(rows: Sequence[Any]) -> Any:
     return import_wandb().Table(columns=columns, data=data)
 
 
+def table_of(data: DataFrame) -> Any:
+    """A table whose missing values are None."""
+    rows = data.astype(object).where(data.notna(), None).to_numpy().tolist()
+    return import_wandb().Table(columns=list(data.columns), data=rows)
+
+
 def wandb_figure(path: Path) -> Any:
     """A PNG file as a picture, a GIF as a film."""
     wandb = import_wandb()
@@ -68,6 +76,25 @@ def overlay(example: PredictionExample, step: int) -> Any:
         (example.images[row].clip(0, 1) * 255).round().astype(np.uint8),
         caption=f"{example.title}, step {step + 1}",
         masks={"prediction": mask(example.predictions["saliency"][row]), "label": mask(example.labels["saliency"])},
+    )
+
+
+def overlaid(example: Example, name: str, step: int) -> Any:
+    """The picture of one step with the predicted and the labelled region as masks."""
+    row = list(example.steps).index(step)
+    picture, overlay = next(iter(example.frames.values())).values[row], example.overlays[name]
+    height, width = picture.shape[:2]
+
+    def mask(values: np.ndarray) -> dict[str, Any]:
+        lines = np.arange(height) * values.shape[0] // height  # nearest neighbour
+        columns = np.arange(width) * values.shape[1] // width
+        inside = (values[lines][:, columns] > 0.5).astype(np.uint8)
+        return {"mask_data": inside, "class_labels": {0: "background", 1: name}}
+
+    return import_wandb().Image(
+        (picture.clip(0, 1) * 255).round().astype(np.uint8),
+        caption=f"{example.title}, step {step + 1}",
+        masks={"prediction": mask(overlay.predicted[row]), "label": mask(overlay.labelled)},
     )
 
 
@@ -124,6 +151,17 @@ class Tracker(Protocol):
         """
         ...
 
+    def log_report(
+        self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
+    ) -> None:
+        """The end of a run.
+
+        Args:
+            figures: name -> PNG file, or GIF of one that moves.
+            files: artifact name -> files, such as {'tables': [...], 'prototypes': [...]}.
+        """
+        ...
+
     def describe(self) -> str:
         """One line: where to look."""
         ...
@@ -165,6 +203,14 @@ class CsvTracker:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(curves)
+
+    def log_report(
+        self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
+    ) -> None:
+        """Writes curves.csv, where there are curves; all else is in the run folder already."""
+        if report.scalars is not None:
+            with replacing(self.folder / "curves.csv") as temporary:
+                report.scalars.to_csv(temporary, index=False, lineterminator="\n")
 
     def describe(self) -> str:
         training = self.folder / "training"
@@ -272,6 +318,25 @@ class WandbTracker:
                 artifact.add_file(str(path), policy="immutable")  # read where it lies, not copied
             self._run.log_artifact(artifact)
 
+    def log_report(
+        self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
+    ) -> None:
+        """Curves over the denoising step, tables that have rows, figures, examples with overlays, and files as
+        artifacts '<name>-<run id>'. docs/tracking.md lists the keys."""
+        wandb = import_wandb()
+        if report.scalars is not None:
+            rows = report.scalars.to_dict("records")
+            self._log_curves([{str(key): value for key, value in row.items() if value == value} for row in rows])
+        tables = {name: table.data for name, table in report.tables.items() if "tracker" in table.show}
+        self._run.log({f"tables/{name}": table_of(data) for name, data in tables.items() if len(data)})
+        self._run.log({f"figures/{name}": wandb_figure(path) for name, path in figures.items()})
+        self._log_overlays(report.examples)
+        for name, paths in files.items():
+            artifact = wandb.Artifact(name=f"{name}-{self._run.id}", type=name)
+            for path in paths:
+                artifact.add_file(str(path), policy="immutable")  # read where it lies, not copied
+            self._run.log_artifact(artifact)
+
     def describe(self) -> str:
         if self.mode == "online":
             return f"W&B: {self._run.url}"
@@ -293,6 +358,15 @@ class WandbTracker:
             images = [overlay(example, step) for example in salient if step in example.steps]
             self._run.define_metric("predictions/saliency", step_metric=STEP)
             self._run.log({STEP: step + 1, "predictions/saliency": images})
+
+    def _log_overlays(self, examples: Sequence[Example]) -> None:
+        """Of each example its picture with predicted and labelled regions, step by step; maps are in the figures."""
+        for name in dict.fromkeys(name for example in examples for name in example.overlays):
+            self._run.define_metric(f"predictions/{name}", step_metric=STEP)
+            own = [example for example in examples if name in example.overlays]
+            for step in sorted({step for example in own for step in example.steps}):
+                images = [overlaid(example, name, step) for example in own if step in example.steps]
+                self._run.log({STEP: step + 1, f"predictions/{name}": images})
 
     def _set_environment(self, values: Mapping[str, str]) -> None:
         self._environment = {name: os.environ.get(name) for name in values}

@@ -46,6 +46,13 @@ class Run(Generic[Job]):
     console: Console
     tracker: Tracker
 
+    @property
+    def reproduce(self) -> list[tuple[str, str]]:
+        """How to make it again, as (what, answer)."""
+        from diffprobe.runs.environment import reproduce
+
+        return reproduce(self.folder, {"seed": self.settings.seed})
+
 
 def carry_out(
     config: DictConfig,

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_curves, emergence_grid
 from diffprobe.analyses.emergence.tables import Told
 from diffprobe.analyses.probing.page import map_film, slider_example
-from diffprobe.report.page.page import Example, Page, asked, captioned
+from diffprobe.report.html.asked import asked
+from diffprobe.report.page.page import Example, Page, captioned
 from diffprobe.report.style import save_figure
 
 if TYPE_CHECKING:

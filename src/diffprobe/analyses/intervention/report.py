@@ -20,7 +20,8 @@ from torch import Tensor
 
 from diffprobe.pocket.networks import load_classifier
 from diffprobe.pocket.scenes import COLOURS, SHAPES
-from diffprobe.report.page.page import Page, asked, captioned
+from diffprobe.report.html.asked import asked
+from diffprobe.report.page.page import Page, captioned
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,9 +169,10 @@ def _animate(
     import torch
 
     from diffprobe.analyses.intervention.edits import intervene
-    from diffprobe.analyses.intervention.figures import animation_frames, write_animation
+    from diffprobe.analyses.intervention.figures import animation_frames
     from diffprobe.analyses.intervention.target_maps import move
     from diffprobe.backbone.finite import naming
+    from diffprobe.report.animation import write_animation
 
     frames = settings.analysis.frames
     first = next((each for each in found.pictured if each.move is not None), None)

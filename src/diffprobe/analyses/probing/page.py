@@ -14,8 +14,9 @@ from diffprobe.report.best_layers import best_layer_rows
 from diffprobe.report.choices import METRIC_NAMES, Choice, at_step, control_curve, control_name, controls, grouped
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.grid import COLOUR_MAPS
+from diffprobe.report.html.asked import asked
 from diffprobe.report.names import network_order, short_names
-from diffprobe.report.page.page import Cell, Example, Film, HeatMap, Page, asked, captioned
+from diffprobe.report.page.page import Cell, Example, Film, HeatMap, Page, captioned
 from diffprobe.report.verdicts import interval_text, verdict_lines
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.separation.findings import Finding, grouped_findings
+from diffprobe.report.html.asked import asked
 from diffprobe.report.numbers import interval, p_text, there
-from diffprobe.report.page.page import Cell, HeatMap, Page, asked, captioned
+from diffprobe.report.page.page import Cell, HeatMap, Page, captioned
 from diffprobe.tables import write_rows
 
 if TYPE_CHECKING:

@@ -203,4 +203,4 @@ def _figure(name: str, path: Path, caption: str) -> Markup:
 
 
 def _asset(name: str) -> str:
-    return (files("diffprobe.report.page") / name).read_text(encoding="utf-8")
+    return (files("diffprobe.report.html") / name).read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffprobe.analyses.intervention.figures import write_animation
+from diffprobe.report.animation import write_animation
 
 GREYS = (0, 80, 160, 240)
 

@@ -1,0 +1,120 @@
+"""Tables as people read them: headings, short names of layers, steps from 1, intervals beside their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pandas import DataFrame, Series, isna
+from pandas.api.types import is_float_dtype, is_numeric_dtype
+
+from diffprobe.report.names import short_names
+from diffprobe.report.numbers import interval, short_power
+from diffprobe.report.report import Table
+
+CENTRES = ("mean", "difference", "value")  # shown with `low` and `high` in one cell
+HEADINGS = {"p_holm": "p (Holm)", "log10_p": "log10 p"}
+# What columns hold, in every table that has them.
+DESCRIPTIONS = {
+    "model": "the diffusion model",
+    "layer": "the layer whose activations were used",
+    "step": "denoising step, counted from 1",
+    "timestep": "how noisy the image was, in the timesteps that the model was trained with",
+    "property": "what the probe was trained to predict",
+    "probe": "name of the kind of probe, or of the classifier",
+    "control": "none, or which control was probed in place of the network's activations",
+    "split": "which images: validation (for choices) or test",
+    "metric": "how predictions and labels are compared",
+    "mean": "mean over images, with its 95 % interval",
+    "difference": "mean difference on the same images, with its 95 % interval",
+    "value": "the statistic, with its 95 % interval over images where it has one",
+    "n": "number of images (of pairs in tables of sets)",
+    "p": "two-sided p of no difference",
+    "p_holm": "p adjusted after Holm for the tests of its family",
+    "log10_p": "its logarithm, where p is too small for a number",
+    "measure": "distance between prototypes",
+    "set": "which pairs of objects: same or different class, same or different image",
+    "statistic": "what was tested or measured",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading with its description, and of each row the text; numbers are sorted by their keys, None last."""
+
+    heading: str
+    description: str
+    numeric: bool
+    cells: Sequence[str]
+    keys: Sequence[float | None] = ()
+
+
+def columns_of(table: Table, most: int | None = None) -> list[Column]:
+    """The columns that have a value, of the first `most` rows, without texts that are the same in all rows."""
+    data = table.data
+    names = [name for name in data.columns if any(_there(value) for value in data[name].unique())]
+    intervals = _intervals(names)
+    hidden = {end for pair in intervals.values() for end in pair} | set(shared_texts(table))
+    return [_column(table, name, intervals.get(name), most) for name in names if name not in hidden]
+
+
+def shared_texts(table: Table) -> dict[str, str]:
+    """The texts that are the same in every row, of several, by their column."""
+    data, short = table.data, _short_layers(table.data)
+    texts = [name for name in data.columns if not is_numeric_dtype(data[name])]
+    if len(data) < 2:
+        return {}
+    alike = {name: data[name].iloc[0] for name in texts if data[name].nunique(dropna=False) == 1}
+    return {name: short.get(value, value) for name, value in alike.items() if isinstance(value, str) and value}
+
+
+def lines_of(table: Table) -> list[list[str]]:
+    """The table as text, headings first."""
+    if table.text is not None:
+        return [list(map(str, table.text.columns)), *table.text.astype(str).to_numpy().tolist()]
+    columns = columns_of(table)
+    rows = zip(*(column.cells for column in columns), strict=True)
+    return [[column.heading for column in columns], *map(list, rows)]
+
+
+def _column(table: Table, name: str, ends: tuple[str, str] | None, most: int | None) -> Column:
+    data = table.data.head(len(table.data) if most is None else most)
+    values, heading = data[name], HEADINGS.get(name, name.replace("_", " "))
+    description = {**DESCRIPTIONS, **table.columns}.get(name, "")
+    if not is_numeric_dtype(values):
+        short = _short_layers(table.data)
+        texts = ["" if not _there(value) else str(short.get(value, value)) for value in values]
+        return Column(heading, description, False, texts)
+    keys = _numbers(values)
+    if name in table.steps:
+        keys = [None if key is None else key + 1 for key in keys]
+        return Column(heading, description, True, ["" if key is None else f"{key:.0f}" for key in keys], keys)
+    if ends:
+        low, high = (_numbers(data[end]) for end in ends)
+        cells = [interval(*row, 3) for row in zip(keys, low, high, strict=True)]
+        return Column(f"{heading} [95 %]", description, True, cells, keys)
+    form = ".4g" if is_float_dtype(values) else ".0f"
+    return Column(
+        heading, description, True, ["" if key is None else short_power(f"{key:{form}}") for key in keys], keys
+    )
+
+
+def _intervals(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The columns with an interval, and those of its ends: `x_low` and `x_high`, or `low` and `high` of a centre."""
+    ends = {name: (f"{name}_low", f"{name}_high") for name in names if {f"{name}_low", f"{name}_high"} <= set(names)}
+    centre = next((name for name in CENTRES if name in names), None)
+    return ends | ({centre: ("low", "high")} if centre and {"low", "high"} <= set(names) else {})
+
+
+def _short_layers(data: DataFrame) -> Mapping[Any, str]:
+    columns = [name for name in data.columns if "layer" in name and not is_numeric_dtype(data[name])]
+    return short_names(str(value) for name in columns for value in data[name].unique() if _there(value))
+
+
+def _numbers(values: Series) -> list[float | None]:
+    return [float(value) if _there(value) else None for value in values]
+
+
+def _there(value: Any) -> bool:
+    return not (value is None or value == "" if isinstance(value, str | None) else isna(value))

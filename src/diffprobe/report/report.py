@@ -1,0 +1,200 @@
+"""What an analysis found, as data. `publish` writes it to the run folder, prints it, draws the page and logs it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+import numpy as np
+from pandas import DataFrame, Series
+
+from diffprobe.tables import NO_STEP, Step
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STEP = "denoising_step"  # what curves of the tracker go over
+Place = Literal["csv", "markup", "console", "page", "tracker"]
+_TYPES: dict[Any, str] = {str: "str", int: "int64", Step: "Int64", float: "float64", float | None: "float64"}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of results, and where they are shown.
+
+    Attributes:
+        data: a column for each quantity, at full precision; what is missing is None, NaN or NA. Steps count from 0.
+        title: what the rows are; the page takes the table's name where it is empty.
+        show: 'csv', a file; 'markup', Markdown and LaTeX beside it; 'console', which report.txt repeats; 'page';
+            'tracker'.
+        text: the cells as they are read on the console, in Markdown and in LaTeX; made from `data` by default.
+        notes: sentences below the table.
+        columns: column -> what it is, where `columns.DESCRIPTIONS` does not say it.
+        steps: the columns that hold steps. People see them counted from 1.
+    """
+
+    data: DataFrame
+    title: str = ""
+    show: Collection[Place] = ("csv", "page", "tracker")
+    text: DataFrame | None = None
+    notes: Sequence[str] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    steps: Collection[str] = ("step",)
+
+    @staticmethod
+    def of(kind: type, rows: Sequence[Any], **options: Any) -> Table:
+        """A table of the rows of a data class; `options` as of the constructor."""
+        hints = get_type_hints(kind, include_extras=True)
+        steps = [item.name for item in fields(kind) if hints[item.name] == Step]
+        return Table(frame_of(kind, rows), steps=steps, **options)
+
+
+def frame_of(kind: type, rows: Sequence[Any]) -> DataFrame:
+    """The rows of a data class as columns of its fields; a step that there is none of is missing."""
+    hints = get_type_hints(kind, include_extras=True)
+    data: dict[str, Series] = {}
+    for item in fields(kind):
+        values = [getattr(row, item.name) for row in rows]
+        if hints[item.name] == Step:
+            values = [None if value == NO_STEP else value for value in values]
+        data[item.name] = Series(values, dtype=_TYPES[hints[item.name]])
+    return DataFrame(data)
+
+
+def scalars_over_steps(points: Iterable[tuple[int, str, float | None, float | None, float | None]]) -> DataFrame:
+    """Points (step, key, mean, low, high) as curves: 'denoising_step' (from 1), '<key>', '<key>_low', '<key>_high'.
+
+    One row for each step, in order; what has no value is NaN, and so is the step of what belongs to none.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for step, key, *values in points:
+        row = rows.setdefault(step, {STEP: math.nan if step == NO_STEP else step + 1})
+        named = zip((key, f"{key}_low", f"{key}_high"), values, strict=True)
+        row |= {name: value for name, value in named if value is not None and math.isfinite(value)}
+    return DataFrame([rows[step] for step in sorted(rows)])
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A figure, drawn when it is wanted, and a sentence on what it shows."""
+
+    draw: Callable[[], Figure]
+    caption: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """Frames [frames, H, W, 3] in [0, 255] that go forth and back."""
+
+    frames: np.ndarray
+    caption: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Pictures over steps, or one picture that stays the same.
+
+    Attributes:
+        values: pictures [steps or 1, H, W, 3] in [0, 1], or maps [steps or 1, H, W].
+        colours: a colour map of matplotlib, for maps.
+        low, high: the values at the ends of the colour map.
+    """
+
+    values: np.ndarray
+    colours: str = "gray"
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay:
+    """Regions to lay over a picture: predicted [steps, h, w] and labelled [h, w], both above 0.5 inside."""
+
+    predicted: np.ndarray
+    labelled: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image over its steps (from 0).
+
+    Attributes:
+        frames: what is shown of it -> one picture a step, or one. The first is the image itself.
+        overlays: property -> regions over the image.
+    """
+
+    title: str
+    steps: Sequence[int]
+    frames: Mapping[str, Frames]
+    overlays: Mapping[str, Overlay] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score with its interval and number of images, and sentences that belong to it."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """Scores of layers (rows, in the order given) and steps (columns); a cell opens what belongs to it.
+
+    Attributes:
+        title: what is mapped.
+        score: what the numbers are, 'Dice'.
+        cells: (layer, step) -> its score; steps count from 0, NO_STEP is that of all steps.
+        frames: layer -> what its probe shows of an image, a picture for each step of the map, in order.
+        beside: what to compare it with, by name; a picture for each step, or one.
+        caption: what the opened pictures are of.
+    """
+
+    title: str
+    score: str
+    cells: Mapping[tuple[str, int], Cell]
+    frames: Mapping[str, Frames] = field(default_factory=dict)
+    beside: Mapping[str, Frames] = field(default_factory=dict)
+    caption: str = ""
+
+    @property
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys(layer for layer, _ in self.cells))
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted({step for _, step in self.cells})
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that an analysis found.
+
+    Attributes:
+        title: the heading of the page.
+        findings: sentences, with their intervals; what the intervals do not support is not claimed.
+        topics: the groups of the configuration that the analysis reads, such as 'model' and 'layers'.
+        asked: what else was asked, as (what, answer).
+        tables: name -> table. The name is that of its file, without its ending: 'summary', 'tables/means'.
+        figures: name -> what is drawn; the name is that of its files.
+        heatmaps, examples: what the page shows of layers and steps, and of single images.
+        scalars: curves for the tracker, as of `scalars_over_steps`.
+        artifacts: name -> what saves it into a folder of that name and returns the files: probe banks, prototypes.
+    """
+
+    title: str
+    findings: Sequence[str] = ()
+    topics: Sequence[str] = ()
+    asked: Sequence[tuple[str, str]] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    figures: Mapping[str, Plot | Animation] = field(default_factory=dict)
+    heatmaps: Sequence[HeatMap] = ()
+    examples: Sequence[Example] = ()
+    scalars: DataFrame | None = None
+    artifacts: Mapping[str, Callable[[Path], Sequence[Path]]] = field(default_factory=dict)

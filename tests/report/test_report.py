@@ -1,0 +1,22 @@
+"""Curves over steps as a table of scalars."""
+
+import math
+
+from diffprobe.report.report import scalars_over_steps
+from diffprobe.tables import NO_STEP
+
+
+def test_steps_count_from_one_in_order_and_a_missing_value_is_not_a_number():
+    found = scalars_over_steps([(1, "a", 0.5, 0.4, 0.6), (0, "a", 0.3, None, math.nan), (0, "b", None, None, None)])
+    assert list(found.columns) == ["denoising_step", "a", "a_low", "a_high"]
+    assert found["denoising_step"].tolist() == [1, 2]
+    assert found["a"].tolist() == [0.3, 0.5]
+    assert found["a_low"].isna().tolist() == [True, False]
+
+
+def test_what_belongs_to_no_step_has_none():
+    assert scalars_over_steps([(NO_STEP, "a", 0.5, 0.4, 0.6)])["denoising_step"].isna().all()
+
+
+def test_without_points_there_are_no_curves():
+    assert scalars_over_steps([]).empty
