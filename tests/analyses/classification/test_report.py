@@ -6,7 +6,7 @@ import numpy as np
 
 from diffprobe.analyses.classification.classes import TopRow
 from diffprobe.analyses.classification.figures import ClassExample, class_curves, class_example
-from diffprobe.analyses.classification.report import class_lines, class_scalars
+from diffprobe.analyses.classification.report import class_lines
 from diffprobe.probes.summaries import Emergence
 from diffprobe.probes.tables import Summary
 from diffprobe.statistics import Interval, Stratified
@@ -80,9 +80,3 @@ def test_an_example_names_the_first_answers_under_each_shown_step():
     texts = [text.get_text() for text in figure.axes[2].texts]
     assert texts == ["lemon", "tench", "tiger", "crane", "house"]
     assert [axes.get_title() for axes in figure.axes[:2]] == ["step 1", "step 2"]
-
-
-def test_scalars_are_one_row_a_step_without_the_photos():
-    rows = class_scalars(summaries())
-    assert [row["denoising_step"] for row in rows] == list(range(1, 16))
-    assert rows[14]["class/top1"] == 14 / 15

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
     from diffprobe.labels.classifiers.classifier import Classifier
-    from diffprobe.report.tracking import Tracker
 
 
 @job_errors
@@ -34,8 +32,13 @@ def run(config: DictConfig) -> None:
 
 
 def _classify(task: _Task, run: Run[AnalysisJobSettings]) -> int:
-    watched, photos = _work(task)
-    _leave(task, watched, photos, run.folder, run.tracker, run.config)
+    from diffprobe.analyses.classification.report import report
+    from diffprobe.report.publish import publish
+
+    generated, photos = _work(task)
+    real_images = task.photos.called if task.photos else ""
+    model = task.backbone.name
+    publish(report(model, task.classifier, task.prompts, task.steps, generated, photos, real_images), run)
     return len(task.prompts) * task.settings.steps.sampling
 
 
@@ -126,63 +129,3 @@ def _work(task: _Task) -> tuple[Watched, Watched | None]:
     if photos is None:
         return watched, None
     return watched, watch_photos(photos.names, photos.batches(batch), photos.right, task.classifier)
-
-
-def _leave(task: _Task, watched: Watched, photos: Watched | None, folder: Path, tracker: Tracker, plain: Any) -> None:
-    """Writes the run folder, prints the sentences, hands all to the tracker; `plain` is the configuration."""
-    from diffprobe.analyses.classification.classes import (
-        PHOTOGRAPHS,
-        StableRow,
-        TopRow,
-        against_photos,
-        class_scores,
-        half_stable,
-        stable_rows,
-        top_rows,
-    )
-    from diffprobe.analyses.classification.figures import ClassExample, class_curves, class_example
-    from diffprobe.analyses.classification.report import class_lines, class_scalars, classification_page
-    from diffprobe.probes.summaries import summarise
-    from diffprobe.probes.tables import Score, Summary
-    from diffprobe.report.page.writing import write_page
-    from diffprobe.report.style import save_figure
-    from diffprobe.runs.environment import reproduce
-    from diffprobe.tables import write_rows
-    from diffprobe.writing import write_text
-
-    model, seed = task.backbone.name, task.settings.seed
-    scores, top = class_scores(watched, model, task.classifier.name), top_rows(watched, model, task.classifier)
-    if photos is not None:
-        scores += class_scores(photos, model, task.classifier.name, PHOTOGRAPHS)
-        top += top_rows(photos, model, task.classifier)
-    summaries = summarise(scores)
-    stable = stable_rows(watched, task.prompts, model, task.classifier)
-    half = half_stable(watched)
-    difference = against_photos(watched, photos) if photos is not None else None
-    tables = {"scores": (Score, scores), "summary": (Summary, summaries), "top": (TopRow, top)}
-    tables["stable"] = (StableRow, stable)
-    files = [folder / f"{name}.csv" for name in tables]
-    for path, (kind, rows) in zip(files, tables.values(), strict=True):
-        write_rows(path, kind, rows)
-    examples = [
-        ClassExample(
-            prompt.text,
-            tuple(task.steps),
-            film.permute(0, 2, 3, 1).numpy(),
-            {step: [row for row in top if (row.image, row.step) == (prompt.name, step)] for step in task.steps},
-        )
-        for prompt, film in zip(task.prompts, watched.films, strict=False)
-    ]
-    called = task.photos.called if task.photos else ""
-    drawn = {"class_over_steps": class_curves(summaries, half, called)}
-    drawn |= {f"class_example_{at}": class_example(example) for at, example in enumerate(examples, 1)}
-    figures = {name: save_figure(figure, folder / "figures", name)["png"] for name, figure in drawn.items()}
-    lines = class_lines(summaries, half, difference, called)
-    write_text(folder / "report.txt", "".join(f"- {line}\n" for line in lines))
-    page = classification_page(plain, summaries, stable, lines, figures, examples)
-    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": seed})))
-    logged = {"summary": summaries, "stable": stable}
-    tracker.log_tables(logged, figures, {"tables": files}, class_scalars(summaries))
-    for line in lines:
-        task.tell(f"- {line}")
-    task.tell(tracker.describe())

@@ -1,38 +1,107 @@
-"""The page of a classification: when the right class is seen.
+"""What is reported of a classification: when the right class is seen, and how sure the classifier is of real photos.
 
-The curves of a classification as scalars over the denoising step, for trackers.
-
-Plain sentences about when a classifier sees what was asked for; what the intervals do not support is not claimed.
+A finding is a sentence; what the intervals do not support is not claimed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from diffprobe.analyses.classification.classes import CONFIDENCE, PHOTOGRAPHS, TOP_1, TOP_5
-from diffprobe.analyses.classification.figures import ClassExample
+from diffprobe.analyses.classification.classes import (
+    CONFIDENCE,
+    PHOTOGRAPHS,
+    TOP_1,
+    TOP_5,
+    StableRow,
+    TopRow,
+    Watched,
+    against_photos,
+    class_scores,
+    half_stable,
+    stable_rows,
+    top_rows,
+)
+from diffprobe.analyses.classification.figures import ClassExample, class_curves, class_example
+from diffprobe.probes.summaries import summarise
+from diffprobe.probes.tables import Score, Summary
 from diffprobe.report.numbers import interval, rounded
-from diffprobe.report.page.page import Example, Film, Page, asked, captioned
-from diffprobe.report.results import STEP
+from diffprobe.report.report import Example, Frames, Plot, Report, Table, scalars_over_steps
 
 if TYPE_CHECKING:
-    from diffprobe.analyses.classification.classes import StableRow
+    from diffprobe.data.prompts import Prompt
+    from diffprobe.labels.classifiers.classifier import Classifier
     from diffprobe.probes.summaries import Emergence
-    from diffprobe.probes.tables import Summary
     from diffprobe.statistics import Stratified
 
+TOPICS = ("analysis", "model", "data", "steps", "classifier", "seed")
 
-def class_scalars(summaries: Sequence[Summary]) -> list[dict[str, float]]:
-    """One row a step: 'denoising_step' (from 1) and 'class/<metric>' with its '_low' and '_high'."""
-    rows: dict[int, dict[str, float]] = {}
-    for row in summaries:
-        if row.control == "none" and row.mean is not None and row.low is not None and row.high is not None:
-            key = f"{row.property}/{row.metric}"
-            values = {key: row.mean, f"{key}_low": row.low, f"{key}_high": row.high}
-            rows.setdefault(row.step, {STEP: row.step + 1}).update(values)
-    return [rows[step] for step in sorted(rows)]
+
+def report(
+    model: str,
+    classifier: Classifier,
+    prompts: Sequence[Prompt],
+    steps: Sequence[int],
+    generated: Watched,
+    photos: Watched | None = None,
+    real_images: str = "",
+) -> Report:
+    """What a classifier said of generated images, and of real ones.
+
+    Args:
+        model: name of the diffusion model.
+        prompts: of the generated images, in their order.
+        steps: those that were classified, from 0.
+        real_images: what the photos are, 'real photos'.
+    """
+    scores, top = class_scores(generated, model, classifier.name), top_rows(generated, model, classifier)
+    if photos is not None:
+        scores += class_scores(photos, model, classifier.name, PHOTOGRAPHS)
+        top += top_rows(photos, model, classifier)
+    summaries, half = summarise(scores), half_stable(generated)
+    difference = against_photos(generated, photos) if photos is not None else None
+    examples = [
+        ClassExample(
+            prompt.text,
+            tuple(steps),
+            pictures.permute(0, 2, 3, 1).numpy(),
+            {step: [row for row in top if (row.image, row.step) == (prompt.name, step)] for step in steps},
+        )
+        for prompt, pictures in zip(prompts, generated.films, strict=False)
+    ]
+    return Report(
+        title=f"Classes in {model}, step by step",
+        findings=class_lines(summaries, half, difference, real_images),
+        topics=TOPICS,
+        tables={
+            "scores": Table.of(Score, scores, show=["csv"]),
+            "summary": Table.of(Summary, summaries, title="scores"),
+            "top": Table.of(TopRow, top, show=["csv"]),
+            "stable": Table.of(
+                StableRow, stable_rows(generated, prompts, model, classifier), title="first stable step of each image"
+            ),
+        },
+        figures={
+            "class_over_steps": Plot(
+                partial(class_curves, summaries, half, real_images),
+                "How many images the classifier names right after each step, and how sure it is.",
+            )
+        }
+        | {
+            f"class_example_{number}": Plot(
+                partial(class_example, example),
+                "One image after some of the steps, and the classifier's first five answers; the right one in colour.",
+            )
+            for number, example in enumerate(examples, 1)
+        },
+        examples=[Example(each.prompt, each.steps, {"decoded image": Frames(each.images)}) for each in examples],
+        scalars=scalars_over_steps(
+            (row.step, f"{row.property}/{row.metric}", row.mean, row.low, row.high)
+            for row in summaries
+            if row.control == "none" and row.low is not None and row.high is not None
+        ),
+    )
 
 
 def class_lines(
@@ -96,25 +165,3 @@ def _row(rows: Sequence[Summary], metric: str, step: int) -> Summary:
 
 def _text(row: Summary) -> str:
     return interval(row.mean, row.low, row.high)
-
-
-TOPICS = ("analysis", "model", "data", "steps", "classifier", "seed")
-
-
-def classification_page(
-    config: Mapping[str, Any],
-    summaries: Sequence[Summary],
-    stable: Sequence[StableRow],
-    verdict: Sequence[str],
-    figures: Mapping[str, Path],
-    examples: Sequence[ClassExample],
-) -> Page:
-    """All but how to reproduce it."""
-    return Page(
-        title=f"Classes in {config['model']['path']}, step by step",
-        asked=asked(config, TOPICS),
-        verdict=verdict,
-        tables={"scores": summaries, "first stable step of each image": stable},
-        figures=captioned(figures),
-        examples=[Example(each.prompt, each.steps, {"decoded image": Film(each.images)}) for each in examples],
-    )
