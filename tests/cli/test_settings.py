@@ -205,6 +205,7 @@ def test_every_setting_declares_its_range():
 
 def test_choices_are_those_of_the_code():
     from diffprobe.activations.budget import STORES
+    from diffprobe.analyses.inputs import OF_IMAGES
     from diffprobe.analyses.intervention.edits import HALVES, METHODS
     from diffprobe.analyses.intervention.target_maps import KINDS as TARGETS
     from diffprobe.backbone.load import DTYPES, OWN, SCHEDULERS
@@ -218,7 +219,6 @@ def test_choices_are_those_of_the_code():
     from diffprobe.probes.study.question import CONTROLS
     from diffprobe.prototypes.distances import MEASURES
     from diffprobe.report.choices import METRIC_NAMES
-    from diffprobe.runs.sources import OF_IMAGES
 
     declared = dict(_settings(AnalysisJobSettings))
 

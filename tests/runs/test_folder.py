@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.probing.published import published_lines
+from diffprobe.cli.gathering import _remove_earlier
 from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.probes.tables import Score, Summary
@@ -24,7 +25,6 @@ from diffprobe.runs.folder import (
     record_configuration,
     sole_user,
 )
-from diffprobe.runs.gathering import _remove_earlier
 from diffprobe.runs.sweeps import Job, find_jobs, grouped, join_scores
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -12,15 +12,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.comparison import analysis as comparing_runs
+from diffprobe.analyses.given_probes import read_probes
 from diffprobe.app.equipment import of_run
+from diffprobe.cli import retelling as reporting
 from diffprobe.cli.parts import CLASSES, make
 from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.labels.per_property import PerProperty
-from diffprobe.runs import retelling as reporting
 from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_configuration
-from diffprobe.runs.probes import read_probes
 from diffprobe.runs.recorded import read_overrides, read_recorded
 from diffprobe.runs.sweeps import find_jobs
 
@@ -204,7 +204,7 @@ def test_overrides_are_read_as_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["..", "../..", "a/../../b"])
 def test_a_group_of_jobs_gets_no_folder_above_its_own(name):
-    from diffprobe.runs.gathering import _as_folder
+    from diffprobe.cli.gathering import _as_folder
 
     assert ".." not in _as_folder(name)
     assert "/" not in _as_folder(name)

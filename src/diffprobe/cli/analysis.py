@@ -46,8 +46,8 @@ def _door(config: DictConfig) -> str:
 def _tell(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from diffprobe.runs import retelling as reporting
-    from diffprobe.runs.gathering import gather
+    from diffprobe.cli import retelling as reporting
+    from diffprobe.cli.gathering import gather
 
     made = Path(HydraConfig.get().runtime.output_dir)  # for a study, before it was known that this is none
     for folder in (made, made.parent):

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.parts import make
+from diffprobe.cli.running import Run, carry_out
 from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
-from diffprobe.runs.running import Run, carry_out
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
+from diffprobe.cli.running import Run, carry_out
 from diffprobe.errors import UserError
 from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened
 from diffprobe.runs.recorded import CONFIGURATION, read_recorded
-from diffprobe.runs.running import Run, carry_out
 from diffprobe.runs.sweeps import begun_jobs
 
 if TYPE_CHECKING:

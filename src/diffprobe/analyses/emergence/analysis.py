@@ -11,17 +11,17 @@ from diffprobe.analyses.probing import analysis as probing
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.parts import make
+from diffprobe.cli.running import Run, carry_out
 from diffprobe.errors import UserError
-from diffprobe.runs.running import Run, carry_out
 from diffprobe.runs.trainers import make_trainer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from diffprobe.analyses.emergence.image_models import Probed, Seen
+    from diffprobe.analyses.given_probes import GivenProbes
     from diffprobe.probes.tables import Score
     from diffprobe.report.tracking import Tracker
-    from diffprobe.runs.probes import GivenProbes
 
 
 @job_errors
@@ -106,11 +106,11 @@ def _check_analysis(settings: AnalysisJobSettings) -> None:
 def _prepare_given(settings: AnalysisJobSettings, console: Console) -> tuple[probing.Task, GivenProbes]:
     """The task of probes that are given: layers, steps and properties are theirs, images those they have not seen."""
     from diffprobe.activations.sources.generation import Generation
+    from diffprobe.analyses.given_probes import read_probes
+    from diffprobe.analyses.inputs import chosen_layers, make_source, make_stores
     from diffprobe.backbone.load import load_backbone
     from diffprobe.cli.schema import chosen_steps
     from diffprobe.probes.study.question import Question
-    from diffprobe.runs.probes import read_probes
-    from diffprobe.runs.sources import chosen_layers, make_source, make_stores
 
     if settings.control.names:
         raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")

@@ -12,9 +12,9 @@ from diffprobe.analyses.probing import analysis as probing
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.parts import make
+from diffprobe.cli.running import Run, carry_out
 from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
-from diffprobe.runs.running import Run, carry_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,10 +98,10 @@ def _to_train(settings: AnalysisJobSettings, console: Console) -> Task:
 
 def _given(settings: AnalysisJobSettings, console: Console) -> Task:
     """Probes of a finished run; the images to edit are such as they have not seen."""
+    from diffprobe.analyses.given_probes import read_probes
+    from diffprobe.analyses.inputs import chosen_layers
     from diffprobe.backbone.load import load_backbone
     from diffprobe.backbone.trajectory import fresh_scheduler
-    from diffprobe.runs.probes import read_probes
-    from diffprobe.runs.sources import chosen_layers
 
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     given = read_probes(settings.analysis.probes or "", settings, backbone.name)

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.parts import make
+from diffprobe.cli.running import Run, carry_out
 from diffprobe.cli.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
 from diffprobe.runs.folder import objective_of
-from diffprobe.runs.running import Run, carry_out
 from diffprobe.runs.trainers import make_trainer
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
         UserError: for anything the user got wrong, before any work is done.
     """
     from diffprobe.activations.budget import in_units
+    from diffprobe.analyses.inputs import check_noise, chosen_groups, chosen_layers, make_source, make_stores
     from diffprobe.analyses.probing.learning_curve import check_curve
     from diffprobe.backbone.load import load_backbone
     from diffprobe.labels.labeler import FromFiles
-    from diffprobe.runs.sources import check_noise, chosen_groups, chosen_layers, make_source, make_stores
 
     source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
     labeler = make(settings.labeler, "labeler")
@@ -136,8 +136,8 @@ def make_plan(
 
 
 def _question(settings: ProbingSettings, layers: list[Layer], groups: list[LayerGroup], steps: list[int]) -> Question:
+    from diffprobe.analyses.inputs import test_prompts
     from diffprobe.probes.study.two_pass import Question
-    from diffprobe.runs.sources import test_prompts
 
     return Question(
         layers=layers,

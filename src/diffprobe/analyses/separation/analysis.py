@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
+from diffprobe.cli.running import Run, carry_out
 from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
 from diffprobe.ranges import Number
-from diffprobe.runs.running import Run, carry_out
 from diffprobe.runs.trainers import make_predicting_trainer
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class Task:
     def _changes(self) -> Iterator[tuple[str, float, Source, ObjectImages]]:
         """Name, strength, source and images of every change that the analysis makes."""
         from diffprobe.activations.sources.real_images import DenoisedAgain
+        from diffprobe.analyses.inputs import source_of_pictures
         from diffprobe.data.image_changes import ChangedImages
-        from diffprobe.runs.sources import source_of_pictures
 
         settings, analysis = self.settings, self.settings.analysis
 
@@ -152,11 +152,11 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
         UserError: for anything the user got wrong, before any work is done.
     """
     from diffprobe.activations.budget import free_disk
+    from diffprobe.analyses.inputs import check_noise, chosen_groups, chosen_layers, source_of_pictures
     from diffprobe.backbone.load import load_backbone
     from diffprobe.data.object_selection import load_objects
     from diffprobe.prototypes.collecting import check_timesteps, single
     from diffprobe.prototypes.separation import Resampling
-    from diffprobe.runs.sources import check_noise, chosen_groups, chosen_layers, source_of_pictures
 
     _check_analysis(settings)
     measuring = _measuring(settings)

@@ -28,14 +28,7 @@ from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.names import network_order, resolutions, short_names
 from diffprobe.report.numbers import there
 from diffprobe.report.paper_table import write_table
-from diffprobe.report.style import (
-    BLACK,
-    DOUBLE_COLUMN,
-    SET_LOOKS,
-    SINGLE_COLUMN,
-    save_figure,
-    style,
-)
+from diffprobe.report.style import BLACK, DOUBLE_COLUMN, SET_LOOKS, SINGLE_COLUMN, save_figure, style
 from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:

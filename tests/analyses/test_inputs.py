@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffprobe.analyses.classification.photos import load_photos
-from diffprobe.runs.sources import make_source
+from diffprobe.analyses.inputs import make_source
 
 
 @pytest.fixture

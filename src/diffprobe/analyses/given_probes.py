@@ -62,10 +62,10 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
             more.
     """
     from diffprobe.activations.sources.generation import Generation
+    from diffprobe.analyses.inputs import make_source
     from diffprobe.probes.storage import load_bank
     from diffprobe.probes.tables import read_scores
     from diffprobe.runs.folder import FINISHED, flattened, read_settings
-    from diffprobe.runs.sources import make_source
 
     folder = Path(folder)
     if not (folder / FINISHED).exists():
