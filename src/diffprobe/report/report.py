@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 STEP = "denoising_step"  # what curves of the tracker go over
 Place = Literal["csv", "markup", "console", "page", "tracker"]
-_TYPES: dict[Any, str] = {str: "str", int: "int64", Step: "Int64", float: "float64", float | None: "float64"}
+_TYPES: dict[Any, str] = {
+    str: "str",
+    int: "int64",
+    int | None: "Int64",
+    Step: "Int64",
+    float: "float64",
+    float | None: "float64",
+}
 
 
 @dataclass(frozen=True, eq=False)

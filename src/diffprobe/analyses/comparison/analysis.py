@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,7 @@ from diffprobe.runs.sweeps import begun_jobs
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diffprobe.analyses.comparison.comparison import FinishedRun, RunScore
-    from diffprobe.report.tracking import Tracker
+    from diffprobe.analyses.comparison.comparison import FinishedRun
 
 
 @job_errors
@@ -38,8 +36,11 @@ def _prepare(settings: AnalysisJobSettings, console: Console) -> dict[Path, Fini
 
 
 def _work(runs: dict[Path, FinishedRun], run: Run[AnalysisJobSettings]) -> int:
+    from diffprobe.analyses.comparison.report import report
+    from diffprobe.report.publish import publish
+
     folders = {each.name: place for place, each in runs.items()}
-    _leave(run.settings, folders, list(runs.values()), run.folder, run.tracker, run.console)
+    publish(report(folders, list(runs.values()), seed=run.settings.seed), run)
     return 0
 
 
@@ -93,59 +94,3 @@ def _read(name: str, folder: Path) -> FinishedRun:
         tests=read_rows(there["tests"], TestRow) if "tests" in there else (),
         settings={key: value for key, value in settings.items() if key not in IMMATERIAL},
     )
-
-
-def _leave(
-    settings: AnalysisJobSettings,
-    folders: dict[str, Path],
-    runs: Sequence[FinishedRun],
-    folder: Path,
-    tracker: Tracker,
-    console: Console,
-) -> None:
-    """Writes the run folder, prints the sentences, hands all to the tracker."""
-    from diffprobe.analyses.comparison.comparison import (
-        RunScore,
-        SettingRow,
-        differing_settings,
-        headline_scores,
-        run_differences,
-    )
-    from diffprobe.analyses.comparison.report import run_lines, runs_page
-    from diffprobe.probes.comparisons import Comparison
-    from diffprobe.report.page.writing import write_page
-    from diffprobe.runs.environment import reproduce
-    from diffprobe.tables import write_rows
-    from diffprobe.writing import write_text
-
-    headlines = headline_scores(runs)
-    differences = run_differences(runs, headlines, seed=settings.seed)
-    differing = differing_settings(runs)
-    tables = {
-        "runs": (RunScore, headlines),
-        "comparisons": (Comparison, differences),
-        "settings": (SettingRow, differing),
-    }
-    files = [folder / f"{name}.csv" for name in tables]
-    for path, (kind, rows) in zip(files, tables.values(), strict=True):
-        write_rows(path, kind, rows)
-    figures = _draw(runs, headlines, folder / "figures")
-    lines = run_lines(headlines, differences)
-    write_text(folder / "report.txt", "".join(f"- {line}\n" for line in lines))
-    page = runs_page(folders, headlines, differences, differing, lines, figures)
-    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
-    tracker.log_tables({name: rows for name, (_, rows) in tables.items()}, figures, {"tables": files})
-    for line in lines:
-        console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
-    console.print(tracker.describe(), soft_wrap=True)
-
-
-def _draw(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], folder: Path) -> dict[str, Path]:
-    from diffprobe.analyses.comparison.report import run_curves, run_scores
-    from diffprobe.report.style import save_figure
-
-    figures = {"runs_scores": run_scores(headlines)}
-    summaries = {run.name: run.summaries for run in runs if run.summaries}
-    if summaries:
-        figures["runs_over_steps"] = run_curves(headlines, summaries)
-    return {name: save_figure(figure, folder, name)["png"] for name, figure in figures.items()}

@@ -1,21 +1,29 @@
-"""Plain sentences about runs side by side; what the intervals do not support is not claimed.
+"""What is reported of runs side by side: their headline scores, how these rise over the steps, and differences.
 
-The page of runs side by side.
-
-Runs side by side: their headline scores, and how these rise over the steps.
+A finding is a sentence; what the intervals do not support is not claimed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from diffprobe.analyses.comparison.comparison import (
+    FinishedRun,
+    RunScore,
+    SettingRow,
+    differing_settings,
+    headline_scores,
+    run_differences,
+)
+from diffprobe.probes.comparisons import Comparison
 from diffprobe.report.choices import METRIC_NAMES, number
 from diffprobe.report.numbers import interval, p_text, there
-from diffprobe.report.page.page import Page, captioned
+from diffprobe.report.report import Plot, Report, Table
 from diffprobe.report.style import (
     BEST,
     BLUE,
@@ -32,27 +40,41 @@ from diffprobe.report.style import (
 from diffprobe.report.verdicts import difference_text, images_text, significant, too_few
 
 if TYPE_CHECKING:
-    from diffprobe.analyses.comparison.comparison import RunScore, SettingRow
-    from diffprobe.probes.comparisons import Comparison
     from diffprobe.probes.tables import Summary
 
 
-def runs_page(
-    folders: Mapping[str, Path],
-    headlines: Sequence[RunScore],
-    differences: Sequence[Comparison],
-    settings: Sequence[SettingRow],
-    verdict: Sequence[str],
-    figures: Mapping[str, Path],
-) -> Page:
-    """All but how to reproduce it; `folders` are the runs by name."""
-    tables = {"scores": headlines, "differences on the same images": differences, "settings that differ": settings}
-    return Page(
-        title=f"{len(folders)} runs side by side",
+def report(folders: Mapping[str, Path], runs: Sequence[FinishedRun], *, seed: int = 0) -> Report:
+    """What finished runs have in common and what not.
+
+    Args:
+        folders: of the runs, by their name.
+        seed: of the intervals and tests of differences.
+
+    Raises:
+        UserError: a run has nothing to compare, see `headline_scores`.
+    """
+    headlines = headline_scores(runs)
+    differences = run_differences(runs, headlines, seed=seed)
+    figures = {
+        "runs_scores": Plot(
+            partial(run_scores, headlines),
+            "Scores of several runs with 95 % intervals, each at its chosen layer and last step.",
+        )
+    }
+    summaries = {run.name: run.summaries for run in runs if run.summaries}
+    if summaries:
+        caption = "Scores of several runs over denoising steps with 95 % intervals."
+        figures["runs_over_steps"] = Plot(partial(run_curves, headlines, summaries), caption)
+    return Report(
+        title=f"{len(runs)} runs side by side",
+        findings=run_lines(headlines, differences),
         asked=[(name, str(folder)) for name, folder in folders.items()],
-        verdict=verdict,
-        tables={name: rows for name, rows in tables.items() if rows},
-        figures=captioned(figures),
+        tables={
+            "runs": Table.of(RunScore, headlines, title="scores"),
+            "comparisons": Table.of(Comparison, differences, title="differences on the same images"),
+            "settings": Table.of(SettingRow, differing_settings(runs), title="settings that differ"),
+        },
+        figures=figures,
     )
 
 
