@@ -23,7 +23,7 @@ import dcor
 import torch
 from torch import Tensor
 
-from diffprobe.prototypes.distances import centred_distances, distance_matrix
+from diffprobe.prototypes.distances import correlation, distance_matrix
 
 OBJECTS, MANY = 4000, 5000
 FEW_CHANNELS, CHANNELS, MANY_CHANNELS = 320, 1280, 2560
@@ -67,15 +67,15 @@ def line(what: str, ours: str, baseline: str, ratio: float, bar: float, at_least
 def sorted_against_products(channels: int, repeats: int = 5) -> None:
     x = six_kinds(1000, channels)
     seconds: dict[str, list[float]] = {"sorted values": [], "products": []}
-    kept = centred_distances.SORTED
+    kept = correlation.SORTED
     for run in range(repeats + 1):  # the first compiles
         for form, found in seconds.items():
-            centred_distances.SORTED = range(0) if form == "products" else range(channels, channels + 1)
+            correlation.SORTED = range(0) if form == "products" else range(channels, channels + 1)
             start = time.perf_counter()
             distance_matrix(x, "distance_correlation")
             if run:
                 found.append(time.perf_counter() - start)
-    centred_distances.SORTED = kept
+    correlation.SORTED = kept
     ours, baseline = map(median, seconds.values())
     least = 2 if channels in kept else 1
     what = f"dCor, 1000 x {channels}, sorted against products: s"
@@ -84,7 +84,7 @@ def sorted_against_products(channels: int, repeats: int = 5) -> None:
 
 def distance_correlation(channels: int, bar: float, form: str) -> None:
     """Speed per pair, and dCor^2 of a sample in float32 against float64 and against dcor."""
-    centred_distances.SORTED = range(0) if form == "products" else range(channels, channels + 1)
+    correlation.SORTED = range(0) if form == "products" else range(channels, channels + 1)
     distance_matrix(six_kinds(32, channels), "distance_correlation")  # compiles
     x = six_kinds(OBJECTS, channels)
     pairs = [(i, (7 * i + 3) % SAMPLE) for i in range(PAIRS)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffprobe.prototypes.distances import centred_distances, cross_distances, distance_matrix
+from diffprobe.prototypes.distances import correlation, cross_distances, distance_matrix
 from diffprobe.prototypes.distances.centred_distances import tiles
 from tests.prototypes.distances.vectors import KINDS, vectors
 from tests.reference import distances as reference
@@ -16,7 +16,7 @@ from tests.reference import distances as reference
 @pytest.fixture(params=["products", "sorted values"])
 def form(request, monkeypatch) -> None:
     """Both ways to compute it, for any number of channels."""
-    monkeypatch.setattr(centred_distances, "SORTED", range(0 if request.param == "products" else 2**15 + 1))
+    monkeypatch.setattr(correlation, "SORTED", range(0 if request.param == "products" else 2**15 + 1))
 
 
 def squared(distances: torch.Tensor) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_both_forms_agree_for_any_number_of_channels_and_objects(size, monkeypat
     x[4] = 7  # constant
     found = {}
     for form, channels in (("products", range(0)), ("sorted", range(size, size + 1))):
-        monkeypatch.setattr(centred_distances, "SORTED", channels)
+        monkeypatch.setattr(correlation, "SORTED", channels)
         found[form] = [
             torch.cat([f(a, "distance_correlation", budget=budget).flatten() for budget in (2**29, 2**16)])
             for f, a in ((distance_matrix, x), (lambda a, *b, **c: cross_distances(a, y, *b, **c), x))

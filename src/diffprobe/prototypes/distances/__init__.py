@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.precision import full_products
-from diffprobe.prototypes.distances.centred_distances import distance_correlation, distance_correlation_u
+from diffprobe.prototypes.distances.correlation import distance_correlation, distance_correlation_u
 from diffprobe.prototypes.distances.products import cosine, euclidean, manhattan, mirror, pearson, runs
 
 Measure = Callable[[Tensor, Tensor | None, torch.dtype, int], Tensor]
