@@ -160,6 +160,20 @@ def test_an_image_shown_twice_weighs_once_in_the_selection() -> None:
     torch.testing.assert_close(once.best_loss["saliency"], expected)
 
 
+def test_the_logged_training_loss_is_the_mean_over_all_images_and_probes() -> None:
+    activations, targets = noise(10), label_maps(10)
+    bank = ProbeBank({SHALLOW: 6, DEEP: 5}, activations.steps, PROPERTIES)
+    tokens = {name: token_targets(maps, [(8, 8), (4, 4)]) for name, maps in targets.items()}
+    still = Recipe(learning_rates=dict.fromkeys(PROPERTIES, 1e-9))
+    module = ProbeBankModule(bank, images=10, recipe=still)
+    batches = [Collate(activations.values, tokens)(rows) for rows in ([5, 6], [7])]  # of unequal size
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    for name in PROPERTIES:
+        expected = validation_losses(bank, activations, targets, name).mean()
+        torch.testing.assert_close(trainer.callback_metrics[f"training_loss/{name}"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_probe_that_was_never_validated_keeps_its_last_weights() -> None:
     activations, targets = noise(10), label_maps(10)
     last = trained(activations, targets, validate_every=3)

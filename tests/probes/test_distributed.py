@@ -13,10 +13,8 @@ import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from diffprobe.probes import functional
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.config import Recipe
-from diffprobe.probes.metrics import Spearman
 from diffprobe.probes.splits import Split
 from tests.probes.planted import label_maps, noise
 
@@ -32,12 +30,8 @@ RECIPES = {
 EPOCHS = 8
 
 
-def maps(images: int = 5) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(images, 4, 4, generator=generator), torch.randn(images, 8, 8, generator=generator)
-
-
 def trained(recipe: Recipe, **options) -> dict[str, Tensor]:
+    """Weights, and the last logged training losses."""
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
@@ -49,7 +43,9 @@ def trained(recipe: Recipe, **options) -> dict[str, Tensor]:
     )
     images = torch.rand(15, 3, 16, 16, generator=torch.Generator().manual_seed(5))
     bank = train_bank(noise(15), label_maps(15), SPLIT, PROPERTIES, recipe, trainer=trainer, images=images)
-    return bank.state_dict()
+    logged = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("training_loss/")}
+    assert len(logged) == len(PROPERTIES)
+    return bank.state_dict() | logged
 
 
 def _work(rank: int, folder: str, port: int) -> None:
@@ -59,19 +55,14 @@ def _work(rank: int, folder: str, port: int) -> None:
         name: trained(recipe, strategy=DDPStrategy(process_group_backend="gloo"), devices=2)
         for name, recipe in RECIPES.items()
     }
-    # The process group is still there. Process 0 sees four images, 1 sees one: a mean of two means would be wrong.
-    prediction, target = maps()
-    rows = slice(0, 4) if rank == 0 else slice(4, 5)
-    metric = Spearman()
-    metric.update(prediction[rows], target[rows])
-    torch.save({"weights": weights, "spearman": metric.compute()}, f"{folder}/{rank}.pt")
+    torch.save(weights, f"{folder}/{rank}.pt")
     # A process that ends while the other still talks to it can be aborted.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_bank_that_one_trains_and_agree_on_the_mean_over_all_images(tmp_path: Path) -> None:
+def test_two_processes_train_the_bank_that_one_trains_and_log_its_losses(tmp_path: Path) -> None:
     with socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -79,7 +70,5 @@ def test_two_processes_train_the_bank_that_one_trains_and_agree_on_the_mean_over
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for kind, recipe in RECIPES.items():
         for name, value in trained(recipe, devices=1).items():
-            torch.testing.assert_close(first["weights"][kind][name], value, atol=1e-5, rtol=1e-4)
-            assert torch.equal(second["weights"][kind][name], first["weights"][kind][name])
-    for found in (first, second):
-        torch.testing.assert_close(found["spearman"], functional.spearman(*maps()).mean())
+            torch.testing.assert_close(first[kind][name], value, atol=1e-5, rtol=1e-4)
+            assert torch.equal(second[kind][name], first[kind][name])

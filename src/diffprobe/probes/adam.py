@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from diffprobe.activations.activations import ReadableActivations
 from diffprobe.activations.store.reader import StoredRows
@@ -118,6 +119,7 @@ class ProbeBankModule(lightning.LightningModule):
             for layer in bank.layers
             for key, parameter in self._named(name, layer)
         }
+        self.training_losses = nn.ModuleDict({name: MeanMetric() for name in bank.properties})
         self._loss_sums: dict[str, Tensor] = {}
         self._counts = torch.zeros(0)
 
@@ -146,6 +148,8 @@ class ProbeBankModule(lightning.LightningModule):
         for name, grid, _numbers, outputs in self.outputs(batch):
             item = self.bank.properties[name]
             loss = item.loss(outputs, batch.targets[name][grid])
+            if batch.share:  # a process without images of a batch looks at one that does not count
+                self.training_losses[name].update(loss.detach())
             if self.recipe.smoothness:
                 loss = loss + self.recipe.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
             terms.append(batch.share * loss.mean(-1).sum())
@@ -153,6 +157,11 @@ class ProbeBankModule(lightning.LightningModule):
             heads = (self.bank.head_of(name, layer) for name in self.bank.properties for layer in self.bank.layers)
             terms += [self.recipe.l1 * weight.abs().sum() for head in heads for weight in head.maps]
         return torch.stack(terms).sum()
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the loss without penalties, averaged over probes and over the images of all processes."""
+        for name, metric in self.training_losses.items():
+            self.log(f"training_loss/{name}", metric)  # type: ignore[arg-type]
 
     def on_validation_epoch_start(self) -> None:
         shape = (len(self.bank.layers), len(self.bank.steps), self.images)
