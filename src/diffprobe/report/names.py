@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from diffprobe.tables import NO_STEP, Step
+
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
 
@@ -36,6 +38,11 @@ def short_names(layers: Iterable[str]) -> dict[str, str]:
         return qualified[name] if qualified_count[qualified[name]] == 1 else name
 
     return {name: short(name) for name in names}
+
+
+def place_name(layer: str, step: Step) -> str:
+    """'encoder16, step 3'; steps count from 1. The layer alone where there is no step."""
+    return layer if step == NO_STEP else f"{layer}, step {step + 1}"
 
 
 def network_order(layers: Iterable[str]) -> list[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEP = "denoising_step"  # what curves of the tracker go over
+WIDEST = 8  # columns of cells in a paper's table
+PaperCell = tuple[str, Mapping[str, float | str | None]]
 Place = Literal["csv", "markup", "console", "page", "tracker"]
 _TYPES: dict[Any, str] = {
     str: "str",
@@ -57,6 +59,26 @@ class Table:
         hints = get_type_hints(kind, include_extras=True)
         steps = [item.name for item in fields(kind) if hints[item.name] == Step]
         return Table(frame_of(kind, rows), steps=steps, **options)
+
+    @staticmethod
+    def of_cells(rows: Sequence[tuple[Mapping[str, str], Mapping[str, PaperCell]]], **options: Any) -> Table:
+        """A table as papers print it: what each row is of, and cells that are text to read beside their numbers.
+
+        Args:
+            rows: (heading -> what the row is of, heading -> (text, name -> number)); all have the same headings. The
+                column of a number is '<heading> <name>', with no name for the only number of a cell. The text of a
+                table that is too wide to be read stands on its side.
+        """
+        data = [
+            {**keys}
+            | {f"{head} {name}".strip(): number for head, (_, cell) in cells.items() for name, number in cell.items()}
+            for keys, cells in rows
+        ]
+        lines = [[*rows[0][0], *rows[0][1]]]
+        lines += [[*keys.values(), *(text for text, _ in cells.values())] for keys, cells in rows]
+        if len(rows[0][1]) > WIDEST:
+            lines = [list(line) for line in zip(*lines, strict=True)]
+        return Table(DataFrame(data), text=DataFrame(lines[1:], columns=lines[0]), **options)
 
 
 def frame_of(kind: type, rows: Sequence[Any]) -> DataFrame:

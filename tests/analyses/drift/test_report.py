@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.drift.figures import drift_curves, video_curves
+from diffprobe.analyses.drift.figures import drift_curves, drift_figures, video_curves
 from diffprobe.analyses.drift.findings import drift_lines
 from diffprobe.errors import UserError
 from diffprobe.report.style import SET_LABELS, SET_LOOKS
@@ -84,3 +84,9 @@ def test_means_without_intervals_are_drawn_and_told_all_the_same():
     assert curve(flip, SET_LABELS["scdi"]).get_ydata()[0] == MEANS["scdi"]
     assert list(curve(distances, SET_LABELS["other"]).get_ydata()) == pytest.approx([0.6, 0.602])
     assert "in 0.98 of cases, at 2 in 0.93." in drift_lines(rows)[-1]
+
+
+def test_figures_have_stable_names():
+    figures = drift_figures([*make_drift({"flip": [1]}), *make_video([1, 2])])
+    assert set(figures) == {"drift_pocket_encoder16_step1_pearson", "video_pocket_encoder16_step1_pearson"}
+    assert all(figure.draw().axes and figure.caption for figure in figures.values())

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from diffprobe.analyses.separation.console import separation_text
 from diffprobe.analyses.separation.findings import chance_accuracy, findings, separation_lines
-from tests.report.made_up_analysis import ENCODER, FIRST, MEANS, make_objects, make_sets, make_tests
+from tests.report.made_up_analysis import ENCODER, MEANS, make_objects, make_sets, make_tests
 
 
 def one(lines: list[str], part: str) -> str:
@@ -130,20 +129,3 @@ def test_measures_are_told_apart():
     lines = separation_lines(findings([*sets, *(replace(row, measure="cosine") for row in sets)]))
 
     assert [line.split(":")[0] for line in lines] == ["pearson", "cosine"]
-
-
-class TestConsole:
-    def test_a_line_a_layer_and_step_fits_100_columns(self):
-        sets = [*make_sets(), *make_sets(FIRST, 14, means={**MEANS, "scsi": None})]
-        tests = [*make_tests(), *make_tests(FIRST, 14, share=1.0)]
-
-        text = separation_text(findings(sets, tests))
-
-        assert max(map(len, text.splitlines())) <= 100
-        cells = {line.split()[0]: line.split() for line in text.splitlines() if "[" in line and "-" not in line}
-        assert cells["encoder16"] == [
-            *("encoder16", "1", "0.42", "0.61", "0.74", "0.81", "yes", "0.03*", "0.71", "[0.67,", "0.75]", "0.003*"),
-            *("0.45", "0.64"),
-        ]  # fmt: skip
-        assert cells["down"][:5] == ["down", "2.0", "15", "empty", "0.61"]
-        assert " ".join(text.split()).count("*: adjusted after Holm") == 1

@@ -7,10 +7,11 @@ import pytest
 
 from diffprobe.analyses.separation.findings import findings
 from diffprobe.analyses.separation.published import PAIRS, published_means, published_tests
-from diffprobe.analyses.separation.tables import means_table, pairs_table, paper_tables
-from diffprobe.errors import UserError
+from diffprobe.analyses.separation.tables import means_table, pairs_table, separation_tables
 from diffprobe.prototypes.sets import SETS
-from diffprobe.report.paper_table import write_table
+from diffprobe.report.columns import lines_of
+from diffprobe.report.publish import report_text, write_tables
+from diffprobe.report.report import Report
 from tests.report.made_up_analysis import ENCODER, FIRST, MEANS, make_sets, make_tests
 
 
@@ -19,12 +20,12 @@ def test_published_and_this_runs_means_stand_beside_each_other_and_the_caption_s
 
     table = means_table(found, "voc", published_means("voc"))
 
-    assert table.caption == (
+    assert table.title == (
         "Mean ± standard deviation of the distances, pearson: published (Stable Diffusion) / this run (pocket, voc)."
     )
-    assert table.lines()[0] == ["layer", *SETS]
-    assert table.lines()[1][1:3] == ["0.42 ± 0.10 / 0.42 ± 0.10", "0.61 ± 0.13 / 0.61 ± 0.10"]
-    assert table.lines()[2][1] == "0.42 ± 0.10 / \N{EN DASH}"
+    assert lines_of(table)[0] == ["layer", *SETS]
+    assert lines_of(table)[1][1:3] == ["0.42 ± 0.10 / 0.42 ± 0.10", "0.61 ± 0.13 / 0.61 ± 0.10"]
+    assert lines_of(table)[2][1] == "0.42 ± 0.10 / \N{EN DASH}"
 
 
 def test_nothing_published_stands_beside_another_measure_timestep_or_data_set():
@@ -33,10 +34,10 @@ def test_nothing_published_stands_beside_another_measure_timestep_or_data_set():
     noisy = findings([replace(row, timestep=500.0) for row in sets])
 
     for found in (cosine, noisy):
-        assert means_table(found, "voc", published_means("voc")).lines()[1][1] == "\N{EN DASH} / 0.42 ± 0.10"
-    tables = paper_tables(findings(sets), "scenes", published=True, shapes=["means"])
-    assert tables["means"].lines()[1][1] == "0.42 ± 0.10"
-    assert "published" not in tables["means"].caption
+        assert lines_of(means_table(found, "voc", published_means("voc")))[1][1] == "\N{EN DASH} / 0.42 ± 0.10"
+    means = separation_tables(findings(sets), "scenes", published=True)["tables/means"]
+    assert lines_of(means)[1][1] == "0.42 ± 0.10"
+    assert "published" not in means.title
 
 
 def test_misprints_are_kept_marked_and_explained():
@@ -44,12 +45,12 @@ def test_misprints_are_kept_marked_and_explained():
     means = means_table(found, "voc", published_means("voc"))
     pairs = pairs_table(findings(make_sets(), make_tests()), "voc", published_tests("voc"))
 
-    assert means.lines()[1][3].startswith("0.18 ± 0.18* / ")
+    assert lines_of(means)[1][3].startswith("0.18 ± 0.18* / ")
     assert means.notes == [
         "* printed so, probably 0.18 ± 0.08 (64: dcsi)",
         "* printed so, probably 0.21 ± 0.08 (64: dcdi)",
     ]
-    assert pairs.lines()[5][2] == "1.5e-31* / 3.2e-436"
+    assert lines_of(pairs)[5][2] == "1.5e-31* / 3.2e-436"
     assert pairs.notes == ["* printed so, probably 1.5e-51 (encoder16: scsi vs dcdi)"]
 
 
@@ -60,7 +61,7 @@ def test_pairs_of_sets_have_p_and_dunn_index_by_measure():
         [row for name in measures for row in make_tests("all", measure=name)],
     )
 
-    lines = pairs_table(found, "coco", published_tests("coco")).lines()
+    lines = lines_of(pairs_table(found, "coco", published_tests("coco")))
 
     assert lines[0] == ["sets", "metric", *measures]
     assert lines[1] == ["scsi vs scdi", "p", "1.4e-45 / 3.2e-436", "2.3e-53 / 3.2e-436", "\N{EN DASH} / 3.2e-436"]
@@ -73,7 +74,7 @@ def test_a_table_of_many_columns_is_printed_on_its_side():
     places = [(ENCODER, step) for step in range(9)]
     found = findings([], [row for place in places for row in make_tests(*place)])
 
-    lines = pairs_table(found, "scenes").lines()
+    lines = lines_of(pairs_table(found, "scenes"))
 
     assert [line[0] for line in lines] == ["sets", "metric", *(f"step {step + 1}" for step in range(9))]
     assert lines[2][1:3] == ["3.2e-436", "0.10000"]
@@ -81,29 +82,48 @@ def test_a_table_of_many_columns_is_printed_on_its_side():
 
 def test_the_csv_has_full_precision_and_the_published_numbers_apart(tmp_path):
     found = findings([replace(row, mean=1 / 3) for row in make_sets()], make_tests())
-    tables = paper_tables(found, "voc", published=True, shapes=["means", "pairs"])
 
-    paths = {name: write_table(tmp_path, name, table) for name, table in tables.items()}
+    write_tables(Report("", tables=separation_tables(found, "voc", published=True)), tmp_path)
 
-    with paths["means"]["csv"].open() as file:
+    folder = tmp_path / "tables"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{kind}" for name in ("means", "pairs") for kind in ("csv", "md", "tex")
+    }
+    with (folder / "means.csv").open() as file:
         (means,) = csv.DictReader(file)
-    with paths["pairs"]["csv"].open() as file:
+    with (folder / "pairs.csv").open() as file:
         pairs = list(csv.DictReader(file))
     assert float(means["scsi mean"]) == 1 / 3
     assert (means["layer"], means["scsi published mean"], means["dcdi published std"]) == (ENCODER, "0.42", "0.11")
     assert pairs[0] == {
         "sets": "scsi vs scdi", "metric": "p", "encoder16": "3.2e-436", "encoder16 published": "6.7e-29",
     }  # fmt: skip
-    assert paths["means"]["md"].read_text().startswith("Mean ± standard deviation of the distances, encoder16")
-    assert r"0.42 $\pm$ 0.10 / 0.33 $\pm$ 0.10" in paths["means"]["tex"].read_text()
-    assert r"$1.5 \times 10^{-31}$*" in paths["pairs"]["tex"].read_text()
+    assert (folder / "means.md").read_text().startswith("Mean ± standard deviation of the distances, encoder16")
+    assert r"0.42 $\pm$ 0.10 / 0.33 $\pm$ 0.10" in (folder / "means.tex").read_text()
+    assert r"$1.5 \times 10^{-31}$*" in (folder / "pairs.tex").read_text()
 
 
-def test_an_unknown_table_and_an_empty_analysis_are_refused():
-    with pytest.raises(UserError, match="no table 'dunn'; those there are: means, pairs"):
-        paper_tables(findings(make_sets()), "voc", True, ["dunn"])
-    with pytest.raises(UserError, match="no rows of sets"):
-        paper_tables([], "voc", True, ["means"])
+def test_on_the_console_a_line_a_layer_and_step_fits_100_columns():
+    sets = [*make_sets(), *make_sets(FIRST, 14, means={**MEANS, "scsi": None})]
+    tests = [*make_tests(), *make_tests(FIRST, 14, share=1.0)]
+
+    text = report_text(Report("", tables=separation_tables(findings(sets, tests), "scenes", published=False)))
+
+    assert max(map(len, text.splitlines())) <= 100
+    cells = {line.split()[0]: line.split() for line in text.splitlines() if "[" in line and "-" not in line}
+    assert cells["encoder16"] == [
+        *("encoder16", "1", "0.42", "0.61", "0.74", "0.81", "yes", "0.03*", "0.71", "[0.67,", "0.75]", "0.003*"),
+        *("0.45", "0.64"),
+    ]  # fmt: skip
+    assert cells["down"][:5] == ["down", "2.0", "15", "empty", "0.61"]
+
+
+def test_measures_have_a_closing_table_each_and_one_explanation():
+    sets = [*make_sets(), *(replace(row, measure="cosine") for row in make_sets())]
+    text = report_text(Report("", tables=separation_tables(findings(sets), "scenes", published=False)))
+    assert "pearson: Distances of object prototypes" in text
+    assert "cosine: Distances of object prototypes" in text
+    assert " ".join(text.split()).count("*: adjusted after Holm") == 1
 
 
 class TestPublished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from diffprobe.errors import UserError
 from diffprobe.report.numbers import there
+from diffprobe.report.report import Plot
 from diffprobe.report.style import (
     DOUBLE_COLUMN,
     SET_LABELS,
@@ -120,3 +122,19 @@ def _curve(axes: Axes, rows: Sequence[DriftRow], label: str, name: str) -> None:
 
 def _distance_label(rows: Sequence[DriftRow]) -> str:
     return f"{rows[0].measure.replace('_', ' ')} distance"
+
+
+def drift_figures(rows: Sequence[DriftRow]) -> dict[str, Plot]:
+    """drift_.. and video_.. of each model, layer, step and measure, which the names tell."""
+    figures = {}
+    for key in dict.fromkeys((row.model, row.layer, row.step, row.measure) for row in rows):
+        own = [row for row in rows if (row.model, row.layer, row.step, row.measure) == key]
+        model, layer, step, measure = key
+        name = f"{model}_{layer}_step{step + 1}_{measure}".replace("/", "-")
+        if any(row.change in CHANGES for row in own):
+            caption = "How far objects move when their image changes, beside other pairs of objects."
+            figures[f"drift_{name}"] = Plot(partial(drift_curves, own), caption)
+        if any(row.change == FRAME_GAP for row in own):
+            caption = "How far objects of a video move from frame to frame, beside other instances."
+            figures[f"video_{name}"] = Plot(partial(video_curves, own), caption)
+    return figures

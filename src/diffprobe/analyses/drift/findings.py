@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffprobe.analyses.drift.figures import CHANGES, FRAME_GAP, REIDENTIFICATION
-from diffprobe.analyses.separation.findings import place_name
+from diffprobe.report.names import place_name
 from diffprobe.report.numbers import interval, rounded, there
 from diffprobe.statistics import well_covered
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from diffprobe.data.objects import ObjectImages, Problem
     from diffprobe.prototypes.collecting import Prototypes
     from diffprobe.prototypes.separation import Resampling
+    from diffprobe.report.report import Report
 
 
 @job_errors
@@ -42,9 +43,9 @@ def _share(task: Task, settings: AnalysisJobSettings, console: Console) -> None:
 
 
 def _work(task: Task, run: Run[AnalysisJobSettings]) -> int:
-    from diffprobe.analyses.separation.report import leave
+    from diffprobe.report.publish import publish
 
-    leave(task, task.study(), run.folder, run.tracker)
+    publish(task.study(), run)
     return task.evaluations
 
 
@@ -99,24 +100,40 @@ class Task:
             changed.append(Changed(name, strength, self.collect(source, images, self.steps), self.steps[-1]))
         return unchanged, changed
 
-    def study(self) -> Any:
-        """The findings of the analysis. Raises UserError as the studies do."""
+    def study(self) -> Report:
+        """What the analysis found. Raises UserError as the studies do."""
+        from diffprobe.analyses.drift import report as drift
         from diffprobe.analyses.drift.drift import study_drift
         from diffprobe.analyses.drift.video import study_video
-        from diffprobe.analyses.separation.report import AnalysisFindings
-        from diffprobe.analyses.separation.separation import study_separation
 
         prototypes, changed = self.collect_all()
         what = (self.backbone.name, self.measuring)
-        kind = self.settings.analysis.kind
-        found = AnalysisFindings(prototypes, changed)
-        if kind == "separation":
-            found.separation = study_separation(prototypes, *what, self.resampling, tell=self.tell)
-        elif kind == "video":
-            found.drift = study_video(prototypes, list(self.settings.analysis.gaps), *what, tell=self.tell)
+        analysis = self.settings.analysis
+        title = f"Objects in {self.backbone.name}: {analysis.kind}"
+        if analysis.kind == "separation":
+            return self._separation(title, prototypes)
+        if analysis.kind == "video":
+            rows = study_video(prototypes, list(analysis.gaps), *what, tell=self.tell)
         else:
-            found.drift = study_drift(prototypes, changed, *what, self.resampling, tell=self.tell)
-        return found
+            rows = study_drift(prototypes, changed, *what, self.resampling, tell=self.tell)
+        return drift.report(title, rows, prototypes, changed, self.problems)
+
+    def _separation(self, title: str, prototypes: Prototypes) -> Report:
+        from diffprobe.analyses.separation.report import is_stable_diffusion_1, report, retrieval_examples
+        from diffprobe.analyses.separation.separation import study_separation
+
+        found = study_separation(prototypes, self.backbone.name, self.measuring, self.resampling, tell=self.tell)
+        count, size = self.settings.report.examples, self.backbone.image_size
+        return report(
+            title,
+            found,
+            prototypes,
+            self.problems,
+            dataset=self.images.kind,
+            published=is_stable_diffusion_1(self.backbone.denoiser),
+            examples=retrieval_examples(found.nearest, self.images, size, count) if found.nearest else (),
+            layers=[group.layer for group in self.inputs],
+        )
 
     def tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)

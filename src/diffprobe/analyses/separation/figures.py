@@ -1,5 +1,4 @@
-"""The tables and figures of an analysis of objects, made from its tables alone (pictures and shapes from what is
-given with them).
+"""The figures of an analysis of separation, made from its tables (pictures and shapes from what is given with them).
 
 How the distances of the four sets are distributed: drawn from counts, so that any number of pairs will do.
 
@@ -10,31 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.analyses.drift.figures import CHANGES, FRAME_GAP, drift_curves, video_curves
 from diffprobe.analyses.separation.findings import Finding, grouped_findings
 from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, retrieval_grid
-from diffprobe.analyses.separation.tables import SHAPES, paper_tables
 from diffprobe.errors import UserError
 from diffprobe.prototypes.histograms import SetHistogram
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.names import network_order, resolutions, short_names
 from diffprobe.report.numbers import there
-from diffprobe.report.paper_table import write_table
-from diffprobe.report.style import BLACK, DOUBLE_COLUMN, SET_LOOKS, SINGLE_COLUMN, save_figure, style
+from diffprobe.report.report import Plot
+from diffprobe.report.style import BLACK, DOUBLE_COLUMN, SET_LOOKS, SINGLE_COLUMN, style
 from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
     from diffprobe.prototypes.histograms import SetHistogram
-    from diffprobe.prototypes.tables import DriftRow
 
 
 ABREAST = 4  # panels in a row
@@ -159,51 +155,28 @@ def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -
     return figure
 
 
-def write_separation_tables(
-    folder: Path, found: Sequence[Finding], dataset: str, published: bool, shapes: Sequence[str] = SHAPES
-) -> dict[str, dict[str, Path]]:
-    """Writes the tables as CSV, Markdown and LaTeX; the paths by shape and format. Arguments as `paper_tables`."""
-    tables = paper_tables(found, dataset, published, shapes)
-    return {shape: write_table(folder, shape, table) for shape, table in tables.items()}
-
-
-def draw_separation_figures(
-    folder: Path,
+def separation_figures(
     found: Sequence[Finding],
     histograms: Sequence[SetHistogram] = (),
-    drift: Sequence[DriftRow] = (),
     examples: Sequence[RetrievalExample] = (),
     layers: Sequence[Layer] = (),
-) -> dict[str, Path]:
-    """Writes what there is to draw as PNG and PDF: distributions.., separation.. (of several layers or steps), drift..
-    and video.., retrieval. What there are several of carries model, measure, layer or step in its name.
+) -> dict[str, Plot]:
+    """What there is to draw: distributions.., separation.. (of several layers or steps), retrieval.
 
-    Returns:
-        The PNG files by figure name.
+    What there are several of carries model, measure or step in its name.
     """
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Plot] = {}
     several_steps = len({item.step for item in histograms}) > 1
     for measure, step in dict.fromkeys((item.measure, item.step) for item in histograms):
         own = [item for item in histograms if (item.measure, item.step) == (measure, step)]
-        figures[f"distributions_{measure}{f'_step{step + 1}' * several_steps}"] = set_distributions(own)
+        caption = "The distances of the four sets of pairs of objects."
+        name = f"distributions_{measure}{f'_step{step + 1}' * several_steps}"
+        figures[name] = Plot(partial(set_distributions, own), caption)
     for group, members in grouped_findings(found).items():
         if len(members) > 1 and any(item.test("auc", "scdi", "dcdi") for item in members):
-            figures["_".join(["separation", *group.split(", ")]).rstrip("_")] = separation_heatmap(members, layers)
-    figures |= _drift_figures(drift)
+            name = "_".join(["separation", *group.split(", ")]).rstrip("_").replace("/", "-")
+            caption = "How far apart the classes are at every layer and step."
+            figures[name] = Plot(partial(separation_heatmap, members, layers), caption)
     if examples:
-        figures["retrieval"] = retrieval_grid(examples)
-    files = {name.replace("/", "-"): figure for name, figure in figures.items()}
-    return {name: save_figure(figure, folder, name)["png"] for name, figure in files.items()}
-
-
-def _drift_figures(drift: Sequence[DriftRow]) -> dict[str, Figure]:
-    figures = {}
-    for key in dict.fromkeys((row.model, row.layer, row.step, row.measure) for row in drift):
-        rows = [row for row in drift if (row.model, row.layer, row.step, row.measure) == key]
-        model, layer, step, measure = key
-        name = f"{model}_{layer}_step{step + 1}_{measure}"
-        if any(row.change in CHANGES for row in rows):
-            figures[f"drift_{name}"] = drift_curves(rows)
-        if any(row.change == FRAME_GAP for row in rows):
-            figures[f"video_{name}"] = video_curves(rows)
+        figures["retrieval"] = Plot(partial(retrieval_grid, examples), "Objects and those that are nearest to them.")
     return figures

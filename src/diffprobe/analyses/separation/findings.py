@@ -12,9 +12,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from diffprobe.prototypes.sets import SETS
+from diffprobe.report.names import place_name
 from diffprobe.report.numbers import interval, p_text, rounded, there
 from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT
-from diffprobe.tables import NO_STEP, Step
+from diffprobe.tables import Step
 
 if TYPE_CHECKING:
     from diffprobe.prototypes.tables import ObjectRow, SetRow, TestRow
@@ -101,11 +102,6 @@ def grouped_findings(found: Sequence[Finding]) -> dict[str, list[Finding]]:
         telling = [item.model] * (len(models) > 1) + [item.measure] * (len(measures) > 1)
         groups.setdefault(", ".join(telling), []).append(item)
     return groups
-
-
-def place_name(layer: str, step: Step) -> str:
-    """'encoder16, step 3'; steps count from 1. The layer alone where there is no step."""
-    return layer if step == NO_STEP else f"{layer}, step {step + 1}"
 
 
 def rising(values: Sequence[float]) -> bool:

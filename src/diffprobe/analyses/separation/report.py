@@ -1,57 +1,115 @@
-"""What an analysis of objects leaves in its run folder, prints, and hands to its tracker.
-
-The page of an analysis of objects: the four sets, and how far objects drift.
-"""
+"""What is reported of the distances between objects: the four sets, whether they are apart, and what is nearest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from diffprobe.analyses.separation.findings import Finding, grouped_findings
-from diffprobe.report.html.asked import asked
+from diffprobe.analyses.separation.figures import separation_figures
+from diffprobe.analyses.separation.findings import Finding, findings, grouped_findings, separation_lines
+from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, ShownObject
+from diffprobe.analyses.separation.tables import separation_tables
+from diffprobe.prototypes.collecting import Prototypes, save_prototypes
+from diffprobe.prototypes.sets import SETS
+from diffprobe.prototypes.tables import SetRow, TestRow
 from diffprobe.report.numbers import interval, p_text, there
-from diffprobe.report.page.page import Cell, HeatMap, Page, captioned
-from diffprobe.tables import write_rows
+from diffprobe.report.objects import TOPICS, object_tables
+from diffprobe.report.report import Cell, HeatMap, Report, Table, scalars_over_steps
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from diffprobe.analyses.drift.drift import Changed
-    from diffprobe.analyses.separation.analysis import Task
-    from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, ShownObject
     from diffprobe.analyses.separation.separation import Nearest, SeparationFindings
-    from diffprobe.prototypes.collecting import Prototypes
-    from diffprobe.prototypes.tables import DriftRow, VanishedRow
-    from diffprobe.report.tracking import Tracker
+    from diffprobe.backbone.layers import Layer
+    from diffprobe.data.objects import ObjectImages, Problem
+
+SCALARS = {  # name -> statistic, pair of sets
+    "auc": ("auc", "scdi", "dcdi"),
+    "knn_accuracy": ("knn_accuracy", "", ""),
+    "mean_average_precision": ("mean_average_precision", "", ""),
+    "silhouette": ("silhouette", "", ""),
+    "order_holds": ("order_holds", "", ""),
+}
 
 
-TOPICS = ("analysis", "model", "objects", "layers", "steps", "measure", "seed")
+def report(
+    title: str,
+    results: SeparationFindings,
+    prototypes: Prototypes,
+    problems: Sequence[Problem] = (),
+    *,
+    dataset: str,
+    published: bool = False,
+    examples: Sequence[RetrievalExample] = (),
+    layers: Sequence[Layer] = (),
+) -> Report:
+    """The four sets at every layer and step.
 
-
-def separation_page(
-    config: Mapping[str, Any],
-    found: Sequence[Finding],
-    tables: Mapping[str, Sequence[Any]],
-    verdict: Sequence[str],
-    figures: Mapping[str, Path],
-) -> Page:
-    """All but how to reproduce it; `found` is empty for analyses of drift."""
-    kind, model = config["analysis"]["kind"], config["model"]["path"]
-    groups = grouped_findings(found).items()
-    heat_maps = [_heat_map(members, group) for group, members in groups]
-    return Page(
-        title=f"Objects in {model}: {kind}",
-        asked=asked(config, TOPICS),
-        verdict=verdict,
-        tables={name: rows for name, rows in tables.items() if rows},
-        figures=captioned(figures),
-        heat_maps=[heat for heat in heat_maps if heat.cells],
+    Args:
+        problems: what was left out of the images.
+        dataset, published: as for `separation_tables`.
+        examples: objects with those that are nearest to them.
+        layers: give the heat maps their order and resolutions.
+    """
+    found = findings(results.sets, results.tests)
+    heatmaps = [_heat_map(members, group) for group, members in grouped_findings(found).items()]
+    return Report(
+        title=title,
+        findings=separation_lines(found, prototypes.objects, prototypes.vanished),
+        topics=TOPICS,
+        tables={
+            **object_tables(prototypes, problems),
+            "sets": Table.of(SetRow, results.sets),
+            "tests": Table.of(TestRow, results.tests),
+            **separation_tables(found, dataset, published),
+        },
+        figures=separation_figures(found, results.histograms, examples, layers),
+        heatmaps=[heat for heat in heatmaps if heat.cells],
+        scalars=scalars_over_steps(_points(found)),
+        artifacts={"prototypes": partial(save_prototypes, prototypes)},
     )
+
+
+def is_stable_diffusion_1(denoiser: Any) -> bool:
+    """Whether the network is the papers', whatever its weights are called."""
+    config = denoiser.config
+    widths = tuple(config.get("block_out_channels") or ())
+    return (widths, config.get("cross_attention_dim")) == ((320, 640, 1280, 1280), 768)
+
+
+def retrieval_examples(nearest: Nearest, images: ObjectImages, size: int, count: int) -> list[RetrievalExample]:
+    """`count` objects, spread evenly over all, with those that are nearest to them; pictures of `size` pixels."""
+    places = [(row, at) for row in range(len(images)) for at in range(len(images.objects(row)))]
+
+    def shown(place: int) -> ShownObject:
+        row, at = places[place]
+        picture = images.picture(row, size).permute(1, 2, 0).numpy()
+        return ShownObject(picture, images.masks(row)[at].numpy(), images.objects(row)[at].label)
+
+    queries = len(nearest.objects)
+    count = min(count, queries)
+    chosen = [place * queries // count for place in range(count)]
+    return [
+        RetrievalExample(
+            shown(int(nearest.objects[place])),
+            tuple(shown(int(one)) for one in nearest.neighbours[place]),
+            tuple(float(value) for value in nearest.distances[place]),
+        )
+        for place in chosen
+    ]
+
+
+def _points(found: Sequence[Finding]) -> Iterator[tuple[int, str, float | None, float | None, float | None]]:
+    """Of '<measure>/<layer>/<what>', of several models '<model>/<measure>/...'; <what> is a set or one of SCALARS."""
+    models = {item.model for item in found}
+    for item in found:
+        start = "/".join([*[item.model] * (len(models) > 1), item.measure, item.layer])
+        for name in (name for name in SETS if name in item.sets):
+            row = item.sets[name]
+            yield item.step, f"{start}/{name}", row.mean, row.low, row.high
+        for name, key in SCALARS.items():
+            test = item.test(*key)
+            if test is not None:
+                yield item.step, f"{start}/{name}", test.value, test.low, test.high
 
 
 def _heat_map(found: Sequence[Finding], group: str) -> HeatMap:
@@ -72,122 +130,3 @@ def _notes(item: Finding) -> list[str]:
         notes.append(f"By means the four sets are {'in order' if item.in_order else 'not in order'}.")
     test = item.test("permutation_between_images", "scdi", "dcdi")
     return notes + ([f"Block permutation p = {p_text(test.p, test.log10_p)}."] if test is not None else [])
-
-
-@dataclass
-class AnalysisFindings:
-    """Prototypes of the images as they are and after every change, and what a study made of them."""
-
-    prototypes: Prototypes
-    changed: list[Changed]
-    separation: SeparationFindings | None = None
-    drift: list[DriftRow] = field(default_factory=list)
-
-
-def leave(task: Task, found: AnalysisFindings, folder: Path, tracker: Tracker) -> None:
-    """Writes the run folder, prints the closing tables, hands all to the tracker."""
-    from diffprobe.analyses.drift.findings import drift_lines
-    from diffprobe.analyses.separation.console import print_separation, separation_scalars, separation_text
-    from diffprobe.analyses.separation.figures import draw_separation_figures, write_separation_tables
-    from diffprobe.analyses.separation.findings import findings, separation_lines
-    from diffprobe.prototypes.collecting import save_prototypes
-    from diffprobe.report.page.writing import write_page
-    from diffprobe.runs.environment import reproduce
-    from diffprobe.writing import write_text
-
-    separation, prototypes = found.separation, found.prototypes
-    tables = _tables(task, found)
-    files = [folder / f"{name}.csv" for name in tables]
-    for path, (kind, rows) in zip(files, tables.values(), strict=True):
-        write_rows(path, kind, rows)
-    kept = save_prototypes(prototypes, folder / "prototypes")
-    judged = findings(separation.sets, separation.tests) if separation else []
-    if separation:
-        published = _is_that_of_the_paper(task.backbone.denoiser)
-        written = write_separation_tables(folder / "tables", judged, task.images.kind, published)
-        files += [path for paths in written.values() for path in paths.values()]
-    examples = _examples(task, separation.nearest) if separation and separation.nearest else []
-    figures = draw_separation_figures(
-        folder / "figures",
-        judged,
-        separation.histograms if separation else (),
-        found.drift,
-        examples,
-        [group.layer for group in task.inputs],
-    )
-    lines = drift_lines(found.drift)
-    text = separation_text(judged, prototypes.objects, prototypes.vanished) if separation else ""
-    write_text(folder / "report.txt", text + "".join(f"- {line}\n" for line in lines))
-    rows = {name: rows for name, (_, rows) in tables.items()}
-    verdict = [*separation_lines(judged, prototypes.objects, prototypes.vanished), *lines] if separation else lines
-    config: Any = OmegaConf.to_container(task.settings, resolve=True)
-    page = separation_page(config, judged, rows, verdict, figures)
-    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": task.settings.seed})))
-    tracker.log_tables(rows, figures, {"tables": files, "prototypes": kept}, separation_scalars(judged))
-    if separation:
-        print_separation(judged, prototypes.objects, prototypes.vanished, task.console)
-    for line in lines:
-        task.console.print(f"- {line}", soft_wrap=True, markup=False, highlight=False)
-    task.tell(tracker.describe())
-
-
-def _is_that_of_the_paper(denoiser: Any) -> bool:
-    """Whether the network is of Stable Diffusion 1, whatever its weights are called."""
-    config = denoiser.config
-    widths = tuple(config.get("block_out_channels") or ())
-    return (widths, config.get("cross_attention_dim")) == ((320, 640, 1280, 1280), 768)
-
-
-def _tables(task: Task, found: AnalysisFindings) -> dict[str, tuple[type, Sequence[Any]]]:
-    """The tables that there are, by name: their class of rows, and the rows."""
-    from diffprobe.data.objects import Problem
-    from diffprobe.prototypes.tables import DriftRow, ObjectRow, SetRow, TestRow, VanishedRow
-
-    tables: dict[str, tuple[type, Sequence[Any]]] = {
-        "objects": (ObjectRow, found.prototypes.objects),
-        "vanished": (VanishedRow, list(_vanished(found))),
-        "problems": (Problem, task.problems),
-    }
-    if found.separation:
-        tables |= {"sets": (SetRow, found.separation.sets), "tests": (TestRow, found.separation.tests)}
-    if found.drift:
-        tables["drift"] = (DriftRow, found.drift)
-    return tables
-
-
-def _vanished(found: AnalysisFindings) -> Iterator[VanishedRow]:
-    from diffprobe.prototypes.tables import VanishedRow
-
-    for (height, width), names in found.prototypes.vanished.items():
-        yield from (VanishedRow(name, height, width, "", None) for name in names)
-    for each in found.changed:
-        for (height, width), names in each.prototypes.vanished.items():
-            yield from (VanishedRow(name, height, width, each.change, each.strength) for name in names)
-
-
-def _examples(task: Task, nearest: Nearest) -> list[RetrievalExample]:
-    """Some objects, spread evenly over all, with those that are nearest to them."""
-    from diffprobe.analyses.separation.retrieval_grid import RetrievalExample
-
-    queries = len(nearest.objects)
-    wanted = min(task.settings.report.examples, queries)
-    chosen = [place * queries // wanted for place in range(wanted)]
-    return [
-        RetrievalExample(
-            _shown(task, nearest.objects[place]),
-            tuple(_shown(task, one) for one in nearest.neighbours[place]),
-            tuple(float(value) for value in nearest.distances[place]),
-        )
-        for place in chosen
-    ]
-
-
-def _shown(task: Task, place: np.integer) -> ShownObject:
-    """An object of all, in its picture."""
-    from diffprobe.analyses.separation.retrieval_grid import ShownObject
-
-    images = task.images
-    places = [(row, at) for row in range(len(images)) for at in range(len(images.objects(row)))]
-    row, at = places[int(place)]
-    picture = images.picture(row, task.backbone.image_size).permute(1, 2, 0).numpy()
-    return ShownObject(picture, images.masks(row)[at].numpy(), images.objects(row)[at].label)

@@ -7,8 +7,12 @@ and 5 the Kruskal-Wallis p and the Dunn index of the six pairs of sets by measur
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from diffprobe.analyses.separation.findings import Finding
+from pandas import DataFrame
+
+from diffprobe.analyses.separation.findings import Finding, grouped_findings
 from diffprobe.analyses.separation.published import (
     MEASURE,
     MODEL,
@@ -21,40 +25,78 @@ from diffprobe.analyses.separation.published import (
     published_means,
     published_tests,
 )
-from diffprobe.errors import UserError
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.names import short_names
-from diffprobe.report.numbers import p_text, rounded, short_power
-from diffprobe.report.paper_table import Cell, PaperTable
+from diffprobe.report.numbers import interval, p_text, rounded, short_power, there
+from diffprobe.report.report import PaperCell, Table
 from diffprobe.tables import NO_STEP
 
-SHAPES = ("means", "pairs")
+if TYPE_CHECKING:
+    from diffprobe.prototypes.tables import TestRow
+
 NOTHING = "\N{EN DASH}"  # not published, or not defined here
+COLUMNS_OF_CLOSING_TABLE = """\
+Means of the four sets. order: whether scsi < scdi < dcsi < dcdi by means, and p of the hypothesis that it does not. \
+AUC: chance that a pair of scdi is nearer than one of dcdi, 95 % interval over images. p: block permutation over \
+images. *: adjusted after Holm. mAP, 1-NN: objects of the same class among those of other images."""
 
 
-def paper_tables(
-    found: Sequence[Finding], dataset: str, published: bool, shapes: Sequence[str]
-) -> dict[str, PaperTable]:
-    """The tables of these shapes, 'means' and 'pairs'.
+def separation_tables(found: Sequence[Finding], dataset: str, published: bool) -> dict[str, Table]:
+    """The closing table of each model and measure, for the console, and the papers' two tables.
 
     Args:
         dataset: 'voc', 'coco' or another; numbers were published for these two.
         published: whether the model is of the family that they were published for, Stable Diffusion.
-
-    Raises:
-        UserError: there is no such shape, or nothing to make a table of.
     """
-    unknown = [shape for shape in shapes if shape not in SHAPES]
-    if unknown:
-        raise UserError(f"there is no table '{unknown[0]}'; those there are: {', '.join(SHAPES)}")
-    if not found:
-        raise UserError("there are no rows of sets or tests to make tables of")
     means, tests = (published_means(dataset), published_tests(dataset)) if published else ({}, {})
-    made = {"means": lambda: means_table(found, dataset, means), "pairs": lambda: pairs_table(found, dataset, tests)}
-    return {shape: made[shape]() for shape in shapes}
+    closing = {f"closing {group}".strip(): closing_table(own, group) for group, own in grouped_findings(found).items()}
+    last = list(closing)[-1]
+    return closing | {
+        last: replace(closing[last], notes=[COLUMNS_OF_CLOSING_TABLE]),
+        "tables/means": means_table(found, dataset, means),
+        "tables/pairs": pairs_table(found, dataset, tests),
+    }
 
 
-def means_table(found: Sequence[Finding], dataset: str, published: PublishedMeans | None = None) -> PaperTable:
+def closing_table(found: Sequence[Finding], group: str = "") -> Table:
+    """One line a layer and step, of one model and measure, which `group` names where there are others."""
+    short = short_names(item.layer for item in found)
+    text = DataFrame([{"layer": short[item.layer], **_closing_cells(item)} for item in found])
+    title = "Distances of object prototypes"
+    title = f"{group}: {title}" if group else title
+    return Table(text, title, show=["console"], text=text)
+
+
+def _closing_cells(item: Finding) -> dict[str, str]:
+    auc = item.test("auc", "scdi", "dcdi")
+    test = item.test("permutation_between_images", "scdi", "dcdi")
+    means = {name: rounded(item.mean(name)) or "empty" for name in SETS}
+    return (
+        {"step": "" if item.step == NO_STEP else str(item.step + 1)}
+        | means
+        | {
+            "order": _order(item),
+            "AUC": interval(auc.value, auc.low, auc.high) if auc else "",
+            "p": (f"{p_text(test.p_holm)}*" if there(test.p_holm) else p_text(test.p)) if test else "",
+            "mAP": _value(item.test("mean_average_precision")),
+            "1-NN": _value(item.test("knn_accuracy")),
+        }
+    )
+
+
+def _order(item: Finding) -> str:
+    if item.in_order is None:
+        return ""
+    if not item.in_order:
+        return "no"
+    return f"yes {p_text(item.order_p)}*" if there(item.order_p) else "yes"
+
+
+def _value(row: TestRow | None) -> str:
+    return rounded(row.value) if row else ""
+
+
+def means_table(found: Sequence[Finding], dataset: str, published: PublishedMeans | None = None) -> Table:
     """One row a setup (and model, measure, step where there are several): 'mean ± std' of the four sets.
 
     Args:
@@ -72,10 +114,11 @@ def means_table(found: Sequence[Finding], dataset: str, published: PublishedMean
             for name, mean in printed.items()
             if mean.likely
         ]
-    return PaperTable(_caption("Mean ± standard deviation of the distances", found, dataset, published), rows, notes)
+    title = _caption("Mean ± standard deviation of the distances", found, dataset, published)
+    return Table.of_cells(rows, title=title, notes=notes, show=["csv", "markup"])
 
 
-def pairs_table(found: Sequence[Finding], dataset: str, published: PublishedTests | None = None) -> PaperTable:
+def pairs_table(found: Sequence[Finding], dataset: str, published: PublishedTests | None = None) -> Table:
     """Two rows a pair of sets, p of Kruskal-Wallis (uncorrected, as the papers') and their Dunn index; one column a
     setup, measure, model and step, as far as there are several.
 
@@ -101,7 +144,8 @@ def pairs_table(found: Sequence[Finding], dataset: str, published: PublishedTest
         for pair, test in tests.items()
         if test.likely_p
     ]
-    return PaperTable(_caption("Kruskal-Wallis p and Dunn index", found, dataset, published), rows, notes)
+    title = _caption("Kruskal-Wallis p and Dunn index", found, dataset, published)
+    return Table.of_cells(rows, title=title, notes=notes, show=["csv", "markup"])
 
 
 def _names(found: Sequence[Finding]) -> list[dict[str, str]]:
@@ -132,29 +176,29 @@ def _caption(what: str, found: Sequence[Finding], dataset: str, published: Mappi
     return f"{', '.join([what, *alike])}: {whose}."
 
 
-def _mean_cell(item: Finding, name: str, printed: PublishedMean | None, compare: bool) -> Cell:
+def _mean_cell(item: Finding, name: str, printed: PublishedMean | None, compare: bool) -> PaperCell:
     row = item.sets.get(name)
     mean, std = (row.mean, row.std) if row else (None, None)
     here = f"{rounded(mean)} ± {rounded(std)}" if mean is not None else ""
     old = f"{printed.mean:.2f} ± {printed.std:.2f}{'*' * bool(printed.likely)}" if printed else ""
     before = {"published mean": printed and printed.mean, "published std": printed and printed.std} if compare else {}
-    return Cell(_beside(old, here, compare), {"mean": mean, "std": std} | before)
+    return _beside(old, here, compare), {"mean": mean, "std": std} | before
 
 
-def _p_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> Cell:
+def _p_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> PaperCell:
     row = item.test("kruskal", *pair)
     here = p_text(row.p, row.log10_p) if row else ""
     old = f"{short_power(f'{printed.p:g}')}{'*' * bool(printed.likely_p)}" if printed else ""
     exact = row and (row.p or here)  # the digits of a p that is 0 as a float
-    return Cell(_beside(old, here, compare), {"": exact} | ({"published": printed and printed.p} if compare else {}))
+    return _beside(old, here, compare), {"": exact} | ({"published": printed and printed.p} if compare else {})
 
 
-def _dunn_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> Cell:
+def _dunn_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> PaperCell:
     row = item.test("dunn_paper", *pair)
     value = row.value if row else None
     old = f"{printed.dunn:.5f}" if printed else ""
     before = {"published": printed and printed.dunn} if compare else {}
-    return Cell(_beside(old, rounded(value, 5), compare), {"": value} | before)
+    return _beside(old, rounded(value, 5), compare), {"": value} | before
 
 
 def _beside(published: str, here: str, compare: bool) -> str:
