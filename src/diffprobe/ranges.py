@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
 from diffprobe.errors import UserError
 
@@ -190,6 +190,12 @@ class OneOrMore:
         return checked_value(value, Annotated[list[self.hint], Items(least=1)], key)
 
 
+# What many classes take.
+Count = Annotated[int, Number(1, 100_000)]
+Share = Annotated[float, Number(above=0, high=1)]
+Folder = Annotated[str, Place()]  # or file
+
+
 def checked_value(value: Any, hint: Any, key: str) -> Any:
     """The value as a type hint with ranges wants it; `key` is what it is called in errors.
 
@@ -204,12 +210,9 @@ def checked_value(value: Any, hint: Any, key: str) -> Any:
         if type(None) in options or (hint is Any and not ranges):
             return None
         raise UserError(f"{key} is null; give it as {key}=VALUE")
-    if Path in options:
-        hint, inner = str, (Place(),)
-    else:
-        hint, inner = _parted(next(option for option in options if option is not type(None)))
-    value = _typed(value, hint, key)
-    for limits in (*inner, *ranges):
+    wanted = [option for option in options if option is not type(None)]
+    value = _by_one_of([Annotated[str, Place()]] if Path in wanted else wanted, value, key)
+    for limits in ranges:
         value = limits.checked(value, key)
     return value
 
@@ -217,9 +220,13 @@ def checked_value(value: Any, hint: Any, key: str) -> Any:
 def described(hint: Any) -> str:
     """A hint in words: 'a whole number at least 1'."""
     hint, ranges = _parted(hint)
+    kind = get_origin(hint) or hint
+    if kind is Literal:
+        return f"one of {', '.join(map(shown, get_args(hint)))}"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    words |= dict.fromkeys(_LISTS, "a list") | dict.fromkeys(_MAPPINGS, "a mapping")
     limits = [limits.told for limits in ranges if isinstance(limits, Number)]
-    return " ".join([words.get(hint, "a value"), *limits])
+    return " ".join([words.get(kind, "a value"), *limits])
 
 
 def expanded(path: str, key: str = "path") -> str:
@@ -281,22 +288,50 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
+def _by_one_of(options: Sequence[Any], value: Any, key: str) -> Any:
+    """The value by the first of some hints that takes it, that of its own type before the others."""
+    if len(options) == 1:
+        return _by(options[0], value, key)
+    for option in sorted(options, key=lambda option: _parted(option)[0] is not type(value)):
+        try:
+            return _by(option, value, key)
+        except UserError:
+            continue
+    told = dict.fromkeys(described(option) for option in options if option is not int or float not in options)
+    raise UserError(f"{key}={shown(value)}: must be {', or '.join(one for one in told if one != 'a value')}")
+
+
+def _by(option: Any, value: Any, key: str) -> Any:
+    hint, ranges = _parted(option)
+    value = _typed(value, hint, key)
+    for limits in ranges:
+        value = limits.checked(value, key)
+    return value
+
+
 def _typed(value: Any, hint: Any, key: str) -> Any:
     """The value, if it is of this type, with its items checked. Raises UserError otherwise."""
     kind = get_origin(hint) or hint
-    if kind is Any:
+    if kind in (Any, object):
         return value
-    if kind in (list, Sequence):
-        (item,) = get_args(hint) or (Any,)
+    if kind is Literal:
+        if any(value == word and type(value) is type(word) for word in get_args(hint)):
+            return value
+        return Choice(*map(str, get_args(hint))).checked(str(value), key)
+    if kind in _LISTS:
+        item = (get_args(hint) or (Any,))[0]
         if isinstance(value, str) or not isinstance(value, Sequence):
             checked_value(value, item, key)  # so that no list is suggested that would be refused
             raise UserError(f"{key}={shown(value)}: give a list of {_plural(hint)}, such as [{shown(value)}]")
         return [checked_value(each, item, key) for each in value]
-    if kind is dict:
+    if kind in _MAPPINGS:
         if not isinstance(value, Mapping):
             raise UserError(f"{key}: must be a mapping such as {{NAME: VALUE}}, not {shown(value)}")
         item = (get_args(hint) or (str, Any))[1]
         return {str(name): checked_value(each, item, f"{key}.{name}") for name, each in value.items()}
+    if kind not in _SIMPLE:
+        name = getattr(kind, "__name__", str(kind))
+        raise UserError(f"{key}={shown(value)}: must be made by a class, {key}._target_=MODULE.CLASS (a {name})")
     return _SIMPLE[kind](value, key)
 
 
@@ -338,3 +373,5 @@ def _str(value: Any, key: str) -> str:
 
 
 _SIMPLE = {bool: _bool, int: _int, float: _float, str: _str}
+_LISTS = (list, tuple, Sequence, Iterable)
+_MAPPINGS = (dict, Mapping)

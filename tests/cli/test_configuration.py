@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from diffprobe.cli.analysis_schema import check_analysis as checked_analysis
 from diffprobe.cli.errors import explanation
@@ -28,14 +29,24 @@ OF_ANALYSES = ("analysis", "masks", "measure", "objects")  # groups of analyze.p
 PRESETS_OF_ANALYSES = ("diff_props", "semantic_lens")
 
 
-def settings(*overrides: str):
+def composed(door: str, *overrides: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return checked(compose("train", list(overrides)))
+        return compose(door, list(overrides))
+
+
+def settings(*overrides: str):
+    return checked(composed("train", *overrides))
 
 
 def analysis_settings(*overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return checked_analysis(compose("analyze", list(overrides)))
+    return checked_analysis(composed("analyze", *overrides))
+
+
+def given(config):
+    """The configuration with a value for everything that a choice leaves to the user."""
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, "somewhere")
+    return config
 
 
 def of_analyses(choice: str) -> bool:
@@ -45,14 +56,13 @@ def of_analyses(choice: str) -> bool:
 
 @pytest.mark.parametrize("choice", CHOICES + EXPERIMENTS)
 def test_every_choice_makes_valid_settings(choice):
-    given = [f"++{key}=somewhere" for key in ("model.path", "labeler.path", "data.images", "data.prompts")]
     if choice.startswith("classifier"):  # a group of one analysis
-        assert analysis_settings("analysis=classification", choice).analysis.kind == "classification"
+        assert analysis_settings("analysis=classification", choice).job == "classification"
         return
     if not of_analyses(choice):
-        assert settings(choice, *given).seed == 0
+        assert checked(given(composed("train", choice))).seed == 0
     if not choice.startswith("experiment") or of_analyses(choice):
-        assert analysis_settings(choice, *given).seed == 0
+        assert checked_analysis(given(composed("analyze", choice))).seed == 0
 
 
 def test_the_default_is_the_papers_protocol_on_the_built_in_model():

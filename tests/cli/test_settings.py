@@ -13,24 +13,33 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffprobe.cli import analysis_schema, schema
+from diffprobe.cli import schema
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
-from diffprobe.cli.parts import Part, check_arguments
 from diffprobe.errors import UserError
+from diffprobe.parts import Part
 from tests.commands import ROOT
 
 CONF = ROOT / "conf"
 
 
+# An analysis that has the setting.
+ANALYSES = {
+    **dict.fromkeys(("strengths", "sampling_steps"), "denoising"),
+    **dict.fromkeys(("range", "methods", "margin", "learning_rate", "frames"), "intervention"),
+    **dict.fromkeys(("fractions", "probes"), "emergence"),
+    **{"gaps": "video", "runs": "compare", "classes": "classification", "photos": "classification"},
+}
+
+
 @cache
-def _composed():
+def _composed(analysis: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("analyze", ["analysis=transforms"])
+        return compose("analyze", [f"analysis={analysis}"])
 
 
 def checked_with(key: str, value: Any):
     """The settings of an analysis with one key set, whether or not its choice has it."""
-    config = deepcopy(_composed())
+    config = deepcopy(_composed(ANALYSES.get(key.removeprefix("analysis."), "transforms")))
     OmegaConf.set_struct(config, False)
     OmegaConf.update(config, key, value, merge=isinstance(value, dict))
     return check_analysis(config)
@@ -189,9 +198,6 @@ def _bare(hint: Any):
 
 # Their range depends on other settings, and is held against them in the doors, or they are text of any kind.
 FREE = (
-    "analysis.changes",
-    "analysis.range",
-    "analysis.classes",
     "report.published",
     "layers.groups",
     "prototypes.groups",
@@ -205,12 +211,13 @@ def test_every_setting_declares_its_range():
 
 def test_choices_are_those_of_the_code():
     from diffprobe.activations.budget import STORES
+    from diffprobe.analyses.drift import analysis as drift
     from diffprobe.analyses.inputs import OF_IMAGES
+    from diffprobe.analyses.intervention import analysis as intervention
     from diffprobe.analyses.intervention.edits import HALVES, METHODS
     from diffprobe.analyses.intervention.target_maps import KINDS as TARGETS
     from diffprobe.backbone.load import DTYPES, OWN, SCHEDULERS
     from diffprobe.backbone.noising import NOISES
-    from diffprobe.cli.analysis import DOORS
     from diffprobe.data.image_changes import CHANGES, STRENGTHS
     from diffprobe.data.images import FITS, ON_ERROR
     from diffprobe.data.object_selection import KINDS
@@ -225,6 +232,9 @@ def test_choices_are_those_of_the_code():
     def options(key: str) -> set[str]:
         return set(_options(declared[key]))
 
+    def arguments(name: str) -> set[str]:
+        return set(_options(get_type_hints(intervention.Intervention, include_extras=True)[name]))
+
     assert set(schema.METRICS) == set(METRIC_NAMES)
     assert set(schema.PROPERTIES) == options("property.names") == set(PROPERTIES)
     assert options("control.names") == set(CONTROLS)
@@ -238,11 +248,9 @@ def test_choices_are_those_of_the_code():
     assert (options("probe.solver"), options("probe.head")) == (set(SOLVERS), set(HEADS))
     assert options("measure.names") == set(MEASURES)
     assert options("objects.kind") == set(KINDS)
-    assert options("analysis.kind") == set(DOORS)
-    assert options("analysis.target") == set(TARGETS)
-    assert options("analysis.methods") == set(METHODS)
-    assert options("analysis.half") == set(HALVES)
-    assert set(analysis_schema.CHANGES) == set(CHANGES) == set(STRENGTHS)
+    assert set(drift.CHANGES) == set(CHANGES) == set(STRENGTHS)
+    assert set(intervention.METHODS) == set(METHODS)
+    assert (arguments("target"), arguments("half")) == (set(TARGETS), set(HALVES))
 
 
 def _options(hint: Any):
@@ -256,18 +264,18 @@ def test_the_arguments_of_every_named_class_fit_its_signature(path):
     content = yaml.safe_load(path.read_text())
     if "_target_" in content:
         content = {name: value for name, value in content.items() if name != "defaults" and "${" not in str(value)}
-        assert Part().checked(content, "labeler")["_target_"] == content["_target_"]
-        check_arguments(content, "logger" if path.parent.name == "logger" else "labeler")
+        part = schema.LOGGER if path.parent.name == "logger" else Part()
+        assert part.checked(content, "group")["_target_"] == content["_target_"]
 
 
 def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_takes():
     depth = {"_target_": "diffprobe.labels.depth.TransformersDepth", "model": "x", "nonsense": 3}
     with pytest.raises(UserError, match=r"unknown key 'labeler\.depth\.nonsense'; TransformersDepth takes model"):
-        check_arguments({"_target_": "diffprobe.labels.per_property.PerProperty", "depth": depth}, "labeler")
+        Part().checked({"_target_": "diffprobe.labels.per_property.PerProperty", "depth": depth}, "labeler")
     with pytest.raises(UserError, match=r"labeler\.path is not set, and FilesLabeler needs it"):
-        check_arguments({"_target_": "diffprobe.labels.files.FilesLabeler"}, "labeler")
+        Part().checked({"_target_": "diffprobe.labels.files.FilesLabeler"}, "labeler")
     with pytest.raises(UserError, match=r"unknown key 'labeler\.path'; PocketLabeler takes nothing"):
-        check_arguments({"_target_": "diffprobe.labels.pocket.PocketLabeler", "path": "x"}, "labeler")
+        Part().checked({"_target_": "diffprobe.labels.pocket.PocketLabeler", "path": "x"}, "labeler")
 
 
 @pytest.mark.parametrize(

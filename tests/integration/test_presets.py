@@ -135,7 +135,7 @@ def test_the_main_job_and_the_comparison_of_two_runs_go_from_configuration_to_re
     run("analyze", tmp_path / "compared", "analysis=compare", runs, cwd=tmp_path)
     check_complete(tmp_path / "compared")
     check_frozen("analysis_compare", tmp_path / "compared")
-    assert OmegaConf.load(tmp_path / "compared" / ".hydra" / "config.yaml").analysis.kind == "compare"
+    assert OmegaConf.load(tmp_path / "compared" / ".hydra" / "config.yaml").job == "comparison"
 
 
 WAYS = {

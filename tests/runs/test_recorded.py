@@ -15,11 +15,11 @@ from diffprobe.analyses.comparison import analysis as comparing_runs
 from diffprobe.analyses.given_probes import read_probes
 from diffprobe.app.equipment import of_run
 from diffprobe.cli import retelling as reporting
-from diffprobe.cli.parts import CLASSES, make
 from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.labels.per_property import PerProperty
+from diffprobe.parts import CLASSES, check_recorded, make, targets
 from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_configuration
 from diffprobe.runs.recorded import read_overrides, read_recorded
 from diffprobe.runs.sweeps import find_jobs
@@ -137,34 +137,46 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("place", ["itself", "argument", "part"])
-def test_only_the_packages_own_classes_are_made(tmp_path, target, place):
+def test_only_the_packages_own_classes_are_made_from_what_a_run_folder_records(tmp_path, target, place):
     foreign = {"_target_": target, "command": f"touch {tmp_path / 'ran'}", "path": str(tmp_path / "ran"), "text": ""}
     files = {"_target_": "diffprobe.labels.files.FilesLabeler", "path": foreign}
     parts = {"_target_": "diffprobe.labels.per_property.PerProperty", "depth": {**foreign, "_partial_": True}}
     chosen = {"itself": foreign, "argument": files, "part": parts}[place]
+    folder = run_folder(tmp_path / "run")
+    config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    config.labeler = chosen
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
     with pytest.raises(UserError, match=rf"labeler.*_target_={target}"):
-        make(OmegaConf.create(chosen), "labeler")
+        read_settings(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_class_of_one_group_is_not_made_for_another():
+    with pytest.raises(UserError, match=r"logger\._target_=diffprobe\.labels"):
+        check_recorded({"logger": {"_target_": "diffprobe.labels.pocket.PocketLabeler"}})
+    check_recorded({"labeler": {"_target_": "diffprobe.labels.pocket.PocketLabeler"}})
+    check_recorded({"labeler": {"_target_": "mine.Labeler"}}, also=["mine.Labeler"])
 
 
 @pytest.mark.parametrize("chosen", [None, {}, {"path": "x"}, "diffprobe.labels.files.FilesLabeler"])
 def test_what_names_no_class_is_refused(chosen):
-    with pytest.raises(UserError, match="labeler names no class"):
-        make(OmegaConf.create({"labeler": chosen}).labeler, "labeler")
+    with pytest.raises(UserError, match="names no class"):
+        make(OmegaConf.create({"labeler": chosen}).labeler)
 
 
 def test_every_choice_of_the_configuration_can_be_made():
     """The list of classes is that of conf/, no more and no less."""
     for group, known in CLASSES.items():
         folder = CONF / group
-        named = {OmegaConf.select(OmegaConf.load(path), "_target_") for path in folder.rglob("*.yaml")}
+        contents = [OmegaConf.to_container(OmegaConf.load(path)) for path in folder.rglob("*.yaml")]
+        named = {target for content in contents for _, target in targets(content)}
         assert named == set(known), group
 
 
 def test_labelers_are_made_with_their_parts(tmp_path):
     (tmp_path / "depth").mkdir()
     config = composed("labeler=image_models", "labeler/depth=files", f"labeler.depth.path={tmp_path}")
-    found = make(config.labeler, "labeler")
+    found = make(config.labeler)
     assert isinstance(found, PerProperty)
     assert isinstance(found._labeler("depth"), FilesLabeler)
 
@@ -184,7 +196,7 @@ def test_the_page_keeps_no_maps_where_a_strangers_run_says(tmp_path, monkeypatch
 
     folder = run_folder(tmp_path / "run", "labeler=image_models", f"labeler.cache={tmp_path / 'elsewhere'}")
     made: list = []
-    monkeypatch.setattr(equipment, "make", lambda chosen, what: made.append(chosen) or 1 / 0)
+    monkeypatch.setattr(equipment, "make", lambda chosen: made.append(chosen) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         of_run(folder)
     assert made[0].cache is None

@@ -9,9 +9,8 @@ import signal
 import pytest
 from omegaconf import OmegaConf
 
-from diffprobe.cli.analysis import DOORS
 from diffprobe.probes.adam import ProbeBankModule
-from tests.commands import command, one_line, overrides, train
+from tests.commands import ROOT, command, one_line, overrides, train
 from tests.report.test_tracking import exit_codes
 
 
@@ -49,7 +48,7 @@ def test_sigterm_while_probes_train_ends_the_tracked_run_and_the_same_command_ma
     assert not (run / "learning_curve.csv").exists()
 
 
-@pytest.mark.parametrize("kind", [*DOORS, None])
+@pytest.mark.parametrize("kind", [*sorted(path.stem for path in (ROOT / "conf" / "analysis").glob("*.yaml")), None])
 def test_every_kind_of_run_refuses_the_folder_of_another_before_any_work(kind, tmp_path):
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save({"seed": 0}, tmp_path / ".hydra" / "config.yaml")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffprobe.analyses.intervention.edits import Covariances, Editing, TokenMoments
-from diffprobe.cli.parts import make
 from diffprobe.errors import UserError
+from diffprobe.parts import make
 
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
@@ -81,7 +81,7 @@ def of_run(folder: Path) -> Equipment:
     chosen = settings.labeler
     if chosen is not None and "cache" in chosen:
         chosen.cache = None  # a folder that the run's maker chose: nothing is written there
-    labeler = make(chosen, "labeler")
+    labeler = make(chosen)
     backbone = load_backbone(**model)
     labeler.check(["a new image"], ["saliency"], backbone.image_size)
     prompts = load_prompts(settings.data.prompts, seed=settings.seed)

@@ -4,42 +4,31 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.analysis_schema import check_analysis
 from diffprobe.cli.errors import plain_errors
 from diffprobe.errors import UserError
-from diffprobe.ranges import shown
+from diffprobe.parts import Part
 from diffprobe.terminal import plain_console
-
-# The package of `diffprobe.analyses` that runs each kind of study.
-DOORS = {
-    "separation": "separation",
-    "transforms": "separation",
-    "denoising": "separation",
-    "video": "separation",
-    "emergence": "emergence",
-    "intervention": "intervention",
-    "classification": "classification",
-    "compare": "comparison",
-}
 
 
 def run(config: DictConfig) -> None:
     """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
     if config.get("run") is None and config.get("gather") is None:
-        import_module(f"diffprobe.analyses.{_door(config)}.analysis").run(config)
+        import_module(_module(config)).run(config)
     else:
         _tell(config)
 
 
 @plain_errors
-def _door(config: DictConfig) -> str:
-    kind = OmegaConf.select(config, "analysis.kind")
-    if kind not in DOORS:
-        raise UserError(f"analysis.kind={shown(kind)}: choose one of {', '.join(DOORS)}")
-    return DOORS[kind]
+def _module(config: DictConfig) -> str:
+    """The module of the class that `analysis` names. Raises UserError for what names none."""
+    value: Any = OmegaConf.to_container(config.analysis, resolve=True)
+    Part().checked(value, "analysis")
+    return value["_target_"].rpartition(".")[0]
 
 
 @plain_errors

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.cli.analysis_schema import AnalysisJobSettings
-from diffprobe.cli.parts import check_arguments, make
 from diffprobe.cli.retelling import REPORT_WIDTH
 from diffprobe.cli.schema import ProbingSettings
 from diffprobe.cli.typed import check_typed
 from diffprobe.errors import UserError
+from diffprobe.parts import class_name, make
 from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, sole_user
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
 from diffprobe.runs.trainers import check_trainer, quiet_libraries
@@ -82,10 +81,9 @@ def carry_out(
     hydra = HydraConfig.get()
     check_typed(config, hydra)
     settings = check(config)
-    _check_parts(settings)
     check_processes(settings.trainer, hydra)
     if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise UserError(f"analysis={_kind(settings)} runs in one process; use trainer.devices=1")
+        raise UserError(f"analysis={analysis_name(settings)} runs in one process; use trainer.devices=1")
     share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
     folder = Path(hydra.runtime.output_dir)
     with _how_to_go_on(settings, folder, hydra), quiet_libraries():
@@ -110,8 +108,8 @@ def carry_out(
             clear(folder)
             record_configuration(folder, config, hydra)
             plain = OmegaConf.to_container(config, resolve=True)
-            made = make(settings.logger, "logger", _partial_=True)
-            with made(folder=folder, config=plain, called=_called(folder, _kind(settings), hydra)) as tracker:
+            called = _called(folder, analysis_name(settings), hydra)
+            with make(settings.logger, folder=folder, config=plain, called=called) as tracker:
                 evaluations = work(task, Run(settings, plain, folder, console, tracker))
                 stop_if_asked()
             wall = time.perf_counter() - started
@@ -144,21 +142,15 @@ def _how_to_go_on(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterat
 
 def _kept_in(settings: ProbingSettings) -> str | None:
     """The folder that an interrupted run finds its work in, if any."""
-    if isinstance(settings, AnalysisJobSettings) and settings.analysis.kind in OF_OBJECTS:
-        return settings.prototypes.folder
+    if analysis_name(settings) in OF_OBJECTS:
+        return OmegaConf.select(settings, "prototypes.folder")  # type: ignore[arg-type]
     return settings.features.folder if settings.features.store == "disk" else None
 
 
-def _check_parts(settings: ProbingSettings) -> None:
-    """Raises UserError for an argument that a part which the configuration names by class does not take."""
-    for group in ("labeler", "logger", "classifier"):
-        part = OmegaConf.select(settings, group)  # type: ignore[arg-type]
-        if part is not None:
-            check_arguments(OmegaConf.to_container(part), group)
-
-
-def _kind(settings: ProbingSettings) -> str:
-    return settings.analysis.kind if isinstance(settings, AnalysisJobSettings) else "probing"
+def analysis_name(settings: Any) -> str:
+    """What a run studies: the name of its analysis' class, in small letters; 'probing' without one."""
+    analysis = OmegaConf.select(settings, "analysis")
+    return "probing" if analysis is None else class_name(analysis)
 
 
 def _called(folder: Path, kind: str, hydra: Any) -> RunName:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffprobe.cli.parts import Part
 from diffprobe.errors import UserError
+from diffprobe.parts import Part
 from diffprobe.ranges import Choice, Items, Keys, Name, Number, OneOrMore, Place, Text, WordOr, checked_value, shown
 
 Settings = TypeVar("Settings")
@@ -30,6 +30,9 @@ Folder = Annotated[str, Place()]
 LayerItems = OneOrMore(Annotated[str, Text()])
 Steps = OneOrMore(Annotated[Any, WordOr(STEP_WORDS, Annotated[int, Number(0, 999)])])
 Groups = dict[str, Annotated[Any, LayerItems]]  # name: what layers.select may be
+
+
+LOGGER = Part(given=dict.fromkeys(("folder", "config", "called"), "the folder and the name of the run"))
 
 
 @dataclass
@@ -155,7 +158,7 @@ class ProbingSettings:
     control: ControlSettings
     features: FeatureSettings
     trainer: TrainerSettings
-    logger: Annotated[Any, Part()]
+    logger: Annotated[Any, LOGGER]
     report: ReportSettings
     seed: Annotated[int, Number(0, 2**32 - 1)]
     job: Annotated[str, Name(folders=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.schema import Settings, checked
 from diffprobe.errors import UserError
+from diffprobe.parts import check_recorded, targets
 from diffprobe.runs.recorded import CONFIGURATION, looked_up, read_recorded
 from diffprobe.writing import remove_leftovers, replacing
 
@@ -38,13 +39,19 @@ IMMATERIAL = (
 )
 
 
-def read_settings(folder: Path, check: Callable[[DictConfig], Settings] = checked) -> Settings:
+def read_settings(
+    folder: Path, check: Callable[[DictConfig], Settings] = checked, also: Collection[str] = ()
+) -> Settings:
     """The settings that a run folder was made with.
 
+    Args:
+        also: classes that they may name beside those of this package, see `check_recorded`.
+
     Raises:
-        UserError: they are missing, or not (any more) what `check` takes.
+        UserError: they are missing, name another class, or are not (any more) what `check` takes.
     """
     config = read_recorded(folder)
+    check_recorded(config, also)
     try:
         return check(config)
     except UserError as error:
@@ -84,7 +91,8 @@ def check_unfinished(folder: Path, settings: Any, check: Callable[[DictConfig], 
 
 def _check_same(folder: Path, settings: Any, check: Callable[[DictConfig], Any], what: str) -> None:
     """Raises UserError unless the folder was made with these settings, but for what is immaterial."""
-    there, here = flattened(read_settings(folder, check)), flattened(settings)
+    own = {target for _, target in targets(OmegaConf.to_container(settings))}
+    there, here = flattened(read_settings(folder, check, own)), flattened(settings)
     differing = [key for key in {**there, **here} if key not in IMMATERIAL and there.get(key) != here.get(key)]
     if differing:
         shown = "; ".join(f"{key} is {there.get(key)} there, {here.get(key)} here" for key in differing[:3])

@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
-from diffprobe.cli.parts import make
 from diffprobe.cli.running import Run, carry_out
 from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
+from diffprobe.parts import make
+from diffprobe.ranges import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
     from diffprobe.labels.classifiers.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Classification:
+    """From which step on a classifier sees, in the decoded image, what the prompt asks for.
+
+    Attributes:
+        classes: regular expression -> class of the prompts that it is found in; other prompts name their class.
+        photos: real photos to hold the images against: 'auto', a folder, a list of them, or None.
+    """
+
+    classes: dict[str, str] | None = None
+    photos: Folder | None = "auto"
 
 
 @job_errors
@@ -76,7 +90,7 @@ def _prepare(settings: AnalysisJobSettings, console: Console) -> _Task:
             "analysis=classification makes its own images from prompts (data=prompts trajectory=generation); real "
             "photos to hold them against are analysis.photos=FOLDER"
         )
-    classifier = make(settings.classifier, "classifier")
+    classifier = make(settings.classifier)
     patterns = checked_patterns(settings.analysis.classes or {}, classifier.classes, classifier.name)
     tell = partial(console.print, soft_wrap=True, markup=False, highlight=False)
     every = load_prompts(data.prompts, data.count, settings.seed, tell)

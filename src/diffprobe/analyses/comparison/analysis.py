@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import DictConfig
 
@@ -12,6 +13,7 @@ from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.running import Run, carry_out
 from diffprobe.errors import UserError
+from diffprobe.ranges import Folder, Items
 from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened
 from diffprobe.runs.recorded import CONFIGURATION, read_recorded
 from diffprobe.runs.sweeps import begun_jobs
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diffprobe.analyses.comparison.comparison import FinishedRun
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Finished runs side by side.
+
+    Attributes:
+        runs: their folders, at least two; the folder of a sweep stands for its finished jobs.
+    """
+
+    runs: Annotated[list[Folder], Items(distinct=False)] = field(default_factory=list)
 
 
 @job_errors

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import DictConfig
 
 from diffprobe.analyses.probing import analysis as probing
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
-from diffprobe.cli.parts import make
 from diffprobe.cli.running import Run, carry_out
 from diffprobe.errors import UserError
+from diffprobe.parts import make
+from diffprobe.ranges import Folder, Items, Share
 from diffprobe.runs.trainers import make_trainer
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from diffprobe.analyses.given_probes import GivenProbes
     from diffprobe.probes.tables import Score
     from diffprobe.report.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Emergence:
+    """When probes find a property in the activations, and when an image model finds it in the unfinished picture.
+
+    Attributes:
+        fractions: of the score at the last step; the first one is reported.
+        probes: folder of a finished run of train.py whose probes are taken; None trains them first.
+    """
+
+    fractions: Annotated[list[Share], Items(1)]
+    probes: Folder | None = None
 
 
 @job_errors
@@ -99,8 +113,6 @@ def _check_analysis(settings: AnalysisJobSettings) -> None:
         )
     if settings.features.store == "none":
         raise UserError("features=none keeps no latents to decode; choose features=memory or features=disk")
-    if not settings.analysis.fractions or not all(0 < value <= 1 for value in settings.analysis.fractions):
-        raise UserError(f"analysis.fractions={list(settings.analysis.fractions)}: give numbers above 0 and up to 1")
 
 
 def _prepare_given(settings: AnalysisJobSettings, console: Console) -> tuple[probing.Task, GivenProbes]:
@@ -123,7 +135,7 @@ def _prepare_given(settings: AnalysisJobSettings, console: Console) -> tuple[pro
     layers = chosen_layers(bank.layers, backbone)
     steps = chosen_steps(bank.steps, source.timesteps(backbone))
     question = Question(layers, steps, properties=list(bank.properties), controls=[], seed=settings.seed)
-    labeler = make(settings.labeler, "labeler")
+    labeler = make(settings.labeler)
     labeler.check(source.names, question.properties, backbone.image_size)
     stores = make_stores(settings, backbone, source)
     plan = probing.make_plan(settings, backbone, source, question, stores)

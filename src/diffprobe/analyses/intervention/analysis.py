@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig
 
 from diffprobe.analyses.probing import analysis as probing
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
-from diffprobe.cli.parts import make
 from diffprobe.cli.running import Run, carry_out
 from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
+from diffprobe.parts import make
+from diffprobe.ranges import Choice, Count, Folder, Items, Number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,42 @@ if TYPE_CHECKING:
     from diffprobe.report.tracking import Tracker
 
 OTHER_SCENES = 500  # added to the seed: scenes to edit are others than those that any run is likely to train on
+
+
+METHODS = ("pattern", "minimum_norm", "steering", "gradient")
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Whether the image follows when activations are changed so that a frozen probe reports another map.
+
+    Attributes:
+        probes: folder of a finished run of train.py whose probes are taken; None trains them first.
+        prompts, count: the images to edit, as `data.prompts`; by default scenes that no probe was trained on.
+        trials: moves of each image's map.
+        target, range: what is moved: pixels along both axes, degrees, or factors that are drawn from; or a `mask`.
+        methods: how activations are edited; each is held against random directions.
+        half: of the guidance batch that is edited.
+        margin: of 'pattern' and 'minimum_norm', log odds beyond the probe's threshold.
+        strength: of 'steering', share of the tokens' length.
+        learning_rate, iterations: of 'gradient'.
+        frames: of the animation that moves the first image's map step by step; 0 makes none.
+    """
+
+    probes: Folder | None = None
+    prompts: Folder | None = None
+    count: Count = 50
+    trials: Annotated[int, Number(1, 1000)] = 1
+    target: Annotated[str, Choice("translation", "rotation", "scale", "file")] = "translation"
+    range: Annotated[list[float], Items(0, 2, distinct=False)] = field(default_factory=list)
+    mask: Folder | None = None
+    methods: Annotated[list[Annotated[str, Choice(*METHODS, called="method")]], Items()] = field(default_factory=list)
+    half: Annotated[str, Choice("conditional", "both")] = "conditional"
+    margin: Annotated[float, Number(0, 100)] = 2.0
+    strength: Annotated[float, Number(above=0, high=10)] = 0.5
+    learning_rate: Annotated[float, Number(above=0, high=10)] = 5e-3
+    iterations: Annotated[int, Number(1, 100_000)] = 128
+    frames: Annotated[int, Number(0, 1000)] = 9
 
 
 @job_errors
@@ -111,7 +148,7 @@ def _given(settings: AnalysisJobSettings, console: Console) -> Task:
     for editing in editings:
         editing.check(given.bank)
     prompts = given.unseen(_prompts(settings, console))
-    labeler = make(settings.labeler, "labeler")
+    labeler = make(settings.labeler)
     return Task(backbone, labeler, prompts, editings, _targets(settings, backbone), None, given.bank)
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.errors import job_errors
-from diffprobe.cli.parts import make
 from diffprobe.cli.running import Run, carry_out
 from diffprobe.cli.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
+from diffprobe.parts import make
 from diffprobe.runs.folder import objective_of
 from diffprobe.runs.trainers import make_trainer
 
@@ -79,7 +79,7 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
     from diffprobe.labels.labeler import FromFiles
 
     source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
-    labeler = make(settings.labeler, "labeler")
+    labeler = make(settings.labeler)
     backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
     check_noise(settings, backbone)
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))

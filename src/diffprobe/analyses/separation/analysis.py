@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
-from diffprobe.cli.running import Run, carry_out
+from diffprobe.cli.running import Run, analysis_name, carry_out
 from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
 from diffprobe.ranges import Number
@@ -30,6 +30,19 @@ if TYPE_CHECKING:
     from diffprobe.prototypes.collecting import Prototypes
     from diffprobe.prototypes.separation import Resampling
     from diffprobe.report.report import Report
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Whether objects of one class are near each other inside the network, and those of one image.
+
+    Attributes:
+        resamples: images are left out in at most so many parts, for intervals.
+        permutations: of class labels, for p; the fewest are those with which p can be 0.05.
+    """
+
+    resamples: Annotated[int, Number(19, 100_000)] = 1000
+    permutations: Annotated[int, Number(19, 100_000)] = 1000
 
 
 @job_errors
@@ -109,10 +122,11 @@ class Task:
         prototypes, changed = self.collect_all()
         what = (self.backbone.name, self.measuring)
         analysis = self.settings.analysis
-        title = f"Objects in {self.backbone.name}: {analysis.kind}"
-        if analysis.kind == "separation":
+        kind = analysis_name(self.settings)
+        title = f"Objects in {self.backbone.name}: {kind}"
+        if kind == "separation":
             return self._separation(title, prototypes)
-        if analysis.kind == "video":
+        if kind == "video":
             rows = study_video(prototypes, list(analysis.gaps), *what, tell=self.tell)
         else:
             rows = study_drift(prototypes, changed, *what, self.resampling, tell=self.tell)
@@ -149,12 +163,13 @@ class Task:
         def denoised(again: DenoisedAgain) -> Source:
             return source_of_pictures(settings, self.images, "conditional", again)
 
-        if analysis.kind == "transforms":
+        kind = analysis_name(settings)
+        if kind == "transforms":
             for name, strengths in analysis.changes.items():
                 for strength in strengths:
                     images = ChangedImages(self.images, name, float(strength))
                     yield name, float(strength), source_of_pictures(settings, images, "conditional"), images
-        if analysis.kind == "denoising":
+        if kind == "denoising":
             for strength in analysis.strengths:
                 yield "strength", strength, denoised(DenoisedAgain(strength, settings.steps.sampling)), self.images
             for sampling in analysis.sampling_steps:
@@ -192,9 +207,10 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
     check_noise(settings, backbone)
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     check_timesteps(source, backbone, steps)
-    if settings.analysis.kind in ("transforms", "denoising") and len(steps) > 1:
+    kind = analysis_name(settings)
+    if kind in ("transforms", "denoising") and len(steps) > 1:
         raise UserError(
-            f"analysis={settings.analysis.kind} compares with images at one step, not at {len(steps)}; choose it with "
+            f"analysis={kind} compares with images at one step, not at {len(steps)}; choose it with "
             "steps.select=[STEP], or trajectory=clean"
         )
     layers = chosen_layers(settings.layers.select, backbone) if settings.layers.select else []
@@ -206,8 +222,8 @@ def prepare(settings: AnalysisJobSettings, console: Console) -> Task:
         *(map(single, chosen_layers(kept.layers, backbone)) if kept.layers else ()),
         *chosen_groups(kept.groups, backbone),
     ]
-    statistics = settings.statistics
-    resampling = Resampling(statistics.resamples, statistics.permutations, settings.seed)
+    drawn = {name: settings.analysis[name] for name in ("resamples", "permutations") if name in settings.analysis}
+    resampling = Resampling(**drawn, seed=settings.seed)
     task = Task(settings, console, backbone, images, problems, source, inputs, also, steps, measuring, resampling)
     _tell_plan(task)
     return task
@@ -220,19 +236,12 @@ def _check_analysis(settings: AnalysisJobSettings) -> None:
     from diffprobe.data.image_changes import check_strength
 
     analysis = settings.analysis
-    needed = {
-        "transforms": {"changes": analysis.changes},
-        "denoising": {"strengths": analysis.strengths, "sampling_steps": analysis.sampling_steps},
-        "video": {"gaps": analysis.gaps},
-    }
-    for key, values in needed.get(analysis.kind, {}).items():
-        if not values:
+    for key in ("changes", "strengths", "sampling_steps", "gaps"):
+        if key in analysis and not analysis[key]:
             raise UserError(f"analysis.{key} is empty; give at least one")
-    for name, strengths in analysis.changes.items():
+    for name, strengths in analysis.get("changes", {}).items():
         for strength in strengths:
             check_strength(name, strength, f"analysis.changes.{name}: ")
-    if analysis.kind == "denoising":
-        Number(high=1).checked(analysis.strength, "analysis.strength")
 
 
 def _check_objects(settings: AnalysisJobSettings, images: ObjectImages) -> None:
@@ -243,7 +252,7 @@ def _check_objects(settings: AnalysisJobSettings, images: ObjectImages) -> None:
             f"objects={settings.objects.kind}: {count} object in {len(images)} images, and distances are between at "
             "least 2; take more images (objects.count)"
         )
-    if settings.analysis.kind != "video":
+    if analysis_name(settings) != "video":
         return
     if not any(images.sequences):
         raise UserError("analysis=video needs videos: choose objects=davis or objects=moving_scenes")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from diffprobe.parts import class_name
+
 Configuration = Mapping[str, Any]
 
 
@@ -92,10 +94,10 @@ def _measure(config: Configuration) -> str:
 
 
 def _analysis(config: Configuration) -> str:
-    """The kind, and what is set of its own."""
+    """Its name, and its own settings."""
     chosen = config["analysis"]
-    own = [f"{key} {_listed(value)}" for key, value in chosen.items() if key != "kind" and value not in (None, {}, [])]
-    return "; ".join([str(chosen["kind"]), *own])
+    own = {key: value for key, value in chosen.items() if key != "_target_" and value not in (None, {}, [])}
+    return "; ".join([class_name(chosen), *(f"{key} {_listed(value)}" for key, value in own.items())])
 
 
 def _seed(config: Configuration) -> str:

@@ -1,0 +1,166 @@
+"""The parts of a run that its configuration names by class (`_target_`): held against signatures, and made.
+
+A configuration that the user composes may name any class. One that was read in a run folder may be a stranger's, and a
+name such as os.system, or diffprobe.labels.files.os.system, would run what it says; so from such a configuration only
+the classes of `CLASSES` are made, and a name that begins with the package is not enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from diffprobe.errors import UserError
+from diffprobe.ranges import checked_value, shown
+from diffprobe.signatures import Signature, signature_of
+
+# By group of conf/.
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "labeler": (
+        "diffprobe.labels.pocket.PocketLabeler",
+        "diffprobe.labels.files.FilesLabeler",
+        "diffprobe.labels.per_property.PerProperty",
+        "diffprobe.labels.depth.TransformersDepth",
+        "diffprobe.labels.saliency.OnnxSaliency",
+        "diffprobe.labels.shading.IntrinsicShading",
+    ),
+    "classifier": (
+        "diffprobe.labels.classifiers.pocket.PocketClassifier",
+        "diffprobe.labels.classifiers.image_models.TransformersClassifier",
+        "diffprobe.labels.classifiers.torchvision_models.TorchvisionClassifier",
+    ),
+    "analysis": (
+        "diffprobe.analyses.classification.analysis.Classification",
+        "diffprobe.analyses.comparison.analysis.Comparison",
+        "diffprobe.analyses.drift.analysis.Denoising",
+        "diffprobe.analyses.drift.analysis.Transforms",
+        "diffprobe.analyses.drift.analysis.Video",
+        "diffprobe.analyses.emergence.analysis.Emergence",
+        "diffprobe.analyses.intervention.analysis.Intervention",
+        "diffprobe.analyses.separation.analysis.Separation",
+    ),
+    "logger": ("diffprobe.report.tracking.CsvTracker", "diffprobe.report.tracking.WandbTracker"),
+}
+OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+
+
+@dataclass(frozen=True, eq=False)  # hints are hashed
+class Part:
+    """A class with its arguments, each of the type and range of its signature.
+
+    Attributes:
+        given: arguments that the run itself gives, and what decides on them, in words.
+        limits: hints of arguments of which this package takes fewer values than the class does.
+    """
+
+    given: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def checked(self, value: Any, key: str) -> dict[str, Any]:
+        """The arguments as they are used.
+
+        Raises:
+            UserError: it names no class, or an argument that the class does not take, lacks, or takes another value of.
+        """
+        if not isinstance(value, Mapping) or not str(value.get("_target_") or "").strip():
+            group = key.replace(".", "/")
+            raise UserError(f"{key}={shown(value)}: names no class; choose one of the configurations in conf/{group}")
+        takes = _signature(str(value["_target_"]), key)
+        for name in value:
+            if name not in OF_HYDRA:
+                self._check_name(str(name), takes, key)
+        found = {
+            str(name): given if name in OF_HYDRA else _checked(given, self._hint(name, takes), f"{key}.{name}")
+            for name, given in value.items()
+        }
+        if not value.get("_partial_"):
+            lacking = [name for name, one in takes.arguments.items() if one.required and name not in value]
+            lacking = [f"{key}.{name}" for name in lacking if name not in self.given]
+            if lacking:
+                raise UserError(f"{lacking[0]} is not set, and {takes.name} needs it; give it as {lacking[0]}=VALUE")
+        return found
+
+    def _check_name(self, name: str, takes: Signature, key: str) -> None:
+        """Raises UserError for an argument that the class does not take from the configuration."""
+        if name in self.given:
+            raise UserError(f"{key}.{name} is set by the run itself: {self.given[name]}; leave it out")
+        if name in takes.arguments or takes.open_ended:
+            return
+        there = [each for each in takes.arguments if each not in self.given]
+        near = get_close_matches(name, there, n=1)
+        if near:
+            raise UserError(f"unknown key '{key}.{name}'; the nearest valid key is '{key}.{near[0]}'")
+        raise UserError(f"unknown key '{key}.{name}'; {takes.name} takes {', '.join(there) or 'nothing'}")
+
+    def _hint(self, name: str, takes: Signature) -> Any:
+        argument = takes.arguments.get(name)
+        return self.limits.get(name, argument.hint if argument else Any)
+
+
+def _signature(target: str, key: str) -> Signature:
+    found = signature_of(target)
+    if found is None:
+        raise UserError(
+            f"{key}._target_={target}: there is no such class; it is written MODULE.CLASS, and the folder of a module "
+            "of your own is to be in PYTHONPATH"
+        )
+    return found
+
+
+def _checked(value: Any, hint: Any, key: str) -> Any:
+    """An argument, which may be a part itself, or hold some."""
+    if value == "???":
+        return value
+    if isinstance(value, Mapping) and "_target_" in value:
+        return Part().checked(value, key)
+    if isinstance(value, list) and any(isinstance(each, Mapping) and "_target_" in each for each in value):
+        return [_checked(each, Any, f"{key}[{at}]") for at, each in enumerate(value)]
+    return checked_value(value, hint, key)
+
+
+def make(chosen: Any, **given: Any) -> Any:
+    """What a group of the configuration stands for: its class with its arguments, and those that the run gives.
+
+    Raises:
+        UserError: it names no class.
+    """
+    from hydra.utils import instantiate
+
+    if not chosen or (not OmegaConf.is_config(chosen) and not isinstance(chosen, Mapping)) or "_target_" not in chosen:
+        raise UserError(f"{shown(chosen)} names no class; choose one of the configurations in conf/")
+    return instantiate(chosen, _partial_=True, _convert_="all")(**given)
+
+
+def class_name(chosen: Mapping[str, Any]) -> str:
+    """The name of the class that a group names, in small letters: 'separation'."""
+    return str(chosen["_target_"]).rpartition(".")[2].lower()
+
+
+def check_recorded(config: Any, also: Collection[str] = ()) -> None:
+    """Raises UserError for a class in the configuration of a run folder, at any depth, that is not in `CLASSES`.
+
+    also: other classes that may be named, since the user names them himself.
+    """
+    for key, target in targets(OmegaConf.to_container(config) if OmegaConf.is_config(config) else config):
+        own = CLASSES.get(key.split(".")[0], ())
+        if target not in own and target not in also:
+            raise UserError(
+                f"{key}._target_={target}: a run folder may be a stranger's, so only classes of this package are made "
+                f"from what it records, here {', '.join(own) or 'none'}"
+            )
+
+
+def targets(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The classes that a configuration names at any depth, each with its key."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield key, str(value["_target_"])
+        for name, inner in value.items():
+            yield from targets(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from targets(inner, key)
