@@ -7,9 +7,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from diffprobe.analyses.inputs import chosen_steps
 from diffprobe.cli.analysis_schema import check_analysis as checked_analysis
 from diffprobe.cli.errors import explanation
-from diffprobe.cli.schema import checked, chosen_steps
+from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import PROPERTIES
 

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from diffprobe.cli.schema import chosen_steps
+from diffprobe.analyses.inputs import chosen_steps
 from diffprobe.cli.typed import GLOBAL, check_typed, leaves
 from diffprobe.errors import UserError
 from tests.commands import ROOT

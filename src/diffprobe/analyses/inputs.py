@@ -1,18 +1,17 @@
-"""From `data` and `trajectory` settings to the source of activations that they mean.
-
-From `layers` and `features` settings to the layers and the stores that they mean.
-"""
+"""What an analysis is given: the checked settings of a run, and what they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
+from diffprobe.parts import make
+from diffprobe.ranges import shown
 
 if TYPE_CHECKING:
     from diffprobe.activations.groups import LayerGroup
@@ -21,15 +20,70 @@ if TYPE_CHECKING:
     from diffprobe.activations.stores import Stores
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
-    from diffprobe.cli.schema import ProbingSettings
+    from diffprobe.data.objects import ObjectImages, Problem
     from diffprobe.data.pictures import Pictures
     from diffprobe.data.prompts import Prompt
+
+
+class Inputs:
+    """What a run is given. Each part is made once, when it is first asked for, and raises UserError as what makes it.
+
+    Attributes:
+        settings: the checked settings by group.
+        log: takes a line for people, such as on an image that is left out.
+        settings_of: reads the settings of a finished run from its folder.
+    """
+
+    def __init__(self, settings: Any, log: Callable[[str], None], settings_of: Callable[[Path], Any]) -> None:
+        self.settings, self.log, self.settings_of = settings, log, settings_of
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen pipeline of `model`."""
+        from diffprobe.backbone.load import load_backbone
+
+        return load_backbone(**self.settings.model)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where activations come from: `data` on the `trajectory`."""
+        return make_source(self.settings, self.log)
+
+    @cached_property
+    def labeler(self) -> Any:
+        return make(self.settings.labeler)
+
+    @cached_property
+    def classifier(self) -> Any:
+        return make(self.settings.classifier)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers that `layers.select` names; none where it is null."""
+        return chosen_layers(self.settings.layers.select, self.backbone) if self.settings.layers.select else []
+
+    @cached_property
+    def groups(self) -> list[LayerGroup]:
+        """The groups of layers that `layers.groups` names."""
+        return chosen_groups(self.settings.layers.groups, self.backbone)
+
+    def steps(self, there: Iterable[int]) -> list[int]:
+        """Those of the steps that are there that `steps.select` names."""
+        return chosen_steps(self.settings.steps.select, there)
+
+    @cached_property
+    def objects(self) -> tuple[ObjectImages, list[Problem]]:
+        """Images with objects of `objects`, and what was left out of them."""
+        from diffprobe.data.object_selection import load_objects
+
+        chosen: Any = OmegaConf.to_container(self.settings.objects)
+        return load_objects(**chosen, seed=self.settings.seed, tell=self.log)
 
 
 OF_IMAGES = ("noised", "inversion", "image_to_image")
 
 
-def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
+def make_source(settings: Any, tell: Callable[[str], None]) -> Source:
     """The source of a run; `tell` takes a line for each image that is left out, and for what is odd about a list.
 
     Raises:
@@ -62,7 +116,7 @@ def make_source(settings: ProbingSettings, tell: Callable[[str], None]) -> Sourc
     return Generation([*prompts, *tested], settings.steps.sampling, settings.features.half)
 
 
-def test_prompts(settings: ProbingSettings, tell: Callable[[str], None]) -> list[Prompt]:
+def test_prompts(settings: Any, tell: Callable[[str], None]) -> list[Prompt]:
     """The prompts whose images are to be tested on, where a file names them; `tell` takes what is odd about it.
 
     Raises:
@@ -78,7 +132,7 @@ def test_prompts(settings: ProbingSettings, tell: Callable[[str], None]) -> list
     return load_prompts(data.test_prompts, data.count, tell=tell)
 
 
-def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source:
+def _of_images(settings: Any, tell: Callable[[str], None]) -> Source:
     from diffprobe.data.images import load_images, sort_out
     from diffprobe.data.pictures import PictureFiles
 
@@ -91,7 +145,7 @@ def _of_images(settings: ProbingSettings, tell: Callable[[str], None]) -> Source
     return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
 
 
-def check_noise(settings: ProbingSettings, backbone: Backbone) -> None:
+def check_noise(settings: Any, backbone: Backbone) -> None:
     """Raises UserError for noise and timesteps of `trajectory=noised` that the model does not have."""
     from diffprobe.backbone.noising import check_noising
 
@@ -100,9 +154,7 @@ def check_noise(settings: ProbingSettings, backbone: Backbone) -> None:
         check_noising(backbone, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
 
 
-def source_of_pictures(
-    settings: ProbingSettings, images: Pictures, half: str, again: DenoisedAgain | None = None
-) -> Source:
+def source_of_pictures(settings: Any, images: Pictures, half: str, again: DenoisedAgain | None = None) -> Source:
     """Shows the network real images as `trajectory` says, as they are or noised and denoised `again`.
 
     Raises:
@@ -141,7 +193,7 @@ def chosen_groups(groups: Any, backbone: Backbone) -> list[LayerGroup]:
     return parse_groups(OmegaConf.to_container(groups), catalogue(backbone.denoiser)) if groups else []  # type: ignore[arg-type]
 
 
-def make_stores(settings: ProbingSettings, backbone: Backbone, source: Source) -> Stores | None:
+def make_stores(settings: Any, backbone: Backbone, source: Source) -> Stores | None:
     """Where activations are kept on disk, and which; None where they stay in memory, or are not kept.
 
     Raises:
@@ -164,3 +216,33 @@ def make_stores(settings: ProbingSettings, backbone: Backbone, source: Source) -
         None if features.layers is None else chosen_layers(features.layers, backbone),
         None if features.steps is None else chosen_steps(features.steps, source.timesteps(backbone), "features.steps"),
     )
+
+
+def chosen_steps(select: Any, there: Iterable[int], key: str = "steps.select") -> list[int]:
+    """The steps, of those that are there, that the setting `key` means: 'all', 'first', 'last', 'first_third' (rounded,
+    at least one: five of 15), a number, or a list of numbers and these words.
+
+    Raises:
+        UserError: anything else, or a step that is not there.
+    """
+    possible = sorted(there)
+    words: dict[Any, list[int]] = {
+        "all": possible,
+        "first": possible[:1],
+        "last": possible[-1:],
+        "first_third": possible[: max(1, round(len(possible) / 3))],
+    }
+    wanted: Any = [select] if isinstance(select, str | int) else select
+    try:
+        steps: list[Any] = [step for item in wanted for step in words.get(item, [item])]
+    except TypeError:
+        steps = []
+    if not steps or any(isinstance(step, bool) or not isinstance(step, int) for step in steps):
+        raise UserError(f"{key}={shown(select)}: give a list of steps such as [0,4,last], or {', '.join(words)}")
+    bad = [step for step in steps if step not in possible]
+    if bad:
+        there_are = f"{possible[0]} to {possible[-1]}" if len(possible) > 1 else f"{possible[0]} alone"
+        raise UserError(
+            f"{key}={shown(select)}: choose from {there_are}, counted from 0, or 'last'; there is no step {bad[0]}"
+        )
+    return sorted(set(steps))

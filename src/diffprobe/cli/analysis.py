@@ -9,16 +9,21 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.analysis_schema import check_analysis
-from diffprobe.cli.errors import plain_errors
+from diffprobe.cli.errors import job_errors, plain_errors
+from diffprobe.cli.running import run_analysis
 from diffprobe.errors import UserError
-from diffprobe.parts import Part
+from diffprobe.parts import Part, make
 from diffprobe.terminal import plain_console
 
 
 def run(config: DictConfig) -> None:
     """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
     if config.get("run") is None and config.get("gather") is None:
-        import_module(_module(config)).run(config)
+        module = import_module(_module(config))
+        if hasattr(module, "run"):
+            module.run(config)
+        else:
+            job_errors(run_analysis)(config, check_analysis, lambda settings: make(settings.analysis))
     else:
         _tell(config)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,7 +20,7 @@ from diffprobe.errors import UserError
 from diffprobe.parts import class_name, make
 from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, sole_user
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
-from diffprobe.runs.trainers import check_trainer, quiet_libraries
+from diffprobe.runs.trainers import check_trainer, make_trainer, quiet_libraries
 from diffprobe.signals import Stopped
 from diffprobe.signals import check as stop_if_asked
 from diffprobe.terminal import plain_console
@@ -28,6 +29,7 @@ from diffprobe.threads import share_threads
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from diffprobe.analyses.analysis import Analysis, RunContext
     from diffprobe.report.tracking import RunName, Tracker
 
 OF_OBJECTS = ("separation", "transforms", "denoising", "video")  # analyses that keep prototypes
@@ -119,6 +121,53 @@ def carry_out(
             )
         console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
     return folder
+
+
+def run_analysis(config: DictConfig, check: Callable[[DictConfig], Job], analysis_of: Callable[[Job], Analysis]):
+    """Runs an analysis into Hydra's output folder, see `carry_out`: checked, planned, run, and its report published."""
+    from diffprobe.analyses.inputs import Inputs
+    from diffprobe.report.publish import publish
+    from diffprobe.runs.folder import read_settings
+
+    def prepare(settings: Job, console: Console) -> tuple[Analysis, Any]:
+        log = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+        analysis = analysis_of(settings)
+        task = analysis.check(Inputs(settings, log, read_settings))
+        plan = analysis.plan(task)
+        for line in (*plan.summary, *(plan.details if settings.dry_run else ())):
+            log(line)
+        return analysis, task
+
+    def work(prepared: tuple[Analysis, Any], run: Run[Job]) -> int:
+        analysis, task = prepared
+        context = _context(run.settings, run.console, run.tracker)
+        report = analysis.report(task, analysis.run(task, context), context)
+        publish(report, run)
+        return report.evaluations
+
+    def share(prepared: tuple[Analysis, Any], settings: Job, console: Console) -> None:
+        analysis, task = prepared
+        analysis.run(task, _context(settings, console, None))
+
+    distributed = analysis_of(check(config)).distributed
+    return carry_out(config, check, prepare, work, share=share if distributed else None)
+
+
+def _context(settings: Any, console: Console, tracker: Tracker | None) -> RunContext:
+    from diffprobe.analyses.analysis import RunContext
+
+    log = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    return RunContext(settings.seed, partial(make_trainer, settings, tracker=tracker), log, partial(_progress, console))
+
+
+@contextmanager
+def _progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar that counts to `total`."""
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda done: progress.update(bar, completed=done)
 
 
 def _skipped(folder: Path, console: Console) -> Path:

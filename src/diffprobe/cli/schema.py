@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -202,33 +202,3 @@ def _value(value: Any, hint: Any, key: str) -> Any:
     if is_dataclass(hint):
         return _section(value, hint, key)  # type: ignore[arg-type]
     return value if value == "???" else checked_value(value, hint, key)
-
-
-def chosen_steps(select: Any, there: Iterable[int], key: str = "steps.select") -> list[int]:
-    """The steps, of those that are there, that the setting `key` means: 'all', 'first', 'last', 'first_third' (rounded,
-    at least one: five of 15), a number, or a list of numbers and these words.
-
-    Raises:
-        UserError: anything else, or a step that is not there.
-    """
-    possible = sorted(there)
-    words: dict[Any, list[int]] = {
-        "all": possible,
-        "first": possible[:1],
-        "last": possible[-1:],
-        "first_third": possible[: max(1, round(len(possible) / 3))],
-    }
-    wanted: Any = [select] if isinstance(select, str | int) else select
-    try:
-        steps: list[Any] = [step for item in wanted for step in words.get(item, [item])]
-    except TypeError:
-        steps = []
-    if not steps or any(isinstance(step, bool) or not isinstance(step, int) for step in steps):
-        raise UserError(f"{key}={shown(select)}: give a list of steps such as [0,4,last], or {', '.join(words)}")
-    bad = [step for step in steps if step not in possible]
-    if bad:
-        there_are = f"{possible[0]} to {possible[-1]}" if len(possible) > 1 else f"{possible[0]} alone"
-        raise UserError(
-            f"{key}={shown(select)}: choose from {there_are}, counted from 0, or 'last'; there is no step {bad[0]}"
-        )
-    return sorted(set(steps))

@@ -214,6 +214,7 @@ class Report:
         figures: name -> what is drawn; the name is that of its files.
         heatmaps, examples: what the page shows of layers and steps, and of single images.
         scalars: curves for the tracker, as of `scalars_over_steps`.
+        evaluations: how often the network was evaluated.
         artifacts: name -> what saves it into a folder of that name and returns the files: probe banks, prototypes.
     """
 
@@ -227,3 +228,4 @@ class Report:
     examples: Sequence[Example] = ()
     scalars: DataFrame | None = None
     artifacts: Mapping[str, Callable[[Path], Sequence[Path]]] = field(default_factory=dict)
+    evaluations: int = 0

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffprobe.cli.analysis_schema import AnalysisJobSettings
     from diffprobe.labels.classifiers.classifier import Classifier
 
 AUTO = "auto"
@@ -34,7 +33,9 @@ class Photos:
 
 
 def load_photos(
-    settings: AnalysisJobSettings,
+    photos: str | None,
+    patterns: Mapping[str, Any],
+    data: Any,
     classifier: Classifier,
     classes: set[int],
     count: int,
@@ -44,6 +45,9 @@ def load_photos(
     """The photos that `analysis.photos` means, of the `classes` that were asked for; None for none.
 
     Args:
+        photos: 'auto', a folder or a list of images, or None.
+        patterns: of `checked_patterns`, for the captions of photos.
+        data: the settings of `data`, for what is done with bad files and how pictures become squares.
         count: how many scenes to render.
         tell: takes a line for what is odd about a list of images, such as its encoding.
 
@@ -52,12 +56,11 @@ def load_photos(
     """
     from diffprobe.labels.classifiers.pocket import PocketClassifier
 
-    asked = settings.analysis.photos
-    if asked is None or (asked == AUTO and not isinstance(classifier, PocketClassifier)):
+    if photos is None or (photos == AUTO and not isinstance(classifier, PocketClassifier)):
         return None
-    if asked == AUTO:
+    if photos == AUTO:
         return _rendered(classifier, classes, count, image_size)
-    return _of_folder(settings, classifier, classes, image_size, tell)
+    return _of_folder(Path(photos), patterns, data, classifier, classes, image_size, tell)
 
 
 def _rendered(classifier: Classifier, classes: set[int], count: int, image_size: int) -> Photos:
@@ -82,7 +85,9 @@ def _rendered(classifier: Classifier, classes: set[int], count: int, image_size:
 
 
 def _of_folder(
-    settings: AnalysisJobSettings,
+    place: Path,
+    patterns: Mapping[str, Any],
+    data: Any,
     classifier: Classifier,
     classes: set[int],
     image_size: int,
@@ -93,10 +98,9 @@ def _of_folder(
     from diffprobe.data.images import load_images, read_image, sort_out
     from diffprobe.labels.classifiers.classifier import named_class
 
-    place, patterns = Path(str(settings.analysis.photos)), settings.analysis.classes or {}
     if not place.exists():
         raise UserError(f"analysis.photos={place}: there is no such folder or list of images; null goes without")
-    files, bad = sort_out(load_images(place, tell=tell), settings.data.on_error)
+    files, bad = sort_out(load_images(place, tell=tell), data.on_error)
     for image in bad:
         tell(f"left out {image.name}: {image.reason}")
     shown = [_class_text(file.caption, file.path) for file in files]
@@ -109,7 +113,7 @@ def _of_folder(
         )
     if len(kept) < len(files):
         tell(f"left out {len(files) - len(kept)} of {len(files)} photos, which are of no class that the prompts name")
-    fit = settings.data.fit
+    fit = data.fit
     return Photos(
         [file.name for file, _ in kept],
         [at for _, at in kept if at is not None],

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from omegaconf import DictConfig
-
-from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
-from diffprobe.cli.errors import job_errors
-from diffprobe.cli.running import Run, carry_out
+from diffprobe.analyses.analysis import Plan
 from diffprobe.errors import UserError
 from diffprobe.ranges import Folder, Items
 from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened
@@ -19,9 +15,10 @@ from diffprobe.runs.recorded import CONFIGURATION, read_recorded
 from diffprobe.runs.sweeps import begun_jobs
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.comparison.comparison import FinishedRun
+    from diffprobe.analyses.inputs import Inputs
+    from diffprobe.report.report import Report
 
 
 @dataclass(frozen=True)
@@ -33,28 +30,22 @@ class Comparison:
     """
 
     runs: Annotated[list[Folder], Items(distinct=False)] = field(default_factory=list)
+    distributed: ClassVar[bool] = False
 
+    def check(self, inputs: Inputs) -> dict[Path, FinishedRun]:
+        folders = _named([run for each in self.runs for run in _runs_of(Path(each))])
+        return {place: _read(name, place) for name, place in folders.items()}
 
-@job_errors
-def run(config: DictConfig) -> None:
-    """Reads the tables of `analysis.runs` and leaves what they have in common and what not, see `carry_out`."""
-    carry_out(config, check_analysis, _prepare, _work)
+    def plan(self, task: dict[Path, FinishedRun]) -> Plan:
+        return Plan([f"{len(task)} runs: {', '.join(run.name for run in task.values())}"])
 
+    def run(self, task: dict[Path, FinishedRun], context: RunContext) -> None:
+        """Nothing: what runs left is all that there is."""
 
-def _prepare(settings: AnalysisJobSettings, console: Console) -> dict[Path, FinishedRun]:
-    """Reads the runs. Raises UserError for one that cannot be compared."""
-    folders = _named([run for each in settings.analysis.runs for run in _runs_of(Path(each))])
-    console.print(f"{len(folders)} runs: {', '.join(folders)}", soft_wrap=True, markup=False)
-    return {place: _read(name, place) for name, place in folders.items()}
+    def report(self, task: dict[Path, FinishedRun], result: None, context: RunContext) -> Report:
+        from diffprobe.analyses.comparison.report import report
 
-
-def _work(runs: dict[Path, FinishedRun], run: Run[AnalysisJobSettings]) -> int:
-    from diffprobe.analyses.comparison.report import report
-    from diffprobe.report.publish import publish
-
-    folders = {each.name: place for place, each in runs.items()}
-    publish(report(folders, list(runs.values()), seed=run.settings.seed), run)
-    return 0
+        return report({run.name: place for place, run in task.items()}, list(task.values()), seed=context.seed)
 
 
 def _runs_of(folder: Path) -> list[Path]:

@@ -119,9 +119,8 @@ def _prepare_given(settings: AnalysisJobSettings, console: Console) -> tuple[pro
     """The task of probes that are given: layers, steps and properties are theirs, images those they have not seen."""
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.analyses.given_probes import read_probes
-    from diffprobe.analyses.inputs import chosen_layers, make_source, make_stores
+    from diffprobe.analyses.inputs import chosen_layers, chosen_steps, make_source, make_stores
     from diffprobe.backbone.load import load_backbone
-    from diffprobe.cli.schema import chosen_steps
     from diffprobe.probes.study.question import Question
 
     if settings.control.names:

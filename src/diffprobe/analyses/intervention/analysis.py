@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig
 
+from diffprobe.analyses.inputs import chosen_steps
 from diffprobe.analyses.probing import analysis as probing
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.running import Run, carry_out
-from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
 from diffprobe.parts import make
 from diffprobe.ranges import Choice, Count, Folder, Items, Number

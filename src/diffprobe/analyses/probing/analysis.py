@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffprobe.analyses.inputs import chosen_steps
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.running import Run, carry_out
-from diffprobe.cli.schema import ProbeSettings, ProbingSettings, checked, chosen_steps
+from diffprobe.cli.schema import ProbeSettings, ProbingSettings, checked
 from diffprobe.parts import make
 from diffprobe.runs.folder import objective_of
 from diffprobe.runs.trainers import make_trainer

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffprobe.analyses.inputs import chosen_steps
 from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.running import Run, analysis_name, carry_out
-from diffprobe.cli.schema import chosen_steps
 from diffprobe.errors import UserError
 from diffprobe.ranges import Number
 from diffprobe.runs.trainers import make_predicting_trainer
