@@ -8,18 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from rich.console import Console
 from safetensors.torch import load_file
 
-from diffprobe.analyses.separation.analysis import prepare
-from diffprobe.cli.analysis_schema import check_analysis as check
 from diffprobe.errors import UserError
 from diffprobe.prototypes.tables import DriftRow, ObjectRow, SetRow, TestRow
 from diffprobe.tables import read_rows
-from tests.commands import ROOT, command, one_line
+from tests.commands import command, one_line
 from tests.data.layouts import some_scenes, walk, write_coco, write_davis, write_voc
 from tests.report.test_tracking import exit_codes
+from tests.tasks import checked_analysis
 
 LAYERS = "[down_blocks.2.resnets.0,down_blocks.2.resnets.1]"
 FEW = ["statistics.resamples=50", "statistics.permutations=50", "report.examples=1"]
@@ -207,7 +204,7 @@ def test_objects_of_videos_are_held_against_themselves_some_frames_on(material, 
         ("analysis=transforms +analysis.changes.spin=[1]", "no change 'spin'"),
         ("analysis=transforms analysis.changes.scale=[0]", "scale by 0"),
         ("analysis=transforms analysis.changes.scale=2", "analysis.changes.scale=2: give a list of numbers"),
-        ("analysis=transforms trajectory=noised trajectory.timesteps=[1,2]", "compares with images at one step"),
+        ("analysis=transforms trajectory=noised trajectory.timesteps=[1,2]", "a change is compared at one step"),
         ("trajectory=generation", "trajectory.kind=generation"),
         ("trajectory.timesteps=[1000]", "choose from 0 to 999"),
         ("trajectory.timesteps=[500]", "with noise off"),
@@ -222,10 +219,8 @@ def test_what_a_person_got_wrong_is_told_before_any_work(override, message, mate
     # What is typed of other objects does not go with those of the case.
     others = ("hydra.", "objects") if "objects=" in override else ("hydra.",)
     given = [item for item in overrides(material, objects, tmp_path) if not item.startswith(others)]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("analyze", [*given, *override.split()])
     with pytest.raises(UserError, match=message):
-        prepare(check(config), Console(quiet=True))
+        checked_analysis(*given, *override.split())
 
 
 @pytest.mark.slow

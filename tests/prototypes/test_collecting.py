@@ -10,7 +10,6 @@ import torch
 
 from diffprobe.activations.groups import LayerGroup, concatenate
 from diffprobe.activations.sources.real_images import ImageToImage, Noised
-from diffprobe.analyses.separation.separation import matrix_of
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.image_changes import ChangedImages
 from diffprobe.data.object_selection import load_objects
@@ -26,6 +25,7 @@ from diffprobe.prototypes.collecting import (
     save_prototypes,
     single,
 )
+from diffprobe.prototypes.matrices import matrix_of
 
 SOFT = MaskResizing()
 

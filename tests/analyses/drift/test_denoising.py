@@ -8,31 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from rich.console import Console
 from torch import Tensor
 
 from diffprobe.activations.sources.real_images import Noised
-from diffprobe.analyses.separation.analysis import Task, prepare
+from diffprobe.analyses.drift.analysis import Denoising
+from diffprobe.analyses.objects import ObjectTask
 from diffprobe.backbone import trajectory
 from diffprobe.backbone.load import Backbone
-from diffprobe.cli.analysis_schema import check_analysis
 from diffprobe.errors import UserError
-from tests.commands import ROOT
+from tests.tasks import checked_analysis, quiet_context
 
 LAYER = "down_blocks.2.resnets.0"
 
 
-def prepared(folder: Path, *overrides: str) -> Task:
+def prepared(folder: Path, *overrides: str) -> tuple[Denoising, ObjectTask]:
     given = [
         *("analysis=denoising", "model=pocket", "objects=scenes", "objects.count=2", "steps.sampling=5"),
         *("analysis.strengths=[0.6]", "analysis.sampling_steps=[4]", "analysis.strength=0.5"),
         *(f"layers.select=[{LAYER}]", f"prototypes.folder={folder}", "prototypes.batch_size=1"),
         *("statistics.resamples=19", "statistics.permutations=19"),
     ]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("analyze", [*given, *overrides])
-    return prepare(check_analysis(config), Console(quiet=True))
+    return checked_analysis(*given, *overrides)
 
 
 def knows_the_images(backbone: Backbone, images: Tensor) -> Any:
@@ -65,29 +61,30 @@ def knows_the_images(backbone: Backbone, images: Tensor) -> Any:
 def test_images_that_come_back_as_they_were_have_not_drifted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, look: list[str]
 ) -> None:
-    task = prepared(tmp_path, f"model.scheduler={scheduler}", *look)
+    analysis, task = prepared(tmp_path, f"model.scheduler={scheduler}", *look)
     images = Noised(task.images).latents(task.backbone, [0, 1])
     monkeypatch.setattr(trajectory, "evaluate", knows_the_images(task.backbone, images))
-    unchanged, changed = task.collect_all()
-    assert [(each.change, each.strength) for each in changed] == [("strength", 0.6), ("denoising_steps", 2)]
-    before = unchanged.matrix(task.inputs[0], 0)
-    for each in changed:
-        assert each.prototypes.timestep(each.step) == unchanged.timesteps[0]
-        after = each.prototypes.matrix(task.inputs[0], each.step)
+    found = analysis.run(task, quiet_context())
+    assert [(each.name, each.strength) for each in task.changes] == [("strength", 0.6), ("denoising_steps", 2)]
+    (step,) = task.steps
+    before = found.unchanged.matrix(task.inputs[0], step)
+    for each in found.changed:
+        assert each.timestep(step) == found.unchanged.timesteps[0]
+        after = each.matrix(task.inputs[0], step)
         assert (after - before).norm() / before.norm() < 1e-3
 
 
 def test_evaluations_are_those_of_the_looks_and_of_the_denoising(tmp_path: Path) -> None:
-    task = prepared(tmp_path)
+    analysis, task = prepared(tmp_path)
     seen: list[int] = []
     handle = task.backbone.denoiser.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    unchanged, changed = task.collect_all()
+    found = analysis.run(task, quiet_context())
     handle.remove()
-    assert task.evaluations == sum(seen)
-    assert [unchanged.evaluations, *(each.prototypes.evaluations for each in changed)] == [2, 2 * (3 + 1), 2 * (2 + 1)]
-    again = prepared(tmp_path)
-    again.collect_all()
-    assert again.evaluations == 0
+    assert found.evaluations == sum(seen)
+    parts = [each.evaluations for each in (found.unchanged, *found.changed)]
+    assert parts == [2, 2 * (3 + 1), 2 * (2 + 1)]
+    analysis, again = prepared(tmp_path)
+    assert analysis.run(again, quiet_context()).evaluations == 0
 
 
 @pytest.mark.parametrize(
@@ -104,7 +101,7 @@ def test_what_cannot_be_denoised_is_told_before_any_work(tmp_path: Path, overrid
 
 
 def test_the_noise_of_the_denoising_is_not_the_noise_of_the_look(tmp_path: Path) -> None:
-    task = prepared(tmp_path, "trajectory=noised", "trajectory.timesteps=[300]")
+    _, task = prepared(tmp_path, "trajectory=noised", "trajectory.timesteps=[300]")
     drawn: list[Tensor] = []
     draw = torch.randn
 
@@ -114,7 +111,7 @@ def test_the_noise_of_the_denoising_is_not_the_noise_of_the_look(tmp_path: Path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn", recorded)
-        source = next(source for _, _, source, _ in task._changes())
+        source = task.changes[0].source
         list(source.run(task.backbone, [0], [LAYER], [0]))
     first, second = (draw for draw in drawn if draw.shape[1:] == task.backbone.latent_shape)
     assert abs(float((first * second).mean())) < 0.2

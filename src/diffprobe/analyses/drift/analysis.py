@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
-from diffprobe.analyses.separation.analysis import run
+from diffprobe.analyses.inputs import source_of_pictures
+from diffprobe.analyses.objects import Change, ObjectAnalysis, check_objects
+from diffprobe.errors import UserError
 from diffprobe.ranges import Count, Items, Keys, Number, Share
 
-__all__ = ["Denoising", "Transforms", "Video", "run"]
+if TYPE_CHECKING:
+    from diffprobe.analyses.analysis import RunContext
+    from diffprobe.analyses.inputs import Inputs
+    from diffprobe.analyses.objects import CollectedPrototypes, ObjectTask
+    from diffprobe.data.objects import ObjectImages
+    from diffprobe.report.report import Report
 
 CHANGES = ("rotation", "flip", "scale", "padding", "crop", "shift")
 Draws = Annotated[int, Number(19, 100_000)]
 
 
 @dataclass(frozen=True)
-class Transforms:
+class Transforms(ObjectAnalysis):
     """How far an object moves when its image is changed, beside how far apart other objects are.
 
     Attributes:
@@ -28,9 +35,28 @@ class Transforms:
     resamples: Draws = 1000
     permutations: Draws = 1000
 
+    def check(self, inputs: Inputs) -> ObjectTask:
+        from diffprobe.data.image_changes import ChangedImages, check_strength
+
+        _check_given(self.changes, "changes")
+        for name, strengths in self.changes.items():
+            for strength in strengths:
+                check_strength(name, strength, f"analysis.changes.{name}: ")
+        task = check_objects(inputs)
+
+        def changed(name: str, strength: float) -> Change:
+            images = ChangedImages(task.images, name, strength)
+            return Change(name, strength, source_of_pictures(inputs.settings, images, "conditional"), images)
+
+        pairs = [(name, float(each)) for name, strengths in self.changes.items() for each in strengths]
+        return task.changed([changed(*pair) for pair in pairs])
+
+    def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
+        return _report_changes("transforms", task, result, context, self.resamples, self.permutations)
+
 
 @dataclass(frozen=True)
-class Denoising:
+class Denoising(ObjectAnalysis):
     """How far an object moves when its image is noised and denoised again.
 
     Attributes:
@@ -45,9 +71,32 @@ class Denoising:
     resamples: Draws = 1000
     permutations: Draws = 1000
 
+    def check(self, inputs: Inputs) -> ObjectTask:
+        from diffprobe.activations.sources.real_images import DenoisedAgain
+
+        _check_given(self.strengths, "strengths")
+        _check_given(self.sampling_steps, "sampling_steps")
+        task = check_objects(inputs)
+
+        def changed(name: str, strength: float | None, again: DenoisedAgain) -> Change:
+            source = source_of_pictures(inputs.settings, task.images, "conditional", again)
+            return Change(name, again.evaluations if strength is None else strength, source, task.images)
+
+        by_strength = [
+            changed("strength", strength, DenoisedAgain(strength, inputs.settings.steps.sampling))
+            for strength in self.strengths
+        ]
+        by_steps = [
+            changed("denoising_steps", None, DenoisedAgain(self.strength, sampling)) for sampling in self.sampling_steps
+        ]
+        return task.changed([*by_strength, *by_steps])
+
+    def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
+        return _report_changes("denoising", task, result, context, self.resamples, self.permutations)
+
 
 @dataclass(frozen=True)
-class Video:
+class Video(ObjectAnalysis):
     """How far an object of a video moves from frame to frame.
 
     Attributes:
@@ -55,3 +104,55 @@ class Video:
     """
 
     gaps: Annotated[list[Count], Items()] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32])
+
+    def check(self, inputs: Inputs) -> ObjectTask:
+        _check_given(self.gaps, "gaps")
+        task = check_objects(inputs)
+        self._check_videos(task.images)
+        return task
+
+    def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
+        from diffprobe.analyses.drift.report import report
+        from diffprobe.analyses.drift.video import study_video
+
+        model = task.backbone.name
+        rows = study_video(result.unchanged, list(self.gaps), model, task.measuring, tell=context.log)
+        made = report(f"Objects in {model}: video", rows, result.unchanged, problems=task.problems)
+        return replace(made, evaluations=result.evaluations)
+
+    def _check_videos(self, images: ObjectImages) -> None:
+        if not any(images.sequences):
+            raise UserError("analysis=video needs videos: choose objects=davis or objects=moving_scenes")
+        by_video: dict[str, list[int]] = {}
+        for video, frame in zip(images.sequences, images.frames, strict=True):
+            by_video.setdefault(video, []).append(frame)
+        longest = max(max(frames) - min(frames) for frames in by_video.values())
+        if min(self.gaps) > longest:
+            raise UserError(
+                f"analysis.gaps={list(self.gaps)}: the longest video goes on for {longest} frames after its first; "
+                "choose smaller gaps"
+            )
+
+
+def _check_given(values: Sequence[Any] | Mapping[str, Any], name: str) -> None:
+    if not values:
+        raise UserError(f"analysis.{name} is empty; give at least one")
+
+
+def _report_changes(
+    kind: str, task: ObjectTask, result: CollectedPrototypes, context: RunContext, resamples: int, permutations: int
+) -> Report:
+    """How far objects are from their changed selves."""
+    from diffprobe.analyses.drift.drift import Changed, study_drift
+    from diffprobe.analyses.drift.report import report
+    from diffprobe.prototypes.separation import Resampling
+
+    model = task.backbone.name
+    changed = [
+        Changed(change.name, change.strength, prototypes, task.steps[-1])
+        for change, prototypes in zip(task.changes, result.changed, strict=True)
+    ]
+    resampling = Resampling(resamples, permutations, task.seed)
+    rows = study_drift(result.unchanged, changed, model, task.measuring, resampling, tell=context.log)
+    made = report(f"Objects in {model}: {kind}", rows, result.unchanged, changed, task.problems)
+    return replace(made, evaluations=result.evaluations)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffprobe.analyses.separation.separation import Matrix, Measuring, all_distances
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.distances import paired_distances
+from diffprobe.prototypes.matrices import Matrix, Measuring, all_distances
 from diffprobe.prototypes.separation import Resampling, Where
 from diffprobe.prototypes.set_intervals import set_intervals
 from diffprobe.prototypes.sets import set_statistics, split_pairs

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from diffprobe.analyses.drift.drift import Pairs, drift_rows
-from diffprobe.analyses.separation.separation import Measuring, all_distances
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes
+from diffprobe.prototypes.matrices import Measuring, all_distances
 from diffprobe.prototypes.separation import Where
 from diffprobe.prototypes.tables import DriftRow
 from diffprobe.statistics import cluster_mean

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from diffprobe.activations.groups import LayerGroup
-from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes
-from diffprobe.prototypes.distances import distance_matrix
 from diffprobe.prototypes.histograms import SetHistogram
+from diffprobe.prototypes.matrices import Matrix, Measuring, all_distances
 from diffprobe.prototypes.retrieval import neighbours
 from diffprobe.prototypes.separation import Resampling, Where, separate
 from diffprobe.prototypes.tables import SetRow, TestRow
 from diffprobe.statistics import holm
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """Which distances are taken, and how: precision of the products, and bytes of working memory."""
-
-    measures: Sequence[str]
-    precision: torch.dtype = torch.float32
-    budget: int = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """The prototypes of the objects that are there at one input and step.
-
-    Attributes:
-        rows: which objects, [n].
-        values: [n, channels].
-        classes, images: [n], integers.
-    """
-
-    where: Where
-    rows: np.ndarray
-    values: Tensor
-    classes: np.ndarray
-    images: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -100,42 +71,6 @@ def study_separation(
         tell(f"{matrix.where.layer}, t = {matrix.where.timestep:g}, {matrix.where.measure}: {len(matrix.rows)} objects")
     findings.tests = _adjusted_over_inputs(findings.tests)
     return findings
-
-
-def matrices(prototypes: Prototypes, model: str) -> Iterator[Matrix]:
-    """The prototypes of every input at every step, without the objects that have vanished there."""
-    classes = np.unique([row.label for row in prototypes.objects], return_inverse=True)[1]
-    for group in prototypes.inputs:
-        for step in prototypes.steps:
-            yield matrix_of(prototypes, group, step, model, classes)
-
-
-def matrix_of(prototypes: Prototypes, group: LayerGroup, step: int, model: str, classes: np.ndarray) -> Matrix:
-    """The prototypes of one input at one step; classes: [objects], of all.
-
-    Raises:
-        UserError: fewer than two objects are left.
-    """
-    values = prototypes.matrix(group, step)
-    rows = np.flatnonzero(values.isfinite().all(1).numpy())
-    if len(rows) < 2:
-        raise UserError(
-            f"{len(rows)} of {len(values)} objects have a prototype at {group.name} "
-            f"({group.layer.height}x{group.layer.width}): at least 2 are needed; use masks=soft, finer layers or more "
-            "objects"
-        )
-    where = Where(model, group.name, step, prototypes.timestep(step), "")
-    return Matrix(where, rows, values[rows], classes[rows], prototypes.images[rows])
-
-
-def all_distances(prototypes: Prototypes, model: str, measuring: Measuring) -> Iterator[tuple[Matrix, Tensor]]:
-    """Every matrix with its distances [n, n] by every measure."""
-    for matrix in matrices(prototypes, model):
-        for measure in measuring.measures:
-            at = Where(model, matrix.where.layer, matrix.where.step, matrix.where.timestep, measure)
-            named = Matrix(at, matrix.rows, matrix.values, matrix.classes, matrix.images)
-            distances = distance_matrix(matrix.values, measure, precision=measuring.precision, budget=measuring.budget)
-            yield named, distances
 
 
 def _nearest(matrix: Matrix, distances: Tensor, shown: int) -> Nearest:
