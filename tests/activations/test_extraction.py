@@ -91,13 +91,6 @@ def test_another_request_has_another_store(tiny_backbone, layers, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_the_time_for_the_rest_is_told_after_the_first_batch(tiny_backbone, layers):
-    told = []
-    extract(tiny_backbone, SOURCE, layers[:1], [0], batch_size=1, tell=told.append)
-    assert len(told) == 1
-    assert told[0].endswith("for the other 2 images, by the first 1")
-
-
 def test_every_image_and_step_is_evaluated_once(tiny_backbone, layers):
     evaluated = []
     hook = tiny_backbone.denoiser.register_forward_hook(lambda module, inputs, output: evaluated.append(len(inputs[0])))

@@ -112,7 +112,11 @@ def evaluated(backbone: Backbone, source: Source) -> Evaluation:
     layer = a_layer(backbone.denoiser)
     step = max(source.timesteps(backbone))
     with recorded(backbone.denoiser) as calls:
-        found = [each for each in source.run(backbone, [0], [layer.name], [step]) if each.index == step]
+        found = [
+            each
+            for each in source.run(backbone, source.batch([0], backbone.image_size), [layer.name], [step])
+            if each.index == step
+        ]
     return Evaluation(calls, found[0].activations)
 
 
@@ -329,5 +333,7 @@ def test_moving_a_model_changes_nothing(folders: dict[str, Path], pictures: dict
     for name in ("sdxl", "flux"):
         moved = load(shutil.copytree(folders[name], tmp_path / "elsewhere" / name), name)
         here = load(folders[name], name)
-        list(source.run(here, [0], [], [0]))  # tokenizers remember how the last text was cut
+        list(
+            source.run(here, source.batch([0], here.image_size), [], [0])
+        )  # tokenizers remember how the last text was cut
         assert fingerprint(moved, source) == fingerprint(here, source)

@@ -53,7 +53,8 @@ def test_prototypes_are_masked_means_of_the_activations_of_their_image(tiny_back
     expected: dict[str, list] = {group.name: [] for group in inputs}
     layers = [group.name for group in inputs[:2]]
     for row in range(len(scenes)):
-        (step,) = Noised(scenes, [0.0], "off").run(tiny_backbone, [row], layers, [0])
+        source = Noised(scenes, [0.0], "off")
+        (step,) = source.run(tiny_backbone, source.batch([row], tiny_backbone.image_size), layers, [0])
         for group in inputs:
             whole = concatenate(group, step.activations)[0]
             weights = resize_masks(scenes.masks(row), tuple(whole.shape[-2:]), SOFT)

@@ -9,7 +9,7 @@ not lead on (`Noised`), both are of the clean image, as the VAE encodes and deco
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -20,14 +20,15 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from diffprobe.activations.description import describe_control_inputs
-from diffprobe.activations.extraction import Extraction, Put, Tell, fill, put_activations
-from diffprobe.activations.sources.source import Replayed
+from diffprobe.activations.extraction import Extraction, Tell, fill
+from diffprobe.activations.module import ActivationModule
 from diffprobe.activations.stores import Stores, as_stores
 from diffprobe.backbone.calls import decode_latents, encode_images
 from diffprobe.backbone.capture import capture
 from diffprobe.backbone.finite import check_finite, one_at_a_time
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,29 +82,33 @@ def extract_control_inputs(
     """
     manifest = describe_control_inputs(extraction.manifest, control_layers(backbone, names))
 
-    def run(rows: list[int]) -> Replayed:
-        return _steps(backbone, extraction, names, rows)
-
-    def record(put: Put, rows: list[int], step: tuple[int, float, dict[str, Tensor]]) -> None:
-        put_activations(put, rows, step[0], step[2])
-
-    found, extras, computed = fill(manifest, run, record, as_stores(stores), batch_size, trainer, tell)
+    make = partial(
+        ActivationModule,
+        backbone,
+        lambda batch: _steps(backbone, extraction, names, batch.rows),
+        steps=len(manifest.steps),
+    )
+    found, extras, computed = fill(
+        manifest, make, extraction.source.batch, as_stores(stores), batch_size, trainer, tell
+    )
     return Extraction(extraction.source, found.select(names, extraction.activations.steps), extras, manifest, computed)
 
 
-@torch.no_grad()
-def _steps(backbone: Backbone, extraction: Extraction, names: Sequence[str], rows: list[int]) -> Replayed:
-    """The control inputs of some images at every step, as a replay yields activations."""
+def _steps(
+    backbone: Backbone, extraction: Extraction, names: Sequence[str], rows: list[int]
+) -> Iterator[TrajectoryStep]:
+    """The control inputs of some images at every step, as if they were activations."""
     kept, extras = extraction.manifest, extraction.extras
     noisy = extras["noisy"][:, rows]
     if extraction.source.walks:
         seen = (_seen(backbone, names, latents) for latents in extras["latents"][:, rows])
     else:
-        clean = one_at_a_time(partial(encode_images, backbone), extras["image"][rows])
+        with torch.no_grad():
+            clean = one_at_a_time(partial(encode_images, backbone), extras["image"][rows])
         seen = repeat(_seen(backbone, names, torch.cat(clean)), len(noisy))
     for index, timestep, before, after in zip(kept.steps, kept.timesteps, noisy, seen, strict=True):
         found = {"latent": before, **after}
-        yield index, timestep, {name: found[name] for name in names}
+        yield TrajectoryStep(index, timestep, before, before, {name: found[name] for name in names}, None)
 
 
 @torch.no_grad()

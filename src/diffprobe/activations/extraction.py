@@ -1,10 +1,8 @@
-"""Runs the frozen network once over all images of a source, as Lightning prediction, and keeps the activations."""
+"""One pass of the frozen network over all images of a source, whose activations are kept, in memory or in a store."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,27 +11,25 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from diffprobe.activations.activations import Activations
+from diffprobe.activations.batches import ImageBatch, ImageData
+from diffprobe.activations.consumer import Consumer
 from diffprobe.activations.description import describe, describe_replay, manifest_folder
+from diffprobe.activations.module import ActivationModule, quiet_trainer, run_pass
 from diffprobe.activations.sources.source import Source
 from diffprobe.activations.store.folder import Store, create_store, taking_turns
-from diffprobe.activations.store.layout import extra_name, tensor_name
 from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.reader import StoredActivations
 from diffprobe.activations.store.writer import MemoryWriter, StoreWriter
 from diffprobe.activations.stores import Stores, as_stores
 from diffprobe.backbone.calls import decode_latents
-from diffprobe.backbone.finite import at_step, naming, one_at_a_time
+from diffprobe.backbone.finite import at_step, naming
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
 
-Put = Callable[[str, Sequence[int], Tensor], None]
 Tell = Callable[[str], None]
 
 
@@ -76,83 +72,6 @@ class Extraction:
         return torch.cat(found)
 
 
-class ExtractionModule(lightning.LightningModule):
-    """Takes rows of images through the frozen network. `predict_step` yields (rows, step) as they are computed.
-
-    `names` are those of all images.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[list[int]], Iterator[Any]],
-        batch_size: int,
-        batches: Sequence[Sequence[int]],
-        names: Sequence[str],
-    ) -> None:
-        super().__init__()
-        self.names = names
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # a process may find nothing left to do
-        self.run_rows, self.batch_size, self.batches = run, batch_size, batches
-
-    def predict_dataloader(self) -> DataLoader:
-        """This process's share: whole shards, each of which belongs to one process whatever is already finished."""
-        return DataLoader(_Shards(self.batches), batch_size=None)
-
-    def predict_step(self, rows: Sequence[int], *_: Any) -> Iterator[tuple[list[int], Any]]:
-        for start in range(0, len(rows), self.batch_size):
-            batch = list(rows[start : start + self.batch_size])
-            with self.naming(batch):
-                for step in self.run_rows(batch):
-                    yield batch, step
-
-    def naming(self, rows: Sequence[int]) -> AbstractContextManager[None]:
-        """Says what the images of these rows are called, if one of them is not finite."""
-        return naming([self.names[row] for row in rows])
-
-
-class _Shards(IterableDataset):
-    """Iterable, so that Lightning does not distribute what is distributed already."""
-
-    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
-        self.rows = rows
-
-    def __iter__(self) -> Iterator[Sequence[int]]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-class _Recorder(BasePredictionWriter):
-    """Hands on every step as it is computed, so that no step of a batch is held twice, and says how long it will take.
-
-    Lightning gives it the generator that `predict_step` returned; running through it is the computation.
-    """
-
-    def __init__(self, record: Callable[[list[int], Any], None], images: int, tell: Tell) -> None:
-        super().__init__("batch")
-        self.record, self.images, self.tell = record, images, tell
-
-    def on_predict_start(self, trainer: Any, module: Any) -> None:
-        self.started, self.first = time.perf_counter(), True
-
-    def write_on_batch_end(self, trainer: Any, module: Any, prediction: Any, *_: Any) -> None:
-        before: list[int] = []
-        for rows, step in prediction:
-            if before and rows is not before:
-                self._estimate(len(before))
-            before = rows
-            with module.naming(rows):
-                self.record(rows, step)
-        self._estimate(len(before))
-
-    def _estimate(self, done: int) -> None:
-        if self.first and done < self.images:
-            seconds = (time.perf_counter() - self.started) / done * (self.images - done)
-            self.tell(f"about {_duration(seconds)} for the other {self.images - done} images, by the first {done}")
-        self.first = False
-
-
 def extract(
     backbone: Backbone,
     source: Source,
@@ -178,8 +97,8 @@ def extract(
         batch_size: images that are run at once.
         dtype: 'float16', 'bfloat16' or 'float32', of the kept activations.
         images_per_shard: of a new store.
-        trainer: brings devices; without one, a silent one for one device is made.
-        tell: takes a line for people, such as the time that the rest will take.
+        trainer: brings devices, which the network moves to; without one, it stays where it is, and nothing is shown.
+        tell: takes a line for people, such as that another process is being waited for.
 
     Raises:
         UserError: steps that the source does not have, unknown layers, layers or steps that are not among those the
@@ -191,22 +110,16 @@ def extract(
     manifest = describe(backbone, source, kept, kept_steps, dtype, images_per_shard, identified=where is not None)
     names = [layer.name for layer in kept]
 
-    def run(rows: list[int]) -> Iterator[TrajectoryStep]:
-        return source.run(backbone, rows, names, kept_steps)
+    make = partial(
+        ActivationModule,
+        backbone,
+        lambda batch: source.run(backbone, batch, names, kept_steps),
+        steps=source.steps_taken(backbone, kept_steps),
+        images=partial(source.images, backbone),
+    )
 
-    last = max(source.timesteps(backbone)) if source.walks else max(kept_steps)
-
-    def record(put: Put, rows: list[int], step: TrajectoryStep) -> None:
-        if step.index in kept_steps:
-            put_activations(put, rows, step.index, step.activations)
-            put(extra_name("noisy", step.index), rows, step.noisy)
-            if source.walks:
-                put(extra_name("latents", step.index), rows, step.latents)
-        if step.index == last:
-            pictures = source.pictures(backbone, rows)
-            put(extra_name("image"), rows, decoded(backbone, step.latents) if pictures is None else pictures)
-
-    found, extras, computed = fill(manifest, run, record, where, batch_size, trainer, tell)
+    load = partial(source.batch, size=backbone.image_size)
+    found, extras, computed = fill(manifest, make, load, where, batch_size, trainer, tell)
     return Extraction(source, found.select([layer.name for layer in layers], steps), extras, manifest, computed)
 
 
@@ -231,106 +144,65 @@ def extract_replayed(
     steps = manifest.steps
     names = [layer.name for layer in manifest.layers]
 
-    def run(rows: list[int]) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
-        return source.replay(backbone, denoiser, rows, names, extraction.extras["noisy"][:, rows], steps)
+    noisy = extraction.extras["noisy"]
+    make = partial(
+        ActivationModule,
+        backbone,
+        lambda batch: source.replay(backbone, denoiser, batch, names, noisy[:, batch.rows], steps),
+        steps=len(steps),
+        networks={"control": denoiser},
+    )
 
-    def record(put: Put, rows: list[int], step: tuple[int, float, dict[str, Tensor]]) -> None:
-        put_activations(put, rows, step[0], step[2])
-
-    found, extras, computed = fill(manifest, run, record, as_stores(stores), batch_size, trainer, tell)
+    load = source.batch if source.walks else partial(source.batch, size=backbone.image_size)
+    found, extras, computed = fill(manifest, make, load, as_stores(stores), batch_size, trainer, tell)
     activations = found.select([layer.name for layer in wanted.layers], wanted.steps)
     return Extraction(source, activations, extras, manifest, computed)
 
 
 def fill(
     manifest: Manifest,
-    run: Callable[[list[int]], Iterator[Any]],
-    record: Callable[[Put, list[int], Any], None],
+    make: Callable[[Consumer], ActivationModule],
+    load: Callable[[list[int]], ImageBatch],
     stores: Stores | None,
     batch_size: int,
     trainer: lightning.Trainer | None,
     tell: Tell,
 ) -> tuple[Activations | StoredActivations, Any, int]:
-    """Computes what is missing; gives activations and extras, in memory or stored, and how many images were run."""
-    trainer = trainer or silent_trainer()
+    """Computes what is missing of what a manifest describes.
+
+    Args:
+        make: the module that computes it, with the consumer that keeps it.
+        load: the batch of some rows.
+
+    Returns:
+        Activations and extras, in memory or stored, and how many images were run by all processes.
+    """
     if stores is None:
-        if trainer.world_size > 1:
+        if trainer is not None and trainer.world_size > 1:
             raise UserError("activations in memory are those of one device; with several, choose features=disk")
         memory = MemoryWriter(manifest)
-        rows = range(len(manifest.images))
-        batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        predict(ExtractionModule(run, batch_size, batches, manifest.ids), partial(record, memory.put), trainer, tell)
-        return memory.activations, memory.extras, len(rows)
+        data = ImageData(load, [range(len(manifest.images))], batch_size)
+        computed = run_pass(make(memory), data, trainer)
+        return memory.activations, memory.extras, computed
     store = create_store(stores.folder / manifest_folder(manifest), manifest)
+    module = make(StoreWriter(store))
+    trainer = trainer or quiet_trainer(module.device)
+    computed = 0
     with _turn(store, trainer, tell):
-        share = _share(store, trainer)
-        if share or trainer.world_size > 1:
-            with StoreWriter(store) as writer:
-                module = ExtractionModule(run, batch_size, share, manifest.ids)
-                predict(module, partial(record, writer.put), trainer, tell)
+        unfinished = [shard.rows.start for shard in store.survey().unfinished]
+        data = ImageData(load, [shard.rows for shard in store.shards], batch_size, unfinished=unfinished)
+        if data.share(trainer.global_rank, trainer.world_size) or trainer.world_size > 1:
+            computed = run_pass(module, data, trainer)
             trainer.strategy.barrier("activations stored")
     stored = StoredActivations(store)
-    own = torch.tensor(sum(map(len, share)), device=trainer.strategy.root_device)
+    own = torch.tensor(computed, device=trainer.strategy.root_device)
     return stored, stored.extras, int(trainer.strategy.reduce(own, reduce_op="sum"))
 
 
 def _turn(store: Store, trainer: lightning.Trainer, tell: Tell) -> AbstractContextManager[None]:
-    """Waits until nobody else fills the store. The first of several processes stands for all of its run; a finished
-    store is nobody's turn."""
+    """Waits until nobody else fills the store. The first of several processes stands for all of its run, which take
+    part even where they find nothing to do, since Lightning's processes wait for each other; a finished store is
+    nobody's turn."""
     if trainer.global_rank > 0 or not store.survey().unfinished:
         return nullcontext()
     return taking_turns(store.folder, tell)
-
-
-def _share(store: Store, trainer: lightning.Trainer) -> list[range]:
-    """The unfinished shards of this process: by their place in the store, so that processes need not agree on the rest.
-
-    A process of several that finds nothing to do still takes part, since Lightning's processes wait for each other.
-    """
-    unfinished = set(store.survey().unfinished)
-    own = store.shards[trainer.global_rank :: trainer.world_size]
-    return [shard.rows for shard in own if shard in unfinished]
-
-
-def silent_trainer() -> lightning.Trainer:
-    """One device, no progress bar, no files. The backbone is where it is; only the processes are the trainer's."""
-    return lightning.Trainer(
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1, accelerator="cpu"
-    )
-
-
-def predict(
-    module: ExtractionModule,
-    record: Callable[[list[int], Any], None],
-    trainer: lightning.Trainer,
-    tell: Tell,
-) -> None:
-    """Runs the module's batches; `record` takes (rows, step) as they are computed, `tell` the time for the rest."""
-    images = sum(len(rows) for rows in module.batches)
-    recorder: Any = _Recorder(record, images, tell)
-    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")  # rows come with the batches
-            warnings.filterwarnings("ignore", message=".*has `__len__` defined")  # and are read by no workers
-            trainer.predict(module, return_predictions=False)
-    finally:
-        trainer.callbacks.remove(recorder)  # type: ignore[attr-defined]
-
-
-def put_activations(put: Put, rows: list[int], step: int, activations: dict[str, Tensor]) -> None:
-    for layer, values in activations.items():
-        put(tensor_name(layer, step), rows, values)
-
-
-@torch.no_grad()
-def decoded(backbone: Backbone, latents: Tensor) -> Tensor:
-    """Latents [batch, channels, h, w] as images [batch, 3, H, W] in [0, 1]; one at a time, so that the batch makes no
-    difference. Raises NotFinite as `decode_latents`."""
-    return torch.cat(one_at_a_time(partial(decode_latents, backbone), latents))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

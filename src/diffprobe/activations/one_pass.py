@@ -1,90 +1,136 @@
-"""Activations that are used while they are computed, and never kept: one batch of images at a time."""
+"""Activations that are used while they are computed and never kept: all steps of one batch of images at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import lightning
-import torch
 from torch import Tensor, nn
 
-from diffprobe.activations.extraction import ExtractionModule, Tell, decoded, predict
+from diffprobe.activations.batches import ImageBatch, ImageData
+from diffprobe.activations.consumer import Consumer
+from diffprobe.activations.module import ActivationModule, run_pass
 from diffprobe.activations.sources.source import Source
 from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning
 
 
 @dataclass(frozen=True)
-class Seen:
+class ActivationBatch:
     """A batch of images, taken through all their steps, on the backbone's device.
 
     Attributes:
-        rows: which images of the source they are.
+        batch: which images they are.
         activations: of each layer at the wanted steps, [steps, batch, channels, h, w].
         noisy: what the denoiser was given at these steps, [steps, batch, channels, h, w].
         latents: the same after the step.
         images: as they are at the end, or the real ones, [batch, 3, H, W] in [0, 1].
     """
 
-    rows: list[int]
+    batch: ImageBatch
     activations: dict[str, Tensor]
     noisy: Tensor
     latents: Tensor
     images: Tensor
 
 
-def pass_by(
-    look: Callable[[list[int]], Seen],
-    rows: Sequence[int],
-    use: Callable[[Seen], None],
-    *,
-    names: Sequence[str],
-    batch_size: int,
-    trainer: lightning.Trainer,
-    tell: Tell = lambda line: None,
-) -> None:
-    """Shows images to `look`, a batch at a time, and what it saw to `use`. Processes share the rows among them.
+class WholeBatches(Consumer):
+    """Hands on each batch once all its steps are there: for labels, which belong to the final image.
 
     Args:
-        names: of all images, by row.
+        wanted: the steps that are held; every batch has them.
+        use: takes the batch.
+    """
+
+    def __init__(self, wanted: Sequence[int], use: Callable[[ActivationBatch], None]) -> None:
+        self.wanted, self.use = wanted, use
+        self._begin()
+
+    def _begin(self) -> None:
+        self._activations, self._latents = Stacked(len(self.wanted)), Stacked(len(self.wanted))
+
+    def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
+        if step.index in self.wanted:
+            self._activations.add(step.activations)
+            self._latents.add({"noisy": step.noisy, "latents": step.latents})
+
+    def finish(self, batch: ImageBatch, images: Tensor | None) -> None:
+        assert images is not None
+        activations, latents = self._activations.tensors, self._latents.tensors
+        self._begin()
+        self.use(ActivationBatch(batch, activations, latents["noisy"], latents["latents"], images))
+
+
+class Stacked:
+    """Tensors of one step after another in one tensor each, [steps, ...], so that none of them is held twice."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.filled = steps, 0
+        self.tensors: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Takes the tensors of the next step."""
+        for name, value in values.items():
+            if name not in self.tensors:
+                self.tensors[name] = value.new_empty((self.steps, *value.shape))
+            self.tensors[name][self.filled] = value
+        self.filled += 1
+
+
+def stream_batches(
+    backbone: Backbone,
+    source: Source,
+    layers: Sequence[str],
+    steps: Sequence[int],
+    rows: Sequence[int],
+    use: Callable[[ActivationBatch], None],
+    *,
+    batch_size: int,
+    networks: Mapping[str, nn.Module] = MappingProxyType({}),
+    trainer: lightning.Trainer | None = None,
+) -> None:
+    """Takes some images of the source through their steps, each once, and hands them to `use` a batch at a time.
+
+    Args:
+        rows: in this order; processes share them.
+        networks: others that `use` evaluates.
 
     Raises:
-        UserError: a process would see none, or an image is not finite.
+        UserError: a process would have no image, or an image is not finite.
     """
-    if len(rows) < trainer.world_size:
-        raise UserError(f"{len(rows)} images of a part of the split cannot be shared by {trainer.world_size} processes")
-    share = list(rows[trainer.global_rank :: trainer.world_size])
-    batches = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
-    module = ExtractionModule(lambda rows: iter([look(rows)]), batch_size, batches, names)
-    predict(module, lambda rows, seen: use(seen), trainer, tell)
-
-
-def see(backbone: Backbone, source: Source, layers: Sequence[str], steps: Sequence[int], rows: list[int]) -> Seen:
-    """Takes some images of the source through its steps, each once."""
-    wanted, last = [], None
-    for step in source.run(backbone, rows, layers, steps):
-        last = step
-        if step.index in steps:
-            wanted.append(step)
-    assert last is not None  # a source has steps
-    pictures = source.pictures(backbone, rows)
-    return Seen(
-        rows,
-        {layer: torch.stack([step.activations[layer] for step in wanted]) for layer in layers},
-        torch.stack([step.noisy for step in wanted]),
-        torch.stack([step.latents for step in wanted]),
-        decoded(backbone, last.latents) if pictures is None else pictures,
+    processes = trainer.world_size if trainer else 1
+    if len(rows) < processes:
+        raise UserError(f"{len(rows)} images of a part of the split cannot be shared by {processes} processes")
+    module = ActivationModule(
+        backbone,
+        lambda batch: source.run(backbone, batch, layers, steps),
+        WholeBatches(steps, use),
+        steps=source.steps_taken(backbone, steps),
+        images=partial(source.images, backbone),
+        networks=networks,
     )
+    shares = [rows[process::processes] for process in range(processes)]
+    run_pass(module, ImageData(partial(source.batch, size=backbone.image_size), shares, batch_size), trainer)
 
 
-def see_again(
-    backbone: Backbone, source: Source, denoiser: nn.Module, layers: Sequence[str], steps: Sequence[int], seen: Seen
+def replay_activations(
+    backbone: Backbone,
+    source: Source,
+    denoiser: nn.Module,
+    layers: Sequence[str],
+    steps: Sequence[int],
+    seen: ActivationBatch,
 ) -> dict[str, Tensor]:
     """What another denoiser's layers say of the very latents that ours saw, [steps, batch, channels, h, w] each."""
-    found = _by_step(source.replay(backbone, denoiser, seen.rows, layers, seen.noisy, steps))
-    return {layer: torch.stack([values[layer] for values in found]) for layer in layers}
-
-
-def _by_step(replayed: Iterator[tuple[int, float, dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
-    return [values for _, _, values in replayed]
+    stacked = Stacked(len(steps))
+    for step in source.replay(backbone, denoiser, seen.batch, layers, seen.noisy, steps):
+        stacked.add(step.activations)
+        del step  # as in `ActivationModule.predict_step`
+    return stacked.tensors

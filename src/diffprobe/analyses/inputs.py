@@ -40,9 +40,7 @@ class Inputs:
     @cached_property
     def backbone(self) -> Backbone:
         """The frozen pipeline of `model`."""
-        from diffprobe.backbone.load import load_backbone
-
-        return load_backbone(**self.settings.model)
+        return load_model(self.settings)
 
     @cached_property
     def source(self) -> Source:
@@ -143,6 +141,20 @@ def _of_images(settings: Any, tell: Callable[[str], None]) -> Source:
     for image in bad:
         tell(f"left out {image.name}: {image.reason}")
     return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
+
+
+def load_model(settings: Any) -> Backbone:
+    """The backbone of a run, on the device of the trainer that takes images through it.
+
+    Raises:
+        UserError: as `load_backbone` and `device_of_model`.
+    """
+    from diffprobe.activations.module import device_of_model
+    from diffprobe.backbone.load import load_backbone
+    from diffprobe.runs.trainers import make_predicting_trainer
+
+    device = device_of_model(settings.model.device, make_predicting_trainer(settings.trainer))
+    return load_backbone(**{**settings.model, "device": device})
 
 
 def check_noise(settings: Any, backbone: Backbone) -> None:

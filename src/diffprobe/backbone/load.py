@@ -15,6 +15,7 @@ from torch import nn
 
 from diffprobe.backbone.families import BY_PIPELINE, Family
 from diffprobe.backbone.fingerprint import fingerprint_of, fingerprint_of_tokenizer
+from diffprobe.backbone.frozen import FrozenNetworks
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
 from diffprobe.backbone.parts import check_tokenizers, read_networks
 from diffprobe.backbone.samplers import OWN, SCHEDULERS, sampler_for
@@ -42,9 +43,28 @@ class Backbone:
     family: Family
     name: str
     guidance: float
-    device: torch.device
-    dtype: torch.dtype
     autocast: str | None = None
+
+    @cached_property
+    def networks(self) -> FrozenNetworks:
+        """All networks of the pipeline by name: a module that can be a part of others."""
+        parts = self.pipeline.components.items()
+        return FrozenNetworks({name: part for name, part in parts if isinstance(part, nn.Module)})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the denoiser's weights."""
+        return next(self.denoiser.parameters()).dtype
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Moves all networks."""
+        self.networks.to(device)
+        return self
 
     @property
     def denoiser(self) -> Any:
@@ -148,19 +168,15 @@ def load_backbone(
     pipeline = _read(path, source, family, precision, revision, tokenizer)
     if scheduler != OWN:
         pipeline.scheduler = sampler_for(pipeline.scheduler, scheduler)
-    pipeline.to(place)  # already of the wanted precision
     if family.exact_vae and precision == torch.float16:
         pipeline.vae.to(torch.float32)
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            part.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     name = source.name if isinstance(source, Path) and path != "pocket" else path
-    backbone = Backbone(pipeline, family, name, guidance, place, precision, autocast)
+    backbone = Backbone(pipeline, family, name, guidance, autocast).to(place)  # already of the wanted precision
     _check_channels(backbone, path)
     if size is not None:
         _resize(backbone, size)
-    speed_up(backbone.denoiser, place, autocast, channels_last, compile)
+    speed_up(backbone.denoiser, autocast, channels_last, compile)
     return backbone
 
 

@@ -64,7 +64,6 @@ def evaluate_noised(
     return _evaluate(backbone, network, latents, shown, list(timesteps), list(layers), names)
 
 
-@torch.no_grad()  # as a decorator: inside a generator a `with` block would switch the caller's gradients off too
 def _evaluate(
     backbone: Backbone,
     denoiser: nn.Module,
@@ -74,9 +73,12 @@ def _evaluate(
     layers: list[str],
     prompts: list[str],
 ) -> Iterator[TrajectoryStep]:
-    conditions = encode_prompts(backbone, prompts, guided=False)
+    with torch.no_grad():
+        conditions = encode_prompts(backbone, prompts, guided=False)
     clean = latents.to(backbone.device, backbone.dtype)
-    for index, timestep in enumerate(timesteps):
+
+    @torch.no_grad()
+    def see(index: int, timestep: float) -> TrajectoryStep:
         first: Tensor | None = None
         total: dict[str, Tensor] = {}
         at = torch.tensor(timestep, device=backbone.device)
@@ -95,8 +97,13 @@ def _evaluate(
                 when=at_step(None, timestep),
             )
         assert first is not None
-        means = total if len(shown) == 1 else {name: values.div_(len(shown)) for name, values in total.items()}
-        yield TrajectoryStep(index, float(timestep), first, clean, means, None)
+        if len(shown) > 1:
+            for values in total.values():
+                values.div_(len(shown))
+        return TrajectoryStep(index, float(timestep), first, clean, total, None)
+
+    for index, timestep in enumerate(timesteps):
+        yield see(index, timestep)
 
 
 def _add(total: dict[str, Tensor], activations: dict[str, Tensor], *, single: bool) -> None:

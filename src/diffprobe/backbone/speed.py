@@ -20,9 +20,7 @@ _COMPILED = re.compile(r"\.resnets\.\d+$|\.ff$|\.ff_context$")
 _MARK = "diffprobe_compiled"
 
 
-def speed_up(
-    denoiser: nn.Module, device: torch.device, autocast: str | None, channels_last: bool, compiled: bool
-) -> None:
+def speed_up(denoiser: nn.Module, autocast: str | None, channels_last: bool, compiled: bool) -> None:
     """Changes how a denoiser computes, in place and by methods, so that copies compute with their own weights.
 
     Args:
@@ -44,7 +42,7 @@ def speed_up(
                 module.forward = MethodType(torch.compile(type(module).forward), module)
                 setattr(module, _MARK, True)
     if autocast is not None:
-        denoiser.forward = MethodType(_autocast(type(denoiser).forward, device, AUTOCAST[autocast]), denoiser)
+        denoiser.forward = MethodType(_autocast(type(denoiser).forward, AUTOCAST[autocast]), denoiser)
 
 
 def inside_compiled(modules: dict[str, nn.Module], name: str) -> str | None:
@@ -54,10 +52,10 @@ def inside_compiled(modules: dict[str, nn.Module], name: str) -> str | None:
     return next((outer for outer in around if getattr(modules[outer], _MARK, False)), None)
 
 
-def _autocast(forward: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _autocast(forward: Any, dtype: torch.dtype) -> Any:
     @functools.wraps(forward)
-    def cast(*arguments: Any, **named: Any) -> Any:  # the first argument is the network
-        with torch.autocast(device.type, dtype):
-            return forward(*arguments, **named)
+    def cast(network: nn.Module, *arguments: Any, **named: Any) -> Any:
+        with torch.autocast(next(network.parameters()).device.type, dtype):
+            return forward(network, *arguments, **named)
 
     return cast

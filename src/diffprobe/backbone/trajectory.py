@@ -134,7 +134,6 @@ def generate(
     return walk(backbone, scheduler, latents, list(prompts), list(layers), indices, *options)
 
 
-@torch.no_grad()  # as a decorator: inside a generator a `with` block would switch the caller's gradients off too
 def walk(
     backbone: Backbone,
     scheduler: Any,
@@ -155,11 +154,13 @@ def walk(
     Raises:
         NotFinite: latents, activations or decoded images hold NaN or infinity.
     """
-    conditions = encode_prompts(backbone, prompts, guided=guided)
+    with torch.no_grad():
+        conditions = encode_prompts(backbone, prompts, guided=guided)
     begin_at(scheduler, indices.start)
-    for index in indices:
+
+    @torch.no_grad()
+    def take(index: int, noisy: Tensor) -> TrajectoryStep:
         timestep = scheduler.timesteps[index]
-        noisy = latents
         inputs = _scaled(scheduler, torch.cat([noisy, noisy]) if guided else noisy, timestep)
         edits = replace.get(index, {})
         with capture(backbone.denoiser, layers, half=half, guided=guided, replace=edits) as taken:
@@ -167,13 +168,19 @@ def walk(
         if guided:
             unconditional, conditional = predicted.chunk(2)
             predicted = unconditional + backbone.guidance * (conditional - unconditional)
-        latents = take_step(scheduler, predicted, timestep, noisy, generators, backbone.family.eta)
+        after = take_step(scheduler, predicted, timestep, noisy, generators, backbone.family.eta)
         when = at_step(index, timestep)
-        values = {**of_layers(taken.activations), "the latents": latents}
-        check_finite(backbone, values, images=len(latents), network=backbone.denoiser, when=when, edited=bool(replace))
+        values = {**of_layers(taken.activations), "the latents": after}
+        check_finite(backbone, values, images=len(after), network=backbone.denoiser, when=when, edited=bool(replace))
         with naming((), when):
-            images = decode_latents(backbone, latents) if decode else None
-        yield TrajectoryStep(index, float(timestep), noisy, latents, taken.activations, images)
+            images = decode_latents(backbone, after) if decode else None
+        return TrajectoryStep(index, float(timestep), noisy, after, taken.activations, images)
+
+    for index in indices:
+        step = take(index, latents)
+        latents = step.latents
+        yield step
+        del step  # what the caller does not keep is gone before the next is made
 
 
 def replay(
@@ -185,7 +192,7 @@ def replay(
     *,
     scheduler: Any,
     layers: Sequence[str],
-) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
+) -> Iterator[TrajectoryStep]:
     """Shows another denoiser (a permuted copy, say) the noisy latents of a trajectory, on the conditional prompt only.
 
     The forward ends after the last wanted layer.
@@ -198,7 +205,7 @@ def replay(
         layers: full names of the wanted layers.
 
     Yields:
-        Step index, timestep, and {layer: [batch, channels, height, width]}.
+        `TrajectoryStep` as `generate` does, but no step is taken: `latents` are `noisy`, and `images` None.
 
     Raises:
         UserError: unknown layer, no layer, or `noisy`, `indices`, `scheduler` and `prompts` do not fit together.
@@ -215,7 +222,6 @@ def replay(
     return _evaluate(backbone, denoiser, list(prompts), noisy, indices, scheduler, list(layers))
 
 
-@torch.no_grad()
 def _evaluate(
     backbone: Backbone,
     denoiser: nn.Module,
@@ -224,9 +230,12 @@ def _evaluate(
     indices: Sequence[int],
     scheduler: Any,
     layers: list[str],
-) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
-    conditions = encode_prompts(backbone, prompts, guided=False)
-    for latents, index in zip(noisy, indices, strict=True):
+) -> Iterator[TrajectoryStep]:
+    with torch.no_grad():
+        conditions = encode_prompts(backbone, prompts, guided=False)
+
+    @torch.no_grad()
+    def see(index: int, latents: Tensor) -> TrajectoryStep:
         timestep = scheduler.timesteps[index]
         begun = copy.deepcopy(scheduler)  # LMS and Euler count their steps
         begin_at(begun, index)
@@ -235,7 +244,10 @@ def _evaluate(
             evaluate(denoiser, inputs, timestep, conditions)
         values = of_layers(taken.activations)
         check_finite(backbone, values, images=len(latents), network=denoiser, when=at_step(index, timestep))
-        yield index, float(timestep), taken.activations
+        return TrajectoryStep(index, float(timestep), latents, latents, taken.activations, None)
+
+    for latents, index in zip(noisy, indices, strict=True):
+        yield see(index, latents)
 
 
 def fresh_scheduler(backbone: Backbone, steps: int) -> Any:

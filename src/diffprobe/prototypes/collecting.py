@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import lightning
@@ -15,8 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffprobe.activations.extraction import ExtractionModule, Tell, predict, silent_trainer
+from diffprobe.activations.batches import ImageBatch, ImageData
+from diffprobe.activations.consumer import Consumer
+from diffprobe.activations.extraction import Tell
 from diffprobe.activations.groups import LayerGroup, resize_activation
+from diffprobe.activations.module import ActivationModule, quiet_trainer, run_pass
 from diffprobe.activations.sources.source import Source
 from diffprobe.activations.store.folder import taking_turns
 from diffprobe.backbone.layers import Layer
@@ -28,8 +31,6 @@ from diffprobe.prototypes.pooling import MaskResizing, masked_means, resize_mask
 from diffprobe.prototypes.store import KeptPrototypes, Unit, keep_in
 from diffprobe.prototypes.tables import ObjectRow
 from diffprobe.writing import temporary_beside
-
-Pooled = dict[Unit, Tensor]
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def collect_prototypes(
     Raises:
         UserError: steps that the source does not have, or of one timestep, or a folder that cannot be written.
     """
-    trainer = trainer or silent_trainer()
+    trainer = trainer or quiet_trainer(backbone.device)
     check_timesteps(source, backbone, steps)
     there = source.timesteps(backbone)
     units = list(
@@ -173,15 +174,21 @@ def collect_prototypes(
     evaluations = 0
     # The first of several processes waits for all of its run
     with taking_turns(kept.folder, tell) if trainer.global_rank == 0 else nullcontext():
-        pass_over = _Pass(backbone, source, images, kept, units, resizing)
+        pooling = PrototypePooling(backbone, source, kept, units, resizing)
         for path, why in kept.damaged.items():
             tell(f"damaged, and computed again: {path} ({why})")
-        share = [shard for shard in kept.shards[trainer.global_rank :: trainer.world_size] if pass_over.lacking[shard]]
+        data = ImageData(
+            partial(source.batch, size=backbone.image_size),
+            kept.shards,
+            batch_size,
+            unfinished=[shard.start for shard in kept.shards if pooling.lacking[shard]],
+            masks=images.masks,
+        )
+        share = data.share(trainer.global_rank, trainer.world_size)
         if share or trainer.world_size > 1:
-            module = ExtractionModule(pass_over.run, batch_size, share, images.names)
-            predict(module, pass_over.record, trainer, tell)
+            run_pass(ActivationModule(backbone, pooling.run, pooling, steps=pooling.most_steps), data, trainer)
             trainer.strategy.barrier("prototypes kept")
-            own = torch.tensor(pass_over.evaluations(share), device=trainer.strategy.root_device)
+            own = torch.tensor(pooling.evaluations(share), device=trainer.strategy.root_device)
             evaluations = int(trainer.strategy.reduce(own, reduce_op="sum"))
     places = [row for row in range(len(images.names)) for _ in images.objects(row)]
     return Prototypes(
@@ -189,66 +196,64 @@ def collect_prototypes(
     )
 
 
-class _Pass:
-    """One pass over images: pools what each lacks, and writes a shard when its last image is done."""
+class PrototypePooling(Consumer):
+    """Pools what the shards of images lack, and writes a shard when its last image is done."""
 
     def __init__(
         self,
         backbone: Backbone,
         source: Source,
-        images: ObjectImages,
         kept: KeptPrototypes,
         units: Sequence[Unit],
         resizing: MaskResizing,
     ) -> None:
-        self.backbone, self.source, self.images, self.kept, self.resizing = backbone, source, images, kept, resizing
+        self.backbone, self.source, self.kept, self.resizing = backbone, source, kept, resizing
+        self.timesteps = source.timesteps(backbone)
         self.shard_of = {row: shard for shard in kept.shards for row in shard}
         self.lacking = {shard: kept.lacking(shard, units) for shard in kept.shards}
-        self.begun: dict[Unit, list[Tensor]] = defaultdict(list)
+        self.weights: dict[tuple[int, int], list[Tensor]] = {}  # by grid, of the objects of each image of the batch
+        self.pooled: dict[Unit, list[Tensor]] = defaultdict(list)  # of the batches of a shard
 
-    def run(self, rows: list[int]) -> Iterator[Pooled]:
-        """Everything that some images of one shard lack, [objects of these images, channels] each."""
-        units = self.lacking[self.shard_of[rows[0]]]
-        steps = self._steps(units)
-        layers = list(dict.fromkeys(unit.layer for unit in units))
-        masks = [self.images.masks(row) for row in rows]
-        weights = {
-            grid: [resize_masks(each, grid, self.resizing) for each in masks] for grid in {unit.grid for unit in units}
-        }
-        pooled: Pooled = {}
-        for step in self.source.run(self.backbone, rows, layers, sorted(steps)):
-            if step.index in steps:
-                pooled |= _pooled(step, [unit for unit in units if unit.timestep == steps[step.index]], weights)
-        yield pooled
+    @property
+    def most_steps(self) -> int:
+        """The most steps that images of any shard are taken through."""
+        return max(self.source.steps_taken(self.backbone, self._steps(shard)) for shard in self.lacking)
 
-    def evaluations(self, shards: Sequence[range]) -> int:
+    def evaluations(self, shards: Sequence[Sequence[int]]) -> int:
         """How often the network is evaluated for all that some shards lack."""
-        return sum(
-            len(shard) * self.source.evaluations(self.backbone, sorted(self._steps(self.lacking[shard])))
-            for shard in shards
-        )
+        found = ((rows, self._steps(self.shard_of[rows[0]])) for rows in shards)
+        return sum(len(rows) * self.source.evaluations(self.backbone, steps) for rows, steps in found)
 
-    def _steps(self, units: Sequence[Unit]) -> dict[int, float]:
-        """The steps of some units, with their timesteps."""
-        wanted = {unit.timestep for unit in units}
-        return {step: at for step, at in self.source.timesteps(self.backbone).items() if at in wanted}
+    def run(self, batch: ImageBatch) -> Iterator[TrajectoryStep]:
+        """Takes images of one shard through the steps that it lacks."""
+        shard = self.shard_of[batch.rows[0]]
+        units = self.lacking[shard]
+        assert batch.masks is not None
+        self.weights = {
+            grid: [resize_masks(each, grid, self.resizing) for each in batch.masks]
+            for grid in {unit.grid for unit in units}
+        }
+        layers = list(dict.fromkeys(unit.layer for unit in units))
+        return self.source.run(self.backbone, batch, layers, self._steps(shard))
 
-    def record(self, rows: list[int], pooled: Pooled) -> None:
-        for unit, values in pooled.items():
-            self.begun[unit].append(values.cpu())
-        shard = self.shard_of[rows[0]]
-        if rows[-1] == shard[-1]:
-            self.kept.write(shard, {unit: torch.cat(parts) for unit, parts in self.begun.items()})
-            self.begun.clear()
+    def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
+        timestep = self.timesteps[step.index]
+        for unit in self.lacking[self.shard_of[batch.rows[0]]]:
+            if unit.timestep == timestep:
+                values = resize_activation(step.activations[unit.layer], unit.grid)
+                means = [masked_means(one, own) for one, own in zip(values, self.weights[unit.grid], strict=True)]
+                self.pooled[unit].append(torch.cat(means).cpu())
 
+    def finish(self, batch: ImageBatch, images: Tensor | None) -> None:
+        shard = self.shard_of[batch.rows[0]]
+        if batch.rows[-1] == shard[-1]:
+            self.kept.write(shard, {unit: torch.cat(parts) for unit, parts in self.pooled.items()})
+            self.pooled.clear()
 
-def _pooled(step: TrajectoryStep, units: Sequence[Unit], weights: dict[tuple[int, int], list[Tensor]]) -> Pooled:
-    """One step's prototypes of a batch, [objects of the batch, channels] each."""
-    found = {}
-    for unit in units:
-        values = resize_activation(step.activations[unit.layer], unit.grid)
-        found[unit] = torch.cat([masked_means(one, own) for one, own in zip(values, weights[unit.grid], strict=True)])
-    return found
+    def _steps(self, shard: range) -> list[int]:
+        """The steps at which a shard lacks something."""
+        wanted = {unit.timestep for unit in self.lacking[shard]}
+        return sorted(step for step, at in self.timesteps.items() if at in wanted)
 
 
 def save_prototypes(prototypes: Prototypes, folder: Path) -> list[Path]:

@@ -50,15 +50,18 @@ def _keep() -> None:
 def make_trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None) -> Any:
     """The Lightning trainer of a stage, see `Means`; training stages are tracked."""
     import lightning
-    from lightning.pytorch.callbacks import RichProgressBar
 
+    from diffprobe.activations.progress import ImageProgressBar
+
+    if not stage.startswith("train"):
+        return make_predicting_trainer(settings.trainer)
     return lightning.Trainer(
         **settings.trainer,  # type: ignore[arg-type]
         max_epochs=settings.probe.epochs,
         check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
         num_sanity_val_steps=0,
-        logger=tracker.lightning_logger(stage) if tracker and stage.startswith("train") else False,
-        callbacks=[RichProgressBar(), StopWhenAsked()],
+        logger=tracker.lightning_logger(stage) if tracker else False,
+        callbacks=[ImageProgressBar(), StopWhenAsked()],
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=50,
@@ -66,14 +69,18 @@ def make_trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None)
 
 
 def make_predicting_trainer(settings: TrainerSettings) -> Any:
-    """The Lightning trainer of a pass over images that nothing is trained in."""
+    """The Lightning trainer of a pass over images, through the frozen network.
+
+    `trainer.precision` is that of the probes: what the network computes in is said by model.dtype and model.autocast.
+    """
     import lightning
-    from lightning.pytorch.callbacks import RichProgressBar
+
+    from diffprobe.activations.progress import ImageProgressBar
 
     return lightning.Trainer(
-        **settings,  # type: ignore[arg-type]
+        **{**settings, "precision": "32-true"},  # type: ignore[arg-type]  # which leaves a module as it is
         logger=False,
-        callbacks=[RichProgressBar(), StopWhenAsked()],
+        callbacks=[ImageProgressBar(), StopWhenAsked()],
         enable_checkpointing=False,
         enable_model_summary=False,
     )

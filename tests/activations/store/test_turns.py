@@ -32,7 +32,7 @@ def holder(folder: Path, seconds: float) -> subprocess.Popen:
 def test_the_second_says_that_it_waits_and_comes_after_the_first(tmp_path):
     process, told = holder(tmp_path, 1), []
     with taking_turns(tmp_path, told.append):
-        assert process.wait(timeout=1) == 0  # it has left
+        assert process.wait(timeout=60) == 0  # it has left
     assert told == [f"waiting for another process that is filling {tmp_path}"]
 
 

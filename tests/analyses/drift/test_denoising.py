@@ -62,7 +62,8 @@ def test_images_that_come_back_as_they_were_have_not_drifted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, look: list[str]
 ) -> None:
     analysis, task = prepared(tmp_path, f"model.scheduler={scheduler}", *look)
-    images = Noised(task.images).latents(task.backbone, [0, 1])
+    source = Noised(task.images)
+    images = source.latents(task.backbone, source.batch([0, 1], task.backbone.image_size))
     monkeypatch.setattr(trajectory, "evaluate", knows_the_images(task.backbone, images))
     found = analysis.run(task, quiet_context())
     assert [(each.name, each.strength) for each in task.changes] == [("strength", 0.6), ("denoising_steps", 2)]
@@ -112,6 +113,6 @@ def test_the_noise_of_the_denoising_is_not_the_noise_of_the_look(tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn", recorded)
         source = task.changes[0].source
-        list(source.run(task.backbone, [0], [LAYER], [0]))
+        list(source.run(task.backbone, source.batch([0], task.backbone.image_size), [LAYER], [0]))
     first, second = (draw for draw in drawn if draw.shape[1:] == task.backbone.latent_shape)
     assert abs(float((first * second).mean())) < 0.2

@@ -72,13 +72,13 @@ def test_the_bank_and_the_pictures_are_those_of_stored_activations(found, kept):
 
 def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(tiny_backbone, question, found, monkeypatch):
     seen: list[int] = []
-    look = live.see
+    load = SOURCE.batch
 
-    def counted(backbone, source, layers, steps, rows):
+    def counted(rows, size=None):
         seen.extend(rows)
-        return look(backbone, source, layers, steps, rows)
+        return load(rows, size)
 
-    monkeypatch.setattr(live, "see", counted)
+    monkeypatch.setattr(SOURCE, "batch", counted)
     alone = replace(question, controls=())
     findings = study_emergence(tiny_backbone, SOURCE, brightness, alone, Means(batch_size=3, live=True))
     assert sorted(seen) == list(range(len(PROMPTS)))

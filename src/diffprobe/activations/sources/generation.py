@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from diffprobe.activations.batches import ImageBatch
 from diffprobe.activations.sources.source import Walk, described
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate
@@ -22,11 +23,13 @@ class Generation(Walk):
     def scheduler(self, backbone: Backbone) -> Any:
         return fresh_scheduler(backbone, self.sampling_steps)
 
+    def seeds(self, rows: Sequence[int]) -> list[int]:
+        return [self.prompts[row].seed for row in rows]
+
     def run(
-        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+        self, backbone: Backbone, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
     ) -> Iterator[TrajectoryStep]:
-        texts, seeds = [self.captions[row] for row in rows], [self.prompts[row].seed for row in rows]
-        return generate(backbone, texts, seeds, steps=self.sampling_steps, layers=layers, half=self.half)
+        return generate(backbone, batch.prompts, batch.seeds, steps=self.sampling_steps, layers=layers, half=self.half)
 
     def description(self, backbone: Backbone) -> dict[str, Any]:
         return {

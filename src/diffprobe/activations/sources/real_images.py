@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.activations.sources.source import Replayed, Source, Walk, described
-from diffprobe.backbone.calls import decode_latents, encode_images
+from diffprobe.activations.batches import ImageBatch
+from diffprobe.activations.sources.source import Source, Walk, described
+from diffprobe.backbone.calls import encode_images
 from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
 from diffprobe.backbone.inversion import ddim_scheduler, invert
@@ -64,23 +65,24 @@ class RealImages(Source):
     """
 
     def __init__(self, images: Pictures, again: DenoisedAgain | None = None) -> None:
-        self.images, self.names, self.captions = images, images.names, images.captions
+        self.pictures, self.names, self.captions = images, images.names, images.captions
         self.again = again
 
-    @torch.no_grad()
-    def pictures(self, backbone: Backbone, rows: Sequence[int]) -> Tensor | None:
+    def read(self, rows: Sequence[int], size: int) -> Tensor:
+        return torch.stack([self.pictures.picture(row, size) for row in rows])
+
+    def images(self, backbone: Backbone, batch: ImageBatch, latents: Tensor) -> Tensor:
         if self.again:
-            return torch.cat(one_at_a_time(partial(decode_latents, backbone), self.latents(backbone, rows)))
-        return torch.stack([self.images.picture(row, backbone.image_size) for row in rows])
+            return super().images(backbone, batch, self.latents(backbone, batch))
+        assert batch.images is not None
+        return batch.images
 
     @torch.no_grad()
-    def latents(self, backbone: Backbone, rows: Sequence[int]) -> Tensor:
-        """Clean latents [rows, channels, h, w], one image at a time: a VAE takes more memory than a denoiser."""
-        images = (self.images.picture(row, backbone.image_size) for row in rows)
-        clean = torch.cat(one_at_a_time(partial(encode_images, backbone), images))
-        if self.again is None:
-            return clean
-        return self.again.latents(backbone, clean, [self.names[row] for row in rows], self.texts(rows))
+    def latents(self, backbone: Backbone, batch: ImageBatch) -> Tensor:
+        """Clean latents [batch, channels, h, w], one image at a time: a VAE takes more memory than a denoiser."""
+        assert batch.images is not None
+        clean = torch.cat(one_at_a_time(partial(encode_images, backbone), batch.images))
+        return clean if self.again is None else self.again.latents(backbone, clean, batch.names, batch.prompts)
 
     def evaluations(self, backbone: Backbone, steps: Sequence[int]) -> int:
         return super().evaluations(backbone, steps) + (self.again.evaluations if self.again else 0)
@@ -89,19 +91,14 @@ class RealImages(Source):
         """Of the kinds of sources to add to."""
         return {"denoised_again": self.again.description(backbone, self.captions) if self.again else None}
 
-    def texts(self, rows: Sequence[int]) -> list[str]:
-        """The captions of some rows."""
-        return [self.captions[row] for row in rows]
-
     def seeds(self, rows: Sequence[int]) -> list[int]:
-        """The seeds of some rows' noise."""
         return [seed_of(self.names[row]) for row in rows]
 
     def records(self) -> list[dict[str, Any]]:
-        return [self.images.record(row) for row in range(len(self.names))]
+        return [self.pictures.record(row) for row in range(len(self.names))]
 
     def geometries(self) -> dict[str, Geometry]:
-        found = {name: self.images.geometry(row) for row, name in enumerate(self.names)}
+        found = {name: self.pictures.geometry(row) for row, name in enumerate(self.names)}
         return {name: geometry for name, geometry in found.items() if geometry is not None}
 
 
@@ -125,23 +122,21 @@ class Noised(RealImages):
         return {step: float(timestep) for step, timestep in enumerate(self.at)}
 
     def run(
-        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+        self, backbone: Backbone, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
     ) -> Iterator[TrajectoryStep]:
-        for found in self._evaluate(backbone, backbone.denoiser, rows, layers, steps):
-            yield replace(found, index=steps[found.index])
+        return self._evaluate(backbone, backbone.denoiser, batch, layers, steps)
 
     def replay(
         self,
         backbone: Backbone,
         denoiser: nn.Module,
-        rows: Sequence[int],
+        batch: ImageBatch,
         layers: Sequence[str],
         noisy: Tensor,
         steps: Sequence[int],
-    ) -> Replayed:
+    ) -> Iterator[TrajectoryStep]:
         # Noised again, since `noisy` is one draw of maybe several.
-        for found in self._evaluate(backbone, denoiser, rows, layers, steps):
-            yield steps[found.index], found.timestep, found.activations
+        return self._evaluate(backbone, denoiser, batch, layers, steps)
 
     def description(self, backbone: Backbone) -> dict[str, Any]:
         # The scheduler says how latents are noised.
@@ -155,19 +150,25 @@ class Noised(RealImages):
         }
 
     def _evaluate(
-        self, backbone: Backbone, denoiser: nn.Module, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+        self, backbone: Backbone, denoiser: nn.Module, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
     ) -> Iterator[TrajectoryStep]:
-        return evaluate_noised(
+        found = evaluate_noised(
             backbone,
-            self.latents(backbone, rows),
-            self.seeds(rows),
+            self.latents(backbone, batch),
+            batch.seeds,
             [self.at[step] for step in steps],
             layers,
-            prompts=self.texts(rows),
+            prompts=batch.prompts,
             noise=self.noise,
             draws=self.draws,
             denoiser=denoiser,
         )
+        return map(partial(_numbered, steps), found)  # no generator, which would keep a step while the next is made
+
+
+def _numbered(steps: Sequence[int], step: TrajectoryStep) -> TrajectoryStep:
+    """The step of a place among `steps` with its own number."""
+    return replace(step, index=steps[step.index])
 
 
 class Inversion(RealImages, Walk):
@@ -181,11 +182,9 @@ class Inversion(RealImages, Walk):
         return ddim_scheduler(backbone, self.sampling_steps, inverse=True)
 
     def run(
-        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+        self, backbone: Backbone, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
     ) -> Iterator[TrajectoryStep]:
-        return invert(
-            backbone, self.latents(backbone, rows), self.texts(rows), steps=self.sampling_steps, layers=layers
-        )
+        return invert(backbone, self.latents(backbone, batch), batch.prompts, steps=self.sampling_steps, layers=layers)
 
     def description(self, backbone: Backbone) -> dict[str, Any]:
         return {
@@ -219,21 +218,21 @@ class ImageToImage(RealImages, Walk):
         return {step: every[step] for step in steps_taken(self.sampling_steps, self.strength)}
 
     def run(
-        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+        self, backbone: Backbone, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
     ) -> Iterator[TrajectoryStep]:
         return image_to_image(
             backbone,
-            self.latents(backbone, rows),
-            self.seeds(rows),
-            self.texts(rows),
+            self.latents(backbone, batch),
+            batch.seeds,
+            batch.prompts,
             strength=self.strength,
             steps=self.sampling_steps,
             layers=layers,
             half=self.half,
         )
 
-    def pictures(self, backbone: Backbone, rows: Sequence[int]) -> Tensor | None:
-        return None
+    def images(self, backbone: Backbone, batch: ImageBatch, latents: Tensor) -> Tensor:
+        return Source.images(self, backbone, batch, latents)
 
     def description(self, backbone: Backbone) -> dict[str, Any]:
         return {

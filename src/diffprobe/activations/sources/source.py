@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from diffprobe.activations.batches import ImageBatch
+from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, replay
 from diffprobe.fitting import Geometry
-
-Replayed = Iterator[tuple[int, float, dict[str, Tensor]]]
 
 
 class Source(ABC):
@@ -37,23 +40,39 @@ class Source(ABC):
     def timesteps(self, backbone: Backbone) -> dict[int, float]:
         """The scheduler's t of every step that images are taken through."""
 
+    def batch(self, rows: Sequence[int], size: int | None = None) -> ImageBatch:
+        """Some images for the network: prompts and seeds, and where they are real and a size in pixels is given, the
+        images themselves, [batch, 3, size, size]."""
+        names, captions = ([every[row] for row in rows] for every in (self.names, self.captions))
+        return ImageBatch(
+            list(rows), names, captions, self.seeds(rows), None if size is None else self.read(rows, size)
+        )
+
+    @abstractmethod
+    def seeds(self, rows: Sequence[int]) -> list[int]:
+        """The seeds of some rows' noise."""
+
+    def read(self, rows: Sequence[int], size: int) -> Tensor | None:
+        """Real images [rows, 3, size, size] in [0, 1]; None where the network makes them."""
+        return None
+
     @abstractmethod
     def run(
-        self, backbone: Backbone, rows: Sequence[int], layers: Sequence[str], steps: Sequence[int]
+        self, backbone: Backbone, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
     ) -> Iterator[TrajectoryStep]:
-        """Some images through all steps, in order, or through the wanted `steps` alone where they do not lead on."""
+        """A batch through all steps, in order, or through the wanted `steps` alone where they do not lead on."""
 
     @abstractmethod
     def replay(
         self,
         backbone: Backbone,
         denoiser: nn.Module,
-        rows: Sequence[int],
+        batch: ImageBatch,
         layers: Sequence[str],
         noisy: Tensor,
         steps: Sequence[int],
-    ) -> Replayed:
-        """Shows another denoiser what ours saw: `noisy` [steps, rows, channels, h, w] of a run."""
+    ) -> Iterator[TrajectoryStep]:
+        """Shows another denoiser what ours saw: `noisy` [steps, batch, channels, h, w] of a run."""
 
     @abstractmethod
     def description(self, backbone: Backbone) -> dict[str, Any]:
@@ -63,13 +82,21 @@ class Source(ABC):
     def records(self) -> list[dict[str, Any]]:
         """Of every image its `id` and what makes it, as JSON values."""
 
+    def steps_taken(self, backbone: Backbone, steps: Sequence[int]) -> int:
+        """How many steps an image is taken through when `steps` are wanted."""
+        return len(self.timesteps(backbone)) if self.walks else len(steps)
+
     def evaluations(self, backbone: Backbone, steps: Sequence[int]) -> int:
         """How often the denoiser is evaluated for each image when `steps` are wanted."""
-        return (len(self.timesteps(backbone)) if self.walks else len(steps)) * self.draws
+        return self.steps_taken(backbone, steps) * self.draws
 
-    def pictures(self, backbone: Backbone, rows: Sequence[int]) -> Tensor | None:
-        """The real images [rows, 3, H, W] in [0, 1]; None where the last step's latents are to be decoded."""
-        return None
+    @torch.no_grad()
+    def images(self, backbone: Backbone, batch: ImageBatch, latents: Tensor) -> Tensor:
+        """The images [batch, 3, H, W] in [0, 1] of a batch whose latents after the last step are `latents`.
+
+        Decoded one at a time, so that the batch makes no difference. Raises NotFinite as `decode_latents`.
+        """
+        return torch.cat(one_at_a_time(partial(decode_latents, backbone), latents))
 
     def geometries(self) -> dict[str, Geometry]:
         """How images that were no squares became some, by name, for maps that are made of the originals."""
@@ -92,13 +119,14 @@ class Walk(Source):
         self,
         backbone: Backbone,
         denoiser: nn.Module,
-        rows: Sequence[int],
+        batch: ImageBatch,
         layers: Sequence[str],
         noisy: Tensor,
         steps: Sequence[int],
-    ) -> Replayed:
-        captions = [self.captions[row] for row in rows]
-        return replay(backbone, denoiser, captions, noisy, steps, scheduler=self.scheduler(backbone), layers=layers)
+    ) -> Iterator[TrajectoryStep]:
+        return replay(
+            backbone, denoiser, batch.prompts, noisy, steps, scheduler=self.scheduler(backbone), layers=layers
+        )
 
 
 def described(scheduler: Any) -> dict[str, Any]:

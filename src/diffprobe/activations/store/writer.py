@@ -1,11 +1,9 @@
-"""Fills a store while the network computes: threads write, a short queue keeps memory flat.
-
-The same manifest and the same `put` as a store's writer, for activations that stay in memory.
-"""
+"""Consumers that keep activations, in memory or in a store: threads write, a short queue keeps memory flat."""
 
 from __future__ import annotations
 
 import shutil
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Queue
@@ -17,15 +15,54 @@ import torch
 from torch import Tensor
 
 from diffprobe.activations.activations import Activations
+from diffprobe.activations.batches import ImageBatch
+from diffprobe.activations.consumer import Consumer
 from diffprobe.activations.store.folder import Store
 from diffprobe.activations.store.layout import TensorSpec, check_stored, extra_name, tensor_name, tensor_specs
 from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.shards import ShardFile
+from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
 from diffprobe.writing import remove_leftovers
 
 
-class StoreWriter:
+class TensorWriter(Consumer):
+    """Puts the activations and extras that a manifest names where they are kept."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest, self._specs = manifest, tensor_specs(manifest)
+        self._every_step_extras = [extra.name for extra in manifest.extras if extra.every_step]
+
+    @abstractmethod
+    def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
+        """Takes `values` [len(rows), *shape], from any device, of the tensor called `name` (see `tensor_name`).
+
+        The values are copied, in the manifest's dtype, before this returns.
+
+        Raises:
+            UserError: values overflow the dtype.
+            ValueError: a tensor, row or shape that the manifest does not have.
+        """
+
+    def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
+        if step.index not in self._manifest.steps:
+            return
+        for layer, values in step.activations.items():
+            self.put(tensor_name(layer, step.index), batch.rows, values)
+        for name in self._every_step_extras:  # attributes of a step
+            self.put(extra_name(name, step.index), batch.rows, getattr(step, name))
+
+    def finish(self, batch: ImageBatch, images: Tensor | None) -> None:
+        if images is not None:
+            self.put(extra_name("image"), batch.rows, images)
+
+    def _copied(self, name: str, rows: Sequence[int], values: Tensor) -> Tensor:
+        if name not in self._specs:
+            raise ValueError(f"there is no tensor {name!r}")
+        return stored_copy(self._specs[name], rows, values, len(self._manifest.images))
+
+
+class StoreWriter(TensorWriter):
     """Writes rows of tensors into the shards they belong to, in the background.
 
         with StoreWriter(store) as writer:
@@ -38,6 +75,7 @@ class StoreWriter:
 
     def __init__(self, store: Store, queue: int = 8) -> None:
         """`queue` is how many blocks of rows may wait for the disk; `put` waits when there are more."""
+        super().__init__(store.manifest)
         self._store = store
         self._files: dict[int, ShardFile] = {}
         self._queue: Queue[tuple[int, str, int, Tensor] | None] = Queue(queue)
@@ -48,13 +86,21 @@ class StoreWriter:
         self._thread = Thread(target=self._work, name="store-writer", daemon=True)
 
     def __enter__(self) -> StoreWriter:
-        remove_leftovers(self._store.folder / "shards")
-        self._thread.start()
+        self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close(error)
+
+    def open(self) -> None:
+        remove_leftovers(self._store.folder / "shards")
+        self._thread.start()
+
+    def close(self, error: BaseException | None) -> None:
+        """Waits until everything is on the disk; raises what `put` raises, and ValueError for shards that lack rows,
+        where no error came before."""
         self._queue.put(None)
         self._thread.join()
         unfinished = list(self._files.values())
@@ -65,19 +111,9 @@ class StoreWriter:
                 raise ValueError(f"{len(unfinished)} shards lack rows, first {unfinished[0].shard.path.name}")
 
     def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
-        """Hands over `values` [len(rows), *shape], from any device, of the tensor called `name` (see `tensor_name`).
-
-        The values are copied, in the store's dtype, before this returns.
-
-        Raises:
-            UserError: the disk is full or fails, or values put earlier overflow the dtype.
-            ValueError: a tensor, row or shape that the store does not have.
-        """
+        """Raises UserError also when the disk is full or fails, or for values put earlier."""
         self._raise()
-        spec = self._store.specs.get(name)
-        if spec is None:
-            raise ValueError(f"the store has no tensor {name!r}")
-        copied = stored_copy(spec, rows, values, len(self._store.manifest.images))
+        copied = self._copied(name, rows, values)
         for shard, first, part in _parts(rows, self._store.manifest.images_per_shard):
             self._queue.put((shard, name, first, copied[part]))
 
@@ -161,8 +197,8 @@ def _parts(rows: Sequence[int], size: int) -> Iterator[tuple[int, int, slice]]:
             start = place
 
 
-class MemoryWriter:
-    """Collects what a `StoreWriter` would write; takes its place wherever only `put` is called.
+class MemoryWriter(TensorWriter):
+    """Collects what a `StoreWriter` would write.
 
     Attributes:
         activations: filled by `put`; zeros until then.
@@ -170,7 +206,7 @@ class MemoryWriter:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        self._manifest, self._specs = manifest, tensor_specs(manifest)
+        super().__init__(manifest)
         self._places: dict[str, Tensor] = {}
         values = {
             layer.name: self._every_step(layer.name, (layer.channels, layer.height, layer.width), manifest.dtype)
@@ -194,9 +230,6 @@ class MemoryWriter:
         return self._places[name]
 
     def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
-        """As `StoreWriter.put`."""
-        if name not in self._specs:
-            raise ValueError(f"there is no tensor {name!r}")
-        copied = stored_copy(self._specs[name], rows, values, len(self._manifest.images))
+        copied = self._copied(name, rows, values)
         check_stored(self._specs[name], copied, [self._manifest.ids[row] for row in rows])
         self._places[name][list(rows)] = copied

@@ -119,13 +119,12 @@ def _prepare_given(settings: AnalysisJobSettings, console: Console) -> tuple[pro
     """The task of probes that are given: layers, steps and properties are theirs, images those they have not seen."""
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.analyses.given_probes import read_probes
-    from diffprobe.analyses.inputs import chosen_layers, chosen_steps, make_source, make_stores
-    from diffprobe.backbone.load import load_backbone
+    from diffprobe.analyses.inputs import chosen_layers, chosen_steps, load_model, make_source, make_stores
     from diffprobe.probes.study.question import Question
 
     if settings.control.names:
         raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")
-    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    backbone = load_model(settings)
     given = read_probes(settings.analysis.probes or "", settings, backbone.name)
     everything = make_source(settings, console.print)
     assert isinstance(everything, Generation)

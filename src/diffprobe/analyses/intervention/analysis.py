@@ -136,11 +136,10 @@ def _to_train(settings: AnalysisJobSettings, console: Console) -> Task:
 def _given(settings: AnalysisJobSettings, console: Console) -> Task:
     """Probes of a finished run; the images to edit are such as they have not seen."""
     from diffprobe.analyses.given_probes import read_probes
-    from diffprobe.analyses.inputs import chosen_layers
-    from diffprobe.backbone.load import load_backbone
+    from diffprobe.analyses.inputs import chosen_layers, load_model
     from diffprobe.backbone.trajectory import fresh_scheduler
 
-    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    backbone = load_model(settings)
     given = read_probes(settings.analysis.probes or "", settings, backbone.name)
     layers = [layer.name for layer in chosen_layers(settings.layers.select, backbone)]
     there = range(len(fresh_scheduler(backbone, settings.steps.sampling).timesteps))

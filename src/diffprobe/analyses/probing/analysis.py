@@ -74,14 +74,20 @@ def prepare(settings: ProbingSettings, console: Console) -> Task:
         UserError: for anything the user got wrong, before any work is done.
     """
     from diffprobe.activations.budget import in_units
-    from diffprobe.analyses.inputs import check_noise, chosen_groups, chosen_layers, make_source, make_stores
+    from diffprobe.analyses.inputs import (
+        check_noise,
+        chosen_groups,
+        chosen_layers,
+        load_model,
+        make_source,
+        make_stores,
+    )
     from diffprobe.analyses.probing.learning_curve import check_curve
-    from diffprobe.backbone.load import load_backbone
     from diffprobe.labels.labeler import FromFiles
 
     source = make_source(settings, partial(console.print, soft_wrap=True, markup=False, highlight=False))
     labeler = make(settings.labeler)
-    backbone = load_backbone(**settings.model)  # type: ignore[arg-type]
+    backbone = load_model(settings)
     check_noise(settings, backbone)
     steps = chosen_steps(settings.steps.select, source.timesteps(backbone))
     layers = chosen_layers(settings.layers.select, backbone)

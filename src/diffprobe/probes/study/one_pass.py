@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffprobe.activations.batches import ImageBatch
 from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_activations, control_layers
-from diffprobe.activations.extraction import silent_trainer
 from diffprobe.activations.groups import concatenate
-from diffprobe.activations.one_pass import Seen, pass_by, see, see_again
+from diffprobe.activations.module import quiet_trainer
+from diffprobe.activations.one_pass import ActivationBatch, replay_activations, stream_batches
 from diffprobe.activations.sources.source import Source
 from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.finite import at_step, naming
@@ -50,21 +51,23 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
         raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
     split = question.split(source.names)
     watch = _Watch(backbone, source, labeler, question, shown=split.test[: means.shown])
-    trainer = means.trainer("generate") or silent_trainer()
+    trainer = means.trainer("generate") or quiet_trainer(backbone.device)
     # Shuffled, so that neighbours in a list of prompts are not neighbours here.
     random = np.random.default_rng(question.seed)
     for part in PARTS:
         rows = random.permutation(getattr(split, part)).tolist()
         means.tell(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
         use = {"train": watch.fit, "validation": watch.validate, "test": watch.test}[part]
-        pass_by(
-            watch.look,
+        stream_batches(
+            backbone,
+            source,
+            watch.layers,
+            question.steps,
             rows,
             use,
-            names=source.names,
             batch_size=means.batch_size,
+            networks=watch.networks,
             trainer=trainer,
-            tell=means.tell,
         )
         watch.conclude(part, trainer)
     real = watch.passes["none"]
@@ -78,7 +81,7 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     warnings += edge_lines(watch.strengths(), question.recipe.strengths)
     for line in warnings:
         means.tell(line)
-    each = source.evaluations(backbone, question.steps) + watch.networks * len(question.steps) * source.draws
+    each = source.evaluations(backbone, question.steps) + len(watch.networks) * len(question.steps) * source.draws
     return Findings(
         scores,
         summarise(scores),
@@ -102,10 +105,9 @@ class _Watch:
         self.pictures = PicturesOfParts()  # of this process
         self.flat: list[tuple[str, str]] = []  # (property, image) of labels with one value; in the end of all processes
         self.dealt = DealtLabels()
-        self.beside: tuple[Seen, dict[str, Tensor]] | None = None
-        self.look = partial(see, backbone, source, self.layers, question.steps)
-        self.inputs: dict[str, Callable[[Seen], dict[str, Tensor]]] = {"none": self._own}
-        self.networks = 0
+        self.beside: tuple[ImageBatch, dict[str, Tensor]] | None = None
+        self.inputs: dict[str, Callable[[ActivationBatch], dict[str, Tensor]]] = {"none": self._own}
+        self.networks: dict[str, nn.Module] = {}  # of controls
         for control in question.controls:
             if control in CONTROL_NETWORKS:
                 self._add_network(control, CONTROL_NETWORKS[control][1](backbone.denoiser, question.seed))
@@ -125,24 +127,26 @@ class _Watch:
         self.inputs["position"] = lambda seen: {POSITION: seen.images[None, :, :1]}
         self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
 
-    def fit(self, seen: Seen) -> None:
-        self.pictures.add(seen.images, self._names(seen), "train")
+    def fit(self, seen: ActivationBatch) -> None:
+        self.pictures.add(seen.images, seen.batch.names, "train")
         for control, batch in self._work(seen, self._labels(seen)):
             self._use("train", control, batch)
 
-    def validate(self, seen: Seen) -> None:
-        self.pictures.add(seen.images, self._names(seen), "validation")
+    def validate(self, seen: ActivationBatch) -> None:
+        self.pictures.add(seen.images, seen.batch.names, "validation")
         for control, batch in self._work(seen, self._labels(seen)):
             self._use("validation", control, batch)
 
-    def test(self, seen: Seen) -> None:
-        self.pictures.add(seen.images, self._names(seen), "test")
+    def test(self, seen: ActivationBatch) -> None:
+        self.pictures.add(seen.images, seen.batch.names, "test")
         labels = self._labels(seen)
         for control, batch in self._work(seen, labels):
             said = self._use("test", control, batch)
             if control == "none":
                 self.shown += [
-                    self._show(seen, place, labels, said) for place, row in enumerate(seen.rows) if row in self.wanted
+                    self._show(seen, place, labels, said)
+                    for place, row in enumerate(seen.batch.rows)
+                    if row in self.wanted
                 ]
 
     def conclude(self, part: str, trainer: lightning.Trainer) -> None:
@@ -167,9 +171,9 @@ class _Watch:
         paths = {control: one.candidates for control, one in self.passes.items()}
         return {control: path.first_strengths() for control, path in paths.items() if isinstance(path, RidgePath)}
 
-    def _work(self, seen: Seen, labels: Targets) -> Iterator[tuple[str, Batch]]:
+    def _work(self, seen: ActivationBatch, labels: Targets) -> Iterator[tuple[str, Batch]]:
         """What the pass of each control is to be shown of a batch."""
-        names = self._names(seen)
+        names = seen.batch.names
         targets = {key: target_maps(labels, key, names).to(seen.images.device) for key in labels}
         self.flat += one_valued(targets, names)
         for control in self.passes:
@@ -186,22 +190,22 @@ class _Watch:
             one.validate(*batch)
         return one.test(*batch) if part == "test" else {}
 
-    def _control_input(self, control: str, seen: Seen) -> dict[str, Tensor]:
-        if self.beside is None or self.beside[0] is not seen:  # images are decoded once for all control inputs
+    def _control_input(self, control: str, seen: ActivationBatch) -> dict[str, Tensor]:
+        if self.beside is None or self.beside[0] is not seen.batch:  # images are decoded once for all control inputs
             names = [name for name in CONTROL_INPUTS if name in self.inputs]
             found = []
             for noisy, latents, when in zip(seen.noisy, seen.latents, self.moments, strict=True):
-                with naming(self._names(seen), when):
+                with naming(seen.batch.names, when):
                     found.append(control_activations(self.backbone, names, noisy, latents))
-            self.beside = seen, {name: torch.stack([values[name] for values in found]) for name in names}
+            self.beside = seen.batch, {name: torch.stack([values[name] for values in found]) for name in names}
         return {control: self.beside[1][control]}
 
     def _add_network(self, control: str, denoiser: Any) -> None:
-        self.networks += 1
-        look = partial(see_again, self.backbone, self.source, denoiser, self.layers, self.question.steps)
-        self.inputs[control] = lambda seen: self._grouped(look(seen))
+        self.networks[control] = denoiser
+        replay = partial(replay_activations, self.backbone, self.source, denoiser, self.layers, self.question.steps)
+        self.inputs[control] = lambda seen: self._grouped(replay(seen))
 
-    def _own(self, seen: Seen) -> dict[str, Tensor]:
+    def _own(self, seen: ActivationBatch) -> dict[str, Tensor]:
         return self._grouped(seen.activations)
 
     def _grouped(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -216,25 +220,24 @@ class _Watch:
         question, keys = self.question, (self.backbone.name, self.question.recipe.name, control)
         return OnePass(learner, question.properties, question.threshold, keys, steps)
 
-    def _names(self, seen: Seen) -> list[str]:
-        return [self.source.names[row] for row in seen.rows]
+    def _labels(self, seen: ActivationBatch) -> Targets:
+        return self.labeler(seen.images.cpu().float(), seen.batch.names, self.question.properties)
 
-    def _labels(self, seen: Seen) -> Targets:
-        return self.labeler(seen.images.cpu().float(), self._names(seen), self.question.properties)
-
-    def _film(self, seen: Seen, place: int) -> Tensor:
+    def _film(self, seen: ActivationBatch, place: int) -> Tensor:
         """One image of a batch as it looks after each probed step, [steps, 3, H, W] in [0, 1]."""
         frames = []
         for latents, when in zip(seen.latents[:, place], self.moments, strict=True):
-            with naming([self.source.names[seen.rows[place]]], when):
+            with naming([seen.batch.names[place]], when):
                 frames.append(decode_latents(self.backbone, latents[None]))
         return torch.cat(frames)
 
-    def _show(self, seen: Seen, place: int, labels: Targets, said: Mapping[str, Mapping[str, Tensor]]) -> Shown:
+    def _show(
+        self, seen: ActivationBatch, place: int, labels: Targets, said: Mapping[str, Mapping[str, Tensor]]
+    ) -> Shown:
         image = seen.images[place : place + 1]
         steps = len(self.question.steps)
         return Shown(
-            row=seen.rows[place],
+            row=seen.batch.rows[place],
             steps=(self._film(seen, place) if self.source.walks else image.expand(steps, -1, -1, -1)).cpu(),
             final=image[0].cpu(),
             labels={key: maps[place] for key, maps in labels.items()},

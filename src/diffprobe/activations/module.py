@@ -1,0 +1,135 @@
+"""The LightningModule that owns the frozen network, and the pass that `Trainer.predict` makes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import lightning
+import torch
+from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor, nn
+
+from diffprobe.activations.batches import ImageBatch, ImageData
+from diffprobe.activations.consumer import Consumer, ConsumerCallback
+from diffprobe.activations.progress import PassProgress
+from diffprobe.backbone.finite import naming
+from diffprobe.backbone.frozen import FrozenNetworks
+from diffprobe.backbone.load import Backbone, chosen_device
+from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from diffprobe.backbone.trajectory import TrajectoryStep
+
+
+class ActivationModule(lightning.LightningModule):
+    """The frozen denoiser, its VAE and text encoders, and what is done with the activations of some layers.
+
+    `predict_step` takes a batch of images through its steps and hands each step to the consumer as it is made, so
+    memory holds one step of one batch. The networks are submodules, which the Trainer places; they stay in eval mode
+    without gradients, and no checkpoint contains them. What they compute in is the model's own setting (`dtype`,
+    `autocast`), part of what a store of activations is named by, so a Trainer of another precision is refused.
+
+    Args:
+        run: takes a batch through its steps, such as a source's `run`.
+        steps: how many steps `run` takes each image through, for the progress bar.
+        consumer: takes the steps.
+        images: the images [batch, 3, H, W] of a batch after its last step, from the latents after it; None makes none.
+        networks: others that `run` or the consumer evaluates, such as a control network, by name.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        run: Callable[[ImageBatch], Iterator[TrajectoryStep]],
+        consumer: Consumer,
+        *,
+        steps: int,
+        images: Callable[[ImageBatch, Tensor], Tensor] | None = None,
+        networks: Mapping[str, nn.Module] = MappingProxyType({}),
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # a checkpoint has nothing of the frozen networks
+        self.networks = FrozenNetworks({**backbone.networks, **networks})
+        self.to(backbone.device)
+        self.run, self.steps, self.consumer, self.images = run, steps, consumer, images
+        self.progress = PassProgress(0, steps)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        return [ConsumerCallback()]
+
+    def setup(self, stage: str) -> None:
+        """Raises UserError for a Trainer that would change what the networks compute in."""
+        if stage != "predict":
+            return
+        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.progress = PassProgress(data.images, self.steps)
+        if type(self.trainer.precision_plugin) is not Precision:
+            raise UserError(
+                f"precision={self.trainer.precision} of the trainer would change the activations of the frozen "
+                "network: give its pass a trainer of precision 32-true, which leaves it as it is, and choose "
+                "model.dtype or model.autocast for the network itself"
+            )
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> int:
+        """Takes a batch through its steps; the number of its images."""
+        self.progress.begin(len(batch.rows))
+        with naming(batch.names):
+            latents = torch.empty(0)
+            for step in self.run(batch):
+                self.consumer.consume(batch, step)
+                self.progress.step += 1
+                latents = step.latents
+                del step  # its activations must be gone before the next are made
+            self.consumer.finish(batch, None if self.images is None else self.images(batch, latents))
+        self.progress.end()
+        return len(batch.rows)
+
+
+def run_pass(module: ActivationModule, data: ImageData, trainer: lightning.Trainer | None = None) -> int:
+    """Takes this process's images through the module once, and leaves its networks on the trainer's device.
+
+    Args:
+        trainer: None makes a quiet one for the device that the networks are on.
+
+    Returns:
+        How many images this process took through.
+
+    Raises:
+        UserError: as `ActivationModule.setup`, as the consumer, or an image is not finite.
+    """
+    trainer = trainer or quiet_trainer(module.device)
+    trainer.predict(module, datamodule=data, return_predictions=False)
+    module.networks.to(trainer.strategy.root_device)  # Lightning leaves modules on the CPU
+    return module.progress.done
+
+
+def quiet_trainer(device: torch.device) -> lightning.Trainer:
+    """A Trainer for one device that shows nothing and writes nothing."""
+    return lightning.Trainer(
+        accelerator=device.type,
+        devices=1 if device.index is None or device.type == "cpu" else [device.index],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def device_of_model(wanted: str, trainer: lightning.Trainer) -> str:
+    """Where the network goes: to the device of the trainer that takes images through it.
+
+    Args:
+        wanted: `model.device`; 'auto' is that device, whichever it is.
+
+    Raises:
+        UserError: `model.device` is another, or none of this machine.
+    """
+    device = trainer.strategy.root_device
+    if wanted != "auto" and chosen_device(wanted) not in (device, torch.device(device.type)):
+        raise UserError(
+            f"model.device={wanted}, but the trainer works on {device}: leave model.device=auto, and choose the device "
+            "with trainer.accelerator (cpu, gpu), and which GPU with CUDA_VISIBLE_DEVICES"
+        )
+    return str(device)

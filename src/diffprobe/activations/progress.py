@@ -1,0 +1,119 @@
+"""The progress of a pass over images: how many images and steps are done, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning.pytorch.callbacks import RichProgressBar
+from rich import get_console
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+
+@dataclass
+class PassProgress:
+    """Where a pass of this process is.
+
+    Attributes:
+        images: that are to be taken through, in all; `done` of them are.
+        steps: that each image is taken through.
+        batch: images at work; `step` steps of theirs are done.
+        began: when the pass began, by `time.perf_counter`.
+    """
+
+    images: int
+    steps: int
+    done: int = 0
+    batch: int = 0
+    step: int = 0
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def share(self) -> float:
+        """Of all steps of all images, how many are done, in [0, 1]."""
+        whole = self.images * self.steps
+        return min(1.0, (self.done * self.steps + self.batch * self.step) / whole) if whole else 1.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest will take, at the pace so far; None before the first step is done."""
+        share = self.share
+        return (time.perf_counter() - self.began) * (1 - share) / share if share else None
+
+    def begin(self, batch: int) -> None:
+        """A batch of so many images begins."""
+        self.batch, self.step = batch, 0
+
+    def end(self) -> None:
+        """All steps of the batch are done."""
+        self.done += self.batch
+        self.batch, self.step = 0, 0
+
+    def row(self) -> RenderableType:
+        """One line: a bar, images, steps of the images at work, and the time left."""
+        line = Table.grid(padding=(0, 1))
+        left = "" if self.left is None else f"{duration(self.left)} left"
+        steps = f"step {self.step}/{self.steps}" if self.batch else ""
+        line.add_row(ProgressBar(1.0, self.share, width=30), f"{self.done}/{self.images} images", steps, left)
+        return line
+
+
+class ImageProgressBar(RichProgressBar):
+    """Lightning's progress bar, which in a pass over images counts images and steps and has the time left.
+
+    Where nobody watches (no terminal), one line after the first batch says how long the rest will take.
+
+    Args:
+        log: takes that line; None prints it.
+        console: to draw on; None is rich's own.
+        options: as of Lightning's RichProgressBar.
+    """
+
+    def __init__(
+        self, log: Callable[[str], None] | None = None, console: Console | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.log_line, self.console = log, console
+        self._live: Live | None = None
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        console = self.console or get_console()
+        if self.is_enabled and console.is_terminal:
+            self._live = Live(get_renderable=pl_module.progress.row, console=console, refresh_per_second=4)
+            self._live.start()
+
+    def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
+        """The module counts."""
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        progress = pl_module.progress
+        rest = progress.images - progress.done
+        if batch_idx == 0 and rest and self.is_enabled and self._live is None:
+            log = self.log_line or (self.console or get_console()).print
+            log(f"about {duration(progress.left)} for the other {rest} images, by the first {progress.done}")
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        self._end()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._end()
+        super().on_exception(trainer, pl_module, exception)
+
+    def _end(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
