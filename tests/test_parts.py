@@ -11,7 +11,7 @@ from diffprobe.parts import Part
 from diffprobe.ranges import Number
 
 TRAINER = Part(
-    given={"max_epochs": "probe.epochs says how long probes are trained"},
+    given={"max_epochs": "by probe.epochs"},
     limits={"devices": Annotated[int, Number(1, 1024)]},
 )
 
@@ -60,7 +60,7 @@ def test_every_argument_of_lightnings_trainer_is_taken(arguments):
         ({"precision": "16-mixd"}, "trainer.precision=16-mixd: must be one of 64, 32, 16"),
         ({"deterministic": "often"}, "trainer.deterministic=often: must be true or false, or one of warn"),
         ({"devices": 0}, "trainer.devices=0: must be at least 1"),
-        ({"max_epochs": 3}, "trainer.max_epochs is set by the run itself: probe.epochs says how long"),
+        ({"max_epochs": 3}, "trainer.max_epochs is set by the run itself, by probe.epochs"),
         ({"detect_anomaly": 1}, "trainer.detect_anomaly: must be true or false, not 1"),
         (
             {"profiler": {"_target_": "lightning.pytorch.profilers.SimpleProfiler", "file": "x"}},
@@ -81,10 +81,10 @@ def test_a_class_that_is_not_there_is_one_line():
 def test_what_a_class_needs_is_named_unless_the_run_gives_it():
     named = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
     assert "trainer.save_dir is not set, and CSVLogger needs it" in refusal(named)
-    assert Part(given={"save_dir": "the run folder"}).checked(named, "logger") == named
+    assert Part(given={"save_dir": "to the run folder"}).checked(named, "logger") == named
     assert TRAINER.checked({**named, "_partial_": True}, "trainer")["_partial_"] is True
-    with pytest.raises(UserError, match=r"logger\.save_dir is set by the run itself: the run folder"):
-        Part(given={"save_dir": "the run folder"}).checked({**named, "save_dir": "x"}, "logger")
+    with pytest.raises(UserError, match=r"logger\.save_dir is set by the run itself, to the run folder"):
+        Part(given={"save_dir": "to the run folder"}).checked({**named, "save_dir": "x"}, "logger")
 
 
 def test_parts_within_parts_are_held_against_their_own_classes():

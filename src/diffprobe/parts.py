@@ -43,6 +43,12 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "diffprobe.analyses.intervention.analysis.Intervention",
         "diffprobe.analyses.separation.analysis.Separation",
     ),
+    "trainer": ("lightning.Trainer",),
+    "callbacks": (
+        "diffprobe.activations.progress.ImageProgressBar",
+        "lightning.pytorch.callbacks.DeviceStatsMonitor",
+        "lightning.pytorch.callbacks.EarlyStopping",
+    ),
     "logger": ("diffprobe.report.tracking.CsvTracker", "diffprobe.report.tracking.WandbTracker"),
 }
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
@@ -87,9 +93,11 @@ class Part:
     def _check_name(self, name: str, takes: Signature, key: str) -> None:
         """Raises UserError for an argument that the class does not take from the configuration."""
         if name in self.given:
-            raise UserError(f"{key}.{name} is set by the run itself: {self.given[name]}; leave it out")
+            raise UserError(f"{key}.{name} is set by the run itself, {self.given[name]}; leave it out")
         if name in takes.arguments or takes.open_ended:
             return
+        if name == "kind":
+            raise UserError(f"unknown key '{key}.kind'; the kind is a choice of its group, {key}=NAME")
         there = [each for each in takes.arguments if each not in self.given]
         near = get_close_matches(name, there, n=1)
         if near:
@@ -99,6 +107,17 @@ class Part:
     def _hint(self, name: str, takes: Signature) -> Any:
         argument = takes.arguments.get(name)
         return self.limits.get(name, argument.hint if argument else Any)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Any number of parts, each with a name; null leaves one out."""
+
+    def checked(self, value: Any, key: str) -> dict[str, Any]:
+        """Raises UserError for what is no mapping of parts, and for one that does not fit its class."""
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={shown(value)}: must be a mapping, {{NAME: {{_target_: MODULE.CLASS}}}}")
+        return {str(name): Part().checked(each, f"{key}.{name}") for name, each in value.items() if each is not None}
 
 
 def _signature(target: str, key: str) -> Signature:

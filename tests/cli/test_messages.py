@@ -32,7 +32,6 @@ def answer(door: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str:
     [
         ("train", "features.folder=x", "features.folder belongs to features=disk; give that choice too"),
         ("train", "model.tokenizer=x", "model.tokenizer belongs to model=local or sd15"),
-        ("train", "trainer.num_nodes=2", "belongs to trainer=slurm"),
         ("train", "trajectory.timesteps=[0]", "belongs to trajectory=clean, noised or noised_by_100"),
         ("train", "labeler.path=x", "labeler.path belongs to labeler=files"),
         ("train", "labeler.depth.model=x", "belongs to labeler=image_models labeler/depth=transformers"),
@@ -96,7 +95,7 @@ def test_no_key_is_answered_with_itself():
 def test_home_and_flags_are_put_right_on_the_command_line():
     home = str(Path.home())
     typed = ["data.prompts=~/x.csv", "analysis.runs=[~/a,~/b]", "hydra.run.dir='~/r'", "~seed", "job=a~b", "run=~"]
-    assert typed_arguments([*typed, "-m"]) == [
+    assert typed_arguments([*typed, "-m"], CONF) == [
         "-m",
         f"data.prompts={home}/x.csv",
         f"analysis.runs=[{home}/a,{home}/b]",
@@ -106,7 +105,7 @@ def test_home_and_flags_are_put_right_on_the_command_line():
         f"run={home}",
     ]
     with pytest.raises(UserError, match="no home folder"):
-        typed_arguments(["run=~nobody_of_that_name/x"])
+        typed_arguments(["run=~nobody_of_that_name/x"], CONF)
 
 
 @pytest.mark.parametrize("place", ["/proc/foo", "/etc/passwd"])
@@ -114,3 +113,49 @@ def test_a_run_folder_that_cannot_be_made_is_named(place):
     line = one_line(train(f"hydra.run.dir={place}", "dry_run=true"))
     assert f"the run folder {place} cannot be made" in line
     assert "hydra.run.dir=FOLDER" in line
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("trainer.gradient_clip_val=1", "++trainer.gradient_clip_val=1"),
+        ("trainer.devices=2", "trainer.devices=2"),
+        ("analysis._target_=mine.KMeans", "++analysis._target_=mine.KMeans"),
+        ("+trainer.benchmark=true", "+trainer.benchmark=true"),
+        ("trainr.devices=2", "trainr.devices=2"),
+        ("hydra.run.dir=x", "hydra.run.dir=x"),
+        ("features.folder=x", "features.folder=x"),  # of another choice, which the answer names
+        ("~trainer.devices", "~trainer.devices"),
+        ("layers=headline", "layers=headline"),
+    ],
+)
+def test_a_setting_that_no_choice_has_is_left_to_the_class_that_takes_it(typed, taken):
+    assert typed_arguments([typed], CONF) == [taken]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "trainer.gradient_clip=1",
+            "'trainer.gradient_clip'; the nearest valid key is 'trainer.gradient",
+        ),
+        ("trainer.max_epochs=3", "trainer.max_epochs is set by the run itself, by probe.epochs"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp: choose one of auto, ddp"),
+        ("callbacks.progress_bar.refresh=3", "the nearest valid key is 'callbacks.progress_bar.refresh_rate'"),
+        ("callbacks.mine._target_=nowhere.Mine", "callbacks.mine._target_=nowhere.Mine: there is no such class"),
+        ("trainer.kind=x", "unknown key 'trainer.kind'; the kind is a choice of its group, trainer=NAME"),
+    ],
+)
+def test_a_setting_that_its_class_does_not_take_is_one_line(override, told, tmp_path):
+    assert told in one_line(train(override, f"hydra.run.dir={tmp_path}", "dry_run=true"))
+
+
+def test_help_takes_less_than_three_seconds_of_a_processor():
+    import subprocess
+    from resource import RUSAGE_CHILDREN, getrusage
+
+    before = getrusage(RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], check=True, capture_output=True)
+    after = getrusage(RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3

@@ -88,7 +88,7 @@ NONSENSE = {
     "trajectory.kind": ["foo", "", None],
     "trainer.devices": [0, -1, 10**6, "auto"],
     "trainer.accelerator": ["foo", "", 0, 1.5],
-    "trainer.precision": ["foo", "", 1e12, 32],
+    "trainer.precision": ["foo", "", 1e12],
     "trainer.strategy": ["foo", "", 0],
     "report.examples": [-1, 10**6, 1.5],
     "report.learning_curve": [[0], [-5], [2, 2], "", [1.5]],

@@ -19,13 +19,15 @@ OF_ANALYSES = ("diff_props", "semantic_lens")
 PRESETS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix("")) for path in CONF.rglob("experiment/**/*.yaml")
 )
-COMPOSED_LATE = sorted(path for path in (*CONF.glob("experiment/**/*.yaml"), *CONF.glob("analysis/*.yaml")))
+COMPOSED_LATE = sorted(
+    path for path in (*CONF.glob("experiment/**/*.yaml"), *CONF.glob("analysis/*.yaml"), *CONF.glob("debug/*.yaml"))
+)
 GROUPS = {
     str(folder.relative_to(CONF)): sorted(
         str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")
     )
     for folder in CONF.iterdir()
-    if folder.is_dir() and folder.name not in ("hydra", "experiment", "classifier")
+    if folder.is_dir() and folder.name not in ("hydra", "experiment", "debug", "classifier")
 }
 
 

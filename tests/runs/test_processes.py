@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from diffprobe.cli.schema import TrainerSettings
 from diffprobe.errors import UserError
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
 
 STEP = {"SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "python"}
 
 
-def trainer(devices: int = 1, nodes: int = 1) -> TrainerSettings:
-    return TrainerSettings("cpu", devices, "32-true", nodes, "ddp")
+def trainer(devices: int = 1, nodes: int = 1) -> Any:
+    return OmegaConf.create({"devices": devices, "num_nodes": nodes})
 
 
 def moded(name: str, **launcher: object):
@@ -101,6 +102,15 @@ def test_devices_and_jobs_that_run_at_once_share_the_cores(monkeypatch):
 def test_more_processes_than_cores_are_refused():
     from diffprobe.runs.trainers import check_trainer
 
+    def settings(devices: int) -> Any:
+        chosen = {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": devices}
+        probe = {"epochs": 1, "validate_every": 1}
+        return OmegaConf.create({"trainer": chosen, "callbacks": {}, "probe": probe})
+
     with pytest.raises(UserError, match=r"trainer\.devices=99: on CPUs a device is a process"):
-        check_trainer(OmegaConf.structured(trainer(devices=99)))
-    check_trainer(OmegaConf.structured(trainer(devices=2)))
+        check_trainer(settings(99))
+    check_trainer(settings(2))
+    lacks = settings(1)
+    lacks.trainer.gradient_clip_algorithm = "sideways"
+    with pytest.raises(UserError, match=r"Lightning cannot work with .*trainer\.gradient_clip_algorithm=sideways"):
+        check_trainer(lacks)

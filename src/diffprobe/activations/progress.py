@@ -71,13 +71,13 @@ class ImageProgressBar(RichProgressBar):
     Args:
         log: takes that line; None prints it.
         console: to draw on; None is rich's own.
-        options: as of Lightning's RichProgressBar.
+        refresh_rate: of bars of training, in batches.
     """
 
     def __init__(
-        self, log: Callable[[str], None] | None = None, console: Console | None = None, **options: Any
+        self, log: Callable[[str], None] | None = None, console: Console | None = None, refresh_rate: int = 1
     ) -> None:
-        super().__init__(**options)
+        super().__init__(refresh_rate=refresh_rate)
         self.log_line, self.console = log, console
         self._live: Live | None = None
 

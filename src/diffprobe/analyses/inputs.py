@@ -151,9 +151,9 @@ def load_model(settings: Any) -> Backbone:
     """
     from diffprobe.activations.module import device_of_model
     from diffprobe.backbone.load import load_backbone
-    from diffprobe.runs.trainers import make_predicting_trainer
+    from diffprobe.runs.trainers import make_trainer
 
-    device = device_of_model(settings.model.device, make_predicting_trainer(settings.trainer))
+    device = device_of_model(settings.model.device, make_trainer(settings, "predict", None))
     return load_backbone(**{**settings.model, "device": device})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffprobe.cli.composing import explain_composition
-from diffprobe.cli.keys import DOORS
+from diffprobe.cli.keys import DOORS, settable_keys
 from diffprobe.errors import UserError
 from diffprobe.ranges import expanded
 from diffprobe.runs.processes import end_children, is_helper
@@ -34,7 +34,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
             with stoppable():
-                sys.argv[1:] = typed_arguments(sys.argv[1:])
+                sys.argv[1:] = typed_arguments(sys.argv[1:], _conf())
                 return function(*arguments)
         except Stopped as stopped:
             end_children()
@@ -143,16 +143,27 @@ def _no_run_folder(error: OSError) -> str | None:
     )
 
 
-def typed_arguments(arguments: list[str]) -> list[str]:
-    """A command line as Hydra takes it: flags before overrides, and ~ at the beginning of a path replaced, which a
-    shell does for few of them.
+def typed_arguments(arguments: list[str], conf: Path) -> list[str]:
+    """A command line as Hydra takes it: flags before overrides, ~ at the beginning of a path replaced, which a shell
+    does for few of them, and ++ before a setting that no choice in the folder of configurations has: the class that
+    takes it, or not, is known when all is composed (`trainer.gradient_clip_val=1`).
 
     Raises:
         UserError: ~user of a user who is not there.
     """
     flags = [item for item in arguments if item in ("-m", "--multirun")]
     others = [item for item in arguments if item not in flags]
-    return [*flags, *(re.sub(r"(?<=[=\[,'\"])~[\w.-]*(?=/|$|[,\]'\"])", _home, item) for item in others)]
+    others = [re.sub(r"(?<=[=\[,'\"])~[\w.-]*(?=/|$|[,\]'\"])", _home, item) for item in others]
+    return [*flags, *(f"++{item}" if _is_of_class(item, conf) else item for item in others)]
+
+
+def _is_of_class(override: str, conf: Path) -> bool:
+    """Whether an override sets a key in a group that no choice of the group sets."""
+    key, found, _ = override.partition("=")
+    group = key.partition(".")[0]
+    if not found or "." not in key or not group.isidentifier() or not (conf / group).is_dir() or group == "hydra":
+        return False
+    return key not in settable_keys(conf)
 
 
 def _home(found: re.Match[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 NO_SETTINGS = ("defaults", "hydra", "_target_", "_partial_")
+PRESETS = ("experiment", "debug")  # groups whose choices set keys of others
 FREE = ("layers.groups", "prototypes.groups", "analysis.classes")  # mappings whose keys are the user's
 DOORS = ("train", "analyze")  # their primary configurations, the wider last
 
@@ -44,6 +45,11 @@ def read_conf(conf: Path) -> list[ConfFile]:
     return found
 
 
+def settable_keys(conf: Path) -> set[str]:
+    """Every key that a choice in a configuration folder sets, and the sections they are in."""
+    return {key for file in read_conf(conf) for key in _with_sections(file.keys)}
+
+
 def explain_key(key: str, conf: Path, door: str, *, deleted: bool = False) -> str:
     """Why a run of a door has no such key: the choice or the door that it belongs to, or the nearest that there is.
 
@@ -53,7 +59,7 @@ def explain_key(key: str, conf: Path, door: str, *, deleted: bool = False) -> st
         return f"unknown key {key!r} of Hydra; --cfg hydra lists those that there are"
     files = read_conf(conf)
     here = _groups_of(door, files)
-    owners = [file for file in files if file.group and file.group != "experiment" and key in _with_sections(file.keys)]
+    owners = [file for file in files if file.group not in ("", *PRESETS) and key in _with_sections(file.keys)]
     elsewhere = [other for other in DOORS if other != door and key in _known(other, files)]
     top = key.split("/")[0].split(".")[0]
     known = _known(door, files)
@@ -101,7 +107,7 @@ def _groups_of(door: str, files: list[ConfFile]) -> set[str]:
     """The groups that a door has, those within others not."""
     (primary,) = [file for file in files if not file.group and file.choice == door] or [None]
     own = set(primary.groups) if primary else set()
-    return own | {group for file in files if file.group in own - {"experiment"} for group in file.groups}
+    return own | {group for file in files if file.group in own - {*PRESETS} for group in file.groups}
 
 
 def _known(door: str, files: list[ConfFile]) -> set[str]:
@@ -140,7 +146,7 @@ def _groups(content: dict[str, Any], within: str) -> Iterator[str]:
     """The groups that a defaults list names, those of Hydra left out."""
     for item in content.get("defaults") or []:
         for name in item if isinstance(item, dict) else ():
-            group = str(name).removeprefix("override ").strip()
+            group = str(name).removeprefix("override ").removeprefix("optional ").strip()
             absolute = group.startswith("/") or within == "."
             group = group.removeprefix("/")
             if not group.startswith("hydra"):

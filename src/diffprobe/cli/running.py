@@ -96,7 +96,7 @@ def carry_out(
         if is_finished(folder, settings, check):
             return _skipped(folder, console)
         check_unfinished(folder, settings, check)
-        check_trainer(settings.trainer)
+        check_trainer(settings)
         task = prepare(settings, console)
         if settings.dry_run:
             return None

@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffprobe.errors import UserError
-from diffprobe.parts import Part
+from diffprobe.parts import Part, Parts
 from diffprobe.ranges import Choice, Items, Keys, Name, Number, OneOrMore, Place, Text, WordOr, checked_value, shown
 
 Settings = TypeVar("Settings")
@@ -32,7 +32,29 @@ Steps = OneOrMore(Annotated[Any, WordOr(STEP_WORDS, Annotated[int, Number(0, 999
 Groups = dict[str, Annotated[Any, LayerItems]]  # name: what layers.select may be
 
 
-LOGGER = Part(given=dict.fromkeys(("folder", "config", "called"), "the folder and the name of the run"))
+LOGGER = Part(given=dict.fromkeys(("folder", "config", "called"), "by the folder of the run"))
+# Lightning's arguments that are decided elsewhere, and those of which less is supported than Lightning takes.
+TRAINER = Part(
+    given={
+        "logger": "by the group logger",
+        "callbacks": "by the group callbacks",
+        "enable_progress_bar": "by the group callbacks",
+        "max_epochs": "by probe.epochs",
+        "check_val_every_n_epoch": "by probe.validate_every",
+        "num_sanity_val_steps": "to none",
+        "enable_checkpointing": "to false, since probes and activations are written by the run",
+        "enable_model_summary": "to false",
+        "limit_predict_batches": "to all, since every image is taken once; say how many with data.count",
+        "fast_dev_run": "to false; a short run is debug=default",
+        "use_distributed_sampler": "to false where processes share images",
+    },
+    limits={
+        "accelerator": Annotated[str, Choice("auto", "cpu", "gpu", "cuda", "mps")],
+        "strategy": Annotated[str, Choice("auto", "ddp")],
+        "devices": Annotated[int, Number(1, 1024)],
+        "num_nodes": Annotated[int, Number(1, 1024)],
+    },
+)
 
 
 @dataclass
@@ -126,15 +148,6 @@ class FeatureSettings:
 
 
 @dataclass
-class TrainerSettings:
-    accelerator: Annotated[str, Choice("auto", "cpu", "gpu", "cuda", "mps")] = MISSING
-    devices: Annotated[int, Number(1, 1024)] = MISSING
-    precision: Annotated[str, Choice("32-true", "16-mixed", "bf16-mixed", "64-true")] = MISSING
-    num_nodes: Annotated[int, Number(1, 1024)] = 1
-    strategy: Annotated[str, Choice("auto", "ddp")] = "auto"
-
-
-@dataclass
 class ReportSettings:
     examples: Annotated[int, Number(0, 1000)] = MISSING
     # numbers of training images; none: no curve
@@ -157,7 +170,8 @@ class ProbingSettings:
     probe: ProbeSettings
     control: ControlSettings
     features: FeatureSettings
-    trainer: TrainerSettings
+    trainer: Annotated[Any, TRAINER]
+    callbacks: Annotated[Any, Parts()]
     logger: Annotated[Any, LOGGER]
     report: ReportSettings
     seed: Annotated[int, Number(0, 2**32 - 1)]

@@ -181,8 +181,11 @@ class ProbeBankModule(lightning.LightningModule):
         # Sums and counts per image: an image that several processes look at still weighs as one.
         counts = self._summed(self._counts)
         seen = counts > 0
-        for name, sums in self._loss_sums.items():
-            mean = (self._summed(sums)[..., seen] / counts[seen]).mean(-1)
+        means = {
+            name: (self._summed(sums)[..., seen] / counts[seen]).mean(-1) for name, sums in self._loss_sums.items()
+        }
+        self.log("validation_loss", torch.stack([mean.mean() for mean in means.values()]).mean(), sync_dist=True)
+        for name, mean in means.items():
             self.log(f"validation_loss/{name}", mean.mean(), sync_dist=True)
             self._keep_best(name, mean.cpu())
 

@@ -11,14 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffprobe.cli.schema import TrainerSettings
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
     import psutil
 
 
-def check_processes(trainer: TrainerSettings, hydra: Any, environment: Mapping[str, str] = os.environ) -> None:
+def check_processes(trainer: Any, hydra: Any, environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError where a run would not get the processes that its trainer asks for, or others beside them.
 
     A job of a sweep must not start processes of its own, which would each run the sweep. Under SLURM, it is `srun` that
@@ -67,7 +66,7 @@ def check_processes(trainer: TrainerSettings, hydra: Any, environment: Mapping[s
         )
 
 
-def processes_at_once(trainer: TrainerSettings, hydra: Any) -> int:
+def processes_at_once(trainer: Any, hydra: Any) -> int:
     """How many processes of this run, or of its sweep, share the cores that this one may use.
 
     SLURM's tasks are not among them: its share of the cores is that of a task.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.callbacks import Callback
 
 from diffprobe.errors import UserError
+from diffprobe.parts import make
 from diffprobe.signals import check, inside, listen
 
 if TYPE_CHECKING:
-    from diffprobe.cli.schema import ProbingSettings, TrainerSettings
     from diffprobe.report.tracking import Tracker
 
 
@@ -47,67 +47,48 @@ def _keep() -> None:
         listen()
 
 
-def make_trainer(settings: ProbingSettings, stage: str, tracker: Tracker | None) -> Any:
-    """The Lightning trainer of a stage, see `Means`; training stages are tracked."""
-    import lightning
-
-    from diffprobe.activations.progress import ImageProgressBar
-
-    if not stage.startswith("train"):
-        return make_predicting_trainer(settings.trainer)
-    return lightning.Trainer(
-        **settings.trainer,  # type: ignore[arg-type]
-        max_epochs=settings.probe.epochs,
-        check_val_every_n_epoch=min(settings.probe.validate_every, settings.probe.epochs),
-        num_sanity_val_steps=0,
-        logger=tracker.lightning_logger(stage) if tracker else False,
-        callbacks=[ImageProgressBar(), StopWhenAsked()],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        log_every_n_steps=50,
-    )
-
-
-def make_predicting_trainer(settings: TrainerSettings) -> Any:
-    """The Lightning trainer of a pass over images, through the frozen network.
+def make_trainer(settings: Any, stage: str, tracker: Tracker | None) -> Any:
+    """The Lightning trainer of a stage: 'train...', which is tracked, or a pass over images through the frozen network.
 
     `trainer.precision` is that of the probes: what the network computes in is said by model.dtype and model.autocast.
     """
-    import lightning
+    from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.loggers.logger import DummyLogger
 
-    from diffprobe.activations.progress import ImageProgressBar
-
-    return lightning.Trainer(
-        **{**settings, "precision": "32-true"},  # type: ignore[arg-type]  # which leaves a module as it is
-        logger=False,
-        callbacks=[ImageProgressBar(), StopWhenAsked()],
+    callbacks = [make(each) for each in settings.callbacks.values()]
+    of_stage: dict[str, Any] = {"precision": "32-true"}  # which leaves a module as it is
+    if stage.startswith("train"):
+        of_stage = {
+            "max_epochs": settings.probe.epochs,
+            "check_val_every_n_epoch": min(settings.probe.validate_every, settings.probe.epochs),
+            "num_sanity_val_steps": 0,
+        }
+    return make(
+        settings.trainer,
+        logger=tracker.lightning_logger(stage) if tracker and stage.startswith("train") else DummyLogger(),
+        callbacks=[*callbacks, StopWhenAsked()],
+        enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
         enable_checkpointing=False,
         enable_model_summary=False,
+        **of_stage,
     )
 
 
-def check_trainer(settings: TrainerSettings) -> None:
-    """Raises UserError for devices or a precision that this machine does not have."""
-    import lightning
+def check_trainer(settings: Any) -> None:
+    """Raises UserError for devices or a precision that this machine does not have, and for callbacks that want more."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.accelerators.cpu import CPUAccelerator
 
     cores = max(os.cpu_count() or 1, 2)  # two processes are of use to try what several do
+    chosen = settings.trainer
     try:
-        made = lightning.Trainer(
-            **settings,  # type: ignore[arg-type]
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        given = " ".join(f"trainer.{key}={value}" for key, value in settings.items())  # type: ignore[attr-defined]
-        raise UserError(f"Lightning cannot work with {given}: {' '.join(str(error).split())}") from error
-    if isinstance(made.accelerator, CPUAccelerator) and settings.devices > cores:
-        raise UserError(
-            f"trainer.devices={settings.devices}: on CPUs a device is a process, and here are {cores} cores"
-        )
+        made = make_trainer(settings, "train", None)
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
+        given = " ".join(f"trainer.{key}={value}" for key, value in chosen.items() if key != "_target_")
+        cause = error.__cause__ or error  # of Hydra, which names the class
+        raise UserError(f"Lightning cannot work with {given}: {' '.join(str(cause).split())}") from error
+    if isinstance(made.accelerator, CPUAccelerator) and chosen.devices > cores:
+        raise UserError(f"trainer.devices={chosen.devices}: on CPUs a device is a process, and here are {cores} cores")
 
 
 def quiet_libraries() -> Any:
