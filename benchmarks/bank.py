@@ -32,6 +32,7 @@ from diffprobe.backbone.layers import Layer
 from diffprobe.probes.adam import Batch, train_bank
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import PROPERTIES
+from diffprobe.probes.score_table import score_table, select
 from diffprobe.probes.scoring import score_bank
 from diffprobe.probes.splits import Split
 
@@ -243,7 +244,10 @@ def whole(folder: Path) -> None:
     scores = score_bank(bank, activations, labels, SPLIT, model="random")
     together = time.perf_counter() - start
     expected, apart = plain(activations, labels, batches.epochs)
-    found = {(r.property, r.image, r.metric): r.value or 0.0 for r in scores if (r.layer, r.step) == SAMPLED}
+    rows = select(score_table(scores), layer=SAMPLED[0], step=SAMPLED[1]).fillna({"value": 0.0})
+    found = dict(
+        zip(rows[["property", "image", "metric"]].itertuples(index=False, name=None), rows["value"], strict=True)
+    )
     ours, theirs = mean_scores(found), mean_scores(expected)
     assert ours.keys() == theirs.keys()
     worst = max(abs(ours[key] - theirs[key]) for key in theirs)

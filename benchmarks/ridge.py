@@ -51,7 +51,7 @@ def seconds() -> None:
         findings = study(backbone, prompts)
         taken["study"].append(time.perf_counter() - start)
     generating, studying = (statistics.median(values) for values in taken.values())
-    probes = len({(row.layer, row.step, row.property) for row in findings.summaries})
+    probes = len(findings.summaries[["layer", "step", "property"]].drop_duplicates())
     print(
         f"pocket, {IMAGES} images: {probes} ridge probes trained, selected and scored in {studying:.1f} s, generating "
         f"the images alone {generating:.1f} s; ratio {studying / generating:.2f} "

@@ -7,10 +7,12 @@ import json
 import pytest
 
 from diffprobe.analyses.probing.learning_curve import read_learning_curve
+from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.storage import load_bank
 from diffprobe.probes.study.question import CONTROLS
-from diffprobe.probes.tables import read_scores, read_summary
+from diffprobe.probes.summaries import read_summary, summary_rows
 from tests.commands import IMAGES, one_line, overrides, train
+from tests.reference.score_rows import rows_of
 
 
 @pytest.mark.slow
@@ -25,11 +27,11 @@ def test_one_pass_keeps_nothing_and_tells_all(material, tmp_path):
     assert "probe.strengths: the" in (tmp_path / "run" / "report.txt").read_text()
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["network_evaluations"] == IMAGES * (2 + 2 * 2)  # the steps, and again for two control networks
-    scores = read_scores(tmp_path / "run" / "scores.csv")
+    scores = rows_of(read_scores(tmp_path / "run"))
     assert {row.control for row in scores} == {"none", *CONTROLS}
     assert {row.probe for row in scores} == {"ridge"}
     assert "ends" in load_bank(tmp_path / "run" / "probes").layers
-    selectivity = read_summary(tmp_path / "run" / "selectivity.csv")
+    selectivity = summary_rows(read_summary(tmp_path / "run" / "selectivity.csv"))
     assert {row.control for row in selectivity} == {"selectivity"}
     assert "raw pixels" in (tmp_path / "run" / "tables" / "best_layers.tex").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"run"}  # no store
@@ -42,8 +44,8 @@ def test_exact_probes_learn_from_ever_more_images(material, tmp_path):
     done = train(*arguments, "probe=exact", *curve, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     points = read_learning_curve(tmp_path / "run" / "learning_curve.csv")
-    assert {row.images for row in points} == {2, 4}
-    assert {row.probe for row in points} == {"exact"}
+    assert set(points["images"]) == {2, 4}
+    assert set(points["probe"]) == {"exact"}
     assert (tmp_path / "run" / "figures" / "learning_curves.png").is_file()
 
 

@@ -18,8 +18,11 @@ import json
 import math
 import os
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 NUMBERS = Path(__file__).parent / "numbers"
 TOLERANCE = 1e-5  # of 1, or of the number where it is larger
@@ -74,14 +77,14 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def _tables(folder: Path) -> list[Path]:
-    paths = [*folder.glob("*.csv"), *folder.glob("tables/*.csv")]
+    paths = [*folder.glob("*.csv"), *folder.glob("*.parquet"), *folder.glob("tables/*.csv")]
     return sorted(path for path in paths if path.stem not in NOT_RESULTS)
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     """Column names, and rows in an order of their own, so that the order in the file does not matter."""
-    with path.open(newline="") as file:
-        columns, *rows = csv.reader(file)
+    text = pd.read_parquet(path).to_csv(index=False) if path.suffix == ".parquet" else path.read_text()
+    columns, *rows = csv.reader(StringIO(text))
     return columns, sorted(rows, key=lambda row: [_rounded(cell, 3) for cell in row])
 
 

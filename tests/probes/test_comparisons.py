@@ -19,9 +19,9 @@ from diffprobe.probes.comparisons import (
     write_comparisons,
 )
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score
 from diffprobe.statistics import holm
 from diffprobe.tables import NO_STEP
+from tests.reference.score_rows import Score, table_of
 
 FIRST, SECOND = Key("pocket", "a", 0, "linear"), Key("pocket", "b", 0, "linear")
 
@@ -42,7 +42,7 @@ def other_of(row: Comparison) -> Key:
 
 
 def compared(scores: list[Score], pairs: list[tuple[Key, Key]], **options: int) -> list[Comparison]:
-    return compare(scores, pairs, property="depth", metric="spearman", family="layer", **options)  # type: ignore[arg-type]
+    return compare(table_of(scores), pairs, property="depth", metric="spearman", family="layer", **options)  # type: ignore[arg-type]
 
 
 def test_a_comparison_goes_by_the_differences_of_each_image() -> None:
@@ -121,7 +121,7 @@ def test_a_run_is_compared_with_controls_layers_and_steps_at_its_best_layer() ->
         scores += column(Key("pocket", "pixels", 1, "ridge", "pixels"), rng.normal(0, 0.1, 12), split=split)
         scores += column(Key("pocket", "position", NO_STEP, "ridge", "position"), rng.normal(0, 0.1, 12), split=split)
 
-    found = compare_run(scores, summarise(scores))
+    found = compare_run(table_of(scores), summarise(table_of(scores)))
 
     best = Key("pocket", "a", 1, "ridge")
     assert {key_of(row) for row in found} == {best}
@@ -142,7 +142,7 @@ def test_probes_and_models_are_compared_where_there_are_several() -> None:
     scores = [
         row for split in ("validation", "test") for key in keys for row in column(key, rng.normal(size=8), split=split)
     ]
-    found = compare_run(scores, summarise(scores))
+    found = compare_run(table_of(scores), summarise(table_of(scores)))
     assert [(row.family, key_of(row), other_of(row)) for row in found] == [
         ("probe", keys[0], keys[1]),
         ("model", keys[0], keys[2]),

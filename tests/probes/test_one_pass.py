@@ -14,11 +14,13 @@ from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, ridge_bank
+from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import target_maps
 from tests.probes.planted import DEEP, label_maps, planted
 from tests.reference.position import position_scores
+from tests.reference.score_rows import rows_of
 
 NAMES = list(PROPERTIES)
 SPLIT = Split([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11, 12, 13, 14])
@@ -104,8 +106,10 @@ def test_ridge_probes_score_as_from_stored_activations(threshold, parts) -> None
     bank = ridge_bank(ACTIVATIONS, TARGETS, SPLIT, NAMES, RECIPE)
     bank.thresholds = choose_thresholds(bank, ACTIVATIONS, TARGETS, SPLIT, threshold)
     expected = score_bank(bank, ACTIVATIONS, TARGETS, SPLIT, model="planted", probe="ridge")
-    found = [row for one in passes for row in one.scores if row.split == "test"]
-    assert as_table([*found, *(row for row in passes[0].scores if row.split == "validation")]) == about(expected)
+    each = [rows_of(score_table(one.blocks(ACTIVATIONS.names))) for one in passes]
+    found = [row for rows in each for row in rows if row.split == "test"]
+    found += [row for row in each[0] if row.split == "validation"]
+    assert as_table(found) == about(rows_of(score_table(expected)))
     assert passes[0].thresholds == bank.thresholds
     streamed = passes[0].candidates.bank(ACTIVATIONS.steps)
     for key, value in bank.state_dict().items():
@@ -146,5 +150,7 @@ def test_position_scores_as_from_all_labels(threshold, parts) -> None:
     expected = position_scores(
         TARGETS, SPLIT, NAMES, names=ACTIVATIONS.names, model="planted", threshold=threshold, probe="ridge"
     )
-    found = [row for one in passes for row in one.scores if row.split == "test"]
-    assert as_table([*found, *(row for row in passes[0].scores if row.split == "validation")]) == about(expected)
+    each = [rows_of(score_table(one.blocks(ACTIVATIONS.names))) for one in passes]
+    found = [row for rows in each for row in rows if row.split == "test"]
+    found += [row for row in each[0] if row.split == "validation"]
+    assert as_table(found) == about(rows_of(score_table(expected)))

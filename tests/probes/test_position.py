@@ -8,9 +8,11 @@ from torch import nn
 
 from diffprobe.errors import UserError
 from diffprobe.probes.position import PositionLearner, position_scores
+from diffprobe.probes.score_table import score_table
 from diffprobe.probes.splits import Split
-from diffprobe.probes.summaries import summarise
+from diffprobe.probes.summaries import summarise, summary_rows
 from tests.probes.planted import label_maps
+from tests.reference.score_rows import Score, rows_of, table_of
 from tests.reference.scores import SCORES
 
 SPLIT = Split(list(range(12)), list(range(12, 16)), list(range(16, 20)))
@@ -36,9 +38,15 @@ def test_the_position_map_minimises_cross_entropy_and_squared_error() -> None:
             assert loss(best) < loss(nudged)
 
 
+def scored(*arguments, **options) -> list[Score]:
+    return rows_of(score_table(position_scores(*arguments, **options)))
+
+
 def test_position_scores_are_those_of_the_mean_training_map() -> None:
     targets = label_maps(20)
-    rows = position_scores(targets, SPLIT, ["saliency", "depth"], names=NAMES, model="pocket", threshold=0.4)
+    rows = rows_of(
+        score_table(position_scores(targets, SPLIT, ["saliency", "depth"], names=NAMES, model="pocket", threshold=0.4))
+    )
     assert len(rows) == (2 + 3) * (4 + 4)
     depth = targets["depth"]
     mean, std = depth[:12].mean(), depth[:12].std(correction=0)
@@ -65,8 +73,8 @@ def test_position_knows_a_fixed_layout_and_nothing_of_a_random_one() -> None:
     fixed["depth"] = fixed["depth"] + 0.01 * torch.randn(20, 16, 16, generator=torch.Generator().manual_seed(0))
     means = []
     for targets in (fixed, random):
-        rows = position_scores(targets, SPLIT, ["saliency", "depth"], names=NAMES, model="pocket")
-        found = {(row.metric, row.split): row.mean for row in summarise(rows)}
+        rows = scored(targets, SPLIT, ["saliency", "depth"], names=NAMES, model="pocket")
+        found = {(row.metric, row.split): row.mean for row in summary_rows(summarise(table_of(rows)))}
         means.append((found["dice", "test"], found["spearman", "test"]))
     (fixed_dice, fixed_depth), (random_dice, random_depth) = means
     assert fixed_dice == 1
@@ -82,7 +90,9 @@ def test_position_is_fitted_without_validation_and_test_images() -> None:
     before, after = (
         [
             row
-            for row in position_scores(maps, SPLIT, ["saliency", "depth"], names=NAMES, model="pocket")
+            for row in rows_of(
+                score_table(position_scores(maps, SPLIT, ["saliency", "depth"], names=NAMES, model="pocket"))
+            )
             if row.split == "validation"
         ]
         for maps in (targets, changed)
@@ -94,7 +104,9 @@ def test_the_position_threshold_is_chosen_on_validation_like_that_of_probes() ->
     targets = label_maps(20)
 
     def validation_dice(threshold) -> float:
-        rows = position_scores(targets, SPLIT, ["saliency"], names=NAMES, model="pocket", threshold=threshold)
+        rows = rows_of(
+            score_table(position_scores(targets, SPLIT, ["saliency"], names=NAMES, model="pocket", threshold=threshold))
+        )
         values = [row.value for row in rows if row.split == "validation" and row.metric == "dice"]
         return sum(value or 0.0 for value in values) / len(values)
 
@@ -106,4 +118,6 @@ def test_the_position_threshold_is_chosen_on_validation_like_that_of_probes() ->
 
 def test_a_bad_threshold_is_refused() -> None:
     with pytest.raises(UserError, match="threshold"):
-        position_scores(label_maps(20), SPLIT, ["depth"], names=NAMES, model="pocket", threshold=2.0)
+        rows_of(
+            score_table(position_scores(label_maps(20), SPLIT, ["depth"], names=NAMES, model="pocket", threshold=2.0))
+        )

@@ -9,10 +9,12 @@ from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.config import Recipe
 from diffprobe.probes.properties import Standardisation
+from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import THRESHOLDS, choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
-from diffprobe.probes.summaries import best_layer, emergence_step, summarise
+from diffprobe.probes.summaries import best_layer, emergence_step, summarise, summary_rows
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
+from tests.reference.score_rows import rows_of
 from tests.reference.scores import SCORES, dice
 
 PROPERTIES = ["saliency", "depth", "shading"]
@@ -29,7 +31,7 @@ def test_scores_are_those_of_the_upsampled_maps() -> None:
     activations, targets, bank = noise(9), label_maps(9), untrained()
     targets["depth"] = targets["depth"].round()
     bank.thresholds["saliency"] = {SHALLOW: [0.5, 0.45], DEEP: [0.55, 0.5]}
-    rows = score_bank(bank, activations, targets, SPLIT, model="pocket")
+    rows = rows_of(score_table(score_bank(bank, activations, targets, SPLIT, model="pocket")))
     assert len(rows) == 2 * 2 * (2 + 3 + 3) * (3 + 2)
     for row in rows:
         image = activations.names.index(row.image)
@@ -46,7 +48,8 @@ def test_scores_are_those_of_the_upsampled_maps() -> None:
 
 
 def test_rows_carry_their_keys() -> None:
-    rows = score_bank(untrained(), noise(9), label_maps(9), SPLIT, model="pocket", control="permuted", probe="ridge")
+    blocks = score_bank(untrained(), noise(9), label_maps(9), SPLIT, model="pocket", control="permuted", probe="ridge")
+    rows = rows_of(score_table(blocks))
     row = rows[-1]
     assert (row.model, row.control, row.probe, row.split) == ("pocket", "permuted", "ridge", "test")
     assert {(row.step, row.timestep) for row in rows} == {(0, 900.0), (1, 800.0)}
@@ -56,7 +59,7 @@ def test_rows_carry_their_keys() -> None:
 def test_a_constant_prediction_has_no_correlation_but_an_error() -> None:
     bank, activations = untrained(bias=False), noise(9)
     activations.values[DEEP][0, 7] = 0
-    rows = score_bank(bank, activations, label_maps(9), SPLIT, model="pocket")
+    rows = rows_of(score_table(score_bank(bank, activations, label_maps(9), SPLIT, model="pocket")))
     missing = {(row.layer, row.step, row.image, row.metric) for row in rows if row.value is None}
     assert missing == {(DEEP, 0, "image_7", "spearman"), (DEEP, 0, "image_7", "pearson")}
 
@@ -113,11 +116,11 @@ def test_a_planted_signal_is_found_where_and_when_it_is() -> None:
         activations, targets, split, ["saliency", "depth"], Recipe(epochs=60, batch_size=2, validate_every=10)
     )
     bank.thresholds = choose_thresholds(bank, activations, targets, split)
-    scores = score_bank(bank, activations, targets, split, model="planted")
+    scores = score_table(score_bank(bank, activations, targets, split, model="planted"))
     summaries = summarise(scores)
     means = {
         (row.property, row.layer, row.step): row.mean
-        for row in summaries
+        for row in summary_rows(summaries)
         if row.split == "test" and row.metric in ("dice", "spearman")
     }
     for name, bar, ceiling in (("depth", 0.97, 0.4), ("saliency", 0.9, 0.7)):

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from diffprobe.errors import UserError
-from diffprobe.probes.summaries import Emergence, best_layer, emergence_step, summarise
-from diffprobe.probes.tables import Score
+from diffprobe.probes.summaries import Emergence, Summary, best_layer, emergence_step, summarise, summary_rows
+from tests.reference.score_rows import Score, table_of
 
 
 def score(image: int, value: float | None, **changes: object) -> Score:
@@ -20,9 +20,13 @@ def column(values: list[float | None], **changes: object) -> list[Score]:
     return [score(image, value, **changes) for image, value in enumerate(values)]
 
 
+def summarised(rows: list[Score], **options: bool) -> list[Summary]:
+    return summary_rows(summarise(table_of(rows), **options))
+
+
 def test_the_mean_has_students_interval_where_scores_are_not_skewed() -> None:
     values = [0.4, 0.5, 0.6, 0.7, 0.8]
-    (found,) = summarise(column(values))
+    (found,) = summarised(column(values))
     expected = stats.t.interval(0.95, 4, 0.6, stats.sem(values))
     assert (found.mean, found.low, found.high, found.n) == (*map(pytest.approx, (0.6, *expected)), 5)
 
@@ -31,39 +35,39 @@ def test_the_mean_has_students_interval_where_scores_are_not_skewed() -> None:
 def test_intervals_hold_the_true_mean_about_as_often_as_they_say(images: int) -> None:
     rng = np.random.default_rng(0)
     scores = [row for step in range(400) for row in column((rng.beta(8, 2, images)).tolist(), step=step)]
-    covered = np.mean([row.low <= 0.8 <= row.high for row in summarise(scores)])  # type: ignore[operator]
+    covered = np.mean([row.low <= 0.8 <= row.high for row in summarised(scores)])  # type: ignore[operator]
     assert 0.92 < covered < 0.99
 
 
 def test_no_interval_goes_beyond_what_a_metric_can_be() -> None:
     high = [0.7, 0.99, 1.0, 0.98, 0.999]
-    dice, rank, rmse = (summarise(column(high, metric=metric))[0] for metric in ("dice", "spearman", "rmse"))
+    dice, rank, rmse = (summarised(column(high, metric=metric))[0] for metric in ("dice", "spearman", "rmse"))
     assert (dice.high, rank.high) == (1, 1)
     assert rmse.high > 1  # type: ignore[operator]
-    assert summarise(column(high, metric="dice"), differences=True)[0].high == rmse.high
+    assert summarised(column(high, metric="dice"), differences=True)[0].high == rmse.high
 
 
 def test_fewer_than_five_images_have_no_interval() -> None:
-    four, five = summarise(column([0.1, 0.2, 0.3, 0.4])), summarise(column([0.1, 0.2, 0.3, 0.4, 0.9]))
+    four, five = summarised(column([0.1, 0.2, 0.3, 0.4])), summarised(column([0.1, 0.2, 0.3, 0.4, 0.9]))
     assert (four[0].mean, four[0].low, four[0].high, four[0].n) == (pytest.approx(0.25), None, None, 4)
     assert five[0].low is not None
 
 
 def test_undefined_values_are_left_out_and_counted() -> None:
-    (found,) = summarise(column([0.5, None, 0.7, None, 0.4, 0.8, 0.6]))
-    (whole,) = summarise(column([0.5, 0.7, 0.4, 0.8, 0.6]))
+    (found,) = summarised(column([0.5, None, 0.7, None, 0.4, 0.8, 0.6]))
+    (whole,) = summarised(column([0.5, 0.7, 0.4, 0.8, 0.6]))
     assert found.n == 5
     assert (found.mean, found.low, found.high) == pytest.approx((whole.mean, whole.low, whole.high))
 
 
 def test_nothing_defined_is_missing_not_zero() -> None:
-    (found,) = summarise(column([None, None]))
+    (found,) = summarised(column([None, None]))
     assert (found.mean, found.low, found.high, found.n) == (None, None, None, 0)
 
 
 def test_every_key_gets_its_own_row_in_order() -> None:
     scores = column([1.0], split="validation") + column([2.0]) + column([3.0], metric="rmse") + column([4.0], step=3)
-    assert [row.mean for row in summarise(scores)] == [1.0, 2.0, 3.0, 4.0]
+    assert [row.mean for row in summarised(scores)] == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_the_best_layer_is_chosen_on_validation_at_the_last_step() -> None:
@@ -77,7 +81,7 @@ def test_the_best_layer_is_chosen_on_validation_at_the_last_step() -> None:
         *column([0.9], layer="controlled", step=1, split="validation", control="permuted"),
         *column([None], layer="undefined", step=1, split="validation"),
     ]
-    summaries = summarise(scores)
+    summaries = summarise(table_of(scores))
     assert best_layer(summaries, "depth") == "late"
     assert best_layer(summaries, "depth", step=0) == "early"
     assert best_layer(summaries, "depth", control="permuted") == "controlled"
@@ -89,8 +93,8 @@ def test_a_layer_is_not_best_for_the_few_images_on_which_it_has_a_score() -> Non
     scores = column([0.60] * 10, layer="good", split="validation")
     scores += column([0.65] + [None] * 9, layer="degenerate", split="validation")
     scores += column([0.70] * 9 + [None], layer="nearly whole", split="validation")
-    assert best_layer(summarise(scores), "depth") == "nearly whole"
-    assert best_layer(summarise(scores[:20]), "depth") == "good"
+    assert best_layer(summarise(table_of(scores)), "depth") == "nearly whole"
+    assert best_layer(summarise(table_of(scores[:20])), "depth") == "good"
 
 
 def test_the_best_layer_of_one_of_several_probes_has_to_be_asked_for() -> None:
@@ -98,7 +102,7 @@ def test_the_best_layer_of_one_of_several_probes_has_to_be_asked_for() -> None:
         *column([0.9], layer="early", split="validation", probe="ridge"),
         *column([0.5], layer="late", split="validation", probe="mlp"),
     ]
-    summaries = summarise(scores)
+    summaries = summarise(table_of(scores))
     assert best_layer(summaries[:1], "depth") == "early"
     assert best_layer(summaries, "depth", probe="mlp") == "late"
     with pytest.raises(UserError, match=r"several probes \(ridge, mlp\)"):
@@ -108,24 +112,24 @@ def test_the_best_layer_of_one_of_several_probes_has_to_be_asked_for() -> None:
 def test_emergence_is_told_of_one_model_alone() -> None:
     rising = [row for step, value in enumerate([0.1, 1.0]) for row in column([value] * 3, step=step, model="sd14")]
     flat = [row for step in range(2) for row in column([1.0] * 3, step=step)]
-    assert emergence_step(rising + flat, "a", "depth", model="sd14").step == 1
-    assert emergence_step(rising + flat, "a", "depth", model="pocket").step == 0
+    assert emergence_step(table_of(rising + flat), "a", "depth", model="sd14").step == 1
+    assert emergence_step(table_of(rising + flat), "a", "depth", model="pocket").step == 0
     with pytest.raises(UserError, match="several models"):
-        emergence_step(rising + flat, "a", "depth")
+        emergence_step(table_of(rising + flat), "a", "depth")
 
 
 def test_emergence_is_the_first_step_near_the_last() -> None:
     curve = [0.1, 0.5, 0.94, 0.955, 0.9, 1.0]
     scores = [row for step, value in enumerate(curve) for row in column([value] * 5, step=2 * step)]
-    assert emergence_step(scores, "a", "depth") == Emergence(6, 6, 10, 5)  # at step 8 it is below again
-    assert emergence_step(scores, "a", "depth", fraction=0.5) == Emergence(2, 2, 2, 5)
+    assert emergence_step(table_of(scores), "a", "depth") == Emergence(6, 6, 10, 5)  # at step 8 it is below again
+    assert emergence_step(table_of(scores), "a", "depth", fraction=0.5) == Emergence(2, 2, 2, 5)
 
 
 def test_emergence_differs_between_images_within_its_interval() -> None:
     rng = np.random.default_rng(0)
     curve = [0.2, 0.5, 0.8, 0.95, 1.0]
     scores = [row for step, mean in enumerate(curve) for row in column(rng.normal(mean, 0.4, 20).tolist(), step=step)]
-    found = emergence_step(scores, "a", "depth")
+    found = emergence_step(table_of(scores), "a", "depth")
     assert found.low is not None
     assert found.step is not None
     assert found.high is not None
@@ -135,19 +139,19 @@ def test_emergence_differs_between_images_within_its_interval() -> None:
 
 def test_what_never_rises_above_zero_does_not_emerge() -> None:
     scores = [row for step in range(3) for row in column([-0.1, -0.2], step=step)]
-    assert emergence_step(scores, "a", "depth") == Emergence(None, None, None, 2)
+    assert emergence_step(table_of(scores), "a", "depth") == Emergence(None, None, None, 2)
 
 
 def test_a_step_at_which_few_images_have_a_score_has_not_emerged() -> None:
     scores = column([0.9, 0.9] + [None] * 8, step=0) + column([0.2] * 10, step=1) + column([0.8] * 10, step=2)
-    assert emergence_step(scores, "a", "depth").step == 2
+    assert emergence_step(table_of(scores), "a", "depth").step == 2
 
 
 def test_emergence_in_few_images_has_no_interval() -> None:
     scores = [row for step, value in enumerate([0.1, 0.9, 1.0]) for row in column([value] * 4, step=step)]
-    assert emergence_step(scores, "a", "depth", fraction=0.8) == Emergence(1, None, None, 4)
+    assert emergence_step(table_of(scores), "a", "depth", fraction=0.8) == Emergence(1, None, None, 4)
 
 
 def test_emergence_needs_scores_of_that_layer() -> None:
     with pytest.raises(UserError, match="'b'"):
-        emergence_step(column([1.0]), "b", "depth")
+        emergence_step(table_of(column([1.0])), "b", "depth")

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from diffprobe.probes.functional import pool
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.scoring import SCORED_PARTS, Threshold, best_thresholds, pooled_targets, score_maps, score_rows
+from diffprobe.probes.score_table import ScoreBlock
+from diffprobe.probes.scoring import SCORED_PARTS, Threshold, best_thresholds, pooled_targets, score_maps
 from diffprobe.probes.splits import Split
-from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 from diffprobe.tables import NO_STEP
 
@@ -24,9 +24,9 @@ def position_scores(
     model: str,
     threshold: Threshold = "validation",
     probe: str = "linear",
-) -> list[Score]:
+) -> list[ScoreBlock]:
     """Scores of the mean training map on every validation and test image."""
-    found: list[Score] = []
+    found: list[ScoreBlock] = []
     fixed = None if threshold == "validation" else threshold
     for name in properties:
         item = property_named(name)
@@ -44,5 +44,6 @@ def position_scores(
             keys = (model, "position", name, probe, "position", part)
             images = [names[row] for row in rows]
             for metric, values in score_maps(item, maps, pooled, cut).items():
-                found += score_rows(keys, [(NO_STEP, None)], images, metric, values.expand(1, len(rows)))
+                scores = values.expand(1, len(rows)).double().numpy()
+                found.append(ScoreBlock(*keys, metric, [(NO_STEP, None)], images, scores))
     return found

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffprobe.probes.comparisons import Comparison
-from diffprobe.probes.summaries import Emergence
-from diffprobe.probes.tables import Summary
+from diffprobe.probes.summaries import Emergence, Summary
 from diffprobe.report.choices import Choice
 from diffprobe.report.example import PredictionExample
 from diffprobe.tables import NO_STEP

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from diffprobe.report.best_layers import BestLayerRow, best_layer_rows, write_best_layers
 from diffprobe.tables import read_rows
+from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, make_comparison
 
 
 def test_best_layer_papers_layer_and_controls_have_a_line_each(summaries, choices):
-    rows = best_layer_rows(summaries, choices[1:2])
+    rows = best_layer_rows(summary_table(summaries), choices[1:2])
 
     assert [(row.what, row.step) for row in rows] == [
         ("best layer on validation", 14),
@@ -22,7 +23,7 @@ def test_best_layer_papers_layer_and_controls_have_a_line_each(summaries, choice
 def test_paired_differences_stand_beside_what_they_are_from(summaries, choices):
     choice = replace(choices[1], comparisons=(make_comparison("position", 0.5),))
 
-    differences = {row.what: row.difference for row in best_layer_rows(summaries, [choice])}
+    differences = {row.what: row.difference for row in best_layer_rows(summary_table(summaries), [choice])}
 
     assert differences["pixel position"] == 0.5
     assert differences["permuted network"] is None
@@ -31,9 +32,9 @@ def test_paired_differences_stand_beside_what_they_are_from(summaries, choices):
 def test_the_csv_comes_back_and_the_others_show_what_it_says(tmp_path, summaries, choices):
     choice = replace(choices[1], comparisons=(make_comparison("position", 0.5, p=0.004),))
 
-    paths = write_best_layers(tmp_path / "tables", summaries, [choice])
+    paths = write_best_layers(tmp_path / "tables", summary_table(summaries), [choice])
 
-    assert read_rows(paths["csv"], BestLayerRow) == best_layer_rows(summaries, [choice])
+    assert read_rows(paths["csv"], BestLayerRow) == best_layer_rows(summary_table(summaries), [choice])
     markdown = paths["md"].read_text().splitlines()
     assert markdown[-1] == (
         "| depth, rank correlation | pixel position | position |  "
@@ -48,7 +49,9 @@ def test_the_csv_comes_back_and_the_others_show_what_it_says(tmp_path, summaries
 def test_latex_is_not_broken_by_names_and_probes_become_a_column(tmp_path, summaries, choices):
     rows = [replace(row, probe="l1_50%") for row in summaries]
 
-    both = write_best_layers(tmp_path, [*summaries, *rows], [choices[0], replace(choices[0], probe="l1_50%")])
+    both = write_best_layers(
+        tmp_path, summary_table([*summaries, *rows]), [choices[0], replace(choices[0], probe="l1_50%")]
+    )
 
     assert r"l1\_50\% & saliency, Dice" in both["tex"].read_text()
     assert both["md"].read_text().startswith("| probe | property |")

@@ -6,8 +6,8 @@ import pytest
 
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Emergence
-from diffprobe.probes.tables import Score
 from diffprobe.report.choices import at_step, choose, control_curve, controls, curve, grouped, number
+from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, LAYERS, make_comparison, make_summaries
 
 
@@ -23,7 +23,7 @@ def make_scores(values, layer=BEST, property="depth", metric="spearman"):
 def test_choose_takes_the_best_validation_layer_and_its_emergence():
     summaries = [row for row in make_summaries(steps=range(4)) if row.property == "depth"]
 
-    (choice,) = choose(summaries, make_scores([0.2, 0.5, 0.77, 0.8]))
+    (choice,) = choose(summary_table(summaries), table_of(make_scores([0.2, 0.5, 0.77, 0.8])))
 
     assert (choice.property, choice.metric, choice.best) == ("depth", "spearman", BEST)
     assert choice.emergence == Emergence(step=2, low=None, high=None, n=4)
@@ -33,7 +33,7 @@ def test_test_scores_have_no_say_in_the_choice_of_the_layer():
     rows = [row for row in make_summaries(steps=range(2)) if row.property == "depth"]
     tempting = [replace(row, mean=0.99) if row.layer == LAYERS[0] and row.split == "test" else row for row in rows]
 
-    (choice,) = choose(tempting, make_scores([0.5, 0.8]))
+    (choice,) = choose(summary_table(tempting), table_of(make_scores([0.5, 0.8])))
 
     assert choice.best == BEST
 
@@ -42,33 +42,35 @@ def test_choose_without_validation_rows_is_refused():
     only_test = [row for row in make_summaries(steps=range(2)) if row.split == "test"]
 
     with pytest.raises(UserError, match="validation"):
-        choose(only_test, make_scores([0.5, 0.8]))
+        choose(summary_table(only_test), table_of(make_scores([0.5, 0.8])))
 
 
 def test_curve_is_in_step_order_and_holds_one_control_only(summaries, choices):
-    rows = curve(reversed(summaries), choices[0], BEST, control="permuted")
+    rows = curve(summary_table(reversed(summaries)), choices[0], BEST, control="permuted")
 
     assert [row.step for row in rows] == list(range(15))
     assert {(row.control, row.split, row.layer) for row in rows} == {("permuted", "test", BEST)}
 
 
 def test_controls_are_those_that_were_run_in_one_order(summaries, choices):
-    assert controls(reversed(summaries), choices[0]) == ["permuted", "position"]
-    assert controls([row for row in summaries if row.control == "none"], choices[0]) == []
+    assert controls(summary_table(reversed(summaries)), choices[0]) == ["permuted", "position"]
+    assert controls(summary_table([row for row in summaries if row.control == "none"]), choices[0]) == []
 
 
 def test_a_control_with_a_layer_of_its_own_is_found_beside_the_best_layer(summaries, choices):
-    pixels = [replace(row, layer="pixels", control="pixels") for row in curve(summaries, choices[0], BEST)]
+    pixels = [
+        replace(row, layer="pixels", control="pixels") for row in curve(summary_table(summaries), choices[0], BEST)
+    ]
 
-    assert control_curve([*summaries, *pixels], choices[0], "pixels") == pixels
-    assert {row.layer for row in control_curve(summaries, choices[0], "permuted")} == {BEST}
+    assert control_curve(summary_table([*summaries, *pixels]), choices[0], "pixels") == pixels
+    assert {row.layer for row in control_curve(summary_table(summaries), choices[0], "permuted")} == {BEST}
 
 
 def test_a_control_without_steps_holds_at_every_step(summaries, choices):
-    rows = control_curve(summaries, choices[1], "position")
+    rows = control_curve(summary_table(summaries), choices[1], "position")
 
     assert at_step(rows, 3) == at_step(rows, 14) == rows[0]
-    assert at_step(curve(summaries, choices[1], BEST), 99) is None
+    assert at_step(curve(summary_table(summaries), choices[1], BEST), 99) is None
 
 
 def test_probes_and_models_of_one_table_are_kept_apart():
@@ -76,11 +78,11 @@ def test_probes_and_models_of_one_table_are_kept_apart():
     scores = make_scores([0.5, 0.8])
     both = [*summaries, *(replace(row, probe="ridge", mean=row.mean + 1) for row in summaries)]
 
-    choices = choose(both, [*scores, *(replace(row, probe="ridge") for row in scores)])
+    choices = choose(summary_table(both), table_of([*scores, *(replace(row, probe="ridge") for row in scores)]))
 
     assert [(choice.model, choice.probe) for choice in choices] == [("pocket", "linear"), ("pocket", "ridge")]
-    assert [row.mean > 1 for row in curve(both, choices[0], BEST)] == [False, False]
-    assert [row.mean > 1 for row in curve(both, choices[1], BEST)] == [True, True]
+    assert [row.mean > 1 for row in curve(summary_table(both), choices[0], BEST)] == [False, False]
+    assert [row.mean > 1 for row in curve(summary_table(both), choices[1], BEST)] == [True, True]
     assert list(grouped(choices)) == ["linear", "ridge"]
     assert list(grouped([*choices, replace(choices[0], model="sd14")])) == [
         "pocket, linear",
@@ -93,7 +95,9 @@ def test_probes_and_models_of_one_table_are_kept_apart():
 def test_a_run_whose_probes_have_another_name_is_chosen_from_too():
     summaries = [replace(row, probe="mlp") for row in make_summaries(steps=range(2)) if row.property == "depth"]
 
-    (choice,) = choose(summaries, [replace(row, probe="mlp") for row in make_scores([0.5, 0.8])])
+    (choice,) = choose(
+        summary_table(summaries), table_of([replace(row, probe="mlp") for row in make_scores([0.5, 0.8])])
+    )
 
     assert (choice.probe, choice.best) == ("mlp", BEST)
 
@@ -102,7 +106,7 @@ def test_a_choice_keeps_the_comparisons_that_are_its_own():
     summaries = [row for row in make_summaries(steps=range(2)) if row.property == "depth"]
     own, foreign = make_comparison("permuted", 0.4), make_comparison("permuted", 0.4, property="saliency")
 
-    (choice,) = choose(summaries, make_scores([0.5, 0.8]), [own, foreign])
+    (choice,) = choose(summary_table(summaries), table_of(make_scores([0.5, 0.8])), [own, foreign])
 
     assert choice.comparisons == (own,)
     assert choice.against("control", other_control="permuted") == own

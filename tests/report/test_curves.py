@@ -1,15 +1,16 @@
 """What the curves show; their content, not their pixels."""
 
-from dataclasses import astuple, replace
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from diffprobe.analyses.probing.learning_curve import LearningPoint
 from diffprobe.probes.summaries import Emergence
 from diffprobe.report.choices import HEADLINE_LAYER, control_name
 from diffprobe.report.curves import learning_curves, scores_over_steps
 from diffprobe.report.style import CONTROLS, ORANGE
+from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, make_choices
 
 
@@ -19,14 +20,14 @@ def texts(labels):
 
 class TestCurves:
     def test_one_panel_a_property_with_its_metric_and_best_layer(self, summaries, choices):
-        figure = scores_over_steps(summaries, choices)
+        figure = scores_over_steps(summary_table(summaries), choices)
 
         assert [axes.get_title() for axes in figure.axes] == ["saliency: up 2.1", "depth: up 2.1", "shading: up 2.1"]
         assert [axes.get_ylabel() for axes in figure.axes] == ["Dice", "rank correlation", "rank correlation"]
         assert figure.get_supxlabel() == "denoising step"
 
     def test_lines_are_best_papers_layer_and_both_controls_explained_once(self, summaries, choices):
-        figure = scores_over_steps(summaries, choices)
+        figure = scores_over_steps(summary_table(summaries), choices)
 
         assert len(figure.legends) == 1
         assert texts(figure.legends[0].get_texts()) == [
@@ -38,7 +39,7 @@ class TestCurves:
         ]
 
     def test_steps_count_from_one_and_bands_are_the_intervals(self, summaries, choices):
-        axes = scores_over_steps(summaries, choices).axes[0]
+        axes = scores_over_steps(summary_table(summaries), choices).axes[0]
         rows = [r for r in summaries if (r.property, r.layer, r.split, r.control) == ("saliency", BEST, "test", "none")]
 
         best = axes.get_lines()[0]
@@ -50,7 +51,7 @@ class TestCurves:
         assert band[:, 1].max() == pytest.approx(rows[-1].high)
 
     def test_the_emergence_step_is_a_vertical_line_at_its_number_from_one(self, summaries, choices):
-        lines = scores_over_steps(summaries, choices).axes[1].get_lines()
+        lines = scores_over_steps(summary_table(summaries), choices).axes[1].get_lines()
 
         (vertical,) = [line for line in lines if to_rgba(line.get_color()) == to_rgba(ORANGE)]
         assert set(vertical.get_xdata()) == {5}
@@ -58,18 +59,21 @@ class TestCurves:
     def test_no_emergence_no_vertical_line(self, summaries, choices):
         never = [replace(choice, emergence=Emergence(None, None, None)) for choice in choices]
 
-        assert not any("reached" in text for text in texts(scores_over_steps(summaries, never).legends[0].get_texts()))
+        assert not any(
+            "reached" in text
+            for text in texts(scores_over_steps(summary_table(summaries), never).legends[0].get_texts())
+        )
 
     def test_a_best_layer_that_is_the_papers_layer_is_drawn_once(self, summaries):
         same = [replace(choice, best=HEADLINE_LAYER) for choice in make_choices()]
 
-        labels = texts(scores_over_steps(summaries, same).legends[0].get_texts())
+        labels = texts(scores_over_steps(summary_table(summaries), same).legends[0].get_texts())
 
         assert "best layer on validation" in labels
         assert not any(label.startswith("the papers' layer") for label in labels)
 
     def test_controls_that_were_not_run_are_left_out(self, summaries, choices):
-        figure = scores_over_steps([r for r in summaries if r.control == "none"], choices[:1])
+        figure = scores_over_steps(summary_table([r for r in summaries if r.control == "none"]), choices[:1])
 
         labels = texts(figure.legends[0].get_texts())
         assert len(figure.axes) == 1
@@ -82,14 +86,14 @@ class TestCurves:
             replace(row, control=name) for name in CONTROLS if name not in ("permuted", "position") for row in permuted
         ]
 
-        figure = scores_over_steps([*summaries, *more], choices)
+        figure = scores_over_steps(summary_table([*summaries, *more]), choices)
 
         drawn = {line.get_label(): line for line in figure.axes[0].get_lines()}
         looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn.values()}
         assert {control_name(name) for name in CONTROLS} < set(drawn)
         assert len(looks) == len(drawn)
         assert len(figure.axes[0].collections) == 2 + len(CONTROLS) - 1  # two layers, controls; position is a span
-        assert figure.get_figheight() > scores_over_steps(summaries, choices).get_figheight()
+        assert figure.get_figheight() > scores_over_steps(summary_table(summaries), choices).get_figheight()
 
     def test_no_two_controls_share_colour_dashes_or_marker(self):
         for field in ("colour", "dashes", "marker"):
@@ -98,18 +102,15 @@ class TestCurves:
     def test_a_negative_score_is_inside_the_panel(self, summaries, choices):
         rows = [replace(r, mean=-0.4, low=-0.5, high=-0.3) if r.control == "permuted" else r for r in summaries]
 
-        assert scores_over_steps(rows, choices).axes[1].get_ylim()[0] <= -0.5
+        assert scores_over_steps(summary_table(rows), choices).axes[1].get_ylim()[0] <= -0.5
 
 
 class TestLearningCurves:
     @staticmethod
     def points(summaries, sizes=(40, 10, 20)):
         kept = [row for row in summaries if (row.layer, row.control) in ((BEST, "none"), ("position", "position"))]
-        return [
-            LearningPoint(*astuple(replace(row, mean=row.mean * size / 40)), size)  # type: ignore[operator]
-            for size in sizes
-            for row in kept
-        ]
+        table = summary_table(kept)
+        return pd.concat([table.assign(mean=table["mean"] * size / 40, images=size) for size in sizes])
 
     def test_the_last_step_is_drawn_over_the_number_of_images(self, summaries, choices):
         axes = learning_curves(self.points(summaries), choices).axes[1]
@@ -123,7 +124,7 @@ class TestLearningCurves:
         assert axes.get_title() == "depth: up 2.1, step 15"
 
     def test_controls_of_the_whole_run_are_levels_unless_measured_at_every_size(self, summaries, choices):
-        figure = learning_curves(self.points(summaries), choices, summaries)
+        figure = learning_curves(self.points(summaries), choices, summary_table(summaries))
 
         labels = texts(figure.legends[0].get_texts())
         assert labels == ["best layer on validation", "pixel position", "permuted network, all images"]

@@ -10,6 +10,7 @@ from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 from diffprobe.report.choices import HEADLINE_LAYER
 from diffprobe.report.heatmap import layer_step_heatmap
+from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, LAYERS, make_choices, make_summaries
 
 SALIENCY, DEPTH, _ = make_choices()
@@ -30,7 +31,7 @@ def cells(figure: Figure) -> np.ma.MaskedArray:
 
 class TestHeatmap:
     def test_rows_are_layers_in_network_order_and_columns_steps_from_one(self, summaries):
-        axes, bar = layer_step_heatmap(summaries, DEPTH).axes
+        axes, bar = layer_step_heatmap(summary_table(summaries), DEPTH).axes
 
         assert texts(axes.get_yticklabels())[:2] == ["down 0.0", "down 0.1"]
         assert texts(axes.get_yticklabels())[-1] == "up 3.2"
@@ -39,7 +40,7 @@ class TestHeatmap:
         assert (axes.get_xlabel(), bar.get_ylabel()) == ("denoising step", "rank correlation")
 
     def test_cells_hold_the_test_scores_of_the_network_itself(self, summaries):
-        shown = cells(layer_step_heatmap(summaries, SALIENCY))
+        shown = cells(layer_step_heatmap(summary_table(summaries), SALIENCY))
         expected = {
             (r.layer, r.step): r.mean
             for r in summaries
@@ -53,13 +54,13 @@ class TestHeatmap:
     def test_layers_give_the_resolution_and_the_order(self, summaries):
         layers = [Layer(name, "self_attention", "decoder", 8, 4, 16) for name in reversed(LAYERS)]
 
-        labels = texts(layer_step_heatmap(summaries, DEPTH, layers=layers).axes[0].get_yticklabels())
+        labels = texts(layer_step_heatmap(summary_table(summaries), DEPTH, layers=layers).axes[0].get_yticklabels())
 
         assert labels[0] == "up 3.2  4\N{MULTIPLICATION SIGN}16"
         assert labels[-1] == "down 0.0  4\N{MULTIPLICATION SIGN}16"
 
     def test_best_and_papers_layer_are_marked_at_their_rows(self, summaries):
-        figure = layer_step_heatmap(summaries, DEPTH)
+        figure = layer_step_heatmap(summary_table(summaries), DEPTH)
 
         assert marks(figure) == {
             "best layer on validation": LAYERS.index(BEST),
@@ -70,27 +71,27 @@ class TestHeatmap:
     def test_another_probe_of_the_same_table_is_not_drawn(self, summaries):
         other = [replace(row, probe="ridge", mean=0.01) for row in summaries]
 
-        assert cells(layer_step_heatmap([*summaries, *other], DEPTH)).min() > 0.02
+        assert cells(layer_step_heatmap(summary_table([*summaries, *other]), DEPTH)).min() > 0.02
 
     def test_a_papers_layer_that_was_not_probed_is_not_marked(self):
-        figure = layer_step_heatmap(make_summaries(LAYERS[10:12], range(3)), DEPTH)
+        figure = layer_step_heatmap(summary_table(make_summaries(LAYERS[10:12], range(3))), DEPTH)
 
         assert marks(figure) == {"best layer on validation": 1}
 
     def test_cells_without_a_score_are_empty_over_hatching_and_explained(self, summaries):
         rows = [replace(r, mean=None) if (r.layer, r.step) == (LAYERS[2], 0) else r for r in summaries]
 
-        figure = layer_step_heatmap(rows, DEPTH)
+        figure = layer_step_heatmap(summary_table(rows), DEPTH)
 
         assert np.argwhere(cells(figure).mask).tolist() == [[2, 0]]
         assert figure.axes[0].patch.get_hatch()
         assert texts(figure.legends[0].get_texts())[-1] == "no score"
 
     def test_a_choice_of_steps_keeps_their_numbers(self, summaries):
-        axes = layer_step_heatmap([r for r in summaries if r.step in (0, 7, 14)], DEPTH).axes[0]
+        axes = layer_step_heatmap(summary_table([r for r in summaries if r.step in (0, 7, 14)]), DEPTH).axes[0]
 
         assert texts(axes.get_xticklabels()) == ["1", "8", "15"]
 
     def test_nothing_to_draw_is_refused(self, summaries):
         with pytest.raises(UserError, match="'rmse' of property 'depth'"):
-            layer_step_heatmap(summaries, replace(DEPTH, metric="rmse"))
+            layer_step_heatmap(summary_table(summaries), replace(DEPTH, metric="rmse"))

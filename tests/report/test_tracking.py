@@ -24,6 +24,7 @@ from diffprobe.report.publish import publish
 from diffprobe.report.report import Report, Table
 from diffprobe.report.style import save_figure
 from diffprobe.report.tracking import CsvTracker, Results, RunName, WandbTracker, curve_scalars
+from tests.reference.score_rows import summary_table
 from tests.report.made_up_report import MadeUpRun, make_report
 from tests.report.made_up_run import BEST, LAYERS, make_choices, make_example, make_summaries
 
@@ -34,7 +35,7 @@ def make_results(folder: Path) -> Results:
     table = folder / "summary.csv"
     table.write_text("a,b\n1,2\n")
     return Results(
-        summaries=make_summaries([BEST, HEADLINE_LAYER], range(3)),
+        summaries=summary_table(make_summaries([BEST, HEADLINE_LAYER], range(3))),
         choices=make_choices(),
         figures={"curves": save_figure(figure, folder / "figures", "curves")["png"]},
         examples=[make_example(steps=2, size=8)],
@@ -91,7 +92,7 @@ def history(folder: Path) -> list[dict]:
 
 class TestScalars:
     def test_steps_count_from_one_and_hold_every_curve(self, summaries, choices):
-        rows = curve_scalars(summaries, choices)
+        rows = curve_scalars(summary_table(summaries), choices)
 
         assert [row["denoising_step"] for row in rows] == list(range(1, 16))
         assert rows[14]["saliency/dice/best"] == pytest.approx(0.88, abs=0.01)
@@ -101,14 +102,16 @@ class TestScalars:
 
     def test_a_missing_score_has_no_key(self, choices):
         assert not any(
-            "headline" in key for row in curve_scalars(make_summaries(LAYERS[11:12]), choices) for key in row
+            "headline" in key
+            for row in curve_scalars(summary_table(make_summaries(LAYERS[11:12])), choices)
+            for key in row
         )
 
 
 class TestCsv:
     def test_curves_are_written_to_the_run_folder_and_nothing_else(self, tmp_path, summaries, choices):
         with CsvTracker(tmp_path) as tracker:
-            tracker.log(Results(summaries, choices))
+            tracker.log(Results(summary_table(summaries), choices))
 
         with (tmp_path / "curves.csv").open() as file:
             rows = list(csv.DictReader(file))

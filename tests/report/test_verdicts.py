@@ -6,16 +6,16 @@ import pytest
 
 from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.summaries import Emergence, summarise
-from diffprobe.probes.tables import Score
 from diffprobe.report.choices import choose
 from diffprobe.report.verdicts import interval_text, verdict_lines
+from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, make_choices, make_comparison
 
 DEPTH = make_choices()[1]
 
 
 def lines(summaries, choice=DEPTH):
-    return verdict_lines(summaries, [choice])
+    return verdict_lines(summary_table(summaries), [choice])
 
 
 def with_control(summaries, control, low, high):
@@ -158,7 +158,7 @@ def test_of_a_single_step_nothing_is_said_to_emerge(summaries):
 
 @pytest.mark.parametrize("images", [1, 2, 3, 4])
 def test_no_verdict_is_given_on_fewer_than_five_images(images: int):
-    told = verdict_lines(*small_run(images))
+    told = told_of(images)
     assert f"it takes 5 images, and there are {images}" in told[0]
     assert "gets no verdict against its controls: with less than 5 images there are no intervals" in told[1]
     assert "cannot show a difference, it takes 6 for 1 comparison" in told[2]
@@ -166,14 +166,14 @@ def test_no_verdict_is_given_on_fewer_than_five_images(images: int):
 
 
 def test_five_images_have_intervals_and_six_can_show_a_difference():
-    five, six = verdict_lines(*small_run(5)), verdict_lines(*small_run(6))
+    five, six = told_of(5), told_of(6)
     assert "is above the control with separated intervals" in five[1]
     assert "5 images cannot show a difference, it takes 6" in five[2]
     assert six[2].startswith("Paired on the same images, depth at step 2 is above permuted network by 0.5")
 
 
-def small_run(images: int):
-    """A probe far above its control, of few images: summaries and choices."""
+def told_of(images: int):
+    """The verdict on a probe far above its control, of few images."""
     scores = [
         Score("m", "up", step, 1.0, "depth", "linear", control, part, str(at), "spearman", value + 0.01 * (at % 3))
         for part in ("validation", "test")
@@ -181,5 +181,6 @@ def small_run(images: int):
         for step, real in ((0, 0.3), (1, 0.9))
         for control, value in (("none", real), ("permuted", 0.35 + 0.005 * (at % 2)))
     ]
+    scores = table_of(scores)
     summaries = summarise(scores)
-    return summaries, choose(summaries, scores, compare_run(scores, summaries))
+    return verdict_lines(summaries, choose(summaries, scores, compare_run(scores, summaries)))

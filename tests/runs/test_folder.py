@@ -14,7 +14,7 @@ from diffprobe.analyses.probing.published import published_lines
 from diffprobe.cli.gathering import _remove_earlier
 from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
-from diffprobe.probes.tables import Score, Summary
+from diffprobe.probes.summaries import Summary
 from diffprobe.report.choices import HEADLINE_LAYER
 from diffprobe.runs.folder import (
     FINISHED,
@@ -26,6 +26,7 @@ from diffprobe.runs.folder import (
     sole_user,
 )
 from diffprobe.runs.sweeps import Job, find_jobs, grouped, join_scores
+from tests.reference.score_rows import Score, rows_of, summary_table, table_of
 
 CONF = Path(__file__).parents[2] / "conf"
 SCORE = Score("pocket", HEADLINE_LAYER, 2, 1.0, "depth", "linear", "none", "test", "a", "spearman", 0.5)
@@ -79,13 +80,13 @@ def test_a_folder_with_files_that_no_run_has_left_is_refused_but_for_logs(tmp_pa
 
 
 def test_what_an_unfinished_run_left_is_made_again_and_what_is_not_its_own_stays(tmp_path):
-    results = ["scores.csv", "report.html", "probes/depth.safetensors", "figures/old.png", "tables/best_layers.md"]
+    results = ["scores.parquet", "report.html", "probes/depth.safetensors", "figures/old.png", "tables/best_layers.md"]
     others = ["train.log", "notes.md", "wandb/offline-run/run.wandb", "stores/pocket/manifest.json"]
     for name in (*results, *others):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old")
     clear(tmp_path)  # there is no configuration: not a run's
-    assert (tmp_path / "scores.csv").exists()
+    assert (tmp_path / "scores.parquet").exists()
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text("seed: 0")
     clear(tmp_path)
@@ -126,8 +127,8 @@ def test_a_configuration_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_the_objective_is_the_mean_of_validation_headline_scores():
     others = [replace(MEAN, mean=9.0, split="test"), replace(MEAN, mean=9.0, control="permuted")]
     others += [replace(MEAN, mean=9.0, metric="rmse"), replace(MEAN, step=1, mean=None)]
-    assert objective([MEAN, replace(MEAN, step=0, mean=0.7), *others]) == pytest.approx(0.6)
-    assert math.isnan(objective(others))
+    assert objective(summary_table([MEAN, replace(MEAN, step=0, mean=0.7), *others])) == pytest.approx(0.6)
+    assert math.isnan(objective(summary_table(others)))
 
 
 def test_jobs_are_found_in_order_and_unfinished_ones_named(tmp_path):
@@ -161,14 +162,19 @@ def test_jobs_that_differ_in_anything_else_are_groups_named_by_it():
     assert len(grouped(rates)) == 2  # one name for two kinds of probes: no column tells them apart
 
 
+def joined(first, second):
+    return rows_of(join_scores({"0": table_of(first), "1": table_of(second)}))
+
+
 def test_tables_are_joined_once_and_contradictions_refused():
-    other = replace(SCORE, step=3)
-    assert join_scores([("0", [SCORE]), ("1", [other, SCORE])]) == [SCORE, other]
-    assert join_scores([("0", [SCORE]), ("1", [replace(SCORE, property="saliency")])])[0].property == "saliency"
-    assert join_scores([("0", [SCORE]), ("1", [replace(SCORE, value=0.5 + 1e-7)])]) == [SCORE]
+    other, saliency = replace(SCORE, step=3), replace(SCORE, property="saliency")
+    assert joined([SCORE], [other, SCORE]) == [SCORE, other]
+    assert joined([SCORE], [saliency]) == [saliency, SCORE]
+    assert joined([SCORE], [replace(SCORE, value=0.5 + 1e-7)]) == [SCORE]
+    assert joined([replace(SCORE, value=None)], [replace(SCORE, value=None)]) == [replace(SCORE, value=None)]
     for value in (0.6, None):
         with pytest.raises(UserError, match=r"0 and 1 contradict each other: spearman of depth .* image 'a' is 0\.5"):
-            join_scores([("0", [SCORE]), ("1", [replace(SCORE, value=value)])])
+            joined([SCORE], [replace(SCORE, value=value)])
 
 
 def test_published_numbers_stand_beside_this_runs():
@@ -178,14 +184,16 @@ def test_published_numbers_stand_beside_this_runs():
         for step, value in ((1, 0.5), (2, 0.52))
         for image in "abcdefgh"
     ]
-    head, *lines = published_lines({"depth": {"spearman": 0.71, "step": 3}, "shading": {"spearman": 0.6}}, rows, scores)
+    head, *lines = published_lines(
+        {"depth": {"spearman": 0.71, "step": 3}, "shading": {"spearman": 0.6}}, summary_table(rows), table_of(scores)
+    )
     assert head.startswith("published (Stable Diffusion 1.4) / this run (pocket) at up 3.0, step 3")
     assert lines == ["  depth, rank correlation: 0.71 / 0.52 [0.40, 0.60]", "  depth, found by step: 3 / 2 [2, 2]"]
-    assert published_lines({}, rows, scores) == []
+    assert published_lines({}, summary_table(rows), table_of(scores)) == []
 
 
 def test_what_was_gathered_before_does_not_stand_beside_what_is_gathered_now(tmp_path):
-    old = ["scores.csv", "groups.csv", "figures/a.png", "seed=0/scores.csv", "seed=0/tables/best_layers.md"]
+    old = ["scores.parquet", "groups.csv", "figures/a.png", "seed=0/scores.csv", "seed=0/tables/best_layers.md"]
     own = ["notes/todo.md", "seed=1/notes.md"]
     for name in (*old, *own):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def test_sigterm_while_probes_train_ends_the_tracked_run_and_the_same_command_ma
     assert f"hydra.run.dir={run} goes on from what is kept in {tmp_path / 'stores'}" in told
     assert exit_codes(run) == [143]
     assert not (run / "environment.json").exists()
-    assert not (run / "scores.csv").exists()
+    assert not (run / "scores.parquet").exists()
     (run / "learning_curve.csv").write_text("of a longer list of inputs")
     refused = one_line(train(*arguments, "seed=1"))
     assert "an unfinished run of another configuration (seed is 0 there, 1 here)" in refused

@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from diffprobe.activations.store.folder import open_store
-from diffprobe.probes.tables import Score, read_scores, read_summary
+from diffprobe.probes.score_table import read_scores
+from diffprobe.probes.summaries import read_summary, summary_rows
 from diffprobe.runs.folder import FINISHED, objective
 from diffprobe.threads import usable_cores
 from tests.commands import IMAGES, command, command_apart, one_line, overrides, train
+from tests.reference.score_rows import Score, rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -75,11 +77,11 @@ def test_a_gathered_sweep_is_the_run_over_all_of_it(material, swept):
     assert told.returncode == 0, told.stderr
     assert "gathered 4 jobs" in told.stdout
     gathered = swept / "sweep" / "gathered"
-    ours, theirs = (keyed(read_scores(folder / "scores.csv")) for folder in (gathered, swept / "whole"))
+    ours, theirs = (keyed(rows_of(read_scores(folder))) for folder in (gathered, swept / "whole"))
     assert ours.keys() == theirs.keys()
     assert ours == pytest.approx(theirs, abs=1e-5)
     ours, theirs = (
-        {tuple(vars_of(row))[:9]: vars_of(row)[9:] for row in read_summary(folder / "summary.csv")}
+        {tuple(vars_of(row))[:9]: vars_of(row)[9:] for row in summary_rows(read_summary(folder / "summary.csv"))}
         for folder in (gathered, swept / "whole")
     )
     assert ours.keys() == theirs.keys()
@@ -99,12 +101,12 @@ def vars_of(row) -> list:
 
 def test_run_again_finished_jobs_are_skipped_and_the_others_made(material, swept):
     sweep = swept / "sweep"
-    before = {job: (sweep / job / "scores.csv").stat().st_mtime_ns for job in "0123"}
+    before = {job: (sweep / job / "scores.parquet").stat().st_mtime_ns for job in "0123"}
     (sweep / "2" / FINISHED).unlink()
     done = train("-m", *arguments(material, sweep), *SWEEP, *KEPT, cwd=swept)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("skipped, since it is finished") == 3
-    changed = [job for job in "0123" if (sweep / job / "scores.csv").stat().st_mtime_ns != before[job]]
+    changed = [job for job in "0123" if (sweep / job / "scores.parquet").stat().st_mtime_ns != before[job]]
     assert changed == ["2"]
     assert (sweep / "2" / FINISHED).exists()
 
@@ -144,11 +146,9 @@ def test_seeds_are_told_one_by_one_and_side_by_side(material, tmp_path):
     assert told.returncode == 0, told.stderr
     gathered = tmp_path / "sweep" / "gathered"
     for seed in "01":
-        assert read_scores(gathered / f"seed={seed}" / "scores.csv") == read_scores(
-            tmp_path / "sweep" / seed / "scores.csv"
-        )
-        assert read_summary(gathered / f"seed={seed}" / "summary.csv") == read_summary(
-            tmp_path / "sweep" / seed / "summary.csv"
+        assert rows_of(read_scores(gathered / f"seed={seed}")) == rows_of(read_scores(tmp_path / "sweep" / seed))
+        assert summary_rows(read_summary(gathered / f"seed={seed}" / "summary.csv")) == summary_rows(
+            read_summary(tmp_path / "sweep" / seed / "summary.csv")
         )
     assert [line.split(",")[0] for line in (gathered / "groups.csv").read_text().splitlines()] == [
         "group",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from diffprobe.cli.schema import ProbingSettings
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
-    from diffprobe.probes.tables import Score
 
 
 # What makes other activations of the same step; probes of one kind say nothing of the other.
@@ -35,7 +36,7 @@ class GivenProbes:
 
     bank: ProbeBank
     name: str
-    validation: list[Score]
+    validation: pd.DataFrame
     used: set[str]
     pictures: set[tuple[str, int]]
 
@@ -63,8 +64,8 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
     """
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.analyses.inputs import make_source
+    from diffprobe.probes.score_table import read_scores, select
     from diffprobe.probes.storage import load_bank
-    from diffprobe.probes.tables import read_scores
     from diffprobe.runs.folder import FINISHED, flattened, read_settings
 
     folder = Path(folder)
@@ -75,17 +76,16 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
     for key in _SAME:
         if there[key] != here[key]:
             raise UserError(f"analysis.probes={folder}: {key} is {there[key]} there, {here[key]} here; give the same")
-    scores = [row for row in read_scores(folder / "scores.csv") if row.control == "none"]
-    kinds = {(row.model, row.probe) for row in scores}
+    scores = select(read_scores(folder), control="none")
+    kinds = scores[["model", "probe"]].drop_duplicates()
     if len(kinds) != 1:
-        raise UserError(f"analysis.probes={folder}: its scores.csv is of {len(kinds)} kinds of probes; give one run")
-    ((trained_on, probe),) = kinds
+        raise UserError(f"analysis.probes={folder}: its scores are of {len(kinds)} kinds of probes; give one run")
+    ((trained_on, probe),) = kinds.itertuples(index=False)
     if trained_on != model:
         raise UserError(f"analysis.probes={folder}: those are probes of {trained_on}, and this model is {model}")
-    tested = {row.image for row in scores if row.split == "test"}
+    tested = set(select(scores, split="test")["image"])
     source = make_source(made_by, lambda line: None)
     used = set(source.names) - tested
     prompts = source.prompts if isinstance(source, Generation) else []
     pictures = {prompt.picture for prompt in prompts if prompt.name in used}
-    validation = [row for row in scores if row.split == "validation"]
-    return GivenProbes(load_bank(folder / "probes"), probe, validation, used, pictures)
+    return GivenProbes(load_bank(folder / "probes"), probe, select(scores, split="validation"), used, pictures)

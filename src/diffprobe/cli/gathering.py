@@ -13,10 +13,10 @@ from diffprobe.runs.folder import remove_results
 from diffprobe.runs.sweeps import Group, find_jobs, grouped, join_scores
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from diffprobe.probes.comparisons import Comparison
-    from diffprobe.probes.tables import Score, Summary
     from diffprobe.report.choices import Choice
 
 
@@ -25,8 +25,8 @@ class Gathered:
     """The joined tables of a group."""
 
     group: Group
-    scores: list[Score]
-    summaries: list[Summary]
+    scores: pd.DataFrame
+    summaries: pd.DataFrame
     comparisons: list[Comparison]
     choices: list[Choice]
 
@@ -60,9 +60,11 @@ def gather(folder: Path, console: Console) -> None:
 
 def _remove_earlier(gathered: Path) -> None:
     """What was gathered before, of other jobs perhaps: groups that are no more would stand beside those that are."""
+    from diffprobe.probes.score_table import scores_file
+
     places = [path for path in gathered.glob("*") if path.is_dir()] if gathered.is_dir() else []
     for place in (gathered, *places):
-        if (place / "scores.csv").exists() or (place / "groups.csv").exists():
+        if scores_file(place) or (place / "groups.csv").exists():
             remove_results(place)
             for part in (*place.glob("*"), place):
                 if part.is_dir() and not any(part.iterdir()):
@@ -71,11 +73,11 @@ def _remove_earlier(gathered: Path) -> None:
 
 def _joined(group: Group) -> Gathered:
     from diffprobe.probes.comparisons import compare_run
+    from diffprobe.probes.score_table import read_scores
     from diffprobe.probes.summaries import summarise
-    from diffprobe.probes.tables import read_scores
     from diffprobe.report.choices import choose
 
-    scores = join_scores([(str(job.folder), read_scores(job.folder / "scores.csv")) for job in group.jobs])
+    scores = join_scores({str(job.folder): read_scores(job.folder) for job in group.jobs})
     seed = group.jobs[0].settings.seed  # of the tests, as in the jobs themselves
     summaries = summarise(scores)
     comparisons = compare_run(scores, summaries, seed=seed)
@@ -88,14 +90,15 @@ def _leave(found: Gathered, folder: Path, console: Console) -> Gathered:
     from diffprobe.analyses.probing.page import probing_page
     from diffprobe.analyses.probing.published import published_lines
     from diffprobe.probes.comparisons import write_comparisons
-    from diffprobe.probes.tables import write_scores, write_summary
+    from diffprobe.probes.score_table import write_scores
+    from diffprobe.probes.summaries import write_summary
     from diffprobe.report.best_layers import write_best_layers
     from diffprobe.report.console import print_report, report_text
     from diffprobe.report.page.writing import write_page
     from diffprobe.writing import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_scores(folder / "scores.csv", found.scores)
+    write_scores(folder, found.scores)
     write_summary(folder / "summary.csv", found.summaries)
     write_comparisons(folder / "comparisons.csv", found.comparisons)
     write_best_layers(folder / "tables", found.summaries, found.choices)

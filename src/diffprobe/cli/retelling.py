@@ -12,7 +12,7 @@ REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
 
 
 def tell_again(folder: Path, seed: int) -> None:
-    """Reads `folder`/scores.csv, compares, prints the closing table, and writes tables and figures anew.
+    """Reads the scores in `folder`, compares, prints the closing table, and writes tables and figures anew.
 
     Raises:
         UserError: the folder is not there, or holds no run of train.py.
@@ -20,8 +20,8 @@ def tell_again(folder: Path, seed: int) -> None:
     from diffprobe.analyses.probing.figures import draw_figures
     from diffprobe.analyses.probing.learning_curve import read_learning_curve
     from diffprobe.probes.comparisons import compare_run, write_comparisons
-    from diffprobe.probes.summaries import summarise
-    from diffprobe.probes.tables import read_scores, write_summary
+    from diffprobe.probes.score_table import read_scores
+    from diffprobe.probes.summaries import summarise, write_summary
     from diffprobe.report.best_layers import write_best_layers
     from diffprobe.report.choices import choose
     from diffprobe.report.console import print_report
@@ -32,12 +32,12 @@ def tell_again(folder: Path, seed: int) -> None:
         raise UserError(
             f"run={folder} is an analysis, told already in its report.txt and report.html; run= tells a run of train.py"
         )
-    scores = read_scores(folder / "scores.csv")
+    scores = read_scores(folder)
     summaries = summarise(scores)
     comparisons = compare_run(scores, summaries, seed=seed)
     choices = choose(summaries, scores, comparisons)
     learned = folder / "learning_curve.csv"
-    learning = read_learning_curve(learned) if learned.exists() else []
+    learning = read_learning_curve(learned) if learned.exists() else None
     write_summary(folder / "summary.csv", summaries)
     write_comparisons(folder / "comparisons.csv", comparisons)
     tables = write_best_layers(folder / "tables", summaries, choices)

@@ -8,11 +8,12 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
+from diffprobe.probes.score_table import by_image, select
 from diffprobe.probes.summaries import best_layer
-from diffprobe.probes.tables import Score, Summary
 from diffprobe.statistics import holm, is_share, paired_differences
 from diffprobe.tables import NO_STEP, Step, read_rows, write_rows
 
@@ -61,7 +62,7 @@ class Comparison:
     left_out: int
 
 
-Values = dict[Key, dict[str, float]]  # score of each image; NaN where undefined
+Values = dict[Key, np.ndarray]  # [2, images]: scores, NaN where undefined, and 1 where there is a row, else 0
 
 
 def write_comparisons(path: str | Path, rows: Sequence[Comparison]) -> None:
@@ -75,7 +76,7 @@ def read_comparisons(path: str | Path) -> list[Comparison]:
 
 
 def compare(
-    scores: Iterable[Score],
+    scores: pd.DataFrame,
     pairs: Sequence[tuple[Key, Key]],
     *,
     property: str,
@@ -101,8 +102,8 @@ def compare(
 
 
 def compare_run(
-    scores: Sequence[Score],
-    summaries: Sequence[Summary],
+    scores: pd.DataFrame,
+    summaries: pd.DataFrame,
     *,
     level: float = 0.95,
     seed: int = 0,
@@ -117,12 +118,13 @@ def compare_run(
     Raises UserError as `compare`, and when no layer can be chosen.
     """
     found: list[Comparison] = []
-    for name in dict.fromkeys(row.property for row in summaries):
+    for name in summaries["property"].unique():
         metric = property_named(name).headline
         values = _values(scores, name, metric, "test")
         best: list[Key] = []
         families: dict[tuple[str, str, str], list[tuple[Key, Key]]] = {}
-        for model, probe in dict.fromkeys((row.model, row.probe) for row in summaries if row.property == name):
+        kinds = select(summaries, property=name)[["model", "probe"]].drop_duplicates()
+        for model, probe in kinds.itertuples(index=False):
             mine = [key for key in values if (key.model, key.probe) == (model, probe)]
             layer = best_layer(summaries, name, model=model, probe=probe)
             at = [key for key in mine if key.layer == layer and key.control == "none"]
@@ -177,19 +179,13 @@ def _between(best: Sequence[Key]) -> dict[tuple[str, str, str], list[tuple[Key, 
     return families
 
 
-def _values(scores: Iterable[Score], property: str, metric: str, split: str) -> Values:
-    values: Values = {}
-    for row in scores:
-        if (row.property, row.metric, row.split) == (property, metric, split):
-            images = values.setdefault(Key(row.model, row.layer, row.step, row.probe, row.control), {})
-            if row.image in images:
-                raise UserError(
-                    f"two {metric} scores of image {row.image!r} for {property} at {row.layer}, step {row.step + 1} "
-                    f"({row.model}, {row.probe}, control {row.control}): these are rows of several runs of one kind; "
-                    "compare one of them at a time"
-                )
-            images[row.image] = np.nan if row.value is None else row.value
-    return values
+def _values(scores: pd.DataFrame, property: str, metric: str, split: str) -> Values:
+    found = by_image(
+        select(scores, property=property, metric=metric, split=split), ["model", "layer", "step", "probe", "control"]
+    )
+    keys = found.keys.assign(step=found.keys["step"].fillna(NO_STEP))
+    both = np.stack([found.values, found.there], 1)
+    return {Key(*key): values for key, values in zip(keys.itertuples(index=False), both, strict=True)}
 
 
 def _compare(
@@ -232,12 +228,11 @@ def _differences(values: Values, key: Key, other: Key) -> _Pairing:
     for wanted in (key, other):
         if wanted not in values:
             raise UserError(f"there are no scores of {wanted.layer} at step {wanted.step + 1}: {wanted}")
-    first, second = values[key], values[other]
-    images = dict.fromkeys([*first, *second])
-    both = np.array([[of.get(image, np.nan) for image in images] for of in (first, second)])
-    defined = ~np.isnan(both).any(0)
-    kept = both[:, defined]
-    return _Pairing(kept[0] - kept[1], int((~defined).sum()), bool(is_share(kept).all()))
+    (first, has_first), (second, has_second) = values[key], values[other]
+    defined = ~np.isnan(first - second)
+    kept = np.stack([first, second])[:, defined]
+    left_out = int(((has_first + has_second > 0) & ~defined).sum())
+    return _Pairing(kept[0] - kept[1], left_out, bool(is_share(kept).all()))
 
 
 def _figures(pairings: Sequence[_Pairing], level: float, seed: int) -> list[tuple[float | None, ...]]:

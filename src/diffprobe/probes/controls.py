@@ -14,17 +14,16 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from diffprobe.errors import UserError
+from diffprobe.probes.score_table import row_keys
 from diffprobe.probes.splits import PARTS, Split
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score, Summary
 
 Denoiser = TypeVar("Denoiser", bound=nn.Module)
 
@@ -86,10 +85,10 @@ def shuffled_targets(targets: Mapping[str, Tensor], split: Split, seed: int = 0)
 
 
 REAL, SHUFFLED = "none", "labels"  # values of the column `control`
-_PAIR = attrgetter("model", "layer", "step", "property", "probe", "split", "image", "metric")
+_PAIR = ("model", "layer", "step", "property", "probe", "split", "image", "metric")
 
 
-def selectivity(scores: Sequence[Score], *, level: float = 0.95) -> list[Summary]:
+def selectivity(scores: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Real scores less those with shuffled labels: mean over images with a paired interval.
 
     Selectivity of Hewitt and Liang (2019), each score judged by the labels that its own probe was trained for (see
@@ -97,33 +96,30 @@ def selectivity(scores: Sequence[Score], *, level: float = 0.95) -> list[Summary
     `n` counts the images where both scores are defined; rmse is better the lower, so its selectivity is negative.
 
     Args:
-        scores: rows of the real probes and of control 'labels'; others do not matter.
+        scores: those of the real probes and of control 'labels'; others do not matter.
 
     Returns:
-        Rows with control 'selectivity', one for each key of the rows of control 'labels'.
+        A table as `summarise`'s with control 'selectivity', a row for each key of the rows of control 'labels'.
 
     Raises:
         UserError: no scores with shuffled labels, or some without a real score of the same image beside them.
     """
-    shuffled = {_PAIR(row): row.value for row in scores if row.control == SHUFFLED}
-    real = {_PAIR(row): row for row in scores if row.control == REAL}
-    if not shuffled:
+    keys = row_keys(scores, _PAIR)
+    is_real, is_shuffled = (scores["control"] == REAL).to_numpy(), (scores["control"] == SHUFFLED).to_numpy()
+    real, shuffled = scores[is_real], scores[is_shuffled]
+    if not len(shuffled):
         raise UserError("no scores with shuffled labels to compare with: run with the control 'labels'.")
-    alone = [pair for pair in shuffled if pair not in real]
-    if alone:
+    places = pd.Index(keys[is_real]).get_indexer(pd.Index(keys[is_shuffled]))
+    alone = shuffled[places < 0]
+    if len(alone):
+        first = " / ".join(str(alone[name].iloc[0]) for name in _PAIR)
         raise UserError(
-            f"{len(alone)} scores with shuffled labels have no real score beside them, "
-            f"the first is {' / '.join(map(str, alone[0]))}."
+            f"{len(alone)} scores with shuffled labels have no real score beside them, the first is {first}."
         )
-    differences = [
-        replace(real[pair], control="selectivity", value=_difference(real[pair].value, value))
-        for pair, value in shuffled.items()
-    ]
-    return summarise(differences, level=level, differences=True)
-
-
-def _difference(real: float | None, shuffled: float | None) -> float | None:
-    return None if real is None or shuffled is None else real - shuffled
+    paired = real.iloc[places]
+    differences = paired["value"].to_numpy() - shuffled["value"].to_numpy()
+    control = pd.Categorical(["selectivity"]).repeat(len(paired))
+    return summarise(paired.assign(control=control, value=differences), level=level, differences=True)
 
 
 Targets = dict[str, Tensor]

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffprobe.probes.functional import Grid, Pooled
 from diffprobe.probes.properties import Property, Standardisation, property_named
-from diffprobe.probes.scoring import METRICS, Threshold, candidate_thresholds, pooled_targets, score_rows
-from diffprobe.probes.tables import Score
+from diffprobe.probes.score_table import ScoreBlock
+from diffprobe.probes.scoring import METRICS, Threshold, candidate_thresholds, pooled_targets
 
 Reduce = Callable[[Tensor], Tensor]
 Gather = Callable[[list], list]
@@ -75,7 +76,9 @@ class OnePass:
         self.cuts = candidate_thresholds(threshold)
         self.thresholds: dict[str, dict[str, list[float]]] = {}  # of binary properties, by layer, one per step
         self.chosen: dict[str, Tensor] = {}
-        self.scores: list[Score] = []
+        self._images: dict[str, list[str]] = {"validation": [], "test": []}
+        # Values [steps, images of a batch] by part, layer, property and metric
+        self._values: dict[tuple[str, str, str, str], list[np.ndarray]] = {}
         self._errors: dict[str, Tensor] = {}  # [candidates, properties, steps], summed over validation images
         self._validated: list[tuple[list[str], dict[tuple[str, str], dict[str, Tensor]]]] = []
 
@@ -106,6 +109,7 @@ class OnePass:
         self.chosen = {layer: reduce(errors).argmin(0) for layer, errors in self._errors.items()}
         self.candidates = self.candidates.take(self.chosen)
         self._validated = gather(self._validated)
+        self._images["validation"] = [image for names, _ in self._validated for image in names]
         for layer, numbers in self.chosen.items():
             for number, (name, item) in enumerate(self.properties.items()):
                 self._take(layer, name, item, numbers[number].cpu())
@@ -119,6 +123,7 @@ class OnePass:
 
         Returns what they say, as probabilities or in the labels' units: {property: {layer: [steps, batch, h, w]}}.
         """
+        self._images["test"] += names
         pooled = self._pooled(values, targets)
         said: dict[str, dict[str, Tensor]] = {name: {} for name in self.properties}
         for layer, activation in values.items():
@@ -129,14 +134,32 @@ class OnePass:
                 prediction = maps > cuts[:, None, None, None] if item.binary else maps
                 for metric in item.metrics:
                     scored = METRICS[metric](prediction, pooled[name][_grid(activation)][metric])
-                    self._write(layer, name, "test", names, metric, scored)
+                    self._keep("test", layer, name, metric, scored)
                 said[name][layer] = self.candidates.standardisations[name].undo(maps)
         return said
 
     def join(self, gather: Gather) -> None:
         """Puts together the test scores of several processes."""
-        test = gather([row for row in self.scores if row.split == "test"])
-        self.scores = [row for row in self.scores if row.split == "validation"] + test
+        own = {key: values for key, values in self._values.items() if key[0] == "test"}
+        parts = gather([(self._images["test"], own)])
+        self._images["test"] = [image for images, _ in parts for image in images]
+        self._values |= {key: [batch for _, values in parts for batch in values[key]] for key in own}
+
+    def blocks(self, names: Sequence[str]) -> list[ScoreBlock]:
+        """The scores of validation and of test images, whatever order they came in, in the order of `names`."""
+        model, probe, control = self.keys
+        place = {name: number for number, name in enumerate(names)}
+        order = {part: np.argsort([place[image] for image in images]) for part, images in self._images.items()}
+        images = {part: [own[at] for at in order[part]] for part, own in self._images.items()}
+        return [
+            ScoreBlock(
+                *(model, layer, name, probe, control, part, metric),
+                list(self.steps.items()),
+                images[part],
+                np.concatenate(batches, 1)[:, order[part]],
+            )
+            for (part, layer, name, metric), batches in self._values.items()
+        ]
 
     def _pooled(
         self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]
@@ -167,14 +190,12 @@ class OnePass:
             best = torch.cat([scores[item.headline] for _, scores in taken], -1).mean(-1).argmax(0)
             self.thresholds.setdefault(name, {})[layer] = [self.cuts[cut] for cut in best.tolist()]
             taken = [(names, {key: values[best, steps] for key, values in scores.items()}) for names, scores in taken]
-        for names, scores in taken:
+        for _, scores in taken:
             for metric, values in scores.items():
-                self._write(layer, name, "validation", names, metric, values)
+                self._keep("validation", layer, name, metric, values)
 
-    def _write(self, layer: str, name: str, part: str, names: Sequence[str], metric: str, values: Tensor) -> None:
-        model, probe, control = self.keys
-        keys = (model, layer, name, probe, control, part)
-        self.scores += score_rows(keys, list(self.steps.items()), names, metric, values)
+    def _keep(self, part: str, layer: str, name: str, metric: str, values: Tensor) -> None:
+        self._values.setdefault((part, layer, name, metric), []).append(values.double().cpu().numpy())
 
 
 def _grid(activation: Tensor) -> Grid:

@@ -11,9 +11,9 @@ from torch import Tensor
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.properties import Property, Standardisation
 from diffprobe.probes.ridge import PixelSums
+from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import Threshold
 from diffprobe.probes.splits import Split
-from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 from diffprobe.tables import NO_STEP
 
@@ -29,7 +29,7 @@ def position_scores(
     model: str,
     threshold: Threshold = "validation",
     probe: str = "linear",
-) -> list[Score]:
+) -> list[ScoreBlock]:
     """Scores of `PositionMap` on every validation and test image, treated as the probes are (threshold, units).
 
     targets: label maps [images, H, W] by property, in the order of `names`. Rows have layer 'position', control
@@ -47,7 +47,7 @@ def position_scores(
     once.validate(*part(split.validation), [names[row] for row in split.validation])
     once.choose(_alone, _alone)
     once.test(*part(split.test), [names[row] for row in split.test])
-    return once.scores
+    return once.blocks(names)
 
 
 def _alone(whole: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isnan
 from typing import Literal
 
 import torch
@@ -15,8 +14,8 @@ from diffprobe.probes import functional
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.functional import Grid, Pooled, pool, rank_maps
 from diffprobe.probes.properties import Property
+from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.splits import Split
-from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 
 Threshold = float | Literal["validation"]
@@ -115,12 +114,12 @@ def score_bank(
     model: str,
     control: str = "none",
     probe: str = "linear",
-) -> list[Score]:
+) -> list[ScoreBlock]:
     """Every metric of every probe on every validation and test image, cut at `bank.thresholds`.
 
     targets: label maps [images, H, W] by property. rmse is in units of the standard deviation of the training labels.
     """
-    found: list[Score] = []
+    found: list[ScoreBlock] = []
     moments = list(zip(bank.steps, activations.timesteps, strict=True))
     for part in SCORED_PARTS:
         rows = getattr(split, part)
@@ -135,28 +134,9 @@ def score_bank(
                 maps = item.decode(outputs)
                 thresholds = bank.thresholds[name][layer] if item.binary else []
                 for metric, values in score_maps(item, maps, pooled[name][_grid(maps)], thresholds).items():
-                    keys = (model, layer, name, probe, control, part)
-                    found += score_rows(keys, moments, names, metric, values)
+                    keys = (model, layer, name, probe, control, part, metric)
+                    found.append(ScoreBlock(*keys, moments, names, values.double().cpu().numpy()))
     return found
-
-
-def score_rows(
-    keys: tuple[str, str, str, str, str, str],
-    moments: Sequence[tuple[int, float | None]],
-    names: Sequence[str],
-    metric: str,
-    values: Tensor,
-) -> list[Score]:
-    """Rows of one metric's values [steps, images]; NaN becomes None.
-
-    keys: model, layer, property, probe, control, split. moments: (step, timestep) of each step.
-    """
-    model, layer, item, probe, control, part = keys
-    return [
-        Score(model, layer, step, timestep, item, probe, control, part, image, metric, None if isnan(value) else value)
-        for (step, timestep), line in zip(moments, values.tolist(), strict=True)
-        for image, value in zip(names, line, strict=True)
-    ]
 
 
 @torch.no_grad()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.tables import Score, Summary
+from diffprobe.probes.score_table import COLUMNS, group_rows, over_steps, read_csv, select
 from diffprobe.statistics import best_of, mean_intervals, steps_reaching
+from diffprobe.tables import NO_STEP, Step
+from diffprobe.writing import replacing
 
-Row = TypeVar("Row", Score, Summary)
-_KEYS = attrgetter("model", "layer", "step", "timestep", "property", "probe", "control", "split", "metric")
 RANGES = {  # no interval goes beyond what a metric can be
     "dice": (0.0, 1.0),
     "dice_background": (0.0, 1.0),
@@ -25,6 +25,26 @@ RANGES = {  # no interval goes beyond what a metric can be
     "rmse": (0.0, np.inf),
 }
 _ANY = (-np.inf, np.inf)
+_VALUES_AT_ONCE = 2**15  # of which a few copies are held while means are computed
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A row of `summarise`, one by one: None for what is missing, and NO_STEP where there is no step."""
+
+    model: str
+    layer: str
+    step: Step
+    timestep: float | None
+    property: str
+    probe: str
+    control: str
+    split: str
+    metric: str
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
 
 
 @dataclass(frozen=True)
@@ -41,32 +61,60 @@ class Emergence:
     n: int = 0
 
 
-def summarise(scores: Sequence[Score], *, level: float = 0.95, differences: bool = False) -> list[Summary]:
+KEYS = tuple(field.name for field in fields(Summary))[:-4]
+SUMMARY_COLUMNS = {name: COLUMNS[name] for name in KEYS} | dict.fromkeys(("mean", "low", "high"), pa.float64())
+SUMMARY_COLUMNS["n"] = pa.int64()
+
+
+def summarise(scores: pd.DataFrame, *, level: float = 0.95, differences: bool = False) -> pd.DataFrame:
     """Mean and interval over images (`statistics.mean_intervals`) for every key of the scores, in their order.
 
-    `n` counts the images with a defined value; below `statistics.MINIMUM_IMAGES` there is no interval.
-
     Args:
+        scores: a table of `score_table`.
         differences: the values are differences of scores, so they may be beyond the range of their metric.
+
+    Returns:
+        The columns KEYS, `mean`, `low`, `high`, and `n`, the number of images with a defined value. `mean` is missing
+        where `n` is 0; `low` and `high` also below `statistics.MINIMUM_IMAGES`.
     """
-    by_key: dict[tuple, list[float]] = {}
-    for row in scores:
-        by_key.setdefault(_KEYS(row), []).append(np.nan if row.value is None else row.value)
-    by_length: dict[int, list[tuple]] = {}
-    for key, values in by_key.items():
-        by_length.setdefault(len(values), []).append(key)
-    found: dict[tuple, tuple] = {}
-    for keys in by_length.values():
-        means = mean_intervals(np.array([by_key[key] for key in keys]), level)
-        ranges = np.array([_ANY if differences else RANGES.get(key[-1], _ANY) for key in keys])
-        low, high = np.maximum(means.low, ranges[:, 0]), np.minimum(means.high, ranges[:, 1])
-        rows = zip(means.mean.tolist(), low.tolist(), high.tolist(), means.n.tolist(), strict=True)
-        found.update(zip(keys, (_cells(*row) for row in rows), strict=True))
-    return [Summary(*key, *found[key]) for key in by_key]
+    groups, values = group_rows(scores, KEYS), scores["value"].to_numpy()
+    numbers = np.empty((4, len(groups.sizes)))
+    for size in np.unique(groups.sizes):
+        places = np.flatnonzero(groups.sizes == size)
+        for some in np.array_split(places, -(-len(places) * size // _VALUES_AT_ONCE)):
+            rows = groups.order[groups.starts[some][:, None] + np.arange(size)]
+            means = mean_intervals(values[rows], level)
+            numbers[:, some] = means.mean, means.low, means.high, means.n
+    found = scores.iloc[groups.first][list(KEYS)].reset_index(drop=True)
+    if not differences:
+        lowest, highest = np.array([RANGES.get(metric, _ANY) for metric in found["metric"]]).reshape(-1, 2).T
+        numbers[1], numbers[2] = np.maximum(numbers[1], lowest), np.minimum(numbers[2], highest)
+    numbers[1:3, np.isnan(numbers[1:3]).any(0)] = np.nan
+    mean, low, high, n = numbers
+    return found.assign(mean=mean, low=low, high=high, n=n.astype(int))
+
+
+def summary_rows(summaries: pd.DataFrame) -> list[Summary]:
+    """The rows of a table of `summarise`, one by one."""
+    columns = {name: summaries[name].astype(object) for name in SUMMARY_COLUMNS}
+    columns["step"] = columns["step"].fillna(NO_STEP)
+    return [Summary(*row) for row in zip(*(_with_none(column) for column in columns.values()), strict=True)]
+
+
+def write_summary(path: Path, summaries: pd.DataFrame) -> Path:
+    """Writes summary.csv: full precision, missing cells empty, the whole file or nothing."""
+    with replacing(path) as temporary:
+        summaries.to_csv(temporary, index=False, lineterminator="\n")
+    return path
+
+
+def read_summary(path: Path) -> pd.DataFrame:
+    """Reads summary.csv. Raises UserError as `read_csv`."""
+    return read_csv(path, SUMMARY_COLUMNS)
 
 
 def best_layer(
-    summaries: Iterable[Summary],
+    summaries: pd.DataFrame,
     name: str,
     *,
     model: str | None = None,
@@ -82,22 +130,18 @@ def best_layer(
     when there are no such rows.
     """
     metric = property_named(name).headline
-    wanted = (name, metric, "validation", control)
-    rows = [
-        row
-        for row in summaries
-        if (row.property, row.metric, row.split, row.control) == wanted and row.mean is not None
-    ]
-    rows = _of_one(rows, model, probe)
-    at = max((row.step for row in rows), default=0) if step is None else step
-    rows = [row for row in rows if row.step == at]
-    if not rows:
+    rows = select(summaries, property=name, metric=metric, split="validation", control=control)
+    rows = _of_one(rows[rows["mean"].notna()], model, probe)
+    steps = rows["step"].fillna(NO_STEP)
+    at = (steps.max() if len(steps) else 0) if step is None else step
+    rows = rows[steps == at]
+    if not len(rows):
         raise UserError(f"no layer to choose for {name}: no {metric} on validation images at step {at}.")
-    return best_of(rows, lambda row: row.mean or 0.0, lambda row: row.n).layer
+    return best_of(summary_rows(rows), lambda row: row.mean or 0.0, lambda row: row.n).layer
 
 
 def emergence_step(
-    scores: Iterable[Score],
+    scores: pd.DataFrame,
     layer: str,
     name: str,
     *,
@@ -113,16 +157,10 @@ def emergence_step(
     mean is not above zero have no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
     """
     metric = property_named(name).headline
-    wanted = (layer, name, metric, "test", control)
-    rows = [row for row in scores if (row.layer, row.property, row.metric, row.split, row.control) == wanted]
-    by_step: dict[int, dict[str, float]] = {}
-    for row in _of_one(rows, model, probe):
-        by_step.setdefault(row.step, {})[row.image] = np.nan if row.value is None else row.value
-    if not by_step:
+    rows = select(scores, layer=layer, property=name, metric=metric, split="test", control=control)
+    if not len(rows):
         raise UserError(f"no test scores ({metric}) of {name} at layer {layer!r}.")
-    steps = sorted(by_step)
-    images = list(by_step[steps[-1]])
-    values = np.array([[by_step[step].get(image, np.nan) for image in images] for step in steps])
+    steps, _, values = over_steps(_of_one(rows, model, probe))
     last = mean_intervals(values[-1:], level)
     n = int(last.n[0])
     if not last.mean[0] > 0:
@@ -133,18 +171,16 @@ def emergence_step(
     return Emergence(steps[found.first], steps[found.low], steps[found.high], n)
 
 
-def _of_one(rows: list[Row], model: str | None, probe: str | None) -> list[Row]:
+def _with_none(column: pd.Series) -> list:
+    return column.where(column.notna(), None).tolist()
+
+
+def _of_one(rows: pd.DataFrame, model: str | None, probe: str | None) -> pd.DataFrame:
     """The rows of one model and one probe: the given ones, else the only ones."""
-    for column, asked in (("model", model), ("probe", probe)):
-        of = attrgetter(column)
-        present = dict.fromkeys(map(of, rows))
-        if asked is None and len(present) > 1:
+    for column, wanted in (("model", model), ("probe", probe)):
+        present = list(rows[column].unique())
+        if wanted is None and len(present) > 1:
             raise UserError(f"the scores are of several {column}s ({', '.join(present)}): say {column}=... of which.")
-        rows = [row for row in rows if of(row) == (asked or of(row))]
+        if wanted is not None:
+            rows = select(rows, **{column: wanted})
     return rows
-
-
-def _cells(mean: float, low: float, high: float, n: int) -> tuple[float | None, float | None, float | None, int]:
-    if not n:
-        return None, None, None, 0
-    return (mean, None, None, n) if np.isnan(low) or np.isnan(high) else (mean, low, high, n)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from diffprobe.report.choices import METRIC_NAMES, Choice, at_step, control_curve, control_name, controls, curve
 from diffprobe.report.names import short_names
 from diffprobe.report.numbers import latex_table, markdown_table
@@ -16,7 +18,7 @@ from diffprobe.writing import write_text
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
-    from diffprobe.probes.tables import Summary
+    from diffprobe.probes.summaries import Summary
 
 HEADINGS = ("property", "what", "layer", "step", "score", "best layer is above it by", "p (Holm)")
 
@@ -43,7 +45,7 @@ class BestLayerRow:
     p_holm: float | None
 
 
-def best_layer_rows(summaries: Sequence[Summary], choices: Sequence[Choice]) -> list[BestLayerRow]:
+def best_layer_rows(summaries: pd.DataFrame, choices: Sequence[Choice]) -> list[BestLayerRow]:
     """Of every choice: its best layer, the papers' layer and the controls, at the last step, on test images."""
     rows = []
     for choice in choices:
@@ -63,7 +65,7 @@ def best_layer_rows(summaries: Sequence[Summary], choices: Sequence[Choice]) -> 
     return rows
 
 
-def write_best_layers(folder: Path, summaries: Sequence[Summary], choices: Sequence[Choice]) -> dict[str, Path]:
+def write_best_layers(folder: Path, summaries: pd.DataFrame, choices: Sequence[Choice]) -> dict[str, Path]:
     """Writes best_layers.csv (full precision), .md and .tex (needs booktabs) into `folder`; the paths by format."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = best_layer_rows(summaries, choices)

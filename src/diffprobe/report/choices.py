@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+
+import pandas as pd
 
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.summaries import Emergence, best_layer, emergence_step
-from diffprobe.probes.tables import Score, Summary
+from diffprobe.probes.score_table import select
+from diffprobe.probes.summaries import Emergence, Summary, best_layer, emergence_step, summary_rows
 from diffprobe.tables import NO_STEP
-
-Row = TypeVar("Row", bound=Summary)
 
 HEADLINE_LAYER = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
 METRIC_NAMES = {
@@ -65,8 +64,8 @@ class Choice:
 
 
 def choose(
-    summaries: Sequence[Summary],
-    scores: Sequence[Score],
+    summaries: pd.DataFrame,
+    scores: pd.DataFrame,
     comparisons: Sequence[Comparison] = (),
     fraction: float = 0.95,
 ) -> list[Choice]:
@@ -78,7 +77,8 @@ def choose(
         UserError: a property has no validation rows to choose its layer by, or no test scores there.
     """
     choices = []
-    for model, probe, name in dict.fromkeys((row.model, row.probe, row.property) for row in summaries):
+    kinds = summaries[["model", "probe", "property"]].drop_duplicates()
+    for model, probe, name in kinds.itertuples(index=False):
         best = best_layer(summaries, name, model=model, probe=probe)
         emergence = emergence_step(scores, best, name, model=model, probe=probe, fraction=fraction)
         key = (model, probe, name, best)
@@ -98,40 +98,41 @@ def grouped(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
 
 
 def curve(
-    summaries: Iterable[Row],
+    summaries: pd.DataFrame,
     choice: Choice,
     layer: str,
     control: str = "none",
     split: str = "test",
-) -> list[Row]:
+) -> list[Summary]:
     """The rows of one layer (or control) over the steps, in step order; rows without a score are kept."""
-    wanted = (choice.model, choice.probe, choice.property, choice.metric, layer, control, split)
-    rows = [
-        row
-        for row in summaries
-        if (row.model, row.probe, row.property, row.metric, row.layer, row.control, row.split) == wanted
-    ]
-    return sorted(rows, key=lambda row: row.step)
+    rows = select(_of(summaries, choice), metric=choice.metric, layer=layer, control=control, split=split)
+    return sorted(summary_rows(rows), key=lambda row: row.step)
 
 
-def controls(summaries: Iterable[Summary], choice: Choice) -> list[str]:
+def _of(summaries: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    return select(summaries, model=choice.model, probe=choice.probe, property=choice.property)
+
+
+def cell_rows(summaries: pd.DataFrame, choice: Choice, split: str = "test") -> list[Summary]:
+    """The rows of every layer and step of the network itself."""
+    return summary_rows(select(_of(summaries, choice), metric=choice.metric, split=split, control="none"))
+
+
+def controls(summaries: pd.DataFrame, choice: Choice) -> list[str]:
     """The controls that were run for this choice, in the order of `CONTROL_NAMES`, others after them."""
-    own = (choice.model, choice.probe, choice.property)
-    present = {row.control: None for row in summaries if (row.model, row.probe, row.property) == own}
-    present.pop("none", None)
+    present = [name for name in _of(summaries, choice)["control"].unique() if name != "none"]
     known = [name for name in CONTROL_NAMES if name in present]
     return known + [name for name in present if name not in CONTROL_NAMES]
 
 
-def control_curve(summaries: Sequence[Row], choice: Choice, control: str, split: str = "test") -> list[Row]:
+def control_curve(summaries: pd.DataFrame, choice: Choice, control: str, split: str = "test") -> list[Summary]:
     """A control's rows over the steps: at the best layer, or at the only layer it has, such as 'pixels'.
 
     A control without steps has one row, with step `NO_STEP`.
     """
     at_best = curve(summaries, choice, choice.best, control, split)
-    own = (choice.model, choice.probe, choice.property, control)
-    layers = {row.layer for row in summaries if (row.model, row.probe, row.property, row.control) == own}
-    return at_best or (curve(summaries, choice, layers.pop(), control, split) if len(layers) == 1 else [])
+    layers = select(_of(summaries, choice), control=control)["layer"].unique()
+    return at_best or (curve(summaries, choice, layers[0], control, split) if len(layers) == 1 else [])
 
 
 def at_step(rows: Iterable[Summary], step: int) -> Summary | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,13 +28,12 @@ from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.probes.summaries import Emergence
-    from diffprobe.probes.tables import Summary
 
 WIDTH = 100
 
 
 def print_report(
-    summaries: Sequence[Summary], choices: Sequence[Choice], console: Console | None = None, split: str = "test"
+    summaries: pd.DataFrame, choices: Sequence[Choice], console: Console | None = None, split: str = "test"
 ) -> None:
     """Prints a closing table for each model and probe and, below them, the verdicts."""
     console = console or plain_console()
@@ -43,16 +43,14 @@ def print_report(
         console.print(Text(f"- {line}"))
 
 
-def report_text(summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test") -> str:
+def report_text(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test") -> str:
     """What `print_report` prints, as plain text of 100 columns, for a file."""
     console = plain_console(file=StringIO(), width=WIDTH, color_system=None)
     print_report(summaries, choices, console, split)
     return console.file.getvalue()  # type: ignore[union-attr]
 
 
-def closing_table(
-    summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test", group: str = ""
-) -> Table:
+def closing_table(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test", group: str = "") -> Table:
     """One column a property: the best layer's score at each step, then what it is to be compared with.
 
     The choices are of one model and probe, which `group` names where there are others.
@@ -79,10 +77,10 @@ def closing_table(
 
 
 def _add_comparisons(
-    table: Table, summaries: Sequence[Summary], choices: Sequence[Choice], steps: Sequence[int], split: str
+    table: Table, summaries: pd.DataFrame, choices: Sequence[Choice], steps: Sequence[int], split: str
 ) -> None:
     last = steps[-1]
-    names = short_names(row.layer for row in summaries)
+    names = short_names(summaries["layer"])
     papers = [at_step(curve(summaries, item, item.headline, split=split), last) for item in choices]
     headline = names.get(choices[0].headline, "not probed")
     _add(table, "best layer", [names.get(choice.best, choice.best) for choice in choices])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from diffprobe.probes.score_table import select
 from diffprobe.report.choices import METRIC_NAMES, Choice, at_step, control_curve, control_name, controls, curve
 from diffprobe.report.names import short_names
 from diffprobe.report.style import (
@@ -30,13 +31,9 @@ from diffprobe.report.style import (
 )
 from diffprobe.tables import NO_STEP
 
-if TYPE_CHECKING:
-    from diffprobe.analyses.probing.learning_curve import LearningPoint
-    from diffprobe.probes.tables import Summary
-
 
 @style()
-def scores_over_steps(summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test") -> Figure:
+def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test") -> Figure:
     """One panel a property: score over steps with 95 % intervals, of two layers and every control that was run.
 
     The vertical line is the step by which the best layer's probe has come near its final score, the shade behind it
@@ -51,9 +48,7 @@ def scores_over_steps(summaries: Sequence[Summary], choices: Sequence[Choice], s
 
 
 @style()
-def learning_curves(
-    points: Sequence[LearningPoint], choices: Sequence[Choice], summaries: Sequence[Summary] = ()
-) -> Figure:
+def learning_curves(points: pd.DataFrame, choices: Sequence[Choice], summaries: pd.DataFrame | None = None) -> Figure:
     """One panel a property: test score of the best layer over the number of training images, with 95 % intervals.
 
     Controls among the points are curves too; those of `summaries`, trained on all images, are horizontal lines. The
@@ -73,8 +68,8 @@ def _panels(count: int) -> tuple[Figure, np.ndarray]:
     return figure, np.ravel(figure.subplots(1, count))
 
 
-def _score_panel(axes: Axes, summaries: Sequence[Summary], choice: Choice, split: str) -> None:
-    short = short_names(row.layer for row in summaries)
+def _score_panel(axes: Axes, summaries: pd.DataFrame, choice: Choice, split: str) -> None:
+    short = short_names(summaries["layer"])
     best = curve(summaries, choice, choice.best, split=split)
     draw_curve(axes, [row.step + 1 for row in best], best, BEST_LABEL, BEST)
     if choice.headline != choice.best:
@@ -96,25 +91,29 @@ def _score_panel(axes: Axes, summaries: Sequence[Summary], choice: Choice, split
     _label_scores(axes, choice)
 
 
-def _learning_panel(axes: Axes, points: Sequence[LearningPoint], choice: Choice, summaries: Sequence[Summary]) -> None:
-    best = [row for row in curve(points, choice, choice.best) if row.step != NO_STEP]
-    last = best[-1].step if best else 0
-    by_size = sorted((row for row in best if row.step == last), key=lambda row: row.images)
-    draw_curve(axes, [row.images for row in by_size], by_size, BEST_LABEL, BEST)
+def _learning_panel(axes: Axes, points: pd.DataFrame, choice: Choice, summaries: pd.DataFrame | None) -> None:
+    last = max((row.step for row in curve(points, choice, choice.best)), default=0)
+    of_size = {size: select(points, images=size) for size in sorted(points["images"].unique().tolist())}
+    found = {size: at_step(curve(part, choice, choice.best), last) for size, part in of_size.items()}
+    by_size = {size: row for size, row in found.items() if row is not None}
+    draw_curve(axes, list(by_size), list(by_size.values()), BEST_LABEL, BEST)
     measured = controls(points, choice)
     for control in measured:
-        rows = [row for row in control_curve(points, choice, control) if row.step in (last, NO_STEP)]
-        rows.sort(key=lambda row: row.images)
-        draw_curve(axes, [row.images for row in rows], rows, control_name(control), CONTROLS.get(control, OTHER))
-    for control in controls(summaries, choice):
-        if control not in measured:
-            row = at_step(control_curve(summaries, choice, control), last)
-            draw_level(axes, row, f"{control_name(control)}, all images", CONTROLS.get(control, OTHER))
-    short = short_names(row.layer for row in [*points, *summaries])
+        found = {size: at_step(control_curve(part, choice, control), last) for size, part in of_size.items()}
+        rows = {size: row for size, row in found.items() if row is not None}
+        draw_curve(axes, list(rows), list(rows.values()), control_name(control), CONTROLS.get(control, OTHER))
+    layers = [*points["layer"]]
+    if summaries is not None:
+        layers += [*summaries["layer"]]
+        for control in controls(summaries, choice):
+            if control not in measured:
+                row = at_step(control_curve(summaries, choice, control), last)
+                draw_level(axes, row, f"{control_name(control)}, all images", CONTROLS.get(control, OTHER))
+    short = short_names(layers)
     axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}, step {last + 1}")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    sizes = [row.images for row in by_size]
+    sizes = list(by_size)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     _label_scores(axes, choice)
 

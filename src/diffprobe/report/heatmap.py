@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from diffprobe.errors import UserError
-from diffprobe.report.choices import METRIC_NAMES, Choice, number
+from diffprobe.report.choices import METRIC_NAMES, Choice, cell_rows, number
 from diffprobe.report.names import network_order, resolutions, short_names
 from diffprobe.report.style import (
     BEST_LABEL,
@@ -32,7 +33,6 @@ from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
-    from diffprobe.probes.tables import Summary
 
 
 def draw_cells(
@@ -67,7 +67,7 @@ def draw_cells(
 
 @style()
 def layer_step_heatmap(
-    summaries: Sequence[Summary],
+    summaries: pd.DataFrame,
     choice: Choice,
     split: str = "test",
     layers: Sequence[Layer] = (),
@@ -80,12 +80,7 @@ def layer_step_heatmap(
     Raises:
         UserError: no row has the choice's property, metric and split.
     """
-    wanted = (choice.model, choice.probe, choice.property, choice.metric, split, "none")
-    scores = {
-        (row.layer, row.step): number(row.mean)
-        for row in summaries
-        if (row.model, row.probe, row.property, row.metric, row.split, row.control) == wanted
-    }
+    scores = {(row.layer, row.step): number(row.mean) for row in cell_rows(summaries, choice, split)}
     if not scores:
         raise UserError(f"no {split} score '{choice.metric}' of property '{choice.property}' to draw")
     present = {layer for layer, _ in scores}

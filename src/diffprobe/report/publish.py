@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diffprobe.probes.score_table import write_scores
 from diffprobe.report.columns import lines_of
 from diffprobe.report.html.asked import asked
 from diffprobe.report.numbers import latex_table, markdown_table
@@ -125,6 +126,8 @@ def _write(table: Table, path: Path) -> list[Path]:
         written.append(path.with_name(f"{path.name}.csv"))
         with replacing(written[-1]) as temporary:
             table.data.to_csv(temporary, index=False, lineterminator="\n")
+    if "parquet" in table.show:
+        written.append(write_scores(path.parent, table.data))
     if "markup" in table.show:
         lines = lines_of(table)
         texts = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STEP = "denoising_step"  # what curves of the tracker go over
 WIDEST = 8  # columns of cells in a paper's table
 PaperCell = tuple[str, Mapping[str, float | str | None]]
-Place = Literal["csv", "markup", "console", "page", "tracker"]
+Place = Literal["csv", "parquet", "markup", "console", "page", "tracker"]
 _TYPES: dict[Any, str] = {
     str: "str",
     int: "int64",
@@ -37,8 +37,8 @@ class Table:
     Attributes:
         data: a column for each quantity, at full precision; what is missing is None, NaN or NA. Steps count from 0.
         title: what the rows are; the page takes the table's name where it is empty.
-        show: 'csv', a file; 'markup', Markdown and LaTeX beside it; 'console', which report.txt repeats; 'page';
-            'tracker'.
+        show: 'csv', a file; 'parquet', scores.parquet, of a table of scores; 'markup', Markdown and LaTeX beside the
+            CSV file; 'console', which report.txt repeats; 'page'; 'tracker'.
         text: the cells as they are read on the console, in Markdown and in LaTeX; made from `data` by default.
         notes: sentences below the table.
         columns: column -> what it is, where `columns.DESCRIPTIONS` does not say it.

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from diffprobe.report.choices import Choice, control_curve, controls, curve, number
 from diffprobe.report.example import PredictionExample
 from diffprobe.tables import NO_STEP
-
-if TYPE_CHECKING:
-    from diffprobe.probes.tables import Summary
 
 STEP = "denoising_step"
 
@@ -26,19 +24,17 @@ class Results:
         summaries, choices: the score rows and what the report speaks of.
         figures: name -> PNG file.
         examples: images with predictions, for overlays.
-        files: artifact name -> files, such as {'tables': [scores.csv, summary.csv], 'probes': [...]}.
+        files: artifact name -> files, such as {'tables': [scores.parquet, summary.csv], 'probes': [...]}.
     """
 
-    summaries: Sequence[Summary]
+    summaries: pd.DataFrame
     choices: Sequence[Choice]
     figures: Mapping[str, Path] = field(default_factory=dict)
     examples: Sequence[PredictionExample] = ()
     files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
 
-def curve_scalars(
-    summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test"
-) -> list[dict[str, float]]:
+def curve_scalars(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test") -> list[dict[str, float]]:
     """One row a step: 'denoising_step' (from 1) and '<property>/<metric>/<curve>' with its '_low' and '_high'.
 
     The curves are best, headline and every control by its name (one without steps is the same at every step); a

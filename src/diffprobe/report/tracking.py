@@ -19,6 +19,7 @@ import numpy as np
 from pandas import DataFrame
 
 from diffprobe.errors import UserError
+from diffprobe.probes.summaries import summary_rows
 from diffprobe.ranges import Choice, Name
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.report import Example, Report
@@ -294,7 +295,7 @@ class WandbTracker:
     def log(self, results: Results) -> None:
         """Curves over the denoising step, the summary as a table, figures, overlays, files as artifacts."""
         curves = curve_scalars(results.summaries, results.choices)
-        self.log_tables({"summary": results.summaries}, results.figures, results.files, curves)
+        self.log_tables({"summary": summary_rows(results.summaries)}, results.figures, results.files, curves)
         self._log_examples(results.examples)
 
     def log_tables(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from diffprobe.report.choices import (
     METRIC_NAMES,
     Choice,
@@ -21,7 +23,7 @@ from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT, images_needed
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
-    from diffprobe.probes.tables import Summary
+    from diffprobe.probes.summaries import Summary
 
 SEPARATED = "separated intervals"
 OVERLAP = "the intervals overlap"
@@ -31,7 +33,7 @@ FEW = 2  # so many controls are told of one by one
 COUNTS = {1: "the control", 2: "both controls"}
 
 
-def verdict_lines(summaries: Sequence[Summary], choices: Sequence[Choice], split: str = "test") -> list[str]:
+def verdict_lines(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test") -> list[str]:
     """Three sentences a property: when it has emerged, whether it beats its controls at the last step by their
     intervals, and by how much on the same images. The last needs `Choice.comparisons`, which are of test images."""
     lines = []
@@ -80,7 +82,7 @@ def images_text(n: int) -> str:
     return f"{n} image" if n == 1 else f"{n} images"
 
 
-def _lines(summaries: Sequence[Summary], choice: Choice, split: str) -> list[str]:
+def _lines(summaries: pd.DataFrame, choice: Choice, split: str) -> list[str]:
     rows = curve(summaries, choice, choice.best, split=split)
     if not rows or math.isnan(number(rows[-1].mean)):
         return [f"{choice.property}: no {split} score of {choice.best} at the last step, so no verdict."]
@@ -113,7 +115,7 @@ def _when(choice: Choice, rows: Sequence[Summary]) -> str:
     return f"{sentence}."
 
 
-def _against_controls(summaries: Sequence[Summary], choice: Choice, real: Summary, split: str) -> str:
+def _against_controls(summaries: pd.DataFrame, choice: Choice, real: Summary, split: str) -> str:
     score = f"At step {real.step + 1} {choice.property} ({interval_text(real)}, n = {real.n})"
     names = controls(summaries, choice)
     if not names:
@@ -153,7 +155,7 @@ def _relation(real: Summary, control: Summary | None) -> str:
     return BEHIND if control_low > real_high else OVERLAP
 
 
-def _paired(summaries: Sequence[Summary], choice: Choice, real: Summary) -> list[str]:
+def _paired(summaries: pd.DataFrame, choice: Choice, real: Summary) -> list[str]:
     """One sentence on the differences from the controls on the same images; none without comparisons."""
     found = {name: choice.against("control", other_control=name) for name in controls(summaries, choice)}
     told = {name: row for name, row in found.items() if row is not None and row.difference is not None}

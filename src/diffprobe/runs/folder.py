@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -18,12 +18,22 @@ from diffprobe.runs.recorded import CONFIGURATION, looked_up, read_recorded
 from diffprobe.writing import remove_leftovers, replacing
 
 if TYPE_CHECKING:
-    from diffprobe.probes.tables import Summary
+    import pandas as pd
 
 FINISHED = "environment.json"  # the last file of a run
 LOCK = ".lock"  # in .hydra/, held while a process makes the run
 # What a run leaves but its configuration, logs and tracked runs.
-_RESULTS = ("*.csv", "report.txt", "report.html", "tables/*", "figures/*", "probes/*", "prototypes/*", "training/*/*")
+_RESULTS = (
+    "*.csv",
+    "scores.parquet",
+    "report.txt",
+    "report.html",
+    "tables/*",
+    "figures/*",
+    "probes/*",
+    "prototypes/*",
+    "training/*/*",
+)
 _LOGS = (".log", ".out", ".err")
 _ANOTHER = "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER)"
 # What says where and how fast a run is made, and changes no number of it.
@@ -185,25 +195,25 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def objective(summaries: Sequence[Summary]) -> float:
+def objective(summaries: pd.DataFrame) -> float:
     """What a search maximises: the mean headline score on *validation* images over all probes of the network itself.
 
     Test images have no part in it. NaN if no such score is defined.
     """
     from diffprobe.probes.properties import property_named
+    from diffprobe.probes.score_table import select
+    from diffprobe.probes.summaries import summary_rows
 
     scores = [
         row.mean
-        for row in summaries
-        if (row.control, row.split) == ("none", "validation")
-        and row.metric == property_named(row.property).headline
-        and row.mean is not None
+        for row in summary_rows(select(summaries, control="none", split="validation"))
+        if row.metric == property_named(row.property).headline and row.mean is not None
     ]
     return fmean(scores) if scores else math.nan
 
 
 def objective_of(folder: Path) -> float:
     """The objective of a finished run, from its tables."""
-    from diffprobe.probes.tables import read_summary
+    from diffprobe.probes.summaries import read_summary
 
     return objective(read_summary(folder / "summary.csv"))

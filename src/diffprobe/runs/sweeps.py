@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,9 @@ from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened, read_settings
 from diffprobe.runs.recorded import read_overrides, read_recorded
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from diffprobe.cli.schema import ProbingSettings
-    from diffprobe.probes.tables import Score
 
 # Settings, and groups of them in overrides, that say which rows a job has; columns tell these apart.
 ROWS = (
@@ -104,34 +104,32 @@ def _of_rows(key: str, named: bool) -> bool:
     return probe or key in (*ROWS, *TRACELESS) or key.startswith(("report.", "logger."))
 
 
-def join_scores(tables: Sequence[tuple[str, Sequence[Score]]]) -> list[Score]:
-    """The rows of all tables, each (name, rows), once. Properties come in the order that one run gives them.
+def join_scores(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all tables, by name, each once. Properties come in the order that one run gives them.
 
     Raises:
         UserError: two tables give the same image another value under the same keys.
     """
+    import numpy as np
+
     from diffprobe.probes.properties import PROPERTIES
+    from diffprobe.probes.score_table import COLUMNS, concatenate, group_rows
 
-    found: dict[tuple, tuple[str, Score]] = {}
-    for name, rows in tables:
-        for row in rows:
-            key = (
-                *(row.model, row.layer, row.step, row.property, row.probe, row.control, row.split),
-                *(row.image, row.metric),
-            )
-            first, before = found.setdefault(key, (name, row))
-            if not _agree(before.value, row.value):
-                raise UserError(
-                    f"{first} and {name} contradict each other: {row.metric} of {row.property} at {row.layer}, step "
-                    f"{row.step}, control {row.control}, image {row.image!r} is {before.value} in the one and "
-                    f"{row.value} in the other; gather jobs of one sweep, or run it again in a folder of its own"
-                )
-    order = {name: place for place, name in enumerate(PROPERTIES)}
-    return sorted((row for _, row in found.values()), key=lambda row: order[row.property])
-
-
-def _agree(one: float | None, other: float | None) -> bool:
-    """Equal but for the last digits, in which sums by another number of threads may differ."""
-    if one is None or other is None:
-        return one is other
-    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-6)
+    scores = concatenate(list(tables.values()))
+    groups = group_rows(scores, [name for name in COLUMNS if name not in ("timestep", "value")])
+    values, first = scores["value"].to_numpy(), np.repeat(groups.first, groups.sizes)
+    # Sums by another number of threads may differ in the last digits
+    agree = np.isclose(values[groups.order], values[first], rtol=1e-5, atol=1e-6, equal_nan=True)
+    if not agree.all():
+        at = int(agree.argmin())
+        rows = [first[at], groups.order[at]]
+        names = np.repeat(list(tables), [len(table) for table in tables.values()])[rows]
+        one, row = scores.iloc[rows[0]], scores.iloc[rows[1]]
+        raise UserError(
+            f"{names[0]} and {names[1]} contradict each other: {row.metric} of {row.property} at {row.layer}, step "
+            f"{row.step}, control {row.control}, image {row.image!r} is {one.value} in the one and "
+            f"{row.value} in the other; gather jobs of one sweep, or run it again in a folder of its own"
+        )
+    once = scores.iloc[groups.first]
+    order = once["property"].map({name: place for place, name in enumerate(PROPERTIES)}).astype(int)
+    return once.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from diffprobe.probes.score_table import read_scores, select
 from tests.commands import command, one_line
 from tests.tiny import build_tiny_classifier
 
@@ -69,7 +70,7 @@ def test_any_classifier_of_transformers_sees_the_images_of_a_prompt_file_and_rea
     assert done.returncode == 0, done.stderr
     stable = rows(tmp_path / "run" / "stable.csv")
     assert [(row["prompt"], row["right"]) for row in stable] == [("a lemon", "lemon"), ("two Oranges", "orange, fruit")]
-    real = {row["image"] for row in rows(tmp_path / "run" / "scores.csv") if row["control"] == "real"}
+    real = set(select(read_scores(tmp_path / "run"), control="real")["image"])
     assert real == {"lemon/1", "lemon/2"}  # no prompt asks for a tench
 
 

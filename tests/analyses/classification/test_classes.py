@@ -15,7 +15,9 @@ from diffprobe.analyses.classification.classes import (
     watch_photos,
 )
 from diffprobe.data.prompts import Prompt
+from diffprobe.probes.score_table import score_table
 from diffprobe.tables import NO_STEP
+from tests.reference.score_rows import rows_of
 
 CLASSES = ["dark", "middle", "bright"]
 
@@ -72,7 +74,7 @@ def test_a_class_that_is_as_probable_as_the_right_one_does_not_make_it_the_first
 
 
 def test_scores_hold_confidence_and_ranks_image_by_image():
-    scores = class_scores(watched([[0, 1], [1, 0]]), "tiny", "brightness")
+    scores = rows_of(score_table(class_scores(watched([[0, 1], [1, 0]]), "tiny", "brightness")))
     values = {(row.metric, row.step, row.image): row.value for row in scores}
     assert values["confidence", 1, "image0"] == pytest.approx(0.8)
     assert (values["top1", 0, "image1"], values["stable", 0, "image1"]) == (1, 0)

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score, write_scores, write_summary
+from diffprobe.probes.score_table import write_scores
+from diffprobe.probes.summaries import summarise, write_summary
 from tests.commands import command, one_line
+from tests.reference.score_rows import Score, table_of
 
 BLANK = Score("pocket", "a", 0, 999.0, "saliency", "linear", "none", "test", "", "dice", 0.0)
 
@@ -20,8 +21,8 @@ def finished(folder, gain, seed):
         for number in range(10)
     ]
     (folder / ".hydra").mkdir(parents=True)
-    write_scores(folder / "scores.csv", scores)
-    write_summary(folder / "summary.csv", summarise(scores))
+    write_scores(folder, table_of(scores))
+    write_summary(folder / "summary.csv", summarise(table_of(scores)))
     (folder / ".hydra" / "config.yaml").write_text(f"seed: {seed}\njob: x\n")
     (folder / "environment.json").write_text("{}")
     return folder

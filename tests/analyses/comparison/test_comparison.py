@@ -8,8 +8,8 @@ from diffprobe.analyses.comparison.comparison import FinishedRun, differing_sett
 from diffprobe.analyses.comparison.report import run_lines
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score
 from diffprobe.prototypes.tables import TestRow
+from tests.reference.score_rows import Score, table_of
 
 BLANK = Score("pocket", "a", 0, 999.0, "saliency", "linear", "none", "test", "", "dice", 0.0)
 IMAGES = [f"image{number}" for number in range(20)]
@@ -25,7 +25,7 @@ def make_run(name, gain=0.0, images=IMAGES, model="pocket", **settings):
         for step in (0, 1)
         for at, image in enumerate(images)
     ]  # fmt: skip
-    return FinishedRun(name, scores, summarise(scores), settings=settings)
+    return FinishedRun(name, table_of(scores), summarise(table_of(scores)), settings=settings)
 
 
 def test_the_layer_is_chosen_on_validation_images_and_told_at_the_last_step():

@@ -2,7 +2,8 @@
 
 from diffprobe.analyses.comparison.comparison import RunScore
 from diffprobe.analyses.comparison.report import labels_of, run_curves, run_scores
-from diffprobe.probes.tables import Summary
+from diffprobe.probes.summaries import Summary
+from tests.reference.score_rows import summary_table
 
 
 def score(run, what="depth", probe="linear", mean=0.5):
@@ -31,6 +32,8 @@ def test_curves_are_of_the_chosen_layers_over_the_steps():
     def summary(step, layer):
         return Summary("pocket", layer, step, 1.0, "depth", "linear", "none", "test", "spearman", 0.1 * step, 0, 1, 20)
 
-    rows = {run: [summary(step, layer) for layer in ("a", "b") for step in (1, 0)] for run in ("one", "two")}
+    rows = {
+        run: summary_table(summary(step, layer) for layer in ("a", "b") for step in (1, 0)) for run in ("one", "two")
+    }
     (axes,) = run_curves([score("one"), score("two")], rows).axes
     assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2], [1, 2]]

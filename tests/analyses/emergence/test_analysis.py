@@ -7,9 +7,10 @@ import json
 import pytest
 
 from diffprobe.analyses.emergence.leads import Lead
-from diffprobe.probes.tables import read_scores
+from diffprobe.probes.score_table import read_scores
 from diffprobe.tables import read_rows
 from tests.commands import command, one_line, overrides, train
+from tests.reference.score_rows import rows_of
 
 SMALL = ["features.batch_size=4", "steps.sampling=2", "report.examples=1", "logger=csv"]
 
@@ -24,7 +25,7 @@ def test_probes_are_trained_and_held_against_the_image_model(tmp_path):
     done = emergence("data.count=8", "analysis.fractions=[0.95,0.5]", folder=runs)
     assert done.returncode == 0, done.stderr
     assert "16 network evaluations" in done.stdout
-    scores = read_scores(runs / "scores.csv")
+    scores = rows_of(read_scores(runs))
     assert {row.control for row in scores} == {"none", "image_model"}
     tested = {control: {(row.image, row.step) for row in scores if (row.control, row.split) == (control, "test")}
               for control in ("none", "image_model")}  # fmt: skip
@@ -54,7 +55,7 @@ def test_the_probes_of_a_finished_run_are_tested_on_images_that_they_have_not_se
     assert done.returncode == 0, done.stderr
     done = emergence("data.count=10", f"analysis.probes={trained}", folder=runs)
     assert done.returncode == 0, done.stderr
-    there, here = read_scores(trained / "scores.csv"), read_scores(runs / "scores.csv")
+    there, here = rows_of(read_scores(trained)), rows_of(read_scores(runs))
     assert [row for row in here if row.split == "validation"] == [row for row in there if row.split == "validation"]
     tested = {row.image for row in there if row.split == "test"}
     assert {row.image for row in here if row.split == "test"} == tested | {

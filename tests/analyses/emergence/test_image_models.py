@@ -18,6 +18,7 @@ from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.probes.study.two_pass import Means, study_emergence
 from tests.probes.study.test_two_pass import SOURCE, brightness, question  # noqa: F401 (a fixture)
+from tests.reference.score_rows import rows_of
 from tests.reference.scores import dice, spearman
 
 
@@ -54,19 +55,19 @@ def test_every_test_image_is_labelled_after_every_step_under_a_name_of_its_own(t
     images = [SOURCE.names[row] for row in probed.rows]
     assert labeler.asked == step_names(images, [0, 2])
     assert labeler.asked[0] == f"{images[0]}_step_0"
-    assert {(row.layer, row.control, row.split, row.probe) for row in scores} == {
+    assert {(row.layer, row.control, row.split, row.probe) for row in rows_of(scores)} == {
         (IMAGE_MODEL, IMAGE_MODEL, "test", "linear")
     }
-    assert {(row.image, row.step) for row in scores} == {(image, step) for image in images for step in (0, 2)}
+    assert {(row.image, row.step) for row in rows_of(scores)} == {(image, step) for image in images for step in (0, 2)}
 
 
 def test_metrics_and_timesteps_are_those_of_the_probes(findings, seen):
     real = {
         (row.property, row.metric, row.step, row.timestep)
-        for row in findings.scores
+        for row in rows_of(findings.scores)
         if (row.split, row.control) == ("test", "none")
     }
-    assert {(row.property, row.metric, row.step, row.timestep) for row in seen[0]} == real
+    assert {(row.property, row.metric, row.step, row.timestep) for row in rows_of(seen[0])} == real
 
 
 def test_scores_are_those_of_the_maps_against_the_label_of_the_finished_image(tiny_backbone, probed, seen):
@@ -75,7 +76,7 @@ def test_scores_are_those_of_the_maps_against_the_label_of_the_finished_image(ti
     maps = brightness(first, ["any"], ["saliency", "depth"])
     found = {
         (score.property, score.metric): score.value
-        for score in seen[0]
+        for score in rows_of(seen[0])
         if (score.image, score.step) == (SOURCE.names[row], 0)
     }
     target = {name: values[row].numpy() for name, values in probed.targets.items()}
@@ -84,7 +85,7 @@ def test_scores_are_those_of_the_maps_against_the_label_of_the_finished_image(ti
 
 
 def test_after_the_last_step_the_image_model_agrees_with_itself(seen):
-    last = [row.value for row in seen[0] if row.step == 2 and row.metric in ("dice", "spearman")]
+    last = [row.value for row in rows_of(seen[0]) if row.step == 2 and row.metric in ("dice", "spearman")]
     assert last == pytest.approx([1.0] * len(last))
 
 
@@ -92,8 +93,8 @@ def test_probes_scored_without_training_score_as_they_did_when_they_were_trained
     def values(scores):
         return {(row.layer, row.step, row.property, row.image, row.metric): row.value for row in scores}
 
-    trained = values(row for row in findings.scores if (row.split, row.control) == ("test", "none"))
-    given = values(score_given(probed, "other name"))
+    trained = values(row for row in rows_of(findings.scores) if (row.split, row.control) == ("test", "none"))
+    given = values(rows_of(score_given(probed, "other name")))
     assert given == pytest.approx(trained)
 
 

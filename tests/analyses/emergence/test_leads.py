@@ -11,8 +11,8 @@ from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.leads import find_leads
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import emergence_step
-from diffprobe.probes.tables import Score
 from diffprobe.tables import NO_STEP
+from tests.reference.score_rows import Score, table_of
 
 STEPS = 15
 
@@ -43,7 +43,7 @@ def both(probe: np.ndarray, image_model: np.ndarray) -> list[Score]:
 
 
 def test_a_planted_lead_is_found():
-    own, common = find_leads(both(from_step(2, 0.8), from_step(9)))
+    own, common = find_leads(table_of(both(from_step(2, 0.8), from_step(9))))
     for lead in (own, common):
         assert (lead.probe_step, lead.image_model_step) == (2, 9)
         assert (lead.lead, lead.lead_low, lead.lead_high) == (7, 7, 7)
@@ -57,9 +57,9 @@ def test_a_planted_lead_is_found():
 def test_the_steps_at_ones_own_level_are_those_of_emergence_step():
     scores = both(gradual(0, 0.7, 2), gradual(1, 0.9, 4))
     for fraction in (0.95, 0.5):
-        (own, _) = find_leads(scores, [fraction])
-        probe = emergence_step(scores, "layer", "depth", fraction=fraction)
-        image = emergence_step(scores, IMAGE_MODEL, "depth", fraction=fraction, control=IMAGE_MODEL)
+        (own, _) = find_leads(table_of(scores), [fraction])
+        probe = emergence_step(table_of(scores), "layer", "depth", fraction=fraction)
+        image = emergence_step(table_of(scores), IMAGE_MODEL, "depth", fraction=fraction, control=IMAGE_MODEL)
         assert (own.probe_step, own.probe_low, own.probe_high) == (probe.step, probe.low, probe.high)
         assert (own.image_model_step, own.image_model_low, own.image_model_high) == (image.step, image.low, image.high)
         assert own.lead == image.step - probe.step
@@ -67,14 +67,14 @@ def test_the_steps_at_ones_own_level_are_those_of_emergence_step():
 
 def test_a_weak_probe_that_is_early_at_its_own_level_may_have_no_lead_at_a_common_one():
     rising = np.tile(np.linspace(0, 1, STEPS), (20, 1))
-    own, common = find_leads(both(from_step(3, high=0.2), rising))
+    own, common = find_leads(table_of(both(from_step(3, high=0.2), rising)))
     assert own.lead > 8
     assert common.lead <= 0
 
 
 def test_a_lead_is_between_what_the_two_steps_can_be():
     first = np.random.default_rng(0).integers(0, 5, 20)
-    own, _ = find_leads(both(from_step(first), from_step(first + 8)))
+    own, _ = find_leads(table_of(both(from_step(first), from_step(first + 8))))
     assert own.probe_high > own.probe_low
     assert own.lead == 8
     assert 0 < own.lead_low <= 8 <= own.lead_high
@@ -86,13 +86,13 @@ def test_a_lead_is_between_what_the_two_steps_can_be():
 def test_no_lead_is_claimed_where_there_is_none():
     claimed = 0
     for seed in range(60):
-        own, common = find_leads(both(gradual(2 * seed, 0.8, 3)[:8], gradual(2 * seed + 1, 0.8, 3)[:8]))
+        own, common = find_leads(table_of(both(gradual(2 * seed, 0.8, 3)[:8], gradual(2 * seed + 1, 0.8, 3)[:8])))
         claimed += any(lead.lead_low is not None and lead.lead_low > 0 for lead in (own, common))
     assert claimed <= 4
 
 
 def test_few_images_have_a_lead_and_no_interval():
-    for lead in find_leads(both(from_step(2, images=4), from_step(9, images=4))):
+    for lead in find_leads(table_of(both(from_step(2, images=4), from_step(9, images=4)))):
         assert (lead.probe_step, lead.image_model_step, lead.lead) == (2, 9, 7)
         assert (lead.lead_low, lead.lead_high, lead.probe_low, lead.image_model_high) == (None, None, NO_STEP, NO_STEP)
 
@@ -100,7 +100,7 @@ def test_few_images_have_a_lead_and_no_interval():
 def test_a_level_that_the_image_model_never_reaches_leaves_a_lower_bound():
     late = from_step(STEPS, low=0.3)  # never
     late[:2] = 0.9
-    _, common = find_leads(both(from_step(5, 0.8), late))
+    _, common = find_leads(table_of(both(from_step(5, 0.8), late)))
     assert common.image_model_step == NO_STEP
     assert common.lead is None
     assert common.lead_high is None
@@ -110,32 +110,32 @@ def test_a_level_that_the_image_model_never_reaches_leaves_a_lower_bound():
 def test_a_lead_that_only_some_resamples_have_is_at_least_that():
     sometimes = from_step(STEPS, low=0.1)
     sometimes[:, 8:] = np.where(np.arange(20) < 12, 1.0, 0.0)[:, None]  # mean 0.6 from step 8 on, more or less
-    _, common = find_leads(both(from_step(2, 0.6), sometimes))
+    _, common = find_leads(table_of(both(from_step(2, 0.6), sometimes)))
     assert (common.lead, common.lead_low, common.lead_high) == (6, 6, None)
 
 
 def test_scores_that_end_at_or_below_zero_have_no_lead():
-    for lead in find_leads(both(from_step(2, high=-0.1, low=0), from_step(9))):
+    for lead in find_leads(table_of(both(from_step(2, high=-0.1, low=0), from_step(9)))):
         assert (lead.probe_step, lead.lead, lead.probe_level) == (NO_STEP, None, None)
 
 
 def test_images_without_a_score_at_a_step_do_not_count_there():
     image_model = from_step(9)
     image_model[:10, :5] = np.nan
-    own, _ = find_leads(both(from_step(2), image_model))
+    own, _ = find_leads(table_of(both(from_step(2), image_model)))
     assert own.lead == 7
 
 
 def test_steps_far_apart_are_counted_as_steps_of_the_trajectory():
     values = np.tile([0.1, 1.0, 1.0], (20, 1)), np.tile([0.1, 0.1, 1.0], (20, 1))
     scores = [*rows(values[0], steps=[0, 4, 14]), *rows(values[1], IMAGE_MODEL, steps=[0, 4, 14])]
-    assert find_leads(scores)[0].lead == 10
+    assert find_leads(table_of(scores))[0].lead == 10
 
 
 def test_image_models_on_other_images_or_none_at_all_are_refused():
     scores = both(from_step(2), from_step(9))
     with pytest.raises(UserError, match="no scores of image models for depth"):
-        find_leads(row for row in scores if row.control == "none")
+        find_leads(table_of(row for row in scores if row.control == "none"))
     other = [replace(row, image=f"other_{row.image}") if row.control == IMAGE_MODEL else row for row in scores]
     with pytest.raises(UserError, match="different images"):
-        find_leads(other)
+        find_leads(table_of(other))

@@ -21,6 +21,7 @@ from diffprobe.analyses.emergence.tables import (
 )
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.tables import NO_STEP
+from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, STEPS, make_choices, make_example, make_summaries
 
 CHOICE = make_choices()[1]
@@ -52,7 +53,7 @@ def summaries():
 
 
 def test_the_verdict_names_both_steps_the_lead_and_their_intervals_from_one(summaries):
-    first, second, third = emergence_lines(summaries, told())
+    first, second, third = emergence_lines(summary_table(summaries), told())
     assert "by step 4 [3, 5] of 15, the image model 95 % of its own by step 10 [9, 11]" in first
     assert first.endswith("the probe leads by 6 [5, 8] steps.")
     assert "at one level for both, 0.76" in second
@@ -72,11 +73,11 @@ def test_the_verdict_names_both_steps_the_lead_and_their_intervals_from_one(summ
 )
 def test_a_lead_is_claimed_only_where_the_interval_is_on_one_side_of_nothing(summaries, lead, words):
     row = replace(LEAD, lead=lead[0], lead_low=lead[1], lead_high=lead[2])
-    assert emergence_lines(summaries, told(row))[0].endswith(f"{words}.")
+    assert emergence_lines(summary_table(summaries), told(row))[0].endswith(f"{words}.")
 
 
 def test_no_step_at_which_one_is_ahead_is_said_so(summaries):
-    assert "neither is shown" in emergence_lines(summaries, told(above=range(0), below=range(0)))[2]
+    assert "neither is shown" in emergence_lines(summary_table(summaries), told(above=range(0), below=range(0)))[2]
 
 
 def test_what_is_not_reached_is_later_or_more_and_never_a_number():
@@ -87,14 +88,14 @@ def test_what_is_not_reached_is_later_or_more_and_never_a_number():
 
 
 def test_the_closing_table_fits_a_terminal_of_100_columns_with_every_interval(summaries):
-    text = emergence_text(summaries, told())
+    text = emergence_text(summary_table(summaries), told())
     assert max(map(len, text.splitlines())) <= 100
     for cell in ("4 [3, 5]", "10 [9, 11]", "6 [5, 8]", "Probes on up 2.1"):
         assert cell in text
 
 
 def test_the_tables_have_numbers_and_text_of_every_level_and_step(summaries, tmp_path):
-    paths = write_emergence_tables(tmp_path, summaries, told())
+    paths = write_emergence_tables(tmp_path, summary_table(summaries), told())
     assert {path.name for path in paths} == {
         f"{name}.{kind}" for name in ("emergence", "scores_by_step") for kind in ("csv", "md", "tex")
     }
@@ -107,7 +108,7 @@ def test_the_tables_have_numbers_and_text_of_every_level_and_step(summaries, tmp
 
 
 def test_each_panel_has_both_curves_both_steps_and_the_common_level(summaries):
-    figure = emergence_curves(summaries, told())
+    figure = emergence_curves(summary_table(summaries), told())
     (axes,) = figure.axes
     labels = axes.get_legend_handles_labels()[1]
     assert labels == [
@@ -123,7 +124,7 @@ def test_each_panel_has_both_curves_both_steps_and_the_common_level(summaries):
 
 def test_a_step_that_is_not_reached_has_no_line(summaries):
     never = replace(LEAD, image_model_step=NO_STEP, image_model_low=8, image_model_high=NO_STEP)
-    labels = emergence_curves(summaries, told(never)).axes[0].get_legend_handles_labels()[1]
+    labels = emergence_curves(summary_table(summaries), told(never)).axes[0].get_legend_handles_labels()[1]
     assert "image model at 95 % of the last score" not in labels
 
 
@@ -153,6 +154,6 @@ def test_the_full_grid_shows_every_step():
 
 @pytest.mark.slow
 def test_curves_and_both_grids_of_every_example_are_files(summaries, tmp_path):
-    figures = draw_emergence_figures(tmp_path, summaries, told(), [made_up_example(3)])
+    figures = draw_emergence_figures(tmp_path, summary_table(summaries), told(), [made_up_example(3)])
     assert set(figures) == {"emergence", "example_1", "example_1_all_steps"}
     assert all(path.is_file() for path in figures.values())

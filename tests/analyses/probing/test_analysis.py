@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from diffprobe.activations.store.folder import open_store
+from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.storage import load_bank
-from diffprobe.probes.tables import read_scores, read_summary
+from diffprobe.probes.summaries import read_summary, summary_rows
 from tests.commands import IMAGES, ROOT, command_apart, one_line, overrides, train
+from tests.reference.score_rows import rows_of
 from tests.report.test_tracking import exit_codes
 
 
@@ -28,7 +30,7 @@ def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(materia
     done = train(*overrides(material_of_full_size, runs), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "24 network evaluations" in done.stdout  # 6 images x (2 steps + 2 of the permuted control)
-    scores, summary = read_scores(runs / "scores.csv"), read_summary(runs / "summary.csv")
+    scores, summary = rows_of(read_scores(runs)), summary_rows(read_summary(runs / "summary.csv"))
     assert {row.control for row in scores} == {"none", "permuted", "position"}
     assert {row.image for row in scores} <= {f"prompt_{row + 100}_seed_{row + 50}" for row in range(IMAGES)}
     assert {row.metric for row in summary} == {"dice", "dice_background", "spearman", "pearson", "rmse"}
@@ -50,7 +52,7 @@ def test_a_sweep_leaves_one_folder_a_job_and_disk_and_memory_agree(material, tmp
     sweep += [f"hydra.sweep.dir={tmp_path}", "features=memory,disk", "control=none", "logger=csv"]
     done = train("-m", *sweep, "report.examples=0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    memory, disk = (read_scores(tmp_path / job / "scores.csv") for job in "01")
+    memory, disk = (rows_of(read_scores(tmp_path / job)) for job in "01")
     assert len(memory) > 0
     assert [row.value for row in memory] == pytest.approx([row.value for row in disk])
     assert len(list((tmp_path / "stores").iterdir())) == 1
@@ -67,7 +69,7 @@ def test_the_images_of_a_second_prompt_file_are_tested_on(material, tmp_path):
     arguments += ["property=depth", "control=none", "logger=csv", f"data.prompts={tmp_path / 'train.csv'}"]
     done = train(*arguments, f"data.test_prompts={tmp_path / 'test.csv'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    scores = read_scores(tmp_path / "run" / "scores.csv")
+    scores = rows_of(read_scores(tmp_path / "run"))
     assert {row.image for row in scores if row.split == "test"} == {"prompt_100_seed_50", "prompt_101_seed_51"}
     (validation,) = {row.image for row in scores if row.split == "validation"}  # one of the other file's four
     assert validation in {f"prompt_{row + 100}_seed_{row + 50}" for row in (2, 3, 4, 5)}
@@ -83,7 +85,7 @@ def test_a_dry_run_tells_the_plan_and_leaves_no_store(material, tmp_path):
     assert "6 images, 24 network evaluations" in done.stdout
     assert "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0" in done.stdout
     assert not (tmp_path / "stores").exists()
-    assert not (tmp_path / "run" / "scores.csv").exists()
+    assert not (tmp_path / "run" / "scores.parquet").exists()
 
 
 @pytest.mark.slow
@@ -108,7 +110,7 @@ def test_real_images_go_through_noised_and_a_store_is_used_again(material, tmp_p
     second = train(*arguments, f"hydra.run.dir={tmp_path / 'second'}", cwd=tmp_path)
     assert "40 network evaluations" in first.stdout  # 10 images x 2 timesteps, and again for the control
     assert "; 0 network evaluations" in second.stdout
-    one, other = (read_scores(tmp_path / run / "scores.csv") for run in ("first", "second"))
+    one, other = (rows_of(read_scores(tmp_path / run)) for run in ("first", "second"))
     assert {row.timestep for row in one if row.control == "none"} == {0.0, 300.0}
     assert one == other
 
@@ -147,7 +149,7 @@ def test_two_processes_share_the_work_and_one_tells(material, tmp_path):
     assert environment["network_evaluations"] == 24
     for store in (tmp_path / "stores").iterdir():
         assert open_store(store).verify().finished
-    assert len({row.image for row in read_scores(tmp_path / "run" / "scores.csv")}) > 1
+    assert len({row.image for row in rows_of(read_scores(tmp_path / "run"))}) > 1
 
 
 @pytest.mark.slow
@@ -162,7 +164,7 @@ def test_bad_input_gives_one_line_and_no_traceback(material, tmp_path):
     bad = tmp_path / "bad.csv"
     bad.write_text("text,seeds\na,1\n")
     assert "no column 'prompts'" in one_line(train(*good, f"data.prompts={bad}"))
-    assert not (tmp_path / "run" / "scores.csv").exists()
+    assert not (tmp_path / "run" / "scores.parquet").exists()
 
 
 @pytest.mark.slow
@@ -203,5 +205,5 @@ def test_ctrl_c_ends_the_tracked_run_and_leaves_no_table(material, tmp_path):
     assert told.splitlines()[-1].startswith("interrupted; ")
     assert "Traceback" not in told
     assert exit_codes(runs) == [130]
-    assert not (runs / "scores.csv").exists()
+    assert not (runs / "scores.parquet").exists()
     assert not list(runs.rglob("*.tmp"))

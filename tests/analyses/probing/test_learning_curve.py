@@ -11,14 +11,16 @@ from diffprobe.analyses.probing.learning_curve import (
     learning_curve,
     nested_splits,
     read_learning_curve,
-    write_learning_curve,
 )
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.config import Recipe
 from diffprobe.probes.properties import property_named
+from diffprobe.probes.score_table import select
 from diffprobe.probes.splits import Split
+from diffprobe.probes.summaries import write_summary
 from tests.probes.planted import DEEP, TELLING_CHANNEL, label_maps, planted
+from tests.reference.score_rows import cells_of, rows_of
 
 SPLIT = Split(list(range(12)), [12, 13], list(range(14, 20)))
 
@@ -60,10 +62,10 @@ def test_subsets_are_nested_seeded_and_leave_validation_and_test_alone() -> None
 def test_every_size_is_scored_on_the_same_test_images_beside_pixel_position() -> None:
     found, fit = made([4, 12])
     assert [len(split.train) for split in fit.seen] == [4, 12]
-    assert {(row.images, row.control) for row in found.points} == {
+    assert set(found.points[["images", "control"]].itertuples(index=False, name=None)) == {
         (size, control) for size in (4, 12) for control in ("none", "position")
     }
-    tested = [{row.image for row in rows if row.split == "test"} for rows in found.scores.values()]
+    tested = [set(select(scores, split="test")["image"]) for scores in found.scores.values()]
     assert tested == [{f"image_{row}" for row in SPLIT.test}] * 2
 
 
@@ -71,12 +73,12 @@ def test_a_point_is_the_mean_of_the_scores_of_its_size() -> None:
     found, _ = made([4, 12])
     keys = ("none", DEEP, 1, "spearman", "test")
     means = {}
-    for row in found.points:
+    for row in found.points.itertuples():
         if (row.control, row.layer, row.step, row.metric, row.split) == keys:
             means[row.images] = row.mean
             assert row.low <= row.mean <= row.high  # type: ignore[operator]
     for size, rows in found.scores.items():
-        values = [r.value for r in rows if (r.control, r.layer, r.step, r.metric, r.split) == keys]
+        values = [r.value for r in rows_of(rows) if (r.control, r.layer, r.step, r.metric, r.split) == keys]
         assert means[size] == pytest.approx(sum(values) / 6)  # type: ignore[arg-type]
     assert means[12] > means[4]  # type: ignore[operator]
 
@@ -86,7 +88,7 @@ def test_the_bank_of_the_recipe_is_trained_where_nothing_else_is_given() -> None
     recipe = Recipe(name="short", epochs=2)
     activations = planted(20, targets, steps=2)
     found = learning_curve(activations, targets, SPLIT, ["depth"], [6], model="pocket", recipe=recipe)
-    assert {row.probe for row in found.points} == {"short"}
+    assert set(found.points["probe"]) == {"short"}
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [4, 13], [2.5], [True]])
@@ -97,6 +99,6 @@ def test_sizes_that_are_not_there_are_refused(sizes: list[int]) -> None:
 
 def test_points_come_back_from_their_file(tmp_path: Path) -> None:
     points = made([4])[0].points
-    write_learning_curve(tmp_path / "learning_curve.csv", points)
-    assert read_learning_curve(tmp_path / "learning_curve.csv") == points
+    write_summary(tmp_path / "learning_curve.csv", points)
+    assert cells_of(read_learning_curve(tmp_path / "learning_curve.csv")) == cells_of(points)
     assert (tmp_path / "learning_curve.csv").read_text().splitlines()[0].endswith("mean,low,high,n,images")

@@ -20,8 +20,10 @@ from diffprobe.backbone.load import load_backbone
 from diffprobe.probes.config import Recipe
 from diffprobe.probes.study import one_pass as live
 from diffprobe.probes.study.two_pass import Findings, Means, Question, study_emergence
+from diffprobe.probes.summaries import summary_rows
 from tests.probes.study.test_one_pass import logged, place_of
 from tests.probes.study.test_two_pass import SOURCE, brightness
+from tests.reference.score_rows import rows_of
 
 FRACTIONS = (0.5, 0.3, 0.2)  # of ten images: two processes have unequally many
 STORED = {"adam": Recipe(epochs=4), "exact": Recipe("exact", solver="exact", strengths=(1e-2, 1.0))}
@@ -65,8 +67,8 @@ def studies(model: str, stores: Path, processes: int) -> dict[str, Findings]:
 def reduced(found: Findings) -> dict[str, Any]:
     """What of the findings is compared."""
     return {
-        "scores": found.scores,
-        "summaries": found.summaries,
+        "scores": rows_of(found.scores),
+        "summaries": summary_rows(found.summaries),
         "weights": found.bank.state_dict(),
         "thresholds": found.bank.thresholds,
         "shown": found.shown,

@@ -11,8 +11,8 @@ from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.probes.config import Recipe
 from diffprobe.probes.study.label_checks import one_valued, skip_flat, warnings_of
 from diffprobe.probes.study.two_pass import Means, Question, study_emergence
-from diffprobe.probes.tables import Score
 from tests.probes.study.test_two_pass import SOURCE
+from tests.reference.score_rows import Score, rows_of, table_of
 
 
 def row(value: float | None, **changes) -> Score:
@@ -27,20 +27,22 @@ def test_maps_of_one_value_are_found():
 
 
 def test_only_what_a_blind_map_reaches_on_test_images_is_told():
-    assert warnings_of([row(0.95), row(0.94)], [], 9) == []
+    assert warnings_of(table_of([row(0.95), row(0.94)]), [], 9) == []
     assert (
-        warnings_of([row(1.0, split="validation"), row(1.0, layer="up"), row(1.0, metric="dice_background")], [], 9)
+        warnings_of(
+            table_of([row(1.0, split="validation"), row(1.0, layer="up"), row(1.0, metric="dice_background")]), [], 9
+        )
         == []
     )
-    (line,) = warnings_of([row(0.98), row(0.96), row(None)], [], 9)
+    (line,) = warnings_of(table_of([row(0.98), row(0.96), row(None)]), [], 9)
     assert "saliency labels are nearly the same" in line
     assert "dice 0.97" in line
-    (line,) = warnings_of([row(0.99, property="depth", metric="spearman")], [], 9)
+    (line,) = warnings_of(table_of([row(0.99, property="depth", metric="spearman")]), [], 9)
     assert "spearman 0.99" in line
 
 
 def test_images_without_both_classes_are_counted():
-    (line,) = warnings_of([], [("saliency", name) for name in "abcd"], 9)
+    (line,) = warnings_of(table_of([]), [("saliency", name) for name in "abcd"], 9)
     assert "the saliency labels of 4 of 9 images have no salient pixel, or no background" in line
     assert "a, b, c, ..." in line
 
@@ -48,7 +50,7 @@ def test_images_without_both_classes_are_counted():
 def test_only_their_dice_is_left_out():
     flat = [("saliency", "a"), ("depth", "a")]
     rows = [row(1.0), row(0.5, image="b"), row(0.2, property="depth", metric="rmse")]
-    assert [one.value for one in skip_flat(rows, flat)] == [None, 0.5, 0.2]
+    assert [one.value for one in rows_of(skip_flat(table_of(rows), flat))] == [None, 0.5, 0.2]
 
 
 def nearly_alike(images, names, properties):
@@ -68,10 +70,10 @@ def test_a_run_without_that_control_is_warned_too(tiny_backbone, live):
     means = Means(batch_size=4, live=live, tell=told.append)
     found = study_emergence(tiny_backbone, SOURCE, nearly_alike, question, means)
     assert [line for line in told if line in found.warnings] == found.warnings
-    assert {score.control for score in found.scores} == {"none"}
+    assert set(found.scores["control"]) == {"none"}
     assert len(found.warnings) >= 1
     assert f"of 1 of {len(SOURCE.names)} images" in found.warnings[0]
-    assert {score.image for score in found.scores if score.value is None} <= {SOURCE.names[2]}
-    assert all(score.value is None for score in found.scores if score.image == SOURCE.names[2])
+    assert {score.image for score in rows_of(found.scores) if score.value is None} <= {SOURCE.names[2]}
+    assert all(score.value is None for score in rows_of(found.scores) if score.image == SOURCE.names[2])
     in_test = SOURCE.names[2] in [SOURCE.names[place] for place in found.split.test]
     assert in_test or "dice 1.00" in found.warnings[1]

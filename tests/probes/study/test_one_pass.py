@@ -15,6 +15,7 @@ from diffprobe.probes.study import one_pass as live
 from diffprobe.probes.study.question import CONTROLS
 from diffprobe.probes.study.two_pass import Means, Question, study_emergence
 from tests.probes.study.test_two_pass import PROMPTS, SOURCE, brightness
+from tests.reference.score_rows import rows_of
 
 RECIPE = Recipe("ridge", solver="ridge", strengths=(1e-3, 1.0))
 COMPARABLE = ("none", "permuted", "fresh", "latent", "pixels", "decoder", "position")
@@ -42,7 +43,7 @@ def table(scores):
 
 
 def test_scores_of_network_and_controls_are_those_of_stored_activations(found, kept):
-    ours, theirs = table(found.scores), table(kept.scores)
+    ours, theirs = table(rows_of(found.scores)), table(rows_of(kept.scores))
     assert {"both", "position", "latent"} < {row.layer for row in theirs}
     assert ours.keys() == theirs.keys()
     far = [row for row, value in theirs.items() if ours[row] != pytest.approx(value, abs=2e-3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.config import Recipe
 from diffprobe.probes.study.two_pass import Means, Question, study_emergence
+from tests.reference.score_rows import rows_of
 
 PROMPTS = [Prompt("a cat", seed, f"image_{seed}") for seed in range(10)]
 SOURCE = Generation(PROMPTS, sampling_steps=3)
@@ -37,17 +39,17 @@ def findings(tiny_backbone, question):
 
 def test_probes_and_controls_are_scored_on_the_same_images(findings, question):
     by_control = {
-        control: {(row.split, row.image) for row in findings.scores if row.control == control}
+        control: {(row.split, row.image) for row in rows_of(findings.scores) if row.control == control}
         for control in ("none", "permuted", "position")
     }
     assert by_control["none"] == by_control["permuted"] == by_control["position"]
     wanted = {(layer.name, step) for layer in question.layers for step in question.steps}
     for control in ("none", "permuted"):
-        assert {(row.layer, row.step) for row in findings.scores if row.control == control} == wanted
+        assert {(row.layer, row.step) for row in rows_of(findings.scores) if row.control == control} == wanted
 
 
 def test_training_images_are_never_scored(findings):
-    scored = {row.image for row in findings.scores}
+    scored = set(findings.scores["image"])
     assert not scored & {PROMPTS[row].name for row in findings.split.train}
     assert scored == {PROMPTS[row].name for row in (*findings.split.validation, *findings.split.test)}
 
@@ -66,8 +68,8 @@ def test_test_labels_do_not_change_what_is_trained_or_chosen(tiny_backbone, ques
 
 def test_the_study_repeats_itself_and_depends_on_its_seed(tiny_backbone, question, findings):
     again = study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=4))
-    assert again.scores == findings.scores
-    assert again.summaries == findings.summaries
+    pd.testing.assert_frame_equal(again.scores, findings.scores)
+    pd.testing.assert_frame_equal(again.summaries, findings.summaries)
 
 
 def test_evaluations_are_counted_and_stages_told(tiny_backbone, question, findings):

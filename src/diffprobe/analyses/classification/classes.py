@@ -13,8 +13,8 @@ from torch import Tensor
 from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.finite import at_step, naming
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
+from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.summaries import Emergence
-from diffprobe.probes.tables import Score
 from diffprobe.statistics import Stratified, median_step, stratified_difference
 from diffprobe.tables import NO_STEP, Step
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffprobe.labels.classifiers.classifier import Classifier
 
 TOP = 5
-PROPERTY, LAYER = "class", "decoded image"  # of the rows of scores.csv
+PROPERTY, LAYER = "class", "decoded image"  # of the scores
 CONFIDENCE, TOP_1, TOP_5, STABLE = "confidence", "top1", "top5", "stable"
 PHOTOGRAPHS = "real"  # the `control` of rows of real photos
 
@@ -139,22 +139,23 @@ def watch_photos(
     return Watched(list(names), np.array(right), probabilities, {NO_STEP: None}, torch.zeros(0, 1, 3, 1, 1))
 
 
-def class_scores(watched: Watched, model: str, classifier: str, control: str = "none") -> list[Score]:
-    """Rows of scores.csv: confidence in the right class, whether it is the first and among the first five answers and,
-    of generated images, whether it is the first from this step on."""
+def class_scores(watched: Watched, model: str, classifier: str, control: str = "none") -> list[ScoreBlock]:
+    """Of every image: confidence in the right class, whether it is the first and among the first five answers and, of
+    generated images, whether it is the first from this step on."""
     first = watched.rank == 1
     metrics = {CONFIDENCE: watched.confidence, TOP_1: first, TOP_5: watched.rank <= TOP}
     if control == "none":
         metrics[STABLE] = _from_here_on(first)
+    moments = list(watched.timesteps.items())
     return [
-        Score(
-            model, LAYER, step, watched.timesteps[step], PROPERTY, classifier, control, "test", name, metric,
-            float(values[row, column]),
+        ScoreBlock(
+            *(model, LAYER, PROPERTY, classifier, control, "test", metric),
+            moments,
+            watched.names,
+            values.T.astype(float),
         )
         for metric, values in metrics.items()
-        for column, step in enumerate(watched.timesteps)
-        for row, name in enumerate(watched.names)
-    ]  # fmt: skip
+    ]
 
 
 def top_rows(watched: Watched, model: str, classifier: Classifier) -> list[TopRow]:

@@ -8,10 +8,13 @@ from textwrap import fill, shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffprobe.analyses.classification.classes import CONFIDENCE, PHOTOGRAPHS, STABLE, TOP_1, TOP_5
+from diffprobe.probes.score_table import select
+from diffprobe.probes.summaries import summary_rows
 from diffprobe.report.style import (
     BLUE,
     DOUBLE_COLUMN,
@@ -31,7 +34,6 @@ from diffprobe.report.style import (
 if TYPE_CHECKING:
     from diffprobe.analyses.classification.classes import TopRow
     from diffprobe.probes.summaries import Emergence
-    from diffprobe.probes.tables import Summary
 
 CURVES = {
     TOP_5: ("right class among the first five", Look(GREEN, "-.", "s")),
@@ -53,7 +55,7 @@ class ClassExample:
 
 
 @style()
-def class_curves(summaries: Sequence[Summary], half: Emergence, real_images: str = "real photos") -> Figure:
+def class_curves(summaries: pd.DataFrame, half: Emergence, real_images: str = "real photos") -> Figure:
     """Shares of images and mean confidence over steps with 95 % intervals; the line is where half are right for good.
 
     The horizontal line is the mean confidence in the real images, where there are any.
@@ -62,10 +64,10 @@ def class_curves(summaries: Sequence[Summary], half: Emergence, real_images: str
     axes = figure.add_subplot()
     steps: list[int] = []
     for metric, (label, look) in CURVES.items():
-        rows = sorted((row for row in summaries if (row.metric, row.control) == (metric, "none")), key=_step)
+        rows = sorted(summary_rows(select(summaries, metric=metric, control="none")), key=lambda row: row.step)
         steps = [row.step for row in rows]
         draw_curve(axes, [step + 1 for step in steps], rows, label, look)
-    real = [row for row in summaries if (row.metric, row.control) == (CONFIDENCE, PHOTOGRAPHS)]
+    real = summary_rows(select(summaries, metric=CONFIDENCE, control=PHOTOGRAPHS))
     draw_level(axes, real[0] if real else None, f"mean confidence in {real_images}", REAL)
     if half.step is not None:
         if half.low is not None:
@@ -106,7 +108,3 @@ def _answers(axes: Axes, rows: Sequence[TopRow]) -> None:
         axes.text(0.02, place, name, va="center", fontsize=6.5, fontweight=weight, parse_math=False)
     axes.set(xlim=(0, 1), ylim=(4.6, -0.6), xticks=[0, 1], yticks=[])
     axes.set_xticks([0, 1], ["0", "1"])
-
-
-def _step(row: Summary) -> int:
-    return row.step

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from diffprobe.analyses.classification.classes import (
     CONFIDENCE,
     PHOTOGRAPHS,
@@ -24,8 +26,8 @@ from diffprobe.analyses.classification.classes import (
     top_rows,
 )
 from diffprobe.analyses.classification.figures import ClassExample, class_curves, class_example
-from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score, Summary
+from diffprobe.probes.score_table import score_table, select
+from diffprobe.probes.summaries import Summary, summarise, summary_rows
 from diffprobe.report.numbers import interval, rounded
 from diffprobe.report.report import Example, Frames, Plot, Report, Table, scalars_over_steps
 
@@ -55,10 +57,11 @@ def report(
         steps: those that were classified, from 0.
         real_images: what the photos are, 'real photos'.
     """
-    scores, top = class_scores(generated, model, classifier.name), top_rows(generated, model, classifier)
+    blocks, top = class_scores(generated, model, classifier.name), top_rows(generated, model, classifier)
     if photos is not None:
-        scores += class_scores(photos, model, classifier.name, PHOTOGRAPHS)
+        blocks += class_scores(photos, model, classifier.name, PHOTOGRAPHS)
         top += top_rows(photos, model, classifier)
+    scores = score_table(blocks)
     summaries, half = summarise(scores), half_stable(generated)
     difference = against_photos(generated, photos) if photos is not None else None
     examples = [
@@ -75,8 +78,8 @@ def report(
         findings=class_lines(summaries, half, difference, real_images),
         topics=TOPICS,
         tables={
-            "scores": Table.of(Score, scores, show=["csv"]),
-            "summary": Table.of(Summary, summaries, title="scores"),
+            "scores": Table(scores, show=["parquet"]),
+            "summary": Table(summaries, title="scores"),
             "top": Table.of(TopRow, top, show=["csv"]),
             "stable": Table.of(
                 StableRow, stable_rows(generated, prompts, model, classifier), title="first stable step of each image"
@@ -98,20 +101,20 @@ def report(
         examples=[Example(each.prompt, each.steps, {"decoded image": Frames(each.images)}) for each in examples],
         scalars=scalars_over_steps(
             (row.step, f"{row.property}/{row.metric}", row.mean, row.low, row.high)
-            for row in summaries
-            if row.control == "none" and row.low is not None and row.high is not None
+            for row in summary_rows(select(summaries, control="none"))
+            if row.low is not None and row.high is not None
         ),
     )
 
 
 def class_lines(
-    summaries: Sequence[Summary],
+    summaries: pd.DataFrame,
     half: Emergence,
     difference: Stratified | None = None,
     real_images: str = "real photos",
 ) -> list[str]:
     """One sentence on the step of the stable right answer, one on the last step, one against the real images."""
-    generated = [row for row in summaries if row.control == "none"]
+    generated = summary_rows(select(summaries, control="none"))
     last = max(generated, key=lambda row: row.step).step
     first, five, sure = (_row(generated, metric, last) for metric in (TOP_1, TOP_5, CONFIDENCE))
     lines = [
@@ -119,8 +122,8 @@ def class_lines(
         f"At step {last + 1} {first.probe} names the right class first for {_text(first)} of the images "
         f"(n = {first.n}) and among its first five for {_text(five)}; its mean confidence in it is {_text(sure)}.",
     ]
-    real = next((row for row in summaries if (row.metric, row.control) == (CONFIDENCE, PHOTOGRAPHS)), None)
-    return lines + ([_photo_line(sure, real, difference, real_images)] if real and difference else [])
+    real = summary_rows(select(summaries, metric=CONFIDENCE, control=PHOTOGRAPHS))
+    return lines + ([_photo_line(sure, real[0], difference, real_images)] if real and difference else [])
 
 
 def _stable_line(half: Emergence, last: int, first: Summary) -> str:

@@ -81,20 +81,21 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
 def _read(name: str, folder: Path) -> FinishedRun:
     """Raises UserError for a run without a table that can be compared."""
     from diffprobe.analyses.comparison.comparison import FinishedRun
-    from diffprobe.probes.tables import Score, Summary
+    from diffprobe.probes.score_table import read_scores, scores_file
+    from diffprobe.probes.summaries import read_summary
     from diffprobe.prototypes.tables import TestRow
     from diffprobe.tables import read_rows
 
-    there = {table: folder / f"{table}.csv" for table in ("scores", "summary", "tests")}
-    there = {table: path for table, path in there.items() if path.exists()}
-    if not there:
-        raise UserError(f"analysis.runs: {folder} has neither scores.csv nor tests.csv, so there is nothing to compare")
+    summary, tests = folder / "summary.csv", folder / "tests.csv"
+    scored = scores_file(folder) is not None
+    if not (scored or summary.exists() or tests.exists()):
+        raise UserError(f"analysis.runs: {folder} has neither scores nor tests.csv, so there is nothing to compare")
     recorded = folder / CONFIGURATION
     settings = flattened(read_recorded(folder)) if recorded.exists() else {}
     return FinishedRun(
         name,
-        scores=read_rows(there["scores"], Score) if "scores" in there else (),
-        summaries=read_rows(there["summary"], Summary) if "summary" in there else (),
-        tests=read_rows(there["tests"], TestRow) if "tests" in there else (),
+        scores=read_scores(folder) if scored else None,
+        summaries=read_summary(summary) if summary.exists() else None,
+        tests=read_rows(tests, TestRow) if tests.exists() else (),
         settings={key: value for key, value in settings.items() if key not in IMMATERIAL},
     )

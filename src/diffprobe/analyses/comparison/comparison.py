@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
+
+import pandas as pd
 
 from diffprobe.analyses.classification.classes import PROPERTY as CLASS
 from diffprobe.analyses.classification.classes import TOP_1
 from diffprobe.errors import UserError
 from diffprobe.probes.comparisons import Comparison, Key, compare
 from diffprobe.probes.properties import PROPERTIES, property_named
-from diffprobe.probes.summaries import best_layer
-from diffprobe.probes.tables import Score, Summary
+from diffprobe.probes.score_table import concatenate, select
+from diffprobe.probes.summaries import best_layer, summary_rows
 from diffprobe.prototypes.tables import TestRow
 from diffprobe.tables import Step
 
@@ -25,8 +27,8 @@ class FinishedRun:
     """The tables that a run folder has, and its settings by dotted key."""
 
     name: str
-    scores: Sequence[Score] = ()
-    summaries: Sequence[Summary] = ()
+    scores: pd.DataFrame | None = None
+    summaries: pd.DataFrame | None = None
     tests: Sequence[TestRow] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -88,14 +90,9 @@ def run_differences(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], 
         ]
         keys = [Key(labels[row.run, row.model], row.layer, row.step, row.probe) for row in chosen]
         layers = {row.layer for row in chosen}
-        scores = [
-            replace(row, model=labels[run.name, row.model])
-            for run in runs
-            for row in run.scores
-            if (row.property, row.metric, row.split) == (what, metric, "test") and row.layer in layers
-        ]
         pairs = list(combinations(keys, 2))
         if pairs:
+            scores = concatenate([_relabelled(run, labels, layers) for run in runs if run.scores is not None])
             found += compare(scores, pairs, property=what, metric=metric, family=FAMILY, seed=seed)
     return found
 
@@ -113,7 +110,10 @@ def headline_metric(name: str) -> str:
 
 
 def _of_scores(run: FinishedRun) -> list[RunScore]:
-    real = [row for row in run.summaries if row.control == "none" and row.property in (*PROPERTIES, CLASS)]
+    if run.summaries is None:
+        return []
+    real = summary_rows(select(run.summaries, control="none"))
+    real = [row for row in real if row.property in (*PROPERTIES, CLASS)]
     found = []
     for name, model, probe in dict.fromkeys((row.property, row.model, row.probe) for row in real):
         metric = headline_metric(name)
@@ -146,5 +146,15 @@ def _of_objects(run: FinishedRun) -> list[RunScore]:
 
 def _labels(runs: Sequence[FinishedRun]) -> dict[tuple[str, str], str]:
     """(run, model) -> the run's name, and which of its models where it has several; of runs with scores."""
-    models = {run.name: list(dict.fromkeys(row.model for row in run.scores)) for run in runs}
+    models = {run.name: run.scores["model"].unique() for run in runs if run.scores is not None}
     return {(run, model): f"{run}: {model}" if len(own) > 1 else run for run, own in models.items() for model in own}
+
+
+def _relabelled(run: FinishedRun, labels: Mapping[tuple[str, str], str], layers: Collection[str]) -> pd.DataFrame:
+    """The test scores of a run at these layers, with its label in place of the model."""
+    assert run.scores is not None
+    scores = select(run.scores, split="test")
+    scores = scores[scores["layer"].isin(layers)]
+    model = scores["model"].cat.remove_unused_categories()
+    names = [labels[run.name, name] for name in model.cat.categories]
+    return scores.assign(model=model.cat.rename_categories(names))

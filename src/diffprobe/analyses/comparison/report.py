@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from diffprobe.analyses.comparison.comparison import (
@@ -21,6 +22,8 @@ from diffprobe.analyses.comparison.comparison import (
     run_differences,
 )
 from diffprobe.probes.comparisons import Comparison
+from diffprobe.probes.score_table import select
+from diffprobe.probes.summaries import summary_rows
 from diffprobe.report.choices import METRIC_NAMES, number
 from diffprobe.report.numbers import interval, p_text, there
 from diffprobe.report.report import Plot, Report, Table
@@ -40,7 +43,7 @@ from diffprobe.report.style import (
 from diffprobe.report.verdicts import difference_text, images_text, significant, too_few
 
 if TYPE_CHECKING:
-    from diffprobe.probes.tables import Summary
+    pass
 
 
 def report(folders: Mapping[str, Path], runs: Sequence[FinishedRun], *, seed: int = 0) -> Report:
@@ -61,7 +64,7 @@ def report(folders: Mapping[str, Path], runs: Sequence[FinishedRun], *, seed: in
             "Scores of several runs with 95 % intervals, each at its chosen layer and last step.",
         )
     }
-    summaries = {run.name: run.summaries for run in runs if run.summaries}
+    summaries = {run.name: run.summaries for run in runs if run.summaries is not None}
     if summaries:
         caption = "Scores of several runs over denoising steps with 95 % intervals."
         figures["runs_over_steps"] = Plot(partial(run_curves, headlines, summaries), caption)
@@ -103,7 +106,7 @@ def run_scores(headlines: Sequence[RunScore]) -> Figure:
 
 
 @style()
-def run_curves(headlines: Sequence[RunScore], summaries: Mapping[str, Sequence[Summary]]) -> Figure:
+def run_curves(headlines: Sequence[RunScore], summaries: Mapping[str, pd.DataFrame]) -> Figure:
     """One panel a property: the score of every run's chosen layer over the steps, with 95 % intervals.
 
     Args:
@@ -118,12 +121,8 @@ def run_curves(headlines: Sequence[RunScore], summaries: Mapping[str, Sequence[S
         members = [row for row in rows if (row.what, row.metric) == (what, metric)]
         steps: set[int] = set()
         for at, (row, label) in enumerate(zip(members, labels_of(members), strict=True)):
-            wanted = (row.model, row.probe, what, metric, row.layer, "none", "test")
-            line = [
-                each
-                for each in summaries[row.run]
-                if (each.model, each.probe, each.property, each.metric, each.layer, each.control, each.split) == wanted
-            ]
+            own = select(summaries[row.run], model=row.model, probe=row.probe, property=what, metric=metric)
+            line = summary_rows(select(own, layer=row.layer, control="none", split="test"))
             line.sort(key=lambda each: each.step)
             steps |= {each.step for each in line}
             draw_curve(axes, [each.step + 1 for each in line], line, label, LOOKS[at % len(LOOKS)])

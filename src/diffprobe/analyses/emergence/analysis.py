@@ -17,11 +17,11 @@ from diffprobe.ranges import Folder, Items, Share
 from diffprobe.runs.trainers import make_trainer
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from diffprobe.analyses.emergence.image_models import Probed, Seen
     from diffprobe.analyses.given_probes import GivenProbes
-    from diffprobe.probes.tables import Score
     from diffprobe.report.tracking import Tracker
 
 
@@ -61,7 +61,7 @@ def _work(prepared: tuple[probing.Task, GivenProbes | None], run: Run[AnalysisJo
 class EmergenceFindings:
     """Scores of probes and image models, the first test images with all that was seen of them, and the probes."""
 
-    scores: list[Score]
+    scores: pd.DataFrame
     seen: list[Seen]
     probed: Probed
     evaluations: int
@@ -98,11 +98,12 @@ def study(
 ) -> EmergenceFindings:
     """Probes first, trained here or given, then image models on the same images. Raises UserError as the studies do."""
     from diffprobe.analyses.emergence.image_models import see_images
+    from diffprobe.probes.score_table import concatenate
 
     probed, scores, evaluations = _probed(task, given, settings, tracker, console)
     console.print(f"labelling {len(probed.rows)} images as they look after each step")
     found, seen = see_images(task.backbone, task.labeler, probed, shown=settings.report.examples)
-    return EmergenceFindings([*scores, *found], seen, probed, evaluations)
+    return EmergenceFindings(concatenate([scores, found]), seen, probed, evaluations)
 
 
 def _check_analysis(settings: AnalysisJobSettings) -> None:
@@ -152,9 +153,10 @@ def _probed(
     settings: AnalysisJobSettings,
     tracker: Tracker | None,
     console: Console,
-) -> tuple[Probed, list[Score], int]:
+) -> tuple[Probed, pd.DataFrame, int]:
     """Probes with the images to test them on, their scores, and how often the network was evaluated."""
     from diffprobe.analyses.emergence.image_models import Probed, score_given
+    from diffprobe.probes.score_table import concatenate
 
     question = task.question
     if given is None:
@@ -169,7 +171,7 @@ def _probed(
     targets = task.labeler(extraction.images, task.source.names, question.properties)
     rows = range(len(task.source.names))
     probed = Probed(given.bank, extraction, extraction.activations, targets, rows, given.name)
-    scores = [*given.validation, *score_given(probed, task.backbone.name)]
+    scores = concatenate([given.validation, score_given(probed, task.backbone.name)])
     return probed, scores, extraction.computed * task.source.evaluations(task.backbone, question.steps)
 
 

@@ -11,6 +11,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -39,14 +40,14 @@ from diffprobe.report.style import (
 from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
-    from diffprobe.probes.tables import Summary
+    from diffprobe.probes.summaries import Summary
 
 
 PROBE_LOOK, IMAGE_MODEL_LOOK = BEST, HEADLINE
 
 
 @style()
-def emergence_curves(summaries: Sequence[Summary], told: Sequence[Told]) -> Figure:
+def emergence_curves(summaries: pd.DataFrame, told: Sequence[Told]) -> Figure:
     """One panel a property: test scores of the best layer's probe and of the image model, with 95 % intervals.
 
     Vertical lines are the steps by which each has reached its share of its own last score, shades behind them their
@@ -55,7 +56,7 @@ def emergence_curves(summaries: Sequence[Summary], told: Sequence[Told]) -> Figu
     """
     width = SINGLE_COLUMN if len(told) == 1 else DOUBLE_COLUMN
     figure = Figure(figsize=(width, 2.4 if len(told) == 1 else 2.2), layout="constrained")
-    names = short_names(row.layer for row in summaries)
+    names = short_names(summaries["layer"])
     for axes, one in zip(np.ravel(figure.subplots(1, len(told))), told, strict=True):
         _draw(axes, summaries, one)
         axes.set_title(f"{one.choice.property}: {names[one.choice.best]}")
@@ -64,7 +65,7 @@ def emergence_curves(summaries: Sequence[Summary], told: Sequence[Told]) -> Figu
     return figure
 
 
-def _draw(axes: Axes, summaries: Sequence[Summary], one: Told) -> None:
+def _draw(axes: Axes, summaries: pd.DataFrame, one: Told) -> None:
     choice, own = one.choice, one.lead(OWN)
     rows = curve(summaries, choice, choice.best)
     steps = [row.step + 1 for row in rows]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,9 +14,9 @@ from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler, check_seen
 from diffprobe.probes.properties import Property, Standardisation
-from diffprobe.probes.scoring import pooled_targets, predict_maps, score_maps, score_rows
+from diffprobe.probes.score_table import ScoreBlock, score_table
+from diffprobe.probes.scoring import pooled_targets, predict_maps, score_maps
 from diffprobe.probes.study.label_checks import one_valued, skip_flat
-from diffprobe.probes.tables import Score
 
 if TYPE_CHECKING:
     from diffprobe.activations.extraction import Extraction
@@ -97,7 +98,7 @@ def check_labeler(
 
 def see_images(
     backbone: Backbone, labeler: Labeler, probed: Probed, *, shown: int = 0
-) -> tuple[list[Score], list[Seen]]:
+) -> tuple[pd.DataFrame, list[Seen]]:
     """Labels every test image as it looks after every step, and scores these maps against the finished image's label.
 
     The comparison of Chen, Viégas and Wattenberg (2023). The pictures are the decoded latents after each step of the
@@ -124,27 +125,27 @@ def see_images(
                 values.setdefault((key, metric), []).append(found)
         if len(seen) < shown:
             seen.append(_seen(probed, row, pictures, maps))
-    scores: list[Score] = []
+    blocks = []
     for (key, metric), found in values.items():
-        keys = (backbone.name, IMAGE_MODEL, key, probed.probe, IMAGE_MODEL, "test")
-        scores += score_rows(keys, probed.moments, names, metric, torch.cat(found, 1))
-    return skip_flat(scores, _flat(probed)), seen
+        keys = (backbone.name, IMAGE_MODEL, key, probed.probe, IMAGE_MODEL, "test", metric)
+        blocks.append(ScoreBlock(*keys, probed.moments, names, torch.cat(found, 1).double().cpu().numpy()))
+    return skip_flat(score_table(blocks), _flat(probed)), seen
 
 
 @torch.no_grad()
-def score_given(probed: Probed, model: str) -> list[Score]:
+def score_given(probed: Probed, model: str) -> pd.DataFrame:
     """Every metric of every probe on the test images, as `score_bank` scores a bank it has trained."""
     bank, rows = probed.bank, list(probed.rows)
     names = [probed.activations.names[row] for row in rows]
-    scores: list[Score] = []
+    blocks = []
     for layer in bank.layers:
         outputs = bank(layer, probed.activations.values[layer][:, rows])
         for key, item in bank.properties.items():
             cuts = bank.thresholds[key][layer] if item.binary else []
             for metric, values in _scored(probed, item, item.decode(outputs[key]), rows, cuts).items():
-                keys = (model, layer, key, probed.probe, "none", "test")
-                scores += score_rows(keys, probed.moments, names, metric, values)
-    return skip_flat(scores, _flat(probed))
+                keys = (model, layer, key, probed.probe, "none", "test", metric)
+                blocks.append(ScoreBlock(*keys, probed.moments, names, values.double().cpu().numpy()))
+    return skip_flat(score_table(blocks), _flat(probed))
 
 
 def _flat(probed: Probed) -> list[tuple[str, str]]:

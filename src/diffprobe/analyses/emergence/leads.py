@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.tables import Score
+from diffprobe.probes.score_table import over_steps, select
 from diffprobe.statistics import Steps, mean_intervals, steps_reaching
 from diffprobe.tables import NO_STEP, Step
 
@@ -54,11 +55,8 @@ class Lead:
     n: int
 
 
-Curve = dict[int, dict[str, float]]  # step -> image -> score, NaN where undefined
-
-
 def find_leads(
-    scores: Iterable[Score],
+    scores: pd.DataFrame,
     fractions: Sequence[float] = (0.95,),
     *,
     level: float = 0.95,
@@ -72,14 +70,13 @@ def find_leads(
     Raises:
         UserError: there are no scores of image models to compare with, or of other images or steps.
     """
-    curves = _curves(scores)
     found = []
-    for key, curve in curves.items():
-        model, layer, name, probe, control = key
-        if control != "none":
-            continue
-        other = curves.get((model, IMAGE_MODEL, name, probe, IMAGE_MODEL))
-        steps, probe_values, image_values = _aligned(curve, other, name)
+    test = select(scores, split="test")
+    real = select(test, control="none")[["model", "layer", "property", "probe"]].drop_duplicates()
+    for model, layer, name, probe in real.itertuples(index=False):
+        own = select(test, model=model, property=name, probe=probe, metric=property_named(name).headline)
+        other = select(own, layer=IMAGE_MODEL, control=IMAGE_MODEL)
+        steps, probe_values, image_values = _aligned(select(own, layer=layer, control="none"), other, name)
         what = (model, layer, name, probe, property_named(name).headline)
         for definition, fraction in product(DEFINITIONS, fractions):
             found_cells = _lead(steps, probe_values, image_values, definition, fraction, level)
@@ -88,26 +85,14 @@ def find_leads(
     return found
 
 
-def _curves(scores: Iterable[Score]) -> dict[tuple[str, str, str, str, str], Curve]:
-    """Headline scores on test images by (model, layer, property, probe, control)."""
-    curves: dict[tuple[str, str, str, str, str], Curve] = {}
-    for row in scores:
-        if row.split == "test" and row.metric == property_named(row.property).headline:
-            curve = curves.setdefault((row.model, row.layer, row.property, row.probe, row.control), {})
-            curve.setdefault(row.step, {})[row.image] = np.nan if row.value is None else row.value
-    return curves
-
-
-def _aligned(curve: Curve, other: Curve | None, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _aligned(probe: pd.DataFrame, image: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps, and the scores of both [steps, images] in the same order."""
-    if other is None:
+    if not len(image):
         raise UserError(f"there are no scores of image models for {name}, so there is nothing to be ahead of.")
-    steps = sorted(curve)
-    images = list(curve[steps[0]])
-    if sorted(other) != steps or set(other[steps[0]]) != set(images):
+    (steps, images, values), (other_steps, other_images, others) = over_steps(probe), over_steps(image)
+    if other_steps != steps or set(other_images) != set(images):
         raise UserError(f"the scores of probes and image models for {name} are of different images or steps.")
-    both = [np.array([[values[step][image] for image in images] for step in steps]) for values in (curve, other)]
-    return np.array(steps, float), both[0], both[1]
+    return np.array(steps, float), values, others[:, [other_images.index(image) for image in images]]
 
 
 def _lead(

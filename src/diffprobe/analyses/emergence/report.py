@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_curves, emergence_grid
 from diffprobe.analyses.emergence.tables import Told
 from diffprobe.analyses.probing.page import map_film, slider_example
+from diffprobe.probes.summaries import summary_rows
 from diffprobe.report.html.asked import asked
 from diffprobe.report.page.page import Example, Page, captioned
 from diffprobe.report.style import save_figure
@@ -31,13 +33,12 @@ if TYPE_CHECKING:
     from diffprobe.analyses.emergence.tables import Told
     from diffprobe.cli.analysis_schema import AnalysisJobSettings
     from diffprobe.probes.comparisons import Comparison
-    from diffprobe.probes.tables import Score, Summary
     from diffprobe.report.choices import Choice
     from diffprobe.report.tracking import Tracker
 
 
 def draw_emergence_figures(
-    folder: Path, summaries: Sequence[Summary], told: Sequence[Told], examples: Sequence[EmergenceExample] = ()
+    folder: Path, summaries: pd.DataFrame, told: Sequence[Told], examples: Sequence[EmergenceExample] = ()
 ) -> dict[str, Path]:
     """Writes the score curves and, of every example, a grid of some steps and one of all, as PNG and PDF.
 
@@ -56,7 +57,7 @@ TOPICS = ("analysis", "model", "data", "layers", "steps", "property", "labeler",
 
 def emergence_page(
     config: Mapping[str, Any],
-    summaries: Sequence[Summary],
+    summaries: pd.DataFrame,
     leads: Sequence[Lead],
     verdict: Sequence[str],
     figures: Mapping[str, Path],
@@ -67,7 +68,7 @@ def emergence_page(
         title=f"Probes against image models in {config['model']['path']}",
         asked=asked(config, TOPICS),
         verdict=verdict,
-        tables={"leads": leads, "scores": summaries},
+        tables={"leads": leads, "scores": summary_rows(summaries)},
         figures=captioned(figures),
         examples=[_emergence_example(each) for each in examples],
     )
@@ -101,9 +102,9 @@ def leave(
         write_emergence_tables,
     )
     from diffprobe.probes.comparisons import write_comparisons
+    from diffprobe.probes.score_table import write_scores
     from diffprobe.probes.storage import save_bank
-    from diffprobe.probes.summaries import summarise
-    from diffprobe.probes.tables import write_scores, write_summary
+    from diffprobe.probes.summaries import summarise, write_summary
     from diffprobe.report.choices import choose
     from diffprobe.report.page.writing import write_page
     from diffprobe.report.results import curve_scalars
@@ -117,8 +118,7 @@ def leave(
     leads = find_leads(scores, list(settings.analysis.fractions))
     differences = _differences(scores, choices, findings.probed.bank.steps, seed)
     told = tell(choices, leads, differences)
-    tables = [folder / f"{name}.csv" for name in ("scores", "summary", "leads", "comparisons")]
-    write_scores(tables[0], scores)
+    tables = [write_scores(folder, scores), *(folder / f"{name}.csv" for name in ("summary", "leads", "comparisons"))]
     write_summary(tables[1], summaries)
     write_rows(tables[2], Lead, leads)
     write_comparisons(tables[3], differences)
@@ -131,14 +131,14 @@ def leave(
     config: Any = OmegaConf.to_container(settings, resolve=True)
     page = emergence_page(config, summaries, leads, emergence_lines(summaries, told), figures, examples)
     write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": seed})))
-    rows = {"summary": summaries, "leads": leads, "comparisons": differences}
+    rows = {"summary": summary_rows(summaries), "leads": leads, "comparisons": differences}
     curves = curve_scalars(summaries, choices)
     tracker.log_tables(rows, figures, {"tables": tables, "probes": probes}, curves)
     print_emergence(summaries, told, console)
     console.print(tracker.describe(), soft_wrap=True)
 
 
-def _differences(scores: list[Score], choices: list[Choice], steps: Sequence[int], seed: int) -> list[Comparison]:
+def _differences(scores: pd.DataFrame, choices: list[Choice], steps: Sequence[int], seed: int) -> list[Comparison]:
     """By how much each best layer's probe is above the image model at every step, on the same images."""
     from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
     from diffprobe.probes.comparisons import Key, compare

@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,7 +30,7 @@ from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
-    from diffprobe.probes.tables import Summary
+    from diffprobe.probes.summaries import Summary
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def tell(choices: Sequence[Choice], leads: Sequence[Lead], differences: Sequence
     ]
 
 
-def emergence_lines(summaries: Sequence[Summary], told: Sequence[Told]) -> list[str]:
+def emergence_lines(summaries: pd.DataFrame, told: Sequence[Told]) -> list[str]:
     """Three sentences a property: the lead with each at its own level, with both at one, and who is ahead when."""
     return [line for one in told for line in _lines(summaries, one)]
 
@@ -82,7 +83,7 @@ def lead_text(lead: Lead) -> str:
     return f"{point} [{', '.join(ends)}]"
 
 
-def _lines(summaries: Sequence[Summary], one: Told) -> list[str]:
+def _lines(summaries: pd.DataFrame, one: Told) -> list[str]:
     choice = one.choice
     rows = curve(summaries, choice, choice.best)
     if len(rows) < 2:
@@ -152,14 +153,14 @@ CAPTION = (
 )
 
 
-def print_emergence(summaries: Sequence[Summary], told: Sequence[Told], console: Console) -> None:
+def print_emergence(summaries: pd.DataFrame, told: Sequence[Told], console: Console) -> None:
     """Prints the closing table and, below it, the verdict."""
     console.print(emergence_table(told))
     for line in emergence_lines(summaries, told):
         console.print(Text(f"- {line}"))
 
 
-def emergence_text(summaries: Sequence[Summary], told: Sequence[Told]) -> str:
+def emergence_text(summaries: pd.DataFrame, told: Sequence[Told]) -> str:
     """What `print_emergence` prints, as plain text of 100 columns, for a file."""
     file = StringIO()
     print_emergence(summaries, told, plain_console(file=file, width=WIDTH, color_system=None))
@@ -179,7 +180,7 @@ def emergence_table(told: Sequence[Told]) -> Table:
     return table
 
 
-def write_emergence_tables(folder: Path, summaries: Sequence[Summary], told: Sequence[Told]) -> list[Path]:
+def write_emergence_tables(folder: Path, summaries: pd.DataFrame, told: Sequence[Told]) -> list[Path]:
     """Writes emergence.* (all fractions) and scores_by_step.* as .csv, .md and .tex into `folder`."""
     tables = {"emergence": _leads_table(told), "scores_by_step": _scores_table(summaries, told)}
     return [path for name, table in tables.items() for path in write_table(folder, name, table).values()]
@@ -228,7 +229,7 @@ def _steps(step: int, low: int, high: int) -> dict[str, float | str | None]:
     return {name: None if value == NO_STEP else float(value + 1) for name, value in values.items()}
 
 
-def _scores_table(summaries: Sequence[Summary], told: Sequence[Told]) -> PaperTable:
+def _scores_table(summaries: pd.DataFrame, told: Sequence[Told]) -> PaperTable:
     choices = [one.choice for one in told]
     columns: dict[str, dict[int, Summary]] = {}
     for choice in choices:

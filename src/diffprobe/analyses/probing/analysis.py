@@ -191,8 +191,9 @@ def _leave(task: Task, run: Run[ProbingSettings], findings: Findings) -> None:
     from diffprobe.analyses.probing.published import published_lines
     from diffprobe.probes.comparisons import compare_run, write_comparisons
     from diffprobe.probes.controls import selectivity
+    from diffprobe.probes.score_table import write_scores
     from diffprobe.probes.storage import save_bank
-    from diffprobe.probes.tables import write_scores, write_summary
+    from diffprobe.probes.summaries import write_summary
     from diffprobe.report.best_layers import write_best_layers
     from diffprobe.report.choices import choose
     from diffprobe.report.console import print_report, report_text
@@ -202,16 +203,13 @@ def _leave(task: Task, run: Run[ProbingSettings], findings: Findings) -> None:
     from diffprobe.writing import write_text
 
     settings, folder, console = run.settings, run.folder, run.console
-    tables = [folder / "scores.csv", folder / "summary.csv"]
-    write_scores(tables[0], findings.scores)
-    write_summary(tables[1], findings.summaries)
+    tables = [write_scores(folder, findings.scores), write_summary(folder / "summary.csv", findings.summaries)]
     probes = save_bank(findings.bank, folder / "probes")
     comparisons = compare_run(findings.scores, findings.summaries, seed=settings.seed)
     tables.append(folder / "comparisons.csv")
     write_comparisons(tables[-1], comparisons)
     if "labels" in task.question.controls:
-        tables.append(folder / "selectivity.csv")
-        write_summary(tables[-1], selectivity(findings.scores))
+        tables.append(write_summary(folder / "selectivity.csv", selectivity(findings.scores)))
     choices = choose(findings.summaries, findings.scores, comparisons)
     write_best_layers(folder / "tables", findings.summaries, choices)
     learning = learning_points(task.question, findings, choices, settings, folder)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from diffprobe.report.choices import Choice, grouped
 from diffprobe.report.curves import learning_curves, scores_over_steps
 from diffprobe.report.example import PredictionExample
@@ -14,18 +16,16 @@ from diffprobe.report.heatmap import layer_step_heatmap
 from diffprobe.report.style import save_figure
 
 if TYPE_CHECKING:
-    from diffprobe.analyses.probing.learning_curve import LearningPoint
     from diffprobe.backbone.layers import Layer
-    from diffprobe.probes.tables import Summary
 
 
 def draw_figures(
     folder: Path,
-    summaries: Sequence[Summary],
+    summaries: pd.DataFrame,
     choices: Sequence[Choice],
     layers: Sequence[Layer] = (),
     examples: Sequence[PredictionExample] = (),
-    learning: Sequence[LearningPoint] = (),
+    learning: pd.DataFrame | None = None,
 ) -> dict[str, Path]:
     """Writes score curves, one heat map a property, learning curves and one grid an example, as PNG and PDF.
 
@@ -42,7 +42,7 @@ def draw_figures(
         for choice in members:
             figures[f"layers_{choice.property}{suffix}"] = layer_step_heatmap(summaries, choice, layers=layers)
         own = {(choice.model, choice.probe) for choice in members}
-        if any((row.model, row.probe) in own for row in learning):
+        if learning is not None and own & set(learning[["model", "probe"]].itertuples(index=False, name=None)):
             figures[f"learning_curves{suffix}"] = learning_curves(learning, members, summaries)
     figures |= {f"example_{number}": prediction_grid(example) for number, example in enumerate(examples, 1)}
     return {name: save_figure(figure, folder, name)["png"] for name, figure in figures.items()}

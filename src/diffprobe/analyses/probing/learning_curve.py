@@ -6,11 +6,13 @@ The learning curve that `report.learning_curve` asks for: scores over the number
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -18,11 +20,10 @@ from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.config import Recipe
 from diffprobe.probes.position import position_scores
+from diffprobe.probes.score_table import concatenate, read_csv, score_table
 from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
 from diffprobe.probes.splits import Split
-from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score, Summary
-from diffprobe.tables import read_rows, write_rows
+from diffprobe.probes.summaries import SUMMARY_COLUMNS, summarise, write_summary
 
 if TYPE_CHECKING:
     from diffprobe.activations.activations import ReadableActivations
@@ -32,20 +33,15 @@ if TYPE_CHECKING:
     from diffprobe.probes.study.question import Findings, Question
     from diffprobe.report.choices import Choice
 
-
-@dataclass(frozen=True, slots=True)
-class LearningPoint(Summary):
-    """A row of learning_curve.csv: a summary, and how many training `images` its probe had."""
-
-    images: int
+COLUMNS = SUMMARY_COLUMNS | {"images": pa.int64()}
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Scores of every image by number of training images, and what they come to."""
+    """Scores of every image by number of training images; as `points` their means, with that number as `images`."""
 
-    scores: dict[int, list[Score]]
-    points: list[LearningPoint]
+    scores: dict[int, pd.DataFrame]
+    points: pd.DataFrame
 
 
 class Fit(Protocol):
@@ -90,8 +86,8 @@ def learning_curve(
         UserError: a size that the split has not (see `check_sizes`), or what `fit` and `score_bank` raise.
     """
     recipe = recipe or Recipe()
-    scores: dict[int, list[Score]] = {}
-    points: list[LearningPoint] = []
+    scores: dict[int, pd.DataFrame] = {}
+    points: list[pd.DataFrame] = []
     for size, part in nested_splits(split, sizes, seed).items():
         bank = fit(activations, targets, part, properties, recipe, seed=seed)
         bank.thresholds = choose_thresholds(bank, activations, targets, part, threshold)
@@ -105,9 +101,9 @@ def learning_curve(
             threshold=threshold,
             probe=recipe.name,
         )
-        scores[size] = found
-        points += [LearningPoint(**asdict(row), images=size) for row in summarise(found)]
-    return LearningCurve(scores, points)
+        scores[size] = score_table(found)
+        points.append(summarise(scores[size]).assign(images=size))
+    return LearningCurve(scores, concatenate(points, COLUMNS))
 
 
 def check_sizes(sizes: Sequence[int], available: int) -> list[int]:
@@ -135,14 +131,9 @@ def nested_splits(split: Split, sizes: Sequence[int], seed: int = 0) -> dict[int
     }
 
 
-def write_learning_curve(path: str | Path, points: Sequence[LearningPoint]) -> None:
-    """Write learning_curve.csv: the columns of summary.csv, and `images`."""
-    write_rows(path, LearningPoint, points)
-
-
-def read_learning_curve(path: str | Path) -> list[LearningPoint]:
-    """Read learning_curve.csv. Raises UserError as `tables.read_rows`."""
-    return read_rows(path, LearningPoint)
+def read_learning_curve(path: Path) -> pd.DataFrame:
+    """Reads learning_curve.csv. Raises UserError as `read_csv`."""
+    return read_csv(path, COLUMNS)
 
 
 def check_curve(settings: ProbingSettings, split: Split) -> None:
@@ -159,13 +150,13 @@ def check_curve(settings: ProbingSettings, split: Split) -> None:
 
 def learning_points(
     question: Question, findings: Findings, choices: Sequence[Choice], settings: ProbingSettings, folder: Path
-) -> list[LearningPoint]:
+) -> pd.DataFrame | None:
     """Trains the best layers' probes of the last step on ever more images, and writes learning_curve.csv."""
     from diffprobe.probes.study.question import fit_bank
 
     sizes = list(settings.report.learning_curve)
     if not sizes or findings.extraction is None or findings.targets is None:
-        return []
+        return None
     best = {choice.best for choice in choices}
     narrow = replace(
         question,
@@ -185,5 +176,5 @@ def learning_points(
         threshold=question.threshold,
         seed=question.seed,
     )
-    write_learning_curve(folder / "learning_curve.csv", curve.points)
+    write_summary(folder / "learning_curve.csv", curve.points)
     return curve.points

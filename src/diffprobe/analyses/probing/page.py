@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from diffprobe.probes.score_table import select
+from diffprobe.probes.summaries import summary_rows
 from diffprobe.report.best_layers import best_layer_rows
-from diffprobe.report.choices import METRIC_NAMES, Choice, at_step, control_curve, control_name, controls, grouped
+from diffprobe.report.choices import (
+    METRIC_NAMES,
+    Choice,
+    at_step,
+    cell_rows,
+    control_curve,
+    control_name,
+    controls,
+    grouped,
+)
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.grid import COLOUR_MAPS
 from diffprobe.report.html.asked import asked
@@ -21,7 +33,6 @@ from diffprobe.report.verdicts import interval_text, verdict_lines
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
-    from diffprobe.probes.tables import Summary
 
 TOPICS = ("model", "data", "layers", "steps", "property", "labeler", "probe", "control", "seed")
 LayerMaps = Mapping[str, Mapping[str, np.ndarray]]  # property -> layer -> [steps, h, w]
@@ -29,7 +40,7 @@ LayerMaps = Mapping[str, Mapping[str, np.ndarray]]  # property -> layer -> [step
 
 def probing_page(
     config: Mapping[str, Any],
-    summaries: Sequence[Summary],
+    summaries: pd.DataFrame,
     choices: Sequence[Choice],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Path],
@@ -45,11 +56,11 @@ def probing_page(
     names = ", ".join(dict.fromkeys(choice.property for choice in choices))
     models = ", ".join(dict.fromkeys(choice.model for choice in choices))
     headline = {choice.property: choice.metric for choice in choices}
-    shown = [row for row in summaries if row.split == "test" and row.metric == headline.get(row.property)]
+    shown = [row for row in summary_rows(select(summaries, split="test")) if row.metric == headline.get(row.property)]
     return Page(
         title=f"{names[:1].upper()}{names[1:]} in {models}",
         asked=asked(config, TOPICS) if config else (),
-        verdict=_shortened(verdict_lines(summaries, choices), {row.layer for row in summaries}),
+        verdict=_shortened(verdict_lines(summaries, choices), summaries["layer"].unique()),
         tables={
             "best layers": best_layer_rows(summaries, choices),
             "comparisons": comparisons,
@@ -90,19 +101,14 @@ def map_film(name: str, maps: np.ndarray, label: np.ndarray) -> Film:
 
 
 def _heat_map(
-    summaries: Sequence[Summary],
+    summaries: pd.DataFrame,
     choice: Choice,
     group: str,
     example: PredictionExample | None,
     maps: Mapping[str, np.ndarray] | None,
 ) -> HeatMap:
     """Scores on test images of every layer and step, each beside its controls."""
-    of_layers = {
-        (row.layer, row.step): row
-        for row in summaries
-        if (row.model, row.probe, row.property, row.metric, row.split, row.control)
-        == (choice.model, choice.probe, choice.property, choice.metric, "test", "none")
-    }
+    of_layers = {(row.layer, row.step): row for row in cell_rows(summaries, choice)}
     order = network_order(layer for layer, _ in of_layers)
     cells = {
         key: Cell(row.mean, row.low, row.high, row.n, _notes(summaries, choice, key))
@@ -124,7 +130,7 @@ def _heat_map(
     )
 
 
-def _notes(summaries: Sequence[Summary], choice: Choice, key: tuple[str, int]) -> list[str]:
+def _notes(summaries: pd.DataFrame, choice: Choice, key: tuple[str, int]) -> list[str]:
     """What the controls score at this layer and step."""
     layer, step = key
     at_layer = replace(choice, best=layer)

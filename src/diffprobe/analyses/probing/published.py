@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from diffprobe.probes.score_table import select
+from diffprobe.probes.summaries import Summary, summary_rows
 from diffprobe.report.choices import HEADLINE_LAYER, METRIC_NAMES
 from diffprobe.report.names import short_names
 from diffprobe.report.verdicts import interval_text
-
-if TYPE_CHECKING:
-    from diffprobe.probes.tables import Score, Summary
 
 STEP = "step"  # in `report.published`, beside metrics: the step, from 1, by which the property was found
 
 
 def published_lines(
-    published: Mapping[str, Mapping[str, float]], summaries: Sequence[Summary], scores: Sequence[Score]
+    published: Mapping[str, Mapping[str, float]], summaries: pd.DataFrame, scores: pd.DataFrame
 ) -> list[str]:
     """`published / this run` for every published number of a probed property; nothing where nothing is published.
 
@@ -26,7 +26,7 @@ def published_lines(
     Args:
         published: property -> metric or 'step' -> number, of Stable Diffusion 1.4.
     """
-    real = [row for row in summaries if row.control == "none" and row.split == "test"]
+    real = summary_rows(select(summaries, control="none", split="test"))
     probed = {row.property for row in real}
     if not any(name in probed for name in published):
         return []
@@ -45,7 +45,7 @@ def published_lines(
 
 
 def _found(
-    numbers: Mapping[str, float], rows: Sequence[Summary], last: int, scores: Sequence[Score]
+    numbers: Mapping[str, float], rows: Sequence[Summary], last: int, scores: pd.DataFrame
 ) -> Iterator[tuple[str, float, str]]:
     """What was measured, its published number, and this run's in words; one for each kind of probe."""
     probes = list(dict.fromkeys(row.probe for row in rows))
@@ -59,7 +59,7 @@ def _found(
                 yield f"{METRIC_NAMES.get(metric, metric)}{suffix}", number, interval_text(at_last.get(metric))
 
 
-def _emergence(row: Summary, probe: str, scores: Sequence[Score]) -> str:
+def _emergence(row: Summary, probe: str, scores: pd.DataFrame) -> str:
     from diffprobe.probes.summaries import emergence_step
 
     found = emergence_step(scores, row.layer, row.property, probe=probe)

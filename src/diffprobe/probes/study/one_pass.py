@@ -27,11 +27,11 @@ from diffprobe.probes.controls import Batch, DealtLabels, Targets
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.ridge import Moments, RidgePath, Strengths, edge_lines
+from diffprobe.probes.score_table import score_table
 from diffprobe.probes.splits import PARTS
 from diffprobe.probes.study.label_checks import PicturesOfParts, one_valued, skip_flat, warnings_of
 from diffprobe.probes.study.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 from diffprobe.tables import NO_STEP
 
@@ -74,9 +74,10 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     bank = real.candidates.bank(question.steps)  # type: ignore[attr-defined]
     bank.thresholds = real.thresholds
     asked = ("none", *question.controls)
-    scores = [row for control, one in watch.passes.items() if control in asked for row in _in_order(one, source.names)]
+    blocks = {control: one.blocks(source.names) for control, one in watch.passes.items()}
+    scores = score_table([block for control, several in blocks.items() if control in asked for block in several])
     scores = skip_flat(scores, watch.flat)
-    position = skip_flat(watch.passes["position"].scores, watch.flat)
+    position = skip_flat(score_table(blocks["position"]), watch.flat)
     warnings = warnings_of(position, watch.flat, len(source.names))
     warnings += edge_lines(watch.strengths(), question.recipe.strengths)
     for line in warnings:
@@ -266,20 +267,3 @@ def _from_neighbour(targets: Targets) -> Targets:
 
 def _several_processes() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _in_order(one: OnePass, names: Sequence[str]) -> list[Score]:
-    """The scores by layer, property, metric, part, step and image, whatever the order that images came in."""
-    place = {name: number for number, name in enumerate(names)}
-    groups: dict[tuple[str, str, str], int] = {}
-    for row in one.scores:
-        groups.setdefault((row.layer, row.property, row.metric), len(groups))
-    return sorted(
-        one.scores,
-        key=lambda row: (
-            PARTS.index(row.split),
-            groups[row.layer, row.property, row.metric],
-            row.step,
-            place[row.image],
-        ),
-    )

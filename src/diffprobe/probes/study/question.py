@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -27,7 +28,6 @@ from diffprobe.probes.properties import property_named
 from diffprobe.probes.ridge import ridge_bank
 from diffprobe.probes.scoring import Threshold, check_threshold
 from diffprobe.probes.splits import Split, split_images
-from diffprobe.probes.tables import Score, Summary
 
 if TYPE_CHECKING:
     import lightning
@@ -172,14 +172,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the study leaves: tables first, and what the pictures are made from.
+    """What the study leaves: tables of `score_table` and `summarise`, and what the pictures are made from.
 
     `extraction` and `targets` (label maps [images, H, W] by property) are None where nothing of the images was kept.
     `warnings` are sentences about the labels, and about penalties at the edge of their grid.
     """
 
-    scores: list[Score]
-    summaries: list[Summary]
+    scores: pd.DataFrame
+    summaries: pd.DataFrame
     bank: ProbeBank
     shown: list[Shown]
     split: Split

@@ -14,6 +14,7 @@ from diffprobe.activations.sources.source import Source
 from diffprobe.probes.controls import shuffled_targets
 from diffprobe.probes.position import position_scores
 from diffprobe.probes.ridge import Strengths, edge_lines
+from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.study.label_checks import check_parts, one_valued, skip_flat, warnings_of
@@ -30,7 +31,6 @@ from diffprobe.probes.study.question import (
     replayed_controls,
 )
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.tables import Score
 from diffprobe.probes.targets import target_maps
 
 if TYPE_CHECKING:
@@ -78,15 +78,15 @@ def study_emergence(
     probes = len(question.inputs) * len(question.steps) * len(question.properties)
     means.tell(f"training {probes} probes on {len(split.train)} images")
     activations = question.read(extraction.activations)
-    bank, scores = fitting.scored(activations, "none")
+    bank, blocks = fitting.scored(activations, "none")
     for control, control_extraction in _control_networks(backbone, extraction, question, means):
         evaluations += control_extraction.computed * len(control_extraction.manifest.steps) * source.draws
-        scores += fitting.scored(question.read(control_extraction.activations), control)[1]
+        blocks += fitting.scored(question.read(control_extraction.activations), control)[1]
     for control, values in _control_inputs(backbone, extraction, question, means):
-        scores += fitting.scored(values, control)[1]
+        blocks += fitting.scored(values, control)[1]
     if "labels" in question.controls:
         means.tell("control: the same probes on shuffled labels")
-        scores += fitting.scored(activations, "labels")[1]
+        blocks += fitting.scored(activations, "labels")[1]
     position = position_scores(
         targets,
         split,
@@ -97,10 +97,10 @@ def study_emergence(
         probe=question.recipe.name,
     )
     if "position" in question.controls:
-        scores += position
+        blocks += position
     flat = one_valued({name: target_maps(targets, name, source.names) for name in question.properties}, source.names)
-    scores, position = skip_flat(scores, flat), skip_flat(position, flat)
-    warnings = warnings_of(position, flat, len(source.names))
+    scores = skip_flat(score_table(blocks), flat)
+    warnings = warnings_of(skip_flat(score_table(position), flat), flat, len(source.names))
     warnings += edge_lines(fitting.strengths, question.recipe.strengths)
     for line in warnings:
         means.tell(line)
@@ -119,7 +119,7 @@ class _Fitting:
         self.images, self.model = images, model
         self.strengths: dict[str, Strengths] = {}
 
-    def scored(self, activations: ReadableActivations, control: str) -> tuple[ProbeBank, list[Score]]:
+    def scored(self, activations: ReadableActivations, control: str) -> tuple[ProbeBank, list[ScoreBlock]]:
         question, targets = self.question, self.targets
         if control == "labels":
             targets = shuffled_targets(targets, self.split, question.seed)
@@ -135,10 +135,10 @@ class _Fitting:
         )
         self.strengths[control] = bank.strengths
         bank.thresholds = choose_thresholds(bank, activations, targets, self.split, question.threshold)
-        scores = score_bank(
+        blocks = score_bank(
             bank, activations, targets, self.split, model=self.model, control=control, probe=question.recipe.name
         )
-        return bank, scores
+        return bank, blocks
 
 
 def _control_networks(
