@@ -32,7 +32,7 @@ def _stable_diffusion_2() -> Any:
 
     return StableDiffusionPipeline(
         unet=_unet(use_linear_projection=True, attention_head_dim=(2, 4)),
-        vae=_autoencoder(scaling_factor=0.18215),
+        vae=tiny_autoencoder(scaling_factor=0.18215),
         text_encoder=CLIPTextModel(_clip_config(hidden_act="gelu")),
         tokenizer=build_tiny_tokenizer(),
         scheduler=DDIMScheduler(prediction_type="v_prediction", clip_sample=False, steps_offset=1, **_betas()),  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def _stable_diffusion_xl() -> Any:
     )
     return StableDiffusionXLPipeline(
         unet=unet,
-        vae=_autoencoder(scaling_factor=0.13025),
+        vae=tiny_autoencoder(scaling_factor=0.13025),
         text_encoder=CLIPTextModel(_clip_config()),
         tokenizer=build_tiny_tokenizer(),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config(hidden_act="gelu")),
@@ -98,7 +98,7 @@ def _pixart() -> Any:
     return PixArtAlphaPipeline(
         tokenizer=_t5_tokenizer(),
         text_encoder=_t5(),
-        vae=_autoencoder(scaling_factor=0.18215),
+        vae=tiny_autoencoder(scaling_factor=0.18215),
         transformer=_louder(transformer),
         scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02),
     )
@@ -125,7 +125,7 @@ def _stable_diffusion_3() -> Any:
     return StableDiffusion3Pipeline(
         transformer=_louder(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_autoencoder(latent_channels=8, scaling_factor=1.5305, shift_factor=0.0609),
+        vae=tiny_autoencoder(latent_channels=8, scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=CLIPTextModelWithProjection(_clip_config()),
         tokenizer=build_tiny_tokenizer(),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config(hidden_act="gelu")),
@@ -152,7 +152,9 @@ def _flux() -> Any:
     )
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=_autoencoder(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        vae=tiny_autoencoder(
+            scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False
+        ),
         text_encoder=CLIPTextModel(_clip_config()),
         tokenizer=build_tiny_tokenizer(),
         text_encoder_2=_t5(),
@@ -192,7 +194,7 @@ def _unet(**options: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**(common | options))
 
 
-def _autoencoder(**options: Any) -> AutoencoderKL:
+def tiny_autoencoder(**options: Any) -> AutoencoderKL:
     """An autoencoder of factor 2."""
     from diffusers import AutoencoderKL
 

@@ -132,10 +132,11 @@ def test_replaying_the_own_denoiser_gives_the_trajectorys_activations(backbone: 
     replayed = replay(
         backbone, backbone.denoiser, PROMPTS, noisy, [2, 0], scheduler=fresh_scheduler(backbone, 3), layers=LAYERS[name]
     )
-    for index, timestep, activations in replayed:
-        assert timestep == steps[index].timestep
+    for again in replayed:
+        own = steps[again.index]
+        assert again.timestep == own.timestep
         for layer in LAYERS[name]:
-            assert torch.allclose(activations[layer], steps[index].activations[layer], atol=1e-4)
+            assert torch.allclose(again.activations[layer], own.activations[layer], atol=1e-4)
 
 
 def test_unconditional_half_of_a_model_without_guidance_batch_is_refused(folders: dict[str, Path]) -> None:

@@ -206,10 +206,10 @@ def test_replaying_the_own_denoiser_gives_the_trajectorys_activations(
             layers=LAYERS,
         )
     )
-    for step, (index, timestep, activations) in zip(chosen, replayed, strict=True):
-        assert (index, timestep) == (step.index, step.timestep)
+    for step, again in zip(chosen, replayed, strict=True):
+        assert (again.index, again.timestep) == (step.index, step.timestep)
         for name in LAYERS:
-            assert torch.allclose(activations[name], step.activations[name], atol=1e-5)
+            assert torch.allclose(again.activations[name], step.activations[name], atol=1e-5)
 
 
 def test_replay_asks_the_other_denoiser_and_stops_early(tiny_backbone: Backbone) -> None:
@@ -227,8 +227,8 @@ def test_replay_asks_the_other_denoiser_and_stops_early(tiny_backbone: Backbone)
         )
     )
     assert ran == [3, 3]  # conv_in once a step, on the conditional batch; mid_block never
-    for step, (_, _, activations) in zip(steps, replayed, strict=True):
-        assert not torch.allclose(activations[LAYERS[0]], step.activations[LAYERS[0]], atol=1e-2)
+    for step, again in zip(steps, replayed, strict=True):
+        assert not torch.allclose(again.activations[LAYERS[0]], step.activations[LAYERS[0]], atol=1e-2)
 
 
 def test_replay_refuses_what_does_not_fit(tiny_backbone: Backbone) -> None:

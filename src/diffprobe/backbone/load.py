@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from diffprobe.backbone.families import BY_PIPELINE, Family
+from diffprobe.backbone.families import BY_PIPELINE, Family, register
 from diffprobe.backbone.fingerprint import fingerprint_of, fingerprint_of_tokenizer
 from diffprobe.backbone.frozen import FrozenNetworks
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
@@ -136,6 +136,7 @@ def load_backbone(
     autocast: str | None = None,
     channels_last: bool = False,
     compile: bool = False,
+    family: Family | None = None,
 ) -> Backbone:
     """Loads a pipeline for looking at, not for training: gradients off, eval mode, no safety checker.
 
@@ -153,6 +154,7 @@ def load_backbone(
         size: height and width of the images in pixels; None for what the model was made for.
         tokenizer: folder of CLIP's tokenizer, for a checkpoint file, which has none.
         autocast, channels_last, compile: of the denoiser, see `speed_up`.
+        family: what this kind of pipeline does its own way; None for the one that the model's index names.
 
     Raises:
         UserError: unknown or unusable path, device, dtype, scheduler, size or tokenizer, or a noise schedule that the
@@ -162,7 +164,10 @@ def load_backbone(
     precision = _one_of(DTYPES, dtype, "dtype")
     _one_of({**SCHEDULERS, OWN: None}, scheduler, "scheduler")
     source = find_model(path)
-    family = _family(path, source, revision)
+    if family is None:
+        family = _family(path, source, revision)
+    else:
+        register(family)
     if family.flow and scheduler != OWN:
         raise UserError(f"{path!r} is a flow-matching model, which {scheduler} cannot sample; use scheduler={OWN}")
     pipeline = _read(path, source, family, precision, revision, tokenizer)

@@ -12,14 +12,21 @@ from diffprobe.backbone.families.stable_diffusion import StableDiffusion, Stable
 from diffprobe.backbone.families.stable_diffusion_3 import StableDiffusion3
 from diffprobe.errors import UserError
 
-__all__ = ["BY_DENOISER", "BY_PIPELINE", "Conditions", "Family", "family_of"]
+__all__ = ["BY_DENOISER", "BY_PIPELINE", "Conditions", "Family", "family_of", "register"]
 
 _ALL: tuple[Family, ...] = (StableDiffusionXL(), StableDiffusion(), StableDiffusion3(), Flux(), PixArt(), Ddpm())
 
-BY_PIPELINE = {family.pipeline: family for family in _ALL}
+BY_PIPELINE: dict[str, Family] = {family.pipeline: family for family in _ALL}
 
 # XL's U-Net is of the same class as Stable Diffusion's, whose family knows how to run both.
-BY_DENOISER = {denoiser: family for family in _ALL for denoiser in family.denoisers}
+BY_DENOISER: dict[str, Family] = {denoiser: family for family in _ALL for denoiser in family.denoisers}
+
+
+def register(family: Family) -> None:
+    """Makes a family known whose pipelines or denoisers are of classes of their own."""
+    BY_PIPELINE.setdefault(family.pipeline, family)
+    for denoiser in family.denoisers:
+        BY_DENOISER.setdefault(denoiser, family)
 
 
 def family_of(denoiser: nn.Module) -> Family:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from diffprobe.backbone.load import Backbone
 
 # What the denoiser is told beside latents and timestep: by name, each with one row an image; of a guidance batch
 # the rows without prompt come first.
@@ -18,6 +15,22 @@ Conditions = dict[str, Tensor]
 
 # Length of a made-up text: longer than any prompt's and prime, so that text is never taken for height x width tokens.
 EXAMPLE_TOKENS = 251
+
+
+class LoadedPipeline(Protocol):
+    """What a family may ask of a backbone; see `diffprobe.backbone.load.Backbone`."""
+
+    pipeline: Any
+    guidance: float
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def denoiser(self) -> Any: ...
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]: ...
 
 
 class Family(ABC):
@@ -69,7 +82,7 @@ class Family(ABC):
         return True
 
     @abstractmethod
-    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         """See `diffprobe.backbone.calls.encode_prompts`."""
 
     @abstractmethod
@@ -80,7 +93,7 @@ class Family(ABC):
         """See `diffprobe.backbone.calls.evaluate`."""
         return denoiser(latents, timestep, **conditions, return_dict=False)[0]
 
-    def set_timesteps(self, scheduler: Any, steps: int, backbone: Backbone) -> None:
+    def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
         """Sets the scheduler to the start of a trajectory, as the pipeline does."""
         scheduler.set_timesteps(steps, device=backbone.device)
 

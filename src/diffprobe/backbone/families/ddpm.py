@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from diffprobe.backbone.families.base import Conditions, Family
+from diffprobe.backbone.families.base import Conditions, Family, LoadedPipeline
 from diffprobe.errors import UserError
-
-if TYPE_CHECKING:
-    from diffprobe.backbone.load import Backbone
 
 
 class Ddpm(Family):
@@ -27,7 +24,7 @@ class Ddpm(Family):
     def guided(self, guidance: float) -> bool:
         return False
 
-    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         return {}
 
     def example(self, config: Any) -> Conditions:

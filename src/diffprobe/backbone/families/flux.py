@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, resolution_shift, row_timesteps
-
-if TYPE_CHECKING:
-    from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.families.base import (
+    EXAMPLE_TOKENS,
+    Conditions,
+    Family,
+    LoadedPipeline,
+    resolution_shift,
+    row_timesteps,
+)
 
 # The denoiser sees squares of 2 x 2 latents as one token. Its config does not say so, nor what size it was made for.
 PATCH = 2
@@ -40,7 +44,7 @@ class Flux(Family):
     def told_guidance(self, config: Any) -> bool:
         return config["guidance_embeds"]
 
-    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         text, pooled, _ = backbone.pipeline.encode_prompt(list(prompts), device=backbone.device)
         conditions = {"encoder_hidden_states": text, "pooled_projections": pooled}
         if self.told_guidance(backbone.denoiser.config):
@@ -69,7 +73,7 @@ class Flux(Family):
         )[0]
         return unpack(predicted, height, width)
 
-    def set_timesteps(self, scheduler: Any, steps: int, backbone: Backbone) -> None:
+    def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
         _, height, width = backbone.latent_shape
         shift = resolution_shift(scheduler.config, (height // PATCH) * (width // PATCH), 1.15)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift, device=backbone.device)

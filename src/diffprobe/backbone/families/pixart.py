@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, joined, row_timesteps
-
-if TYPE_CHECKING:
-    from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, LoadedPipeline, joined, row_timesteps
 
 # What the largest model is told of the image; the others are told nothing.
 ADDED = ("resolution", "aspect_ratio")
@@ -24,7 +21,7 @@ class PixArt(Family):
     part = "transformer"
     denoisers = ("PixArtTransformer2DModel",)
 
-    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         text, mask, empty, empty_mask = pipeline.encode_prompt(list(prompts), guided, device=backbone.device)
         conditions = {

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, joined
+from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, LoadedPipeline, joined
 from diffprobe.errors import UserError
-
-if TYPE_CHECKING:
-    from diffprobe.backbone.load import Backbone
 
 # Which of the U-Net's inputs come in a dict of their own.
 ADDED = ("text_embeds", "time_ids")
@@ -27,7 +24,7 @@ class StableDiffusion(Family):
     def size_step(self, config: Any) -> int:
         return 2 ** (len(config["block_out_channels"]) - 1)
 
-    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         conditional, unconditional = pipeline.encode_prompt(
             list(prompts), backbone.device, 1, guided, negative_prompt=[""] * len(prompts) if guided else None
@@ -69,7 +66,7 @@ class StableDiffusionXL(StableDiffusion):
     def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
         return not settings["force_zeros_for_empty_prompt"]
 
-    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         # No negative prompt is not an empty one: the model's config may ask for zeros in its place.
         text, empty, pooled, empty_pooled = pipeline.encode_prompt(

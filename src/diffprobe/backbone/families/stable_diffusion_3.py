@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, joined, resolution_shift, row_timesteps
-
-if TYPE_CHECKING:
-    from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.families.base import (
+    EXAMPLE_TOKENS,
+    Conditions,
+    Family,
+    LoadedPipeline,
+    joined,
+    resolution_shift,
+    row_timesteps,
+)
 
 
 class StableDiffusion3(Family):
@@ -23,7 +28,7 @@ class StableDiffusion3(Family):
     flow = True
     kinds = ((r"\.attn2\.to_out\.0$", "self_attention"),)  # 3.5 has a second attention, of the image to itself
 
-    def conditions(self, backbone: Backbone, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         text, empty, pooled, empty_pooled = pipeline.encode_prompt(
             list(prompts), None, None, device=backbone.device, do_classifier_free_guidance=guided
@@ -43,7 +48,7 @@ class StableDiffusion3(Family):
         rows = row_timesteps(timestep, latents)
         return denoiser(latents, timestep=rows, **conditions, return_dict=False)[0]
 
-    def set_timesteps(self, scheduler: Any, steps: int, backbone: Backbone) -> None:
+    def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
         options = {}
         if scheduler.config.get("use_dynamic_shifting"):
             patch = backbone.denoiser.config.patch_size
