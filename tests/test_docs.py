@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    study, store, activations = blocks
+    study, store, consumer, activations = blocks
     fewer = study.replace("load_prompts(count=40)", "load_prompts(count=6)").replace("range(15)", "[0, 14]")
     assert fewer.count("count=6") == fewer.count("[0, 14]") == 1
     scope: dict[str, object] = {}
@@ -23,6 +23,8 @@ def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
     first, second = capsys.readouterr().out.splitlines()[-2:]
     assert first == "4 torch.Size([2, 2, 96, 4, 4])"
     assert second.startswith("0 ")
+    exec(consumer, scope)
+    assert capsys.readouterr().out.splitlines()[-1] == str(dict.fromkeys(range(15), 4))
     exec(activations, scope)
     assert "'up_blocks.3.attentions.2.transformer_blocks.0.attn1.to_out.0': (1, 64, 16, 16)" in capsys.readouterr().out
 

@@ -138,6 +138,19 @@ def test_a_trainer_that_would_change_the_precision_is_refused_before_any_work(ti
     assert {parameter.dtype for parameter in tiny_backbone.denoiser.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    "options", [{"fast_dev_run": True}, {"limit_predict_batches": 1}, {"limit_predict_batches": 0.5}]
+)
+def test_a_trainer_that_would_leave_images_out_is_refused_before_any_work(tiny_backbone, options):
+    consumer = Recorded()
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **options
+    )
+    with pytest.raises(UserError, match="has to be whole: ask for fewer images"):
+        run_pass(module_of(tiny_backbone, consumer), data_of(4), trainer)
+    assert consumer.calls == []
+
+
 class Probe(ActivationModule):
     """An `ActivationModule` with something to train: what a user may make of it."""
 

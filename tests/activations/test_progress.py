@@ -43,7 +43,7 @@ def test_images_and_steps_are_counted_and_the_time_left_follows_from_both():
 
 def test_without_a_terminal_one_line_says_how_long_the_rest_will_take(tiny_backbone):
     said: list[str] = []
-    run_pass(module_of(tiny_backbone, Recorded()), data_of(3), trainer(ImageProgressBar(said.append)))
+    run_pass(module_of(tiny_backbone, Recorded()), data_of(3), trainer(ImageProgressBar(log=said.append)))
     assert len(said) == 1
     assert said[0].startswith("about ")
     assert said[0].endswith("for the other 1 images, by the first 2")

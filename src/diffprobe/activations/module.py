@@ -60,7 +60,7 @@ class ActivationModule(lightning.LightningModule):
         return [ConsumerCallback()]
 
     def setup(self, stage: str) -> None:
-        """Raises UserError for a Trainer that would change what the networks compute in."""
+        """Raises UserError for a Trainer that would change what the networks compute in, or leave images out."""
         if stage != "predict":
             return
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -70,6 +70,12 @@ class ActivationModule(lightning.LightningModule):
                 f"precision={self.trainer.precision} of the trainer would change the activations of the frozen "
                 "network: give its pass a trainer of precision 32-true, which leaves it as it is, and choose "
                 "model.dtype or model.autocast for the network itself"
+            )
+        limit = self.trainer.limit_predict_batches
+        if isinstance(limit, int) or limit < 1:
+            raise UserError(
+                f"the trainer would take {limit} of the batches of images (fast_dev_run or limit_predict_batches), and "
+                "what is computed of images has to be whole: ask for fewer images instead (data.count, objects.count)"
             )
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> int:

@@ -69,22 +69,29 @@ class ImageProgressBar(RichProgressBar):
     Where nobody watches (no terminal), one line after the first batch says how long the rest will take.
 
     Args:
+        refresh_rate: batches of training between two drawings; 0 draws nothing.
+        leave: whether the bars of finished epochs stay.
         log: takes that line; None prints it.
         console: to draw on; None is rich's own.
-        refresh_rate: of bars of training, in batches.
     """
 
     def __init__(
-        self, log: Callable[[str], None] | None = None, console: Console | None = None, refresh_rate: int = 1
+        self,
+        refresh_rate: int = 1,
+        leave: bool = False,
+        log: Callable[[str], None] | None = None,
+        console: Console | None = None,
     ) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+        super().__init__(refresh_rate, leave)
         self.log_line, self.console = log, console
         self._live: Live | None = None
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         console = self.console or get_console()
         if self.is_enabled and console.is_terminal:
-            self._live = Live(get_renderable=pl_module.progress.row, console=console, refresh_per_second=4)
+            self._live = Live(
+                get_renderable=pl_module.progress.row, console=console, refresh_per_second=4, transient=True
+            )
             self._live.start()
 
     def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
@@ -97,6 +104,7 @@ class ImageProgressBar(RichProgressBar):
         rest = progress.images - progress.done
         if batch_idx == 0 and rest and self.is_enabled and self._live is None:
             log = self.log_line or (self.console or get_console()).print
+            assert progress.left is not None
             log(f"about {duration(progress.left)} for the other {rest} images, by the first {progress.done}")
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
