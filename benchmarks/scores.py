@@ -23,6 +23,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.score_table import ScoreBlock, read_scores, score_table, write_scores
 from diffprobe.probes.summaries import summarise
@@ -78,12 +79,16 @@ def peak(work: Callable[[], Found]) -> tuple[Found, int]:
 
 
 def large() -> None:
-    scores = score_table(made_up({"test": 617}, ["none", *(f"control {number}" for number in range(6))]))
+    images = {"validation": 308, "test": 309}
+    scores = score_table(made_up(images, ["none", *(f"control {number}" for number in range(6))]))
     start = time.perf_counter()
     summaries = summarise(scores)
     taken = time.perf_counter() - start
+    comparisons = compare_run(scores, summaries)
+    compared = time.perf_counter() - start - taken
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{len(scores)} rows, {len(summaries)} means with intervals in {taken:.1f} s (goal 60)")
+    print(f"  {len(comparisons)} paired comparisons in {compared:.1f} s")
     print(f"  memory of the process at the peak: {highest:.2f} GiB (goal 3)")
 
 

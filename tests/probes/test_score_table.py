@@ -23,6 +23,7 @@ from diffprobe.probes.score_table import (
     group_rows,
     over_steps,
     read_scores,
+    row_keys,
     score_table,
     select,
     write_scores,
@@ -155,6 +156,16 @@ def test_groups_hold_every_row_once_in_the_order_of_first_rows(scores: list[Scor
     for place, row in enumerate(scores):
         expected.setdefault((row.layer, row.step), []).append(place)
     assert [list(places) for places in found] == list(expected.values())
+
+
+def test_more_combinations_than_integers_are_told_apart() -> None:
+    random = np.random.default_rng(0)
+    codes = np.stack([random.permutation(2**13) for _ in range(6)])  # 2^78 combinations
+    codes[:, 1::2] = codes[:, ::2]  # each row twice
+    table = pd.DataFrame({name: pd.Categorical(column) for name, column in zip("abcdef", codes, strict=True)})
+    keys = row_keys(table, list("abcdef"))
+    assert len(set(keys)) == 2**12
+    assert (keys[::2] == keys[1::2]).all()
 
 
 def test_images_come_side_by_side_and_missing_rows_are_told_from_undefined_values() -> None:

@@ -114,14 +114,19 @@ def select(scores: pd.DataFrame, **wanted: object) -> pd.DataFrame:
 
 def row_keys(scores: pd.DataFrame, columns: Iterable[str]) -> np.ndarray:
     """One integer a row, [rows]: the same for rows that are alike in these columns; missing values are alike."""
-    keys = np.zeros(len(scores), np.int64)
+    keys, most = np.zeros(len(scores), np.int64), 1  # keys are below `most`
     for name in columns:
         column = scores[name]
         codes = _codes(column)
         if not isinstance(column.dtype, pd.CategoricalDtype):
             codes = pd.factorize(codes, use_na_sentinel=False)[0]
-        keys *= int(codes.max(initial=0)) + 1
+        number = int(codes.max(initial=0)) + 1
+        if most * number > 2**63:  # more combinations than integers, of which few are there
+            keys = pd.factorize(keys)[0].astype(np.int64)
+            most = int(keys.max(initial=0)) + 1
+        keys *= number
         keys += codes
+        most *= number
     return keys
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.probes.score_table import write_scores
+from diffprobe.probes.score_table import read_scores, write_scores
 from diffprobe.probes.summaries import summarise, write_summary
 from tests.commands import command, one_line
 from tests.reference.score_rows import Score, table_of
@@ -31,6 +31,8 @@ def finished(folder, gain, seed):
 @pytest.mark.slow
 def test_runs_are_put_side_by_side_with_their_differences_and_a_page(tmp_path):
     one, two = finished(tmp_path / "a" / "run", 0.1, 0), finished(tmp_path / "b" / "run", 0.0, 1)
+    read_scores(two).to_csv(two / "scores.csv", index=False)  # as a run of the first edition
+    (two / "scores.parquet").unlink()
     done = command(
         "analyze.py",
         "analysis=compare",
