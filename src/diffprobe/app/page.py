@@ -15,7 +15,7 @@ from diffprobe.app.equipment import Equipment
 from diffprobe.app.pictures import SIDE, coloured, outlined, picture
 from diffprobe.app.session import Edited, Generated, centre, denoise_towards, drawn_mask, make_image, moved_mask
 from diffprobe.errors import UserError
-from diffprobe.report.grid import COLOUR_MAPS
+from diffprobe.report.style import COLOUR_MAPS
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is sent anywhere
 try:

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from diffprobe.errors import UserError
 from diffprobe.report.example import PredictionExample
-from diffprobe.report.style import DOUBLE_COLUMN, VERMILION, style
+from diffprobe.report.style import COLOUR_MAPS, DOUBLE_COLUMN, VERMILION, style
 
-COLOUR_MAPS = {"saliency": "gray", "depth": "magma", "shading": "gray"}
 PAPER_STEPS = (0, 1, 2, 4, 7, 10, 14)  # steps 1, 2, 3, 5, 8, 11, 15 of 15
 
 

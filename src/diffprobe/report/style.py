@@ -28,6 +28,7 @@ YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#7F7F7F"
 
 SEQUENTIAL = "viridis"  # even in lightness, so that it also reads in grey and with any colour vision
+COLOUR_MAPS = {"saliency": "gray", "depth": "magma", "shading": "gray"}  # of maps, by property
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,

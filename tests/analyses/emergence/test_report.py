@@ -10,16 +10,17 @@ import pytest
 from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_curves, emergence_grid
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.leads import Lead
-from diffprobe.analyses.emergence.report import draw_emergence_figures
+from diffprobe.analyses.emergence.report import emergence_figures
 from diffprobe.analyses.emergence.tables import (
     emergence_lines,
-    emergence_text,
+    emergence_tables,
     lead_text,
     step_text,
     tell,
-    write_emergence_tables,
 )
 from diffprobe.probes.comparisons import Comparison
+from diffprobe.report.publish import report_text, write_tables
+from diffprobe.report.report import Report
 from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, STEPS, make_choices, make_example, make_summaries
@@ -88,21 +89,21 @@ def test_what_is_not_reached_is_later_or_more_and_never_a_number():
 
 
 def test_the_closing_table_fits_a_terminal_of_100_columns_with_every_interval(summaries):
-    text = emergence_text(summary_table(summaries), told())
+    text = report_text(Report("", tables=emergence_tables(summary_table(summaries), told())))
     assert max(map(len, text.splitlines())) <= 100
     for cell in ("4 [3, 5]", "10 [9, 11]", "6 [5, 8]", "Probes on up 2.1"):
         assert cell in text
 
 
 def test_the_tables_have_numbers_and_text_of_every_level_and_step(summaries, tmp_path):
-    paths = write_emergence_tables(tmp_path, summary_table(summaries), told())
+    paths = write_tables(Report("", tables=emergence_tables(summary_table(summaries), told())), tmp_path)
     assert {path.name for path in paths} == {
         f"{name}.{kind}" for name in ("emergence", "scores_by_step") for kind in ("csv", "md", "tex")
     }
-    header, first, *_ = (tmp_path / "emergence.csv").read_text().splitlines()
+    header, first, *_ = (tmp_path / "tables" / "emergence.csv").read_text().splitlines()
     assert header.startswith("property,level,probe,probe low,probe high,image model,")
     assert first.endswith("4.0,3.0,5.0,10.0,9.0,11.0,6,5,8")
-    lines = (tmp_path / "scores_by_step.md").read_text().splitlines()
+    lines = (tmp_path / "tables" / "scores_by_step.md").read_text().splitlines()
     assert lines[2] == "| step | depth, probe | depth, image model |"
     assert len(lines) == 4 + STEPS
 
@@ -152,8 +153,7 @@ def test_the_full_grid_shows_every_step():
     assert titles == ["step 1", *map(str, range(2, STEPS + 1)), ""]
 
 
-@pytest.mark.slow
-def test_curves_and_both_grids_of_every_example_are_files(summaries, tmp_path):
-    figures = draw_emergence_figures(tmp_path, summary_table(summaries), told(), [made_up_example(3)])
+def test_there_are_curves_and_both_grids_of_every_example(summaries):
+    figures = emergence_figures(summary_table(summaries), told(), [made_up_example(3)])
     assert set(figures) == {"emergence", "example_1", "example_1_all_steps"}
-    assert all(path.is_file() for path in figures.values())
+    assert all(figure.draw().axes and figure.caption for figure in figures.values())

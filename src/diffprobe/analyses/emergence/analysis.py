@@ -49,11 +49,16 @@ def _share(prepared: tuple[probing.Task, GivenProbes | None], settings: Analysis
 
 
 def _work(prepared: tuple[probing.Task, GivenProbes | None], run: Run[AnalysisJobSettings]) -> int:
-    from diffprobe.analyses.emergence.report import leave
+    from diffprobe.analyses.emergence.report import report
+    from diffprobe.report.publish import publish
 
     task, given = prepared
     findings = study(task, given, run.settings, run.tracker, run.console)
-    leave(task.source.captions, findings, run.settings, run.folder, run.tracker, run.console)
+    fractions, bank = list(run.settings.analysis.fractions), findings.probed.bank
+    captions, seed = task.source.captions, run.settings.seed
+    publish(
+        report(task.backbone.name, findings.scores, bank, findings.seen, captions, fractions=fractions, seed=seed), run
+    )
     return findings.evaluations
 
 

@@ -7,26 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.leads import COMMON, DEFINITIONS, OWN, Lead
 from diffprobe.report.choices import METRIC_NAMES, Choice, control_curve, curve
-from diffprobe.report.console import WIDTH
 from diffprobe.report.names import short_names
 from diffprobe.report.numbers import rounded
-from diffprobe.report.paper_table import Cell, PaperTable, write_table
+from diffprobe.report.report import PaperCell, Table
 from diffprobe.report.verdicts import images_text, interval_text, significant, too_few
 from diffprobe.statistics import MINIMUM_IMAGES
 from diffprobe.tables import NO_STEP
-from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
@@ -146,44 +139,22 @@ def _ranges(steps: Sequence[int]) -> str:
     return ", ".join(f"{run[0] + 1} to {run[-1] + 1}" if len(run) > 1 else str(run[0] + 1) for run in runs)
 
 
-HEADINGS = ("property", "level", "probe", "image model", "lead in steps")
+HEADINGS = ("probe", "image model", "lead in steps")
 CAPTION = (
     "First step whose mean score reaches the level, and the lead of the probe, with 95 % intervals over test images. "
     "Steps count from 1"
 )
 
 
-def print_emergence(summaries: pd.DataFrame, told: Sequence[Told], console: Console) -> None:
-    """Prints the closing table and, below it, the verdict."""
-    console.print(emergence_table(told))
-    for line in emergence_lines(summaries, told):
-        console.print(Text(f"- {line}"))
-
-
-def emergence_text(summaries: pd.DataFrame, told: Sequence[Told]) -> str:
-    """What `print_emergence` prints, as plain text of 100 columns, for a file."""
-    file = StringIO()
-    print_emergence(summaries, told, plain_console(file=file, width=WIDTH, color_system=None))
-    return file.getvalue()
-
-
-def emergence_table(told: Sequence[Told]) -> Table:
-    """The closing table: of every property the steps of probe and image model and the lead, by both definitions."""
-    table = Table(title=CAPTION, title_justify="left", caption=_layers(told), caption_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading)
-    for one in told:
-        table.add_section()
-        for definition in DEFINITIONS:
-            # Text, since rich would take square brackets in plain strings for markup
-            table.add_row(*(Text(cell) for cell in _cells(one.lead(definition))))
-    return table
-
-
-def write_emergence_tables(folder: Path, summaries: pd.DataFrame, told: Sequence[Told]) -> list[Path]:
-    """Writes emergence.* (all fractions) and scores_by_step.* as .csv, .md and .tex into `folder`."""
-    tables = {"emergence": _leads_table(told), "scores_by_step": _scores_table(summaries, told)}
-    return [path for name, table in tables.items() for path in write_table(folder, name, table).values()]
+def emergence_tables(summaries: pd.DataFrame, told: Sequence[Told]) -> dict[str, Table]:
+    """The closing table, of the first fraction; tables/emergence, of all; tables/scores_by_step."""
+    first = [one.lead(definition) for one in told for definition in DEFINITIONS]
+    every = [lead for one in told for lead in one.leads]
+    return {
+        "closing": _leads_table(first, title=CAPTION, notes=[f"{_layers(told)}."], show=["console"]),
+        "tables/emergence": _leads_table(every, title=f"{CAPTION}. {_layers(told)}", show=["csv", "markup"]),
+        "tables/scores_by_step": _scores_table(summaries, told),
+    }
 
 
 def _layers(told: Sequence[Told]) -> str:
@@ -207,20 +178,18 @@ def _cells(lead: Lead) -> list[str]:
     ]
 
 
-def _leads_table(told: Sequence[Told]) -> PaperTable:
+def _leads_table(leads: Sequence[Lead], **options: Any) -> Table:
     rows = []
-    for one in told:
-        for lead in one.leads:
-            name, level, *texts = _cells(lead)
-            keys = {"property": name, "level": level}
-            numbers = (
-                _steps(lead.probe_step, lead.probe_low, lead.probe_high),
-                _steps(lead.image_model_step, lead.image_model_low, lead.image_model_high),
-                {"": lead.lead, "low": lead.lead_low, "high": lead.lead_high},
-            )
-            cells = [Cell(text, values) for text, values in zip(texts, numbers, strict=True)]
-            rows.append((keys, dict(zip(HEADINGS[2:], cells, strict=True))))
-    return PaperTable(f"{CAPTION}. {_layers(told)}", rows, [])
+    for lead in leads:
+        name, level, *texts = _cells(lead)
+        numbers = (
+            _steps(lead.probe_step, lead.probe_low, lead.probe_high),
+            _steps(lead.image_model_step, lead.image_model_low, lead.image_model_high),
+            {"": lead.lead, "low": lead.lead_low, "high": lead.lead_high},
+        )
+        cells = zip(HEADINGS, zip(texts, numbers, strict=True), strict=True)
+        rows.append(({"property": name, "level": level}, dict(cells)))
+    return Table.of_cells(rows, **options)
 
 
 def _steps(step: int, low: int, high: int) -> dict[str, float | str | None]:
@@ -229,7 +198,7 @@ def _steps(step: int, low: int, high: int) -> dict[str, float | str | None]:
     return {name: None if value == NO_STEP else float(value + 1) for name, value in values.items()}
 
 
-def _scores_table(summaries: pd.DataFrame, told: Sequence[Told]) -> PaperTable:
+def _scores_table(summaries: pd.DataFrame, told: Sequence[Told]) -> Table:
     choices = [one.choice for one in told]
     columns: dict[str, dict[int, Summary]] = {}
     for choice in choices:
@@ -239,16 +208,15 @@ def _scores_table(summaries: pd.DataFrame, told: Sequence[Told]) -> PaperTable:
         ):
             columns[f"{choice.property}, {who}"] = {row.step: row for row in rows}
     steps = sorted(set().union(*columns.values()))
-    lines: list[tuple[Mapping[str, str], Mapping[str, Cell]]] = [
+    lines: list[tuple[Mapping[str, str], Mapping[str, PaperCell]]] = [
         ({"step": str(step + 1)}, {heading: _score_cell(rows.get(step)) for heading, rows in columns.items()})
         for step in steps
     ]
     metrics = ", ".join(f"{choice.property} {METRIC_NAMES.get(choice.metric, choice.metric)}" for choice in choices)
-    return PaperTable(
-        f"Mean score on test images after each step, with 95 % intervals over images: {metrics}", lines, []
-    )
+    title = f"Mean score on test images after each step, with 95 % intervals over images: {metrics}"
+    return Table.of_cells(lines, title=title, show=["csv", "markup"])
 
 
-def _score_cell(row: Summary | None) -> Cell:
+def _score_cell(row: Summary | None) -> PaperCell:
     numbers = {} if row is None else {"": row.mean, "low": row.low, "high": row.high, "n": float(row.n)}
-    return Cell(interval_text(row), numbers)
+    return interval_text(row), numbers

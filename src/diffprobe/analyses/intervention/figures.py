@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 
 from diffprobe.errors import UserError
 from diffprobe.report.choices import METRIC_NAMES, number
-from diffprobe.report.grid import COLOUR_MAPS
 from diffprobe.report.numbers import there
-from diffprobe.report.style import BLUE, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style
+from diffprobe.report.style import BLUE, COLOUR_MAPS, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style
 
 if TYPE_CHECKING:
     from diffprobe.analyses.intervention.tables import InterventionSummary

@@ -25,10 +25,10 @@ from diffprobe.report.choices import (
     grouped,
 )
 from diffprobe.report.example import PredictionExample
-from diffprobe.report.grid import COLOUR_MAPS
 from diffprobe.report.html.asked import asked
 from diffprobe.report.names import network_order, short_names
 from diffprobe.report.page.page import Cell, Example, Film, HeatMap, Page, captioned
+from diffprobe.report.style import COLOUR_MAPS
 from diffprobe.report.verdicts import interval_text, verdict_lines
 
 if TYPE_CHECKING:
