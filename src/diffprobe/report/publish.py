@@ -145,7 +145,7 @@ def _write_page(report: Report, run: Run, figures: Mapping[str, Path]) -> None:
     page = page_html(
         report,
         {name: path for name, path in figures.items() if path.suffix == ".png"},
-        asked(run.config, report.topics),
+        asked(run.config, report.topics) if run.config else (),
         run.reproduce,
         recorded.read_text(encoding="utf-8") if recorded.exists() else "",
     )

@@ -214,8 +214,9 @@ class CsvTracker:
                 report.scalars.to_csv(temporary, index=False, lineterminator="\n")
 
     def describe(self) -> str:
-        training = self.folder / "training"
-        return f"curves: {self.folder / 'curves.csv'}" + f"; training metrics: {training}" * training.exists()
+        places = {"curves": self.folder / "curves.csv", "training metrics": self.folder / "training"}
+        found = [f"{what}: {place}" for what, place in places.items() if place.exists()]
+        return "; ".join(found) or f"everything is in {self.folder}"
 
 
 class WandbTracker:

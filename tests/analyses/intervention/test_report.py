@@ -11,9 +11,11 @@ from diffprobe.analyses.intervention.figures import (
     intervention_grid,
     intervention_scores,
 )
-from diffprobe.analyses.intervention.findings import intervention_lines, intervention_text
+from diffprobe.analyses.intervention.findings import intervention_lines, intervention_table
 from diffprobe.analyses.intervention.tables import InterventionGain, InterventionSummary
 from diffprobe.errors import UserError
+from diffprobe.report.publish import report_text
+from diffprobe.report.report import Report
 
 KEYS = ("pocket", "saliency", "translation", "pattern")
 
@@ -60,7 +62,7 @@ def test_a_gain_that_is_not_significant_or_of_few_images_is_no_verdict():
 
 
 def test_the_table_has_a_line_for_the_edit_and_each_control():
-    text = intervention_text(summaries(), gains())
+    text = report_text(Report("", tables={"closing": intervention_table(summaries())}))
     for words in ("no intervention", "random direction", "pattern", "0.10 [0.05, 0.15]"):
         assert words in text
     assert max(map(len, text.splitlines())) <= 100

@@ -19,9 +19,10 @@ from diffprobe.ranges import Choice, Count, Folder, Items, Number
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from diffprobe.analyses.intervention.edits import Editing
-    from diffprobe.analyses.intervention.trials import Targets
+    from diffprobe.analyses.intervention.trials import InterventionFindings, Targets
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
@@ -73,10 +74,16 @@ def run(config: DictConfig) -> None:
 
 
 def _work(task: Task, run: Run[AnalysisJobSettings]) -> int:
-    from diffprobe.analyses.intervention.report import leave
+    from diffprobe.analyses.intervention.report import report
+    from diffprobe.report.publish import publish
 
-    bank, evaluations = _bank(task, run.settings, run.tracker, run.console)
-    return evaluations + leave(task, bank, run.settings, run.folder, run.tracker, run.console)
+    settings, console = run.settings, run.console
+    bank, evaluations = _bank(task, settings, run.tracker, console)
+    found = _study(task, bank, settings, console)
+    animation = _animation(task, bank, found, settings, console)
+    publish(report(task.backbone.name, settings.property.names[0], bank, found, animation), run)
+    frames = len(animation[0]) if animation else 0
+    return evaluations + found.evaluations + frames * settings.steps.sampling
 
 
 @dataclass(frozen=True)
@@ -229,3 +236,43 @@ def _bank(task: Task, settings: AnalysisJobSettings, tracker: Tracker, console: 
         return task.bank, 0
     found = probing.find(task.probing, settings, tracker, console)
     return found.bank, found.evaluations
+
+
+def _study(task: Task, bank: ProbeBank, settings: AnalysisJobSettings, console: Console) -> InterventionFindings:
+    from diffprobe.analyses.intervention.prompt_agreement import PromptAgreement
+    from diffprobe.analyses.intervention.trials import Running, study_intervention
+
+    running = Running(
+        batch_size=settings.features.batch_size,
+        sampling_steps=settings.steps.sampling,
+        shown=2 * settings.report.examples,
+        agreement=PromptAgreement() if settings.model.path == "pocket" else None,  # it knows the pocket world alone
+        tell=console.print,
+    )
+    return study_intervention(
+        task.backbone, task.prompts, task.labeler, bank, task.editings, task.targets, running, settings.seed
+    )
+
+
+def _animation(
+    task: Task, bank: ProbeBank, found: InterventionFindings, settings: AnalysisJobSettings, console: Console
+) -> tuple[Tensor, Tensor] | None:
+    """The first image whose map moves, see `animate`; None without one, or where fewer than two frames are wanted."""
+    from diffprobe.analyses.intervention.trials import animate
+
+    frames = settings.analysis.frames
+    example = next((each for each in found.pictured if each.move is not None), None)
+    if frames < 2 or example is None:
+        return None
+    console.print(f"generating {frames} frames of an animation")
+    return animate(
+        task.backbone,
+        example,
+        bank,
+        task.editings[0],
+        found.covariances,
+        frames=frames,
+        mask=bank.properties[settings.property.names[0]].binary,
+        sampling_steps=settings.steps.sampling,
+        batch_size=settings.features.batch_size,
+    )

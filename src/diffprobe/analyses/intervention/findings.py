@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import StringIO
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from pandas import DataFrame
 
 from diffprobe.analyses.intervention.figures import CONTROL_LOOKS, METHOD_NAMES
 from diffprobe.report.choices import METRIC_NAMES
 from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.report.report import Table
 from diffprobe.statistics import SIGNIFICANT, images_needed
-from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:
     from diffprobe.analyses.intervention.tables import InterventionGain, InterventionSummary
 
-WIDTH = 100
 COLUMNS = {  # what tables call each metric that there may be, in this order
     "dice": "Dice with\nthe target",
     "spearman": "rank correlation\nwith the target",
@@ -31,42 +27,21 @@ COLUMNS = {  # what tables call each metric that there may be, in this order
 HEADLINES = ("dice", "spearman")
 
 
-def print_intervention(
-    summaries: Sequence[InterventionSummary], gains: Sequence[InterventionGain], console: Console
-) -> None:
-    """Prints the closing table and, below it, the verdicts."""
-    console.print(intervention_table(summaries))
-    for line in intervention_lines(summaries, gains):
-        console.print(Text(f"- {line}"))
-
-
-def intervention_text(summaries: Sequence[InterventionSummary], gains: Sequence[InterventionGain]) -> str:
-    """What `print_intervention` prints, as plain text of 100 columns, for a file."""
-    console = plain_console(file=StringIO(), width=WIDTH, color_system=None)
-    print_intervention(summaries, gains, console)
-    return console.file.getvalue()  # type: ignore[union-attr]
-
-
 def intervention_table(summaries: Sequence[InterventionSummary]) -> Table:
     """One line a method and control; the means of every metric, with the interval of the one that is judged by."""
     found = {(row.method, row.control, row.metric): row for row in summaries}
     metrics = [name for name in COLUMNS if any(row.metric == name for row in summaries)]
-    table = Table(
-        title="New images held against the target map, means over images, with 95 % intervals",
-        caption="Pixels changed: mean absolute difference in [0, 1] (outside: of old and new region).",
-        title_justify="left",
-        caption_justify="left",
+    text = DataFrame(
+        [
+            {"intervention": METHOD_NAMES[method] if control == "none" else label}
+            | {COLUMNS[metric]: _cell(found.get((method, control, metric))) for metric in metrics}
+            for method in dict.fromkeys(row.method for row in summaries)
+            for control, (label, *_) in CONTROL_LOOKS.items()
+        ]
     )
-    table.add_column("intervention", no_wrap=True)
-    for metric in metrics:
-        table.add_column(Text(COLUMNS[metric]), justify="right", no_wrap=True)
-    for method in dict.fromkeys(row.method for row in summaries):
-        for control, (label, *_) in CONTROL_LOOKS.items():
-            rows = [found.get((method, control, metric)) for metric in metrics]
-            cells = [_cell(row) for row in rows]
-            name = METHOD_NAMES[method] if control == "none" else label
-            table.add_row(Text(name), *map(Text, cells), end_section=control == "none")
-    return table
+    title = "New images held against the target map, means over images, with 95 % intervals"
+    note = "Pixels changed: mean absolute difference in [0, 1] (outside: of old and new region)."
+    return Table(text, title, show=["console"], text=text, notes=[note])
 
 
 def intervention_lines(summaries: Sequence[InterventionSummary], gains: Sequence[InterventionGain]) -> list[str]:

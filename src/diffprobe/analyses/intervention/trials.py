@@ -264,3 +264,41 @@ class _Scene:
 def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
     for start in range(0, len(prompts), size):
         yield prompts[start : start + size]
+
+
+def animate(
+    backbone: Backbone,
+    example: Pictured,
+    bank: ProbeBank,
+    editing: Editing,
+    covariances: Covariances,
+    *,
+    frames: int,
+    mask: bool,
+    sampling_steps: int,
+    batch_size: int,
+) -> tuple[Tensor, Tensor]:
+    """One image as its map moves step by step: images [frames, 3, H, W], and the maps that they are made for.
+
+    Args:
+        example: one whose map moves. mask: whether it is a mask.
+    """
+    assert example.move is not None
+    parts = [example.move.share(frame / (frames - 1)) for frame in range(frames)]
+    targets = torch.stack([move(example.label, part, mask=mask) for part in parts])
+    images = []
+    for some in targets.split(batch_size):
+        with naming([f"{example.prompt.name} in the animation"] * len(some)):
+            images.append(
+                intervene(
+                    backbone,
+                    [example.prompt.text] * len(some),
+                    [example.prompt.seed] * len(some),
+                    some,
+                    bank,
+                    editing,
+                    covariances=covariances,
+                    sampling_steps=sampling_steps,
+                )
+            )
+    return torch.cat(images), targets
