@@ -38,6 +38,14 @@ def test_the_page_of_prototypes_runs_as_written(capsys, tmp_path, monkeypatch):
     assert "('down_blocks.2.resnets.1', 0." in capsys.readouterr().out
 
 
+def test_the_page_of_reports_runs_as_written(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text(), re.DOTALL)
+    exec(block, {})
+    out = capsys.readouterr().out
+    assert "0.840 [0.800, 0.870]" in out
+    assert out.endswith("True\n")
+
+
 def test_every_choice_the_pages_name_exists():
     text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/prototypes.md"))
     groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "data")]

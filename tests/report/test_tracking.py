@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -14,33 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from diffprobe.errors import UserError
 from diffprobe.report.animation import write_gif
-from diffprobe.report.choices import HEADLINE_LAYER
 from diffprobe.report.publish import publish
 from diffprobe.report.report import Report, Table
-from diffprobe.report.style import save_figure
-from diffprobe.report.tracking import CsvTracker, Results, RunName, WandbTracker, curve_scalars
-from tests.reference.score_rows import summary_table
+from diffprobe.report.tracking import CsvTracker, RunName, WandbTracker
 from tests.report.made_up_report import MadeUpRun, make_report
-from tests.report.made_up_run import BEST, LAYERS, make_choices, make_example, make_summaries
-
-
-def make_results(folder: Path) -> Results:
-    figure = Figure(figsize=(1, 1))
-    figure.add_subplot()
-    table = folder / "summary.csv"
-    table.write_text("a,b\n1,2\n")
-    return Results(
-        summaries=summary_table(make_summaries([BEST, HEADLINE_LAYER], range(3))),
-        choices=make_choices(),
-        figures={"curves": save_figure(figure, folder / "figures", "curves")["png"]},
-        examples=[make_example(steps=2, size=8)],
-        files={"tables": [table]},
-    )
 
 
 @pytest.fixture
@@ -90,35 +70,7 @@ def history(folder: Path) -> list[dict]:
     return [{item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
 
-class TestScalars:
-    def test_steps_count_from_one_and_hold_every_curve(self, summaries, choices):
-        rows = curve_scalars(summary_table(summaries), choices)
-
-        assert [row["denoising_step"] for row in rows] == list(range(1, 16))
-        assert rows[14]["saliency/dice/best"] == pytest.approx(0.88, abs=0.01)
-        assert rows[14]["saliency/dice/best_low"] == pytest.approx(rows[14]["saliency/dice/best"] - 0.03)
-        assert rows[0]["depth/spearman/position"] == rows[14]["depth/spearman/position"] == 0.3
-        assert rows[14]["shading/spearman/permuted"] < rows[14]["shading/spearman/headline"]
-
-    def test_a_missing_score_has_no_key(self, choices):
-        assert not any(
-            "headline" in key
-            for row in curve_scalars(summary_table(make_summaries(LAYERS[11:12])), choices)
-            for key in row
-        )
-
-
 class TestCsv:
-    def test_curves_are_written_to_the_run_folder_and_nothing_else(self, tmp_path, summaries, choices):
-        with CsvTracker(tmp_path) as tracker:
-            tracker.log(Results(summary_table(summaries), choices))
-
-        with (tmp_path / "curves.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        assert [row["denoising_step"] for row in rows] == [str(step) for step in range(1, 16)]
-        assert float(rows[14]["depth/spearman/best"]) == pytest.approx(0.8, abs=0.01)
-        assert [path.name for path in tmp_path.iterdir()] == ["curves.csv"]
-
     def test_the_lightning_logger_writes_below_the_run_folder(self, tmp_path):
         logger = CsvTracker(tmp_path).lightning_logger("permuted")
 
@@ -145,8 +97,10 @@ class TestCsv:
 class TestWandb:
     @pytest.mark.slow
     def test_an_offline_run_holds_the_whole_report(self, tmp_path, home):
-        with WandbTracker(tmp_path) as tracker:
+        with WandbTracker(tmp_path, config={"steps": 15}) as tracker:
+            tracker.lightning_logger("probes").log_metrics({"train/loss": 0.5}, step=3)
             publish(make_report(), MadeUpRun(tmp_path, tracker))
+            assert str(tmp_path) in tracker.describe()
 
         assert exit_codes(tmp_path) == [0]
         rows = history(tmp_path)
@@ -161,6 +115,7 @@ class TestWandb:
         assert len(table["data"]) == 30
         artifacts = [r.artifact.type for r in records(tmp_path) if r.WhichOneof("record_type") == "artifact"]
         assert {"tables", "probes"} <= set(artifacts)
+        assert any(row.get("probes-train/loss") == 0.5 for row in rows)
 
     def test_a_missing_value_of_a_table_is_none(self, tmp_path, home):
         table = Table(DataFrame({"step": [0, None], "mean": [None, 0.5]}).astype({"step": "Int64"}))
@@ -171,39 +126,15 @@ class TestWandb:
         (path,) = tmp_path.glob("wandb/offline-run-*/files/media/**/*.table.json")
         assert json.loads(path.read_text())["data"] == [[0, None], [None, 0.5]]
 
-    @pytest.mark.slow
-    def test_an_offline_run_holds_everything_and_is_finished(self, tmp_path, home):
-        run = tmp_path / "run"
-        run.mkdir()
-        with WandbTracker(run, config={"steps": 15}) as tracker:
-            tracker.lightning_logger("probes").log_metrics({"train/loss": 0.5}, step=3)
-            tracker.log(make_results(run))
-            assert str(run) in tracker.describe()
-
-        assert exit_codes(run) == [0]
-        rows = history(run)
-        curves = [row for row in rows if "saliency/dice/best" in row]
-        assert [row["denoising_step"] for row in curves] == [1, 2, 3]
-        overlays = [row for row in rows if any("predictions/saliency" in key for key in row)]
-        assert [row["denoising_step"] for row in overlays] == [1, 2]
-        assert any(row.get("probes-train/loss") == 0.5 for row in rows)
-        assert any(key.startswith("tables/summary") for row in rows for key in row)
-        media = [str(path) for path in run.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
-        assert any("figures/curves" in path for path in media)
-        assert any("mask" in path for path in media)
-        assert any("summary" in path and path.endswith(".table.json") for path in media)
-        artifacts = [r.artifact.type for r in records(run) if r.WhichOneof("record_type") == "artifact"]
-        assert "tables" in artifacts
-
     def test_curves_are_drawn_over_the_denoising_step(self, tmp_path, home):
         with WandbTracker(tmp_path) as tracker:
             tracker.lightning_logger("probes").log_metrics({"loss": 0.5}, step=0)
-            tracker.log(make_results(tmp_path))
+            tracker.log_report(make_report())
 
         assert exit_codes(tmp_path) == [0]
         metrics = [record.metric for record in records(tmp_path) if record.WhichOneof("record_type") == "metric"]
         over = {metric.name or metric.glob_name: metric.step_metric for metric in metrics}
-        assert over["depth/spearman/permuted"] == "denoising_step"
+        assert over["saliency/dice/best"] == "denoising_step"
         assert over["predictions/saliency"] == "denoising_step"
         assert over["*"] == "trainer/global_step"
 
@@ -220,7 +151,7 @@ class TestWandb:
     def test_a_figure_that_moves_is_a_film(self, tmp_path, home):
         moving = write_gif(tmp_path / "moving.gif", np.zeros((2, 8, 8, 3), np.uint8))
         with WandbTracker(tmp_path) as tracker:
-            tracker.log_tables({}, {"moving": moving})
+            tracker.log_report(Report("moving"), {"moving": moving})
 
         assert exit_codes(tmp_path) == [0]
         (value,) = [row["figures/moving._type"] for row in history(tmp_path) if "figures/moving._type" in row]
@@ -233,7 +164,7 @@ class TestWandb:
         run.mkdir()
 
         with WandbTracker(run) as tracker:
-            tracker.log(make_results(run))
+            tracker.log_report(make_report())
 
         assert list(home.rglob("*")) == []
         assert os.environ["WANDB_CACHE_DIR"] == "/somewhere"
@@ -283,7 +214,7 @@ class TestWandb:
     def test_disabled_takes_everything_and_writes_no_run(self, tmp_path, home):
         with WandbTracker(tmp_path, mode="disabled") as tracker:
             tracker.lightning_logger("probes").log_metrics({"loss": 0.5}, step=0)
-            tracker.log(make_results(tmp_path))
+            tracker.log_report(make_report())
 
         assert not list(tmp_path.glob("wandb/*run*"))
 

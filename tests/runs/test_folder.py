@@ -10,12 +10,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffprobe.analyses.probing.published import published_lines
+from diffprobe.analyses.probing.published import published_table
 from diffprobe.cli.gathering import _remove_earlier
 from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Summary
 from diffprobe.report.choices import HEADLINE_LAYER
+from diffprobe.report.columns import lines_of
 from diffprobe.runs.folder import (
     FINISHED,
     check_unfinished,
@@ -184,12 +185,15 @@ def test_published_numbers_stand_beside_this_runs():
         for step, value in ((1, 0.5), (2, 0.52))
         for image in "abcdefgh"
     ]
-    head, *lines = published_lines(
-        {"depth": {"spearman": 0.71, "step": 3}, "shading": {"spearman": 0.6}}, summary_table(rows), table_of(scores)
-    )
-    assert head.startswith("published (Stable Diffusion 1.4) / this run (pocket) at up 3.0, step 3")
-    assert lines == ["  depth, rank correlation: 0.71 / 0.52 [0.40, 0.60]", "  depth, found by step: 3 / 2 [2, 2]"]
-    assert published_lines({}, summary_table(rows), table_of(scores)) == []
+    means, published = summary_table(rows), {"depth": {"spearman": 0.71, "step": 3}, "shading": {"spearman": 0.6}}
+    table = published_table(published, means, table_of(scores))["published"]
+    assert table.title == "published (Stable Diffusion 1.4) beside this run (pocket) at up 3.0, step 3"
+    assert lines_of(table) == [
+        ["what", "published", "this run"],
+        ["depth, rank correlation", "0.71", "0.52 [0.40, 0.60]"],
+        ["depth, found by step", "3", "2 [2, 2]"],
+    ]
+    assert published_table({}, means, table_of(scores)) == {}
 
 
 def test_what_was_gathered_before_does_not_stand_beside_what_is_gathered_now(tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from diffprobe.probes.comparisons import Comparison
     from diffprobe.report.choices import Choice
 
 
@@ -27,8 +26,18 @@ class Gathered:
     group: Group
     scores: pd.DataFrame
     summaries: pd.DataFrame
-    comparisons: list[Comparison]
     choices: list[Choice]
+
+
+@dataclass(frozen=True)
+class GatheredRun:
+    """Where the report of a group goes. Nothing is tracked."""
+
+    folder: Path
+    console: Console
+    reproduce: list[tuple[str, str]]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tracker: None = None
 
 
 def gather(folder: Path, console: Console) -> None:
@@ -50,7 +59,7 @@ def gather(folder: Path, console: Console) -> None:
         target = folder / "gathered" / _as_folder(group.name)
         if group.name:
             console.print(f"{group.name}: {len(group.jobs)} jobs", soft_wrap=True)
-        everything.append(_leave(_joined(group), target, console))
+        everything.append(_publish(_joined(group), target, console))
     if len(groups) > 1:
         rows = [_row(found, choice) for found in everything for choice in found.choices]
         _write_groups(folder / "gathered" / "groups.csv", rows)
@@ -72,48 +81,26 @@ def _remove_earlier(gathered: Path) -> None:
 
 
 def _joined(group: Group) -> Gathered:
-    from diffprobe.probes.comparisons import compare_run
     from diffprobe.probes.score_table import read_scores
     from diffprobe.probes.summaries import summarise
     from diffprobe.report.choices import choose
 
     scores = join_scores({str(job.folder): read_scores(job.folder) for job in group.jobs})
-    seed = group.jobs[0].settings.seed  # of the tests, as in the jobs themselves
     summaries = summarise(scores)
-    comparisons = compare_run(scores, summaries, seed=seed)
-    return Gathered(group, scores, summaries, comparisons, choose(summaries, scores, comparisons))
+    return Gathered(group, scores, summaries, choose(summaries, scores))
 
 
-def _leave(found: Gathered, folder: Path, console: Console) -> Gathered:
+def _publish(found: Gathered, folder: Path, console: Console) -> Gathered:
     """Writes what a run would leave but pictures of single images, and prints what it would print."""
-    from diffprobe.analyses.probing.figures import draw_figures
-    from diffprobe.analyses.probing.page import probing_page
-    from diffprobe.analyses.probing.published import published_lines
-    from diffprobe.probes.comparisons import write_comparisons
-    from diffprobe.probes.score_table import write_scores
-    from diffprobe.probes.summaries import write_summary
-    from diffprobe.report.best_layers import write_best_layers
-    from diffprobe.report.console import print_report, report_text
-    from diffprobe.report.page.writing import write_page
-    from diffprobe.writing import write_text
+    from diffprobe.analyses.probing.report import report
+    from diffprobe.report.publish import publish
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_scores(folder, found.scores)
-    write_summary(folder / "summary.csv", found.summaries)
-    write_comparisons(folder / "comparisons.csv", found.comparisons)
-    write_best_layers(folder / "tables", found.summaries, found.choices)
-    figures = draw_figures(folder / "figures", found.summaries, found.choices)
-    lines = published_lines(found.group.jobs[0].settings.report.published, found.summaries, found.scores)
-    text = report_text(found.summaries, found.choices)
-    write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in lines))
-    page = probing_page({}, found.summaries, found.choices, found.comparisons, figures)
     jobs = found.group.jobs
-    told = [("command", shlex.join(["python", "analyze.py", f"gather={jobs[0].folder.parent}"]))]
-    told += [(f"job {job.folder.name}", shlex.join(job.overrides)) for job in jobs]
-    write_page(folder, replace(page, reproduce=told))
-    print_report(found.summaries, found.choices, console)
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    reproduce = [("command", shlex.join(["python", "analyze.py", f"gather={jobs[0].folder.parent}"]))]
+    reproduce += [(f"job {job.folder.name}", shlex.join(job.overrides)) for job in jobs]
+    settings = jobs[0].settings
+    gathered = report(found.scores, found.summaries, seed=settings.seed, published=settings.report.published)
+    publish(gathered, GatheredRun(folder, console, reproduce))
     return found
 
 

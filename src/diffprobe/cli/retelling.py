@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from diffprobe.errors import UserError
@@ -17,14 +18,11 @@ def tell_again(folder: Path, seed: int) -> None:
     Raises:
         UserError: the folder is not there, or holds no run of train.py.
     """
-    from diffprobe.analyses.probing.figures import draw_figures
     from diffprobe.analyses.probing.learning_curve import read_learning_curve
-    from diffprobe.probes.comparisons import compare_run, write_comparisons
+    from diffprobe.analyses.probing.report import report
     from diffprobe.probes.score_table import read_scores
-    from diffprobe.probes.summaries import summarise, write_summary
-    from diffprobe.report.best_layers import write_best_layers
-    from diffprobe.report.choices import choose
-    from diffprobe.report.console import print_report
+    from diffprobe.probes.summaries import summarise
+    from diffprobe.report.publish import draw_figures, print_report, write_tables
 
     if not folder.is_dir():
         raise UserError(f"run={folder}: there is no such folder; give a run folder that train.py made")
@@ -32,16 +30,14 @@ def tell_again(folder: Path, seed: int) -> None:
         raise UserError(
             f"run={folder} is an analysis, told already in its report.txt and report.html; run= tells a run of train.py"
         )
-    scores = read_scores(folder)
-    summaries = summarise(scores)
-    comparisons = compare_run(scores, summaries, seed=seed)
-    choices = choose(summaries, scores, comparisons)
     learned = folder / "learning_curve.csv"
-    learning = read_learning_curve(learned) if learned.exists() else None
-    write_summary(folder / "summary.csv", summaries)
-    write_comparisons(folder / "comparisons.csv", comparisons)
-    tables = write_best_layers(folder / "tables", summaries, choices)
-    figures = draw_figures(folder / "figures", summaries, choices, learning=learning)
+    more = {"learning_curve": read_learning_curve(learned)} if learned.exists() else {}
+    scores = read_scores(folder)
+    found = report(scores, summarise(scores), seed=seed, more=more)
+    found = replace(found, tables={name: table for name, table in found.tables.items() if name != "scores"})
+    write_tables(found, folder)
+    figures = draw_figures(found, folder / "figures")
     console = plain_console(REPORT_WIDTH)
-    print_report(summaries, choices, console)
-    console.print(f"{len(figures)} figures in {folder / 'figures'}, best layers in {tables['md']}", soft_wrap=True)
+    print_report(found, console)
+    best = folder / "tables" / "best_layers.md"
+    console.print(f"{len(figures)} figures in {folder / 'figures'}, best layers in {best}", soft_wrap=True)

@@ -12,6 +12,7 @@ from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import Emergence, Summary, best_layer, emergence_step, summary_rows
+from diffprobe.report.report import scalars_over_steps
 from diffprobe.tables import NO_STEP
 
 HEADLINE_LAYER = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
@@ -148,3 +149,22 @@ def control_name(control: str) -> str:
 def number(value: float | None) -> float:
     """A missing value as NaN, so that plots and comparisons can take it."""
     return math.nan if value is None else float(value)
+
+
+def curve_scalars(summaries: pd.DataFrame, choices: Sequence[Choice]) -> pd.DataFrame:
+    """'<property>/<metric>/<curve>' of test images, as of `scalars_over_steps`.
+
+    The curves are best, headline and every control by its name (one without steps is the same at every step). The
+    choices are of one model and probe.
+    """
+    points = []
+    for choice in choices:
+        best = curve(summaries, choice, choice.best)
+        curves = {"best": best, "headline": curve(summaries, choice, choice.headline)}
+        curves |= {name: control_curve(summaries, choice, name) for name in controls(summaries, choice)}
+        for name, line in curves.items():
+            key = f"{choice.property}/{choice.metric}/{name}"
+            for row in line:
+                steps = [at.step for at in best] if row.step == NO_STEP else [row.step]
+                points += [(step, key, row.mean, row.low, row.high) for step in steps]
+    return scalars_over_steps(points)

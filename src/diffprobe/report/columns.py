@@ -78,6 +78,13 @@ def lines_of(table: Table) -> list[list[str]]:
     return [[column.heading for column in columns], *map(list, rows)]
 
 
+def notes_of(table: Table) -> list[str]:
+    """What is said below the table: what all rows share, where no column says it, and its notes."""
+    shared = {} if table.text is not None else shared_texts(table)
+    in_all = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in shared.items())
+    return [f"In all rows: {in_all}."] * bool(in_all) + list(table.notes)
+
+
 def _column(table: Table, name: str, ends: tuple[str, str] | None, most: int | None) -> Column:
     data = table.data.head(len(table.data) if most is None else most)
     values, heading = data[name], HEADINGS.get(name, name.replace("_", " "))

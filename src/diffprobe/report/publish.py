@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffprobe.probes.score_table import write_scores
-from diffprobe.report.columns import lines_of
+from diffprobe.report.columns import lines_of, notes_of
 from diffprobe.report.html.asked import asked
 from diffprobe.report.numbers import latex_table, markdown_table
 from diffprobe.report.report import Animation, Report, Table
@@ -80,14 +80,15 @@ def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
     return drawn
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: Report, console: Console | None = None) -> None:
     """Prints the tables for the console and, below them, the findings."""
     from rich.text import Text
 
+    console = console or plain_console()
     for table in report.tables.values():
         if "console" in table.show:
             console.print(console_table(table))
-            for note in table.notes:
+            for note in notes_of(table):
                 console.print(Text(note))
             console.print()
     for line in report.findings:
@@ -129,10 +130,10 @@ def _write(table: Table, path: Path) -> list[Path]:
     if "parquet" in table.show:
         written.append(write_scores(path.parent, table.data))
     if "markup" in table.show:
-        lines = lines_of(table)
+        lines, notes = lines_of(table), notes_of(table)
         texts = {
-            "md": f"{table.title}\n\n{markdown_table(lines, table.notes)}",
-            "tex": latex_table(lines, [table.title, *table.notes]),
+            "md": f"{table.title}\n\n{markdown_table(lines, notes)}",
+            "tex": latex_table(lines, [table.title, *notes]),
         }
         written += [write_text(path.with_name(f"{path.name}.{ending}"), text) for ending, text in texts.items()]
     return written

@@ -7,10 +7,9 @@ Rows and pictures as what Weights & Biases shows.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -19,19 +18,12 @@ import numpy as np
 from pandas import DataFrame
 
 from diffprobe.errors import UserError
-from diffprobe.probes.summaries import summary_rows
 from diffprobe.ranges import Choice, Name
-from diffprobe.report.example import PredictionExample
-from diffprobe.report.report import Example, Report
-from diffprobe.report.results import STEP, Results, curve_scalars
-from diffprobe.tables import NO_STEP
+from diffprobe.report.report import STEP, Example, Report
 from diffprobe.writing import replacing
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
-
-
-CLASSES = {0: "background", 1: "salient"}
 
 
 def import_wandb() -> Any:
@@ -40,15 +32,6 @@ def import_wandb() -> Any:
     except ImportError as error:
         raise UserError("wandb is not installed: 'pip install wandb', or run with logger=csv") from error
     return wandb
-
-
-def wandb_table(rows: Sequence[Any]) -> Any:
-    """Rows of a data class; no number where a row belongs to no step."""
-    columns = [column.name for column in fields(rows[0])]
-    data = [
-        [None if value == NO_STEP and name == "step" else value for name, value in asdict(row).items()] for row in rows
-    ]
-    return import_wandb().Table(columns=columns, data=data)
 
 
 def table_of(data: DataFrame) -> Any:
@@ -61,23 +44,6 @@ def wandb_figure(path: Path) -> Any:
     """A PNG file as a picture, a GIF as a film."""
     wandb = import_wandb()
     return wandb.Video(str(path), format="gif") if path.suffix == ".gif" else wandb.Image(str(path))
-
-
-def overlay(example: PredictionExample, step: int) -> Any:
-    """The decoded image of one step with predicted and labelled salient regions as masks."""
-    row = example.steps.index(step)
-    height, width = example.images.shape[1:3]
-
-    def mask(values: np.ndarray) -> dict[str, Any]:
-        lines = np.arange(height) * values.shape[0] // height  # nearest neighbour
-        columns = np.arange(width) * values.shape[1] // width
-        return {"mask_data": (values[lines][:, columns] > 0.5).astype(np.uint8), "class_labels": CLASSES}
-
-    return import_wandb().Image(
-        (example.images[row].clip(0, 1) * 255).round().astype(np.uint8),
-        caption=f"{example.title}, step {step + 1}",
-        masks={"prediction": mask(example.predictions["saliency"][row]), "label": mask(example.labels["saliency"])},
-    )
 
 
 def overlaid(example: Example, name: str, step: int) -> Any:
@@ -131,27 +97,6 @@ class Tracker(Protocol):
         """For a Trainer; the name tells its metrics from those of another (the control's, say)."""
         ...
 
-    def log(self, results: Results) -> None:
-        """The end of a probing study: `log_tables` of its summary and curves, and its examples."""
-        ...
-
-    def log_tables(
-        self,
-        tables: Mapping[str, Sequence[Any]],
-        figures: Mapping[str, Path] = NOTHING,
-        files: Mapping[str, Sequence[Path]] = NOTHING,
-        curves: Sequence[Mapping[str, float]] = (),
-    ) -> None:
-        """The end of any study.
-
-        Args:
-            tables: name -> rows of a data class, such as {'sets': [...], 'tests': [...], 'drift': [...]}.
-            figures: name -> PNG file, or GIF of one that moves.
-            files: artifact name -> files, such as {'tables': [...], 'prototypes': [...]}.
-            curves: rows of scalars over 'denoising_step', as of `curve_scalars`.
-        """
-        ...
-
     def log_report(
         self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
     ) -> None:
@@ -186,24 +131,6 @@ class CsvTracker:
         from lightning.pytorch.loggers import CSVLogger
 
         return CSVLogger(self.folder, name="training", version=name)
-
-    def log(self, results: Results) -> None:
-        """Writes curves.csv; all else is in the run folder already."""
-        self.log_tables({}, curves=curve_scalars(results.summaries, results.choices))
-
-    def log_tables(
-        self,
-        tables: Mapping[str, Sequence[Any]],
-        figures: Mapping[str, Path] = NOTHING,
-        files: Mapping[str, Sequence[Path]] = NOTHING,
-        curves: Sequence[Mapping[str, float]] = (),
-    ) -> None:
-        """Writes curves.csv; all else is in the run folder already."""
-        columns = list(dict.fromkeys(key for row in curves for key in row))
-        with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(curves)
 
     def log_report(
         self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
@@ -293,33 +220,6 @@ class WandbTracker:
         self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return WandbLogger(experiment=self._run, save_dir=self.folder, prefix=name)
 
-    def log(self, results: Results) -> None:
-        """Curves over the denoising step, the summary as a table, figures, overlays, files as artifacts."""
-        curves = curve_scalars(results.summaries, results.choices)
-        self.log_tables({"summary": summary_rows(results.summaries)}, results.figures, results.files, curves)
-        self._log_examples(results.examples)
-
-    def log_tables(
-        self,
-        tables: Mapping[str, Sequence[Any]],
-        figures: Mapping[str, Path] = NOTHING,
-        files: Mapping[str, Sequence[Path]] = NOTHING,
-        curves: Sequence[Mapping[str, float]] = (),
-    ) -> None:
-        """Curves over the denoising step, tables that have rows, figures, files as artifacts '<name>-<run id>'.
-
-        docs/tracking.md lists the keys.
-        """
-        self._log_curves(curves)
-        wandb = import_wandb()
-        self._run.log({f"tables/{name}": wandb_table(rows) for name, rows in tables.items() if rows})
-        self._run.log({f"figures/{name}": wandb_figure(path) for name, path in figures.items()})
-        for name, paths in files.items():
-            artifact = wandb.Artifact(name=f"{name}-{self._run.id}", type=name)
-            for path in paths:
-                artifact.add_file(str(path), policy="immutable")  # read where it lies, not copied
-            self._run.log_artifact(artifact)
-
     def log_report(
         self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
     ) -> None:
@@ -352,14 +252,6 @@ class WandbTracker:
             self._run.define_metric(key, step_metric=STEP)
         for row in rows:
             self._run.log(dict(row))
-
-    def _log_examples(self, examples: Sequence[PredictionExample]) -> None:
-        """The saliency of each example over its image, step by step; dense maps are in the figures."""
-        salient = [example for example in examples if "saliency" in example.predictions]
-        for step in sorted({step for example in salient for step in example.steps}):
-            images = [overlay(example, step) for example in salient if step in example.steps]
-            self._run.define_metric("predictions/saliency", step_metric=STEP)
-            self._run.log({STEP: step + 1, "predictions/saliency": images})
 
     def _log_overlays(self, examples: Sequence[Example]) -> None:
         """Of each example its picture with predicted and labelled regions, step by step; maps are in the figures."""

@@ -4,7 +4,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.classification.report import TOPICS as CLASSIFICATION
-from diffprobe.analyses.probing.page import TOPICS as PROBING
+from diffprobe.analyses.probing.report import TOPICS as PROBING
 from diffprobe.analyses.separation.report import TOPICS as SEPARATION
 from diffprobe.report.html.asked import asked
 from diffprobe.runs.environment import reproduce

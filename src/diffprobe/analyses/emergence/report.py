@@ -16,10 +16,9 @@ from diffprobe.analyses.emergence.tables import Told, emergence_lines, emergence
 from diffprobe.probes.comparisons import Comparison, Key, compare
 from diffprobe.probes.storage import save_bank
 from diffprobe.probes.summaries import summarise
-from diffprobe.report.choices import choose
+from diffprobe.report.choices import choose, curve_scalars
 from diffprobe.report.example import PredictionExample, example_over_steps, map_frames
 from diffprobe.report.report import Example, Plot, Report, Table
-from diffprobe.report.results import curve_scalars
 
 if TYPE_CHECKING:
     from diffprobe.probes.bank import ProbeBank
@@ -66,7 +65,7 @@ def report(
         },
         figures=emergence_figures(summaries, told, examples),
         examples=[_over_steps(each) for each in examples],
-        scalars=pd.DataFrame(curve_scalars(summaries, choices)),
+        scalars=curve_scalars(summaries, choices),
         artifacts={"probes": partial(save_bank, bank)},
     )
 

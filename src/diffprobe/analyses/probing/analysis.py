@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from diffprobe.probes.config import Recipe
     from diffprobe.probes.study.two_pass import Findings, Question, Shown
     from diffprobe.report.example import PredictionExample
+    from diffprobe.report.report import Report
     from diffprobe.report.tracking import Tracker
 
 _PLACES = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
@@ -50,8 +51,10 @@ def _share(task: Task, settings: ProbingSettings, console: Console) -> None:
 
 
 def _work(task: Task, run: Run[ProbingSettings]) -> int:
+    from diffprobe.report.publish import publish
+
     findings = find(task, run.settings, run.tracker, run.console)
-    _leave(task, run, findings)
+    publish(_report(task, run.settings, findings), run)
     return findings.evaluations
 
 
@@ -183,54 +186,29 @@ def find(task: Task, settings: ProbingSettings, tracker: Tracker | None, console
     return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
 
 
-def _leave(task: Task, run: Run[ProbingSettings], findings: Findings) -> None:
-    """Writes the run folder, prints the closing table, hands all to the tracker."""
-    from diffprobe.analyses.probing.figures import draw_figures
+def _report(task: Task, settings: ProbingSettings, findings: Findings) -> Report:
     from diffprobe.analyses.probing.learning_curve import learning_points
-    from diffprobe.analyses.probing.page import probing_page
-    from diffprobe.analyses.probing.published import published_lines
-    from diffprobe.probes.comparisons import compare_run, write_comparisons
+    from diffprobe.analyses.probing.report import report
     from diffprobe.probes.controls import selectivity
-    from diffprobe.probes.score_table import write_scores
-    from diffprobe.probes.storage import save_bank
-    from diffprobe.probes.summaries import write_summary
-    from diffprobe.report.best_layers import write_best_layers
-    from diffprobe.report.choices import choose
-    from diffprobe.report.console import print_report, report_text
-    from diffprobe.report.page.writing import write_page
-    from diffprobe.report.tracking import Results
-    from diffprobe.runs.environment import reproduce
-    from diffprobe.writing import write_text
+    from diffprobe.probes.summaries import best_layer
 
-    settings, folder, console = run.settings, run.folder, run.console
-    tables = [write_scores(folder, findings.scores), write_summary(folder / "summary.csv", findings.summaries)]
-    probes = save_bank(findings.bank, folder / "probes")
-    comparisons = compare_run(findings.scores, findings.summaries, seed=settings.seed)
-    tables.append(folder / "comparisons.csv")
-    write_comparisons(tables[-1], comparisons)
+    best = {name: best_layer(findings.summaries, name) for name in task.question.properties}
+    more = {"learning_curve": learning_points(task.question, findings, best.values(), settings)}
     if "labels" in task.question.controls:
-        tables.append(write_summary(folder / "selectivity.csv", selectivity(findings.scores)))
-    choices = choose(findings.summaries, findings.scores, comparisons)
-    write_best_layers(folder / "tables", findings.summaries, choices)
-    learning = learning_points(task.question, findings, choices, settings, folder)
-    best = {choice.property: choice.best for choice in choices}
-    examples = [_example(shown, task.question.steps, task.source.captions[shown.row], best) for shown in findings.shown]
-    figures = draw_figures(
-        folder / "figures", findings.summaries, choices, task.question.inputs, examples, learning=learning
+        more["selectivity"] = selectivity(findings.scores)
+    examples = [_example(each, task.question.steps, task.source.captions[each.row], best) for each in findings.shown]
+    return report(
+        findings.scores,
+        findings.summaries,
+        seed=settings.seed,
+        layers=task.question.inputs,
+        examples=examples,
+        maps=_layer_maps(findings.shown),
+        published=settings.report.published,
+        warnings=findings.warnings,
+        more={name: data for name, data in more.items() if data is not None},
+        bank=findings.bank,
     )
-    published = published_lines(settings.report.published, findings.summaries, findings.scores)
-    text = report_text(findings.summaries, choices)
-    write_text(folder / "report.txt", text + "".join(f"{line}\n" for line in [*published, *findings.warnings]))
-    page = probing_page(
-        run.config, findings.summaries, choices, comparisons, figures, examples, _layer_maps(findings.shown)
-    )
-    page = replace(page, verdict=(*page.verdict, *findings.warnings))
-    write_page(folder, replace(page, reproduce=reproduce(folder, {"seed": settings.seed})))
-    run.tracker.log(Results(findings.summaries, choices, figures, examples, {"tables": tables, "probes": probes}))
-    print_report(findings.summaries, choices, console)
-    for line in published:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-    console.print(run.tracker.describe(), soft_wrap=True)
 
 
 def _layer_maps(shown: Sequence[Shown]) -> dict[str, dict[str, Any]]:
@@ -242,15 +220,9 @@ def _layer_maps(shown: Sequence[Shown]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _example(shown: Shown, steps: Sequence[int], prompt: str, layers: dict[str, str]) -> PredictionExample:
+def _example(shown: Shown, steps: Sequence[int], title: str, layers: dict[str, str]) -> PredictionExample:
     """What the best layer's probes say of one test image, step by step."""
     from diffprobe.report.example import PredictionExample
 
-    return PredictionExample(
-        title=prompt,
-        steps=tuple(steps),
-        images=shown.steps.permute(0, 2, 3, 1).numpy(),
-        predictions={name: shown.predictions[name][layer].numpy() for name, layer in layers.items()},
-        labels={name: shown.labels[name].numpy() for name in layers},
-        final=shown.final.permute(1, 2, 0).numpy(),
-    )
+    predictions = {name: shown.predictions[name][layer] for name, layer in layers.items()}
+    return PredictionExample.of_tensors(title, steps, shown.steps, shown.final, predictions, shown.labels)

@@ -5,7 +5,7 @@ The learning curve that `report.learning_curve` asks for: scores over the number
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from diffprobe.probes.position import position_scores
 from diffprobe.probes.score_table import concatenate, read_csv, score_table
 from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
 from diffprobe.probes.splits import Split
-from diffprobe.probes.summaries import SUMMARY_COLUMNS, summarise, write_summary
+from diffprobe.probes.summaries import SUMMARY_COLUMNS, summarise
 
 if TYPE_CHECKING:
     from diffprobe.activations.activations import ReadableActivations
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from diffprobe.probes.bank import ProbeBank
     from diffprobe.probes.splits import Split
     from diffprobe.probes.study.question import Findings, Question
-    from diffprobe.report.choices import Choice
 
 COLUMNS = SUMMARY_COLUMNS | {"images": pa.int64()}
 
@@ -149,15 +148,14 @@ def check_curve(settings: ProbingSettings, split: Split) -> None:
 
 
 def learning_points(
-    question: Question, findings: Findings, choices: Sequence[Choice], settings: ProbingSettings, folder: Path
+    question: Question, findings: Findings, best: Collection[str], settings: ProbingSettings
 ) -> pd.DataFrame | None:
-    """Trains the best layers' probes of the last step on ever more images, and writes learning_curve.csv."""
+    """Trains the `best` layers' probes of the last step on ever more images; None where no curve is asked for."""
     from diffprobe.probes.study.question import fit_bank
 
     sizes = list(settings.report.learning_curve)
     if not sizes or findings.extraction is None or findings.targets is None:
         return None
-    best = {choice.best for choice in choices}
     narrow = replace(
         question,
         layers=[layer for layer in question.layers if layer.name in best],
@@ -170,11 +168,10 @@ def learning_points(
         findings.split,
         question.properties,
         sizes,
-        model=choices[0].model,
+        model=findings.summaries["model"].iloc[0],
         recipe=question.recipe,
         fit=partial(fit_bank, images=findings.extraction.extras["image"]),
         threshold=question.threshold,
         seed=question.seed,
     )
-    write_summary(folder / "learning_curve.csv", curve.points)
     return curve.points

@@ -10,15 +10,16 @@ from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import Summary, summary_rows
 from diffprobe.report.choices import HEADLINE_LAYER, METRIC_NAMES
 from diffprobe.report.names import short_names
+from diffprobe.report.report import Table
 from diffprobe.report.verdicts import interval_text
 
 STEP = "step"  # in `report.published`, beside metrics: the step, from 1, by which the property was found
 
 
-def published_lines(
+def published_table(
     published: Mapping[str, Mapping[str, float]], summaries: pd.DataFrame, scores: pd.DataFrame
-) -> list[str]:
-    """`published / this run` for every published number of a probed property; nothing where nothing is published.
+) -> dict[str, Table]:
+    """'published': every published number of a probed property beside this run's; no table where nothing is published.
 
     This run's are those of test images at the papers' layer, or the first probed layer where that one is not, at the
     last step. A published step is held against the step by which 95 % of the last step's score is reached.
@@ -29,19 +30,21 @@ def published_lines(
     real = summary_rows(select(summaries, control="none", split="test"))
     probed = {row.property for row in real}
     if not any(name in probed for name in published):
-        return []
+        return {}
     layers = list(dict.fromkeys(row.layer for row in real))
     layer = HEADLINE_LAYER if HEADLINE_LAYER in layers else layers[0]
     last = max(row.step for row in real)
     here = [row for row in real if row.layer == layer]
-    head = f"published (Stable Diffusion 1.4) / this run ({here[0].model}) at {short_names(layers)[layer]}"
     lines = [
-        f"  {name}, {what}: {number:g} / {found}"
+        {"what": f"{name}, {what}", "published": f"{number:g}", "this run": found}
         for name, numbers in published.items()
         if name in probed
         for what, number, found in _found(numbers, [row for row in here if row.property == name], last, scores)
     ]
-    return [f"{head}, step {last + 1}:", *lines]
+    where = f"{short_names(layers)[layer]}, step {last + 1}"
+    title = f"published (Stable Diffusion 1.4) beside this run ({here[0].model}) at {where}"
+    text = pd.DataFrame(lines)
+    return {"published": Table(text, title, show=["console", "page"], text=text)}
 
 
 def _found(

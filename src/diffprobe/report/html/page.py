@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from diffprobe.report.columns import columns_of, shared_texts
+from diffprobe.report.columns import columns_of, notes_of
 from diffprobe.report.html.images import figure_uri, picture_size, strip_uri
 from diffprobe.report.names import short_names
 from diffprobe.report.numbers import interval, rounded, there
@@ -82,15 +82,13 @@ def _figure(report: Report, name: str, path: Path) -> dict[str, Any]:
 
 def _table(name: str, table: Table) -> dict[str, Any]:
     columns, count = columns_of(table, MOST), len(table.data)
-    shared = [f"{column.replace('_', ' ')} {text}" for column, text in shared_texts(table).items()]
     return {
         "name": table.title or name,
         "count": f"{count} rows" if count <= MOST else f"the first {MOST} of {count} rows",
         "folded": count > MANY,
-        "shared": ", ".join(shared),
         "columns": columns,
         "rows": range(min(count, MOST)),
-        "notes": table.notes,
+        "notes": notes_of(table),
         "described": [(column.heading, column.description) for column in columns if column.description],
     }
 
