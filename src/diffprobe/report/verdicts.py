@@ -1,55 +1,21 @@
-"""Plain sentences about a run, computed from its scores; what the intervals do not support is not claimed."""
+"""What a score or a difference shows, by its interval and its adjusted p together, and both as text."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from diffprobe.report.choices import (
-    METRIC_NAMES,
-    Choice,
-    at_step,
-    control_curve,
-    control_name,
-    controls,
-    curve,
-    grouped,
-    number,
-)
-from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT, images_needed
+from diffprobe.report.choices import number
+from diffprobe.report.numbers import interval
+from diffprobe.statistics import SIGNIFICANT, images_needed
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import Comparison
     from diffprobe.probes.summaries import Summary
 
-SEPARATED = "separated intervals"
-OVERLAP = "the intervals overlap"
-BEHIND = "the control is ahead"
-UNKNOWN = "no interval to compare"
-FEW = 2  # so many controls are told of one by one
-COUNTS = {1: "the control", 2: "both controls"}
 
-
-def verdict_lines(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test") -> list[str]:
-    """Three sentences a property: when it has emerged, whether it beats its controls at the last step by their
-    intervals, and by how much on the same images. The last needs `Choice.comparisons`, which are of test images."""
-    lines = []
-    for group, members in grouped(choices).items():
-        for choice in members:
-            found = _lines(summaries, choice, split)
-            lines += [f"{group}: {line}" if group else line for line in found]
-    return lines
-
-
-def interval_text(row: Summary | None, digits: int = 2) -> str:
+def interval_text(row: Summary | None) -> str:
     """'0.86 [0.83, 0.89]'; 'no score' where there is none, '0.86' where it has no interval."""
-    if row is None or math.isnan(number(row.mean)):
-        return "no score"
-    mean, low, high = (f"{number(value):.{digits}f}" for value in (row.mean, row.low, row.high))
-    return mean if "nan" in (low, high) else f"{mean} [{low}, {high}]"
+    return (interval(row.mean, row.low, row.high) if row is not None else "") or "no score"
 
 
 def difference_text(row: Comparison | None, sign: int = 1) -> str:
@@ -57,11 +23,10 @@ def difference_text(row: Comparison | None, sign: int = 1) -> str:
     none."""
     if row is None or row.difference is None:
         return ""
-    middle = _rounded(sign * row.difference)
     if row.low is None or row.high is None:
-        return middle
+        return interval(sign * row.difference, None, None)
     low, high = sorted((sign * row.low, sign * row.high))
-    return f"{middle} [{_rounded(low)}, {_rounded(high)}]"
+    return interval(sign * row.difference, low, high)
 
 
 def significant(row: Comparison | None) -> int:
@@ -80,116 +45,3 @@ def too_few(row: Comparison | None, comparisons: int) -> int:
 def images_text(n: int) -> str:
     """'1 image', '3 images'."""
     return f"{n} image" if n == 1 else f"{n} images"
-
-
-def _lines(summaries: pd.DataFrame, choice: Choice, split: str) -> list[str]:
-    rows = curve(summaries, choice, choice.best, split=split)
-    if not rows or math.isnan(number(rows[-1].mean)):
-        return [f"{choice.property}: no {split} score of {choice.best} at the last step, so no verdict."]
-    lines = [_when(choice, rows), _against_controls(summaries, choice, rows[-1], split)]
-    return lines + _paired(summaries, choice, rows[-1]) * (split == "test")
-
-
-def _when(choice: Choice, rows: Sequence[Summary]) -> str:
-    last = rows[-1]
-    if len(rows) == 1:
-        return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
-    score = f"final {choice.property} score, {METRIC_NAMES.get(choice.metric, choice.metric)} {interval_text(last)}"
-    found = choice.emergence
-    if last.n < MINIMUM_IMAGES:
-        return (
-            f"No step is told by which the probe on {choice.best} comes near its {score}: it takes "
-            f"{MINIMUM_IMAGES} images, and there are {last.n}."
-        )
-    if found.step is None:
-        return f"No step was determined by which the probe on {choice.best} comes near its {score}."
-    interval = "" if found.low is None or found.high is None else f" [{found.low + 1}, {found.high + 1}]"
-    sentence = (
-        f"By step {found.step + 1} of {last.step + 1}{interval} the probe on {choice.best} reaches "
-        f"{100 * choice.fraction:.0f} % of its {score}"
-    )
-    if found.step == last.step:
-        return f"{sentence}: not before the last step, so it may still be rising."
-    if found.step == rows[0].step:
-        return f"{sentence}: already at the first step probed, so nothing is seen to emerge."
-    return f"{sentence}."
-
-
-def _against_controls(summaries: pd.DataFrame, choice: Choice, real: Summary, split: str) -> str:
-    score = f"At step {real.step + 1} {choice.property} ({interval_text(real)}, n = {real.n})"
-    names = controls(summaries, choice)
-    if not names:
-        return f"{score} was held against no control."
-    if real.n < MINIMUM_IMAGES:
-        return (
-            f"{score} gets no verdict against its controls: with less than {MINIMUM_IMAGES} images there are no "
-            "intervals to compare."
-        )
-    rows = {name: at_step(control_curve(summaries, choice, name, split), real.step) for name in names}
-    stands = {name: _relation(real, row) for name, row in rows.items()}
-    them = COUNTS.get(len(names), f"all {len(names)} controls")
-    told = {name: f"{control_name(name)} {interval_text(row)}" for name, row in rows.items()}
-    behind = {name: relation for name, relation in stands.items() if relation != SEPARATED}
-    if not behind:
-        nearest = max((row.mean or 0.0, name) for name, row in rows.items() if row is not None)[1]
-        details = "; ".join(told.values()) if len(names) <= FEW else f"the nearest is {told[nearest]}"
-        return f"{score} is above {them} with separated intervals ({details})."
-    if len(names) <= FEW:
-        details = "; ".join(f"{text}, {stands[name]}" for name, text in told.items())
-    else:
-        details = "; ".join(f"{told[name]}, {relation}" for name, relation in behind.items())
-        details += f"; {len(names) - len(behind)} others, {SEPARATED}" if len(behind) < len(names) else ""
-    return f"{score} is not shown to be above {them} ({details})."
-
-
-def _relation(real: Summary, control: Summary | None) -> str:
-    """How the real score stands to a control, judged by their 95 % intervals."""
-    if control is None:
-        return UNKNOWN
-    ends = [number(value) for value in (real.low, real.high, control.low, control.high)]
-    if not all(math.isfinite(end) for end in ends):
-        return UNKNOWN
-    real_low, real_high, control_low, control_high = ends
-    if real_low > control_high:
-        return SEPARATED
-    return BEHIND if control_low > real_high else OVERLAP
-
-
-def _paired(summaries: pd.DataFrame, choice: Choice, real: Summary) -> list[str]:
-    """One sentence on the differences from the controls on the same images; none without comparisons."""
-    found = {name: choice.against("control", other_control=name) for name in controls(summaries, choice)}
-    told = {name: row for name, row in found.items() if row is not None and row.difference is not None}
-    pairs = {name: row for name, row in told.items() if not too_few(row, len(told))}
-    lines = [_not_enough(choice, real, {name: row for name, row in told.items() if name not in pairs}, len(told))]
-    parts = []
-    for sign, words in ((1, "above {}"), (-1, "below {}"), (0, "not shown to differ from {}")):
-        there = [
-            f"{control_name(name)} by {difference_text(row, sign)}"
-            if sign
-            else f"{control_name(name)}, {difference_text(row)}"
-            for name, row in pairs.items()
-            if significant(row) == sign
-        ]
-        parts += [words.format("; ".join(there))] if there else []
-    if parts:
-        verdict = f"{choice.property} at step {real.step + 1} is {', and '.join(parts)}"
-        lines.insert(0, f"Paired on the same images, {verdict}.")
-    return [line for line in lines if line]
-
-
-def _not_enough(choice: Choice, real: Summary, few: Mapping[str, Comparison], comparisons: int) -> str:
-    """What keeps some controls from a paired verdict; '' if nothing does."""
-    if not few:
-        return ""
-    names = "; ".join(f"{control_name(name)}, {difference_text(row)}" for name, row in few.items())
-    least = min(row.n for row in few.values())
-    return (
-        f"Paired on the same images, no verdict is given on {choice.property} at step {real.step + 1} ({names}): "
-        f"{images_text(least)} cannot show a difference, it takes {images_needed(comparisons)} for "
-        f"{comparisons} comparison{'s' * (comparisons > 1)}."
-    )
-
-
-def _rounded(value: float) -> str:
-    """Two decimals, and no minus before a zero."""
-    return f"{round(value, 2) + 0.0:.2f}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from diffprobe.analyses.probing.curves import learning_curves, scores_over_steps
 from diffprobe.report.choices import Choice, grouped
-from diffprobe.report.curves import learning_curves, scores_over_steps
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.grid import prediction_grid
 from diffprobe.report.heatmap import layer_step_heatmap

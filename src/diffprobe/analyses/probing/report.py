@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from diffprobe.analyses.probing.figures import probing_figures
+from diffprobe.analyses.probing.findings import verdict_lines
 from diffprobe.analyses.probing.published import published_table
 from diffprobe.analyses.probing.tables import best_layers, closing_tables
 from diffprobe.probes.comparisons import Comparison, compare_run
@@ -32,7 +33,6 @@ from diffprobe.report.example import PredictionExample, example_over_steps, map_
 from diffprobe.report.names import network_order
 from diffprobe.report.numbers import interval, there
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
-from diffprobe.report.verdicts import verdict_lines
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer

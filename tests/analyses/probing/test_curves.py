@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
+from diffprobe.analyses.probing.curves import learning_curves, scores_over_steps
 from diffprobe.probes.summaries import Emergence
 from diffprobe.report.choices import HEADLINE_LAYER, control_name
-from diffprobe.report.curves import learning_curves, scores_over_steps
 from diffprobe.report.style import CONTROLS, ORANGE
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, make_choices
