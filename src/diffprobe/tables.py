@@ -1,35 +1,20 @@
-"""Tables as CSV files: one data class a table, whose fields are the columns."""
+"""Tables read from CSV files: one data class a table, whose fields are the columns."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from io import StringIO
-from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from diffprobe.errors import UserError
-from diffprobe.writing import replacing
 
 NO_STEP = -1  # the step of a row that belongs to no step (the position control); an empty cell in the file
 Step = Annotated[int, "NO_STEP is an empty cell"]
 
 Row = TypeVar("Row")
-
-
-def write_rows(path: str | Path, kind: type[Row], rows: Sequence[Row]) -> None:
-    """Write rows of a data class: full precision, missing cells empty, the whole file or nothing."""
-    path = Path(path)
-    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    types = get_type_hints(kind, include_extras=True)
-    steps = [index for index, name in enumerate(columns) if types[name] == Step]
-    cells = attrgetter(*columns)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(_emptied(cells(row), steps) for row in rows)
 
 
 def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
@@ -61,13 +46,6 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is damaged: byte {error.start} is not UTF-8.") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from None
-
-
-def _emptied(cells: tuple, steps: Sequence[int]) -> tuple | list:
-    """The cells of one row with no number in the columns `steps` where there is no step."""
-    if all(cells[step] != NO_STEP for step in steps):
-        return cells
-    return [None if index in steps and cell == NO_STEP else cell for index, cell in enumerate(cells)]
 
 
 def _step(cell: str) -> int:

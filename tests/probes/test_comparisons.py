@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ from diffprobe.probes.comparisons import (
     compare,
     compare_run,
     control_keys,
-    read_comparisons,
-    write_comparisons,
 )
 from diffprobe.probes.summaries import summarise
 from diffprobe.statistics import holm
@@ -165,12 +162,3 @@ def test_rows_of_two_runs_are_refused() -> None:
 def test_a_key_without_scores_is_named() -> None:
     with pytest.raises(UserError, match="no scores of b at step 1"):
         compared(column(FIRST, [0.1]), [(FIRST, SECOND)])
-
-
-def test_comparisons_come_back_from_their_file(tmp_path: Path) -> None:
-    position = Key("pocket", "position", NO_STEP, "linear", "position")
-    scores = column(FIRST, [0.5, 0.7]) + column(position, [0.1, 0.2]) + column(SECOND, [None, None])
-    rows = compared(scores, [(FIRST, position), (FIRST, SECOND)])
-    write_comparisons(tmp_path / "comparisons.csv", rows)
-    assert read_comparisons(tmp_path / "comparisons.csv") == rows
-    assert ",pocket,position,,linear,position," in (tmp_path / "comparisons.csv").read_text()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import by_image, select
 from diffprobe.probes.summaries import best_layer
 from diffprobe.statistics import holm, is_share, paired_differences
-from diffprobe.tables import NO_STEP, Step, read_rows, write_rows
+from diffprobe.tables import NO_STEP, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +62,6 @@ class Comparison:
 
 
 Values = dict[Key, np.ndarray]  # [2, images]: scores, NaN where undefined, and 1 where there is a row, else 0
-
-
-def write_comparisons(path: str | Path, rows: Sequence[Comparison]) -> None:
-    """Write comparisons.csv, as `tables.write_rows`."""
-    write_rows(path, Comparison, rows)
-
-
-def read_comparisons(path: str | Path) -> list[Comparison]:
-    """Read comparisons.csv. Raises UserError as `tables.read_rows`."""
-    return read_rows(path, Comparison)
 
 
 def compare(

@@ -103,10 +103,9 @@ def curve(
     choice: Choice,
     layer: str,
     control: str = "none",
-    split: str = "test",
 ) -> list[Summary]:
-    """The rows of one layer (or control) over the steps, in step order; rows without a score are kept."""
-    rows = select(_of(summaries, choice), metric=choice.metric, layer=layer, control=control, split=split)
+    """Test scores of one layer (or control) over the steps, in step order; rows without a score are kept."""
+    rows = select(_of(summaries, choice), metric=choice.metric, layer=layer, control=control, split="test")
     return sorted(summary_rows(rows), key=lambda row: row.step)
 
 
@@ -114,9 +113,9 @@ def _of(summaries: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     return select(summaries, model=choice.model, probe=choice.probe, property=choice.property)
 
 
-def cell_rows(summaries: pd.DataFrame, choice: Choice, split: str = "test") -> list[Summary]:
-    """The rows of every layer and step of the network itself."""
-    return summary_rows(select(_of(summaries, choice), metric=choice.metric, split=split, control="none"))
+def cell_rows(summaries: pd.DataFrame, choice: Choice) -> list[Summary]:
+    """Test scores of every layer and step of the network itself."""
+    return summary_rows(select(_of(summaries, choice), metric=choice.metric, split="test", control="none"))
 
 
 def controls(summaries: pd.DataFrame, choice: Choice) -> list[str]:
@@ -126,14 +125,14 @@ def controls(summaries: pd.DataFrame, choice: Choice) -> list[str]:
     return known + [name for name in present if name not in CONTROL_NAMES]
 
 
-def control_curve(summaries: pd.DataFrame, choice: Choice, control: str, split: str = "test") -> list[Summary]:
+def control_curve(summaries: pd.DataFrame, choice: Choice, control: str) -> list[Summary]:
     """A control's rows over the steps: at the best layer, or at the only layer it has, such as 'pixels'.
 
     A control without steps has one row, with step `NO_STEP`.
     """
-    at_best = curve(summaries, choice, choice.best, control, split)
+    at_best = curve(summaries, choice, choice.best, control)
     layers = select(_of(summaries, choice), control=control)["layer"].unique()
-    return at_best or (curve(summaries, choice, layers[0], control, split) if len(layers) == 1 else [])
+    return at_best or (curve(summaries, choice, layers[0], control) if len(layers) == 1 else [])
 
 
 def at_step(rows: Iterable[Summary], step: int) -> Summary | None:

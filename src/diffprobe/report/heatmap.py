@@ -69,20 +69,19 @@ def draw_cells(
 def layer_step_heatmap(
     summaries: pd.DataFrame,
     choice: Choice,
-    split: str = "test",
     layers: Sequence[Layer] = (),
 ) -> Figure:
-    """The choice's metric of every layer (row, in network order) at every step (column), without controls.
+    """The metric on test images of every layer (row, in network order) at every step (column), without controls.
 
     Args:
         layers: gives the order and the resolutions; without it the order is read off the names of a U-Net.
 
     Raises:
-        UserError: no row has the choice's property, metric and split.
+        UserError: no row of test images has the choice's property and metric.
     """
-    scores = {(row.layer, row.step): number(row.mean) for row in cell_rows(summaries, choice, split)}
+    scores = {(row.layer, row.step): number(row.mean) for row in cell_rows(summaries, choice)}
     if not scores:
-        raise UserError(f"no {split} score '{choice.metric}' of property '{choice.property}' to draw")
+        raise UserError(f"no test score '{choice.metric}' of property '{choice.property}' to draw")
     present = {layer for layer, _ in scores}
     names = [layer.name for layer in layers if layer.name in present] or network_order(layer for layer, _ in scores)
     steps = sorted({step for _, step in scores})
@@ -90,7 +89,7 @@ def layer_step_heatmap(
 
     label = METRIC_NAMES.get(choice.metric, choice.metric)
     figure, axes = draw_cells(values, names, steps, label, resolutions(layers))
-    axes.set_title(f"{choice.property} ({split})")
+    axes.set_title(f"{choice.property} (test)")
     _mark_rows(figure, axes, names, choice, bool(np.isnan(values).any()))
     return figure
 

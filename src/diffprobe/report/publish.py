@@ -113,7 +113,7 @@ def console_table(table: Table) -> Any:
         title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     for place, heading in enumerate(headings):
-        numeric = any(line[place][:1].isdigit() or line[place][:1] == "-" for line in lines)
+        numeric = place > 0 and any(line[place][:1].isdigit() or line[place][:1] == "-" for line in lines)
         shown.add_column(Text(heading), justify="right" if numeric else "left", overflow="fold")
     for line in lines:
         shown.add_row(*map(Text, line))  # Text, since rich would take square brackets in plain strings for markup

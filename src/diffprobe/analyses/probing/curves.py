@@ -33,7 +33,7 @@ from diffprobe.tables import NO_STEP
 
 
 @style()
-def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test") -> Figure:
+def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[Choice]) -> Figure:
     """One panel a property: score over steps with 95 % intervals, of two layers and every control that was run.
 
     The vertical line is the step by which the best layer's probe has come near its final score, the shade behind it
@@ -41,7 +41,7 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[Choice], split:
     """
     figure, panels = _panels(len(choices))
     for axes, choice in zip(panels, choices, strict=True):
-        _score_panel(axes, summaries, choice, split)
+        _score_panel(axes, summaries, choice)
     figure.supxlabel("denoising step", fontsize=8)
     shared_legend(figure, columns=1 if len(choices) == 1 else 3)
     return figure
@@ -68,16 +68,16 @@ def _panels(count: int) -> tuple[Figure, np.ndarray]:
     return figure, np.ravel(figure.subplots(1, count))
 
 
-def _score_panel(axes: Axes, summaries: pd.DataFrame, choice: Choice, split: str) -> None:
+def _score_panel(axes: Axes, summaries: pd.DataFrame, choice: Choice) -> None:
     short = short_names(summaries["layer"])
-    best = curve(summaries, choice, choice.best, split=split)
+    best = curve(summaries, choice, choice.best)
     draw_curve(axes, [row.step + 1 for row in best], best, BEST_LABEL, BEST)
     if choice.headline != choice.best:
-        rows = curve(summaries, choice, choice.headline, split=split)
+        rows = curve(summaries, choice, choice.headline)
         label = f"{HEADLINE_LABEL}, {short.get(choice.headline)}"
         draw_curve(axes, [row.step + 1 for row in rows], rows, label, HEADLINE)
     for control in controls(summaries, choice):
-        rows = control_curve(summaries, choice, control, split)
+        rows = control_curve(summaries, choice, control)
         look = CONTROLS.get(control, OTHER)
         if rows and rows[0].step == NO_STEP:
             draw_level(axes, rows[0], control_name(control), look)

@@ -34,23 +34,23 @@ FEW = 2  # so many controls are told of one by one
 COUNTS = {1: "the control", 2: "both controls"}
 
 
-def verdict_lines(summaries: pd.DataFrame, choices: Sequence[Choice], split: str = "test") -> list[str]:
+def verdict_lines(summaries: pd.DataFrame, choices: Sequence[Choice]) -> list[str]:
     """Three sentences a property: when it has emerged, whether it beats its controls at the last step by their
     intervals, and by how much on the same images. The last needs `Choice.comparisons`, which are of test images."""
     lines = []
     for group, members in grouped(choices).items():
         for choice in members:
-            found = _lines(summaries, choice, split)
+            found = _lines(summaries, choice)
             lines += [f"{group}: {line}" if group else line for line in found]
     return lines
 
 
-def _lines(summaries: pd.DataFrame, choice: Choice, split: str) -> list[str]:
-    rows = curve(summaries, choice, choice.best, split=split)
+def _lines(summaries: pd.DataFrame, choice: Choice) -> list[str]:
+    rows = curve(summaries, choice, choice.best)
     if not rows or math.isnan(number(rows[-1].mean)):
-        return [f"{choice.property}: no {split} score of {choice.best} at the last step, so no verdict."]
-    lines = [_when(choice, rows), _against_controls(summaries, choice, rows[-1], split)]
-    return lines + _paired(summaries, choice, rows[-1]) * (split == "test")
+        return [f"{choice.property}: no test score of {choice.best} at the last step, so no verdict."]
+    lines = [_when(choice, rows), _against_controls(summaries, choice, rows[-1])]
+    return lines + _paired(summaries, choice, rows[-1])
 
 
 def _when(choice: Choice, rows: Sequence[Summary]) -> str:
@@ -78,7 +78,7 @@ def _when(choice: Choice, rows: Sequence[Summary]) -> str:
     return f"{sentence}."
 
 
-def _against_controls(summaries: pd.DataFrame, choice: Choice, real: Summary, split: str) -> str:
+def _against_controls(summaries: pd.DataFrame, choice: Choice, real: Summary) -> str:
     score = f"At step {real.step + 1} {choice.property} ({interval_text(real)}, n = {real.n})"
     names = controls(summaries, choice)
     if not names:
@@ -88,7 +88,7 @@ def _against_controls(summaries: pd.DataFrame, choice: Choice, real: Summary, sp
             f"{score} gets no verdict against its controls: with less than {MINIMUM_IMAGES} images there are no "
             "intervals to compare."
         )
-    rows = {name: at_step(control_curve(summaries, choice, name, split), real.step) for name in names}
+    rows = {name: at_step(control_curve(summaries, choice, name), real.step) for name in names}
     stands = {name: _relation(real, row) for name, row in rows.items()}
     them = COUNTS.get(len(names), f"all {len(names)} controls")
     told = {name: f"{control_name(name)} {interval_text(row)}" for name, row in rows.items()}
