@@ -12,12 +12,14 @@ ROOT = Path(__file__).parents[1]
 def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    study, store, consumer, activations = blocks
+    study, scores, store, consumer, activations = blocks
     fewer = study.replace("load_prompts(count=40)", "load_prompts(count=6)").replace("range(15)", "[0, 14]")
     assert fewer.count("count=6") == fewer.count("[0, 14]") == 1
     scope: dict[str, object] = {}
     exec(fewer, scope)
     assert "best layer" in capsys.readouterr().out
+    exec(scores, scope)
+    assert re.search(r"step +0 +14\n", capsys.readouterr().out)
     exec(store, scope)
     exec(store, scope)
     first, second = capsys.readouterr().out.splitlines()[-2:]
