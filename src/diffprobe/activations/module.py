@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -106,21 +109,38 @@ def run_pass(module: ActivationModule, data: ImageData, trainer: lightning.Train
         UserError: as `ActivationModule.setup`, as the consumer, or an image is not finite.
     """
     trainer = trainer or quiet_trainer(module.device)
-    trainer.predict(module, datamodule=data, return_predictions=False)
+    with quiet_lightning(trainer.progress_bar_callback is None):
+        trainer.predict(module, datamodule=data, return_predictions=False)
     module.networks.to(trainer.strategy.root_device)  # Lightning leaves modules on the CPU
     return module.progress.done
 
 
 def quiet_trainer(device: torch.device) -> lightning.Trainer:
     """A Trainer for one device that shows nothing and writes nothing."""
-    return lightning.Trainer(
-        accelerator=device.type,
-        devices=1 if device.index is None or device.type == "cpu" else [device.index],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    with quiet_lightning(everything=True):
+        return lightning.Trainer(
+            accelerator=device.type,
+            devices=1 if device.index is None or device.type == "cpu" else [device.index],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+@contextmanager
+def quiet_lightning(everything: bool) -> Iterator[None]:
+    """Inside: no warnings that nobody can act on; with `everything`, no notices either."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.13
+        if everything:
+            log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 
 def device_of_model(wanted: str, trainer: lightning.Trainer) -> str:

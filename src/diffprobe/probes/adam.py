@@ -12,10 +12,7 @@ Train a probe bank on activations, in memory or stored: the plain function behin
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -26,6 +23,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from diffprobe.activations.activations import ReadableActivations
+from diffprobe.activations.module import quiet_lightning
 from diffprobe.activations.store.reader import StoredRows
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
@@ -296,7 +294,7 @@ def train_bank(
     values = {layer: activations.values[layer] for layer in bank.layers}
     fitter = trainer or _silent_trainer(recipe)
     training, validation = _loaders(split, recipe, seed, fitter.world_size)
-    with _quiet(trainer is None):
+    with quiet_lightning(trainer is None):
         fitter.fit(
             ProbeBankModule(bank, len(activations.names), recipe),
             SharedBatches(training, Collate(values, tokens, edges), fitter),
@@ -341,18 +339,3 @@ def _silent_trainer(recipe: Recipe) -> lightning.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-@contextmanager
-def _quiet(everything: bool) -> Iterator[None]:
-    """No warnings that nobody can act on; with `everything`, no notices either."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.13
-        if everything:
-            log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
