@@ -13,7 +13,7 @@ from diffprobe.cli.errors import plain_errors  # noqa: E402
 @plain_errors
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
-    from diffprobe.analyses.probing.analysis import run
+    from diffprobe.cli.probing import run
 
     return run(config)
 

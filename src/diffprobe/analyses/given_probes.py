@@ -11,7 +11,7 @@ from diffprobe.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from diffprobe.cli.schema import ProbingSettings
+    from diffprobe.analyses.inputs import Inputs
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
 
@@ -55,8 +55,8 @@ class GivenProbes:
         return found
 
 
-def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> GivenProbes:
-    """The probes in a finished run folder of train.py, for images that the model of this name makes by these settings.
+def read_probes(folder: str | Path, inputs: Inputs) -> GivenProbes:
+    """The probes in a finished run folder of train.py, for images that the model makes by the settings of this run.
 
     Raises:
         UserError: the folder is no finished run of this model and trajectory, or what it was made from is not there any
@@ -66,13 +66,13 @@ def read_probes(folder: str | Path, settings: ProbingSettings, model: str) -> Gi
     from diffprobe.analyses.inputs import make_source
     from diffprobe.probes.score_table import read_scores, select
     from diffprobe.probes.storage import load_bank
-    from diffprobe.runs.folder import FINISHED, flattened, read_settings
+    from diffprobe.runs.folder import FINISHED, flattened
 
     folder = Path(folder)
     if not (folder / FINISHED).exists():
         raise UserError(f"analysis.probes={folder}: no finished run of train.py is there")
-    made_by = read_settings(folder)
-    there, here = flattened(made_by), flattened(settings)
+    made_by, model = inputs.settings_of(folder), inputs.backbone.name
+    there, here = flattened(made_by), flattened(inputs.settings)
     for key in _SAME:
         if there[key] != here[key]:
             raise UserError(f"analysis.probes={folder}: {key} is {there[key]} there, {here[key]} here; give the same")

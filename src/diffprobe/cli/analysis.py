@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffprobe.cli.analysis_schema import check_analysis
 from diffprobe.cli.errors import job_errors, plain_errors
-from diffprobe.cli.running import run_analysis
+from diffprobe.cli.running import carry_out
 from diffprobe.errors import UserError
-from diffprobe.parts import Part, make
+from diffprobe.parts import make
 from diffprobe.terminal import plain_console
 
 
 def run(config: DictConfig) -> None:
     """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
     if config.get("run") is None and config.get("gather") is None:
-        module = import_module(_module(config))
-        if hasattr(module, "run"):
-            module.run(config)
-        else:
-            job_errors(run_analysis)(config, check_analysis, lambda settings: make(settings.analysis))
+        job_errors(carry_out)(config, check_analysis, lambda settings: make(settings.analysis))
     else:
         _tell(config)
-
-
-@plain_errors
-def _module(config: DictConfig) -> str:
-    """The module of the class that `analysis` names. Raises UserError for what names none."""
-    value: Any = OmegaConf.to_container(config.analysis, resolve=True)
-    Part().checked(value, "analysis")
-    return value["_target_"].rpartition(".")[0]
 
 
 @plain_errors
 def _tell(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from diffprobe.cli import retelling as reporting
+    from diffprobe.cli import retelling
     from diffprobe.cli.gathering import gather
 
     made = Path(HydraConfig.get().runtime.output_dir)  # for a study, before it was known that this is none
@@ -51,6 +37,6 @@ def _tell(config: DictConfig) -> None:
     if settings.run is not None and settings.gather is not None:
         raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
     if settings.run is not None:
-        reporting.tell_again(Path(settings.run), settings.seed)
+        retelling.tell_again(Path(settings.run), settings.seed)
     elif settings.gather is not None:
-        gather(Path(settings.gather), plain_console(reporting.REPORT_WIDTH))
+        gather(Path(settings.gather), plain_console(retelling.REPORT_WIDTH))

@@ -56,20 +56,15 @@ class Run(Generic[Job]):
 
 
 def carry_out(
-    config: DictConfig,
-    check: Callable[[DictConfig], Job],
-    prepare: Callable[[Job, Console], Task],
-    work: Callable[[Task, Run[Job]], int],
-    *,
-    share: Callable[[Task, Job, Console], object] | None = None,
+    config: DictConfig, check: Callable[[DictConfig], Job], analysis_of: Callable[[Job], Analysis]
 ) -> Path | None:
-    """Runs a job into Hydra's output folder; one that has it already is left alone.
+    """Runs an analysis into Hydra's output folder: checked, planned, run, and its report published.
+
+    A folder that has the finished run of the same settings is left alone.
 
     Args:
         check: makes settings of the configuration.
-        prepare: checks what the user gave, tells the plan, and gives what is left to do.
-        work: does it, fills the run folder, and says how often the network was evaluated.
-        share: what the helping processes of a run do; None where an analysis runs in one process.
+        analysis_of: the analysis that the settings ask for.
 
     Returns:
         The folder of the finished run; None of a dry run, and in a helping process.
@@ -77,31 +72,33 @@ def carry_out(
     Raises:
         UserError: of what the user got wrong, before any work is done.
     """
+    from diffprobe.report.publish import publish
     from diffprobe.runs.environment import write_environment
 
     started = time.perf_counter()
     hydra = HydraConfig.get()
     check_typed(config, hydra)
     settings = check(config)
+    analysis = analysis_of(settings)
     check_processes(settings.trainer, hydra)
-    if share is None and settings.trainer.devices * settings.trainer.num_nodes > 1:
+    if not analysis.distributed and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={analysis_name(settings)} runs in one process; use trainer.devices=1")
     share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
     folder = Path(hydra.runtime.output_dir)
     with _how_to_go_on(settings, folder, hydra), quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
 
-        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and leaves the telling
+        helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and the first one reports
         console = plain_console(REPORT_WIDTH, quiet=helping)
         if is_finished(folder, settings, check):
             return _skipped(folder, console)
         check_unfinished(folder, settings, check)
         check_trainer(settings)
-        task = prepare(settings, console)
+        task = _check(analysis, settings, console)
         if settings.dry_run:
             return None
-        if helping and share is not None:
-            share(task, settings, console)
+        if helping:
+            analysis.run(task, _context(settings, console, None))
             return None
         with sole_user(folder, console.print):
             if is_finished(folder, settings, check):  # by another process, while this one prepared
@@ -112,45 +109,29 @@ def carry_out(
             plain = OmegaConf.to_container(config, resolve=True)
             called = _called(folder, analysis_name(settings), hydra)
             with make(settings.logger, folder=folder, config=plain, called=called) as tracker:
-                evaluations = work(task, Run(settings, plain, folder, console, tracker))
+                context = _context(settings, console, tracker)
+                report = analysis.report(task, analysis.run(task, context), context)
+                publish(report, Run(settings, plain, folder, console, tracker))
                 stop_if_asked()
             wall = time.perf_counter() - started
             # The file that marks the run as finished: the last one, when tracker and tables are complete
-            write_environment(
-                folder / FINISHED, seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations
-            )
+            seeds = {"seed": settings.seed}
+            write_environment(folder / FINISHED, seeds=seeds, wall_seconds=wall, network_evaluations=report.evaluations)
         console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
     return folder
 
 
-def run_analysis(config: DictConfig, check: Callable[[DictConfig], Job], analysis_of: Callable[[Job], Analysis]):
-    """Runs an analysis into Hydra's output folder, see `carry_out`: checked, planned, run, and its report published."""
+def _check(analysis: Analysis, settings: Any, console: Console) -> Any:
+    """The validated inputs of an analysis; prints its plan, in full if the run is dry."""
     from diffprobe.analyses.inputs import Inputs
-    from diffprobe.report.publish import publish
     from diffprobe.runs.folder import read_settings
 
-    def prepare(settings: Job, console: Console) -> tuple[Analysis, Any]:
-        log = partial(console.print, soft_wrap=True, markup=False, highlight=False)
-        analysis = analysis_of(settings)
-        task = analysis.check(Inputs(settings, log, read_settings))
-        plan = analysis.plan(task)
-        for line in (*plan.summary, *(plan.details if settings.dry_run else ())):
-            log(line)
-        return analysis, task
-
-    def work(prepared: tuple[Analysis, Any], run: Run[Job]) -> int:
-        analysis, task = prepared
-        context = _context(run.settings, run.console, run.tracker)
-        report = analysis.report(task, analysis.run(task, context), context)
-        publish(report, run)
-        return report.evaluations
-
-    def share(prepared: tuple[Analysis, Any], settings: Job, console: Console) -> None:
-        analysis, task = prepared
-        analysis.run(task, _context(settings, console, None))
-
-    distributed = analysis_of(check(config)).distributed
-    return carry_out(config, check, prepare, work, share=share if distributed else None)
+    log = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    task = analysis.check(Inputs(settings, log, read_settings))
+    plan = analysis.plan(task)
+    for line in (*plan.summary, *(plan.details if settings.dry_run else ())):
+        log(line)
+    return task
 
 
 def _context(settings: Any, console: Console, tracker: Tracker | None) -> RunContext:

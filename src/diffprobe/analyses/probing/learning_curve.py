@@ -27,7 +27,6 @@ from diffprobe.probes.summaries import SUMMARY_COLUMNS, summarise
 
 if TYPE_CHECKING:
     from diffprobe.activations.activations import ReadableActivations
-    from diffprobe.cli.schema import ProbingSettings
     from diffprobe.probes.bank import ProbeBank
     from diffprobe.probes.splits import Split
     from diffprobe.probes.study.question import Findings, Question
@@ -135,11 +134,9 @@ def read_learning_curve(path: Path) -> pd.DataFrame:
     return read_csv(path, COLUMNS)
 
 
-def check_curve(settings: ProbingSettings, split: Split) -> None:
+def check_curve(sizes: Sequence[int], store: str, split: Split) -> None:
     """Raises UserError for numbers of training images that there are not, or where no activations are kept."""
-
-    sizes = list(settings.report.learning_curve)
-    if sizes and settings.features.store == "none":
+    if sizes and store == "none":
         raise UserError(
             "report.learning_curve trains again, which features=none cannot: choose features=memory or disk"
         )
@@ -148,12 +145,11 @@ def check_curve(settings: ProbingSettings, split: Split) -> None:
 
 
 def learning_points(
-    question: Question, findings: Findings, best: Collection[str], settings: ProbingSettings
+    question: Question, findings: Findings, best: Collection[str], sizes: Sequence[int]
 ) -> pd.DataFrame | None:
     """Trains the `best` layers' probes of the last step on ever more images; None where no curve is asked for."""
     from diffprobe.probes.study.question import fit_bank
 
-    sizes = list(settings.report.learning_curve)
     if not sizes or findings.extraction is None or findings.targets is None:
         return None
     narrow = replace(

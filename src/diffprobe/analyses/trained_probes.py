@@ -1,0 +1,136 @@
+"""What analyses of probes share: validated inputs, the plan, and the probes that are trained and scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffprobe.analyses.analysis import Plan
+from diffprobe.analyses.inputs import check_noise, make_stores, test_prompts
+
+if TYPE_CHECKING:
+    from diffprobe.activations.budget import Plan as Budget
+    from diffprobe.activations.sources.source import Source
+    from diffprobe.activations.stores import Stores
+    from diffprobe.analyses.analysis import RunContext
+    from diffprobe.analyses.inputs import Inputs
+    from diffprobe.backbone.load import Backbone
+    from diffprobe.probes.study.question import Findings, Question
+
+KEPT = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
+
+
+@dataclass(frozen=True)
+class ProbingTask:
+    """Validated inputs of an analysis that trains probes, or takes those of a finished run to other images.
+
+    Attributes:
+        features: the settings of what is kept of activations, and how.
+        examples: how many test images are shown with predictions.
+    """
+
+    backbone: Backbone
+    source: Source
+    labeler: Any
+    question: Question
+    stores: Stores | None
+    budget: Budget
+    features: Any
+    examples: int
+
+
+def check_probing(inputs: Inputs) -> ProbingTask:
+    """Validated inputs for probes that are trained. Raises UserError for what the user got wrong."""
+    from diffprobe.labels.labeler import FromFiles
+    from diffprobe.probes.config import Recipe
+    from diffprobe.probes.study.question import Question
+
+    settings, source, labeler, backbone = inputs.settings, inputs.source, inputs.labeler, inputs.backbone
+    check_noise(settings, backbone)
+    question = Question(
+        steps=inputs.steps(source.timesteps(backbone)),
+        layers=inputs.layers,
+        groups=inputs.groups,
+        properties=list(settings.property.names),
+        controls=list(settings.control.names),
+        fractions=list(settings.data.fractions),
+        test=[prompt.name for prompt in test_prompts(settings, lambda _: None)],  # making the source logged its lines
+        recipe=Recipe(**settings.probe),
+        threshold=settings.property.threshold,
+        seed=settings.seed,
+    )
+    if isinstance(labeler, FromFiles):
+        labeler.follow(source.geometries())
+    labeler.check(source.names, question.properties, backbone.image_size)
+    return task_of(inputs, source, question)
+
+
+def task_of(inputs: Inputs, source: Source, question: Question) -> ProbingTask:
+    """The task of a question about the images of a source. Raises UserError where it does not fit memory or disk."""
+    settings, backbone = inputs.settings, inputs.backbone
+    stores = make_stores(settings, backbone, source)
+    budget = _budget(settings, backbone, source, question, stores)
+    return ProbingTask(
+        backbone, source, inputs.labeler, question, stores, budget, settings.features, settings.report.examples
+    )
+
+
+def plan_probing(task: ProbingTask) -> Plan:
+    """Evaluations of the network, and bytes of activations."""
+    from diffprobe.activations.budget import in_units
+
+    question, backbone = task.question, task.backbone
+    line = (
+        f"{backbone.name} on {backbone.device}: {len(task.source.names)} images, {len(question.inputs)} layers, "
+        f"{len(question.steps)} of {len(task.source.timesteps(backbone))} steps, {', '.join(question.properties)}; "
+        f"{task.budget.evaluations} network evaluations, {in_units(task.budget.bytes)} of activations "
+        f"{KEPT[task.features.store]}"
+    )
+    return Plan([line], task.budget.lines())
+
+
+def train_probes(task: ProbingTask, context: RunContext) -> Findings:
+    """Takes the images through the network, trains all probes and controls, and scores them."""
+    from diffprobe.probes.study.two_pass import Means, study_emergence
+
+    means = Means(
+        batch_size=task.features.batch_size,
+        dtype=task.features.dtype,
+        stores=task.stores,
+        live=task.features.store == "none",
+        images_per_shard=task.features.images_per_shard,
+        shown=task.examples,
+        trainer=context.trainer,
+        tell=context.log,
+    )
+    return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
+
+
+def _budget(settings: Any, backbone: Backbone, source: Source, question: Question, stores: Stores | None) -> Budget:
+    from diffprobe.activations.budget import check_memory, plan_live, plan_run, plan_stores
+    from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_layers
+    from diffprobe.activations.description import describe
+    from diffprobe.probes.study.two_pass import replayed_controls
+
+    features = settings.features
+    layers, steps = stores.kept(question.recorded, question.steps) if stores else (question.recorded, question.steps)
+    manifest = describe(
+        backbone,
+        source,
+        layers,
+        steps,
+        features.dtype,
+        features.images_per_shard,
+        identified=stores is not None,
+    )
+    once, again = source.evaluations(backbone, steps), len(steps) * source.draws
+    controls = replayed_controls(question)
+    inputs = control_layers(backbone, [name for name in question.controls if name in CONTROL_INPUTS])
+    if stores:
+        return plan_stores(manifest, once, controls, again, stores.folder, inputs)
+    if features.store == "none":
+        plan = plan_live(manifest, once, controls, again, features.batch_size)
+    else:
+        plan = plan_run(manifest, once, controls, again, inputs)
+    check_memory(plan)
+    return plan
