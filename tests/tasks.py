@@ -9,8 +9,8 @@ from lightning import Trainer
 
 from diffprobe.analyses.analysis import RunContext
 from diffprobe.analyses.inputs import Inputs
-from diffprobe.cli.analysis_schema import check_analysis
 from diffprobe.parts import make
+from diffprobe.runs.analysis_schema import check_analysis
 from diffprobe.runs.folder import read_settings
 from tests.commands import ROOT
 

@@ -8,11 +8,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.inputs import chosen_steps
-from diffprobe.cli.analysis_schema import check_analysis as checked_analysis
 from diffprobe.cli.errors import explanation
-from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import PROPERTIES
+from diffprobe.runs.analysis_schema import check_analysis as checked_analysis
+from diffprobe.runs.schema import checked
 
 CONF = Path(__file__).parents[2] / "conf"
 CHOICES = [

@@ -13,10 +13,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffprobe.cli import schema
-from diffprobe.cli.analysis_schema import AnalysisJobSettings, check_analysis
 from diffprobe.errors import UserError
 from diffprobe.parts import Part
+from diffprobe.runs import schema
+from diffprobe.runs.analysis_schema import AnalysisJobSettings, check_analysis
 from tests.commands import ROOT
 
 CONF = ROOT / "conf"

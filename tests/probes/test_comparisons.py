@@ -8,13 +8,7 @@ import pytest
 from scipy import stats
 
 from diffprobe.errors import UserError
-from diffprobe.probes.comparisons import (
-    Comparison,
-    Key,
-    compare,
-    compare_run,
-    control_keys,
-)
+from diffprobe.probes.comparisons import Comparison, Key, compare, compare_run, control_keys
 from diffprobe.probes.summaries import summarise
 from diffprobe.statistics import holm
 from diffprobe.tables import NO_STEP

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 from diffprobe.analyses.probing.published import published_table
 from diffprobe.cli.gathering import _remove_earlier
-from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Summary
 from diffprobe.report.choices import HEADLINE_LAYER
@@ -26,6 +25,7 @@ from diffprobe.runs.folder import (
     record_configuration,
     sole_user,
 )
+from diffprobe.runs.schema import checked
 from diffprobe.runs.sweeps import Job, find_jobs, grouped, join_scores
 from tests.reference.score_rows import Score, rows_of, summary_table, table_of
 

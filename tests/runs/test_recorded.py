@@ -15,13 +15,13 @@ from diffprobe.analyses.comparison import analysis as comparing_runs
 from diffprobe.analyses.given_probes import read_probes
 from diffprobe.app.equipment import of_run
 from diffprobe.cli import retelling as reporting
-from diffprobe.cli.schema import checked
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.labels.per_property import PerProperty
 from diffprobe.parts import CLASSES, check_recorded, make, targets
 from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_configuration
 from diffprobe.runs.recorded import read_overrides, read_recorded
+from diffprobe.runs.schema import checked
 from diffprobe.runs.sweeps import find_jobs
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffprobe.cli.analysis_schema import check_analysis
 from diffprobe.cli.errors import job_errors, plain_errors
 from diffprobe.cli.running import carry_out
 from diffprobe.errors import UserError
 from diffprobe.parts import make
+from diffprobe.runs.analysis_schema import check_analysis
 from diffprobe.terminal import plain_console
 
 

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffprobe.analyses.probing.analysis import Probing
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.running import carry_out
-from diffprobe.cli.schema import ProbingSettings, checked
 from diffprobe.runs.folder import objective_of
+from diffprobe.runs.schema import ProbingSettings, checked
 
 
 @job_errors

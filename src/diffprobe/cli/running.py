@@ -14,12 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.cli.retelling import REPORT_WIDTH
-from diffprobe.cli.schema import ProbingSettings
 from diffprobe.cli.typed import check_typed
 from diffprobe.errors import UserError
 from diffprobe.parts import class_name, make
 from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, sole_user
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
+from diffprobe.runs.schema import ProbingSettings
 from diffprobe.runs.trainers import check_trainer, make_trainer, quiet_libraries
 from diffprobe.signals import Stopped
 from diffprobe.signals import check as stop_if_asked

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.cli.schema import Settings, checked
 from diffprobe.errors import UserError
 from diffprobe.parts import check_recorded, targets
 from diffprobe.runs.recorded import CONFIGURATION, looked_up, read_recorded
+from diffprobe.runs.schema import Settings, checked
 from diffprobe.writing import remove_leftovers, replacing
 
 if TYPE_CHECKING:

@@ -11,13 +11,7 @@ from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_cur
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.leads import Lead
 from diffprobe.analyses.emergence.report import emergence_figures
-from diffprobe.analyses.emergence.tables import (
-    emergence_lines,
-    emergence_tables,
-    lead_text,
-    step_text,
-    tell,
-)
+from diffprobe.analyses.emergence.tables import emergence_lines, emergence_tables, lead_text, step_text, tell
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report

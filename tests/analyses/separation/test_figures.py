@@ -5,11 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffprobe.analyses.separation.figures import (
-    separation_figures,
-    separation_heatmap,
-    set_distributions,
-)
+from diffprobe.analyses.separation.figures import separation_figures, separation_heatmap, set_distributions
 from diffprobe.analyses.separation.findings import findings
 from diffprobe.analyses.separation.retrieval_grid import RIGHT, WRONG, retrieval_grid
 from diffprobe.errors import UserError

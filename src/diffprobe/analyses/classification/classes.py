@@ -13,6 +13,7 @@ from torch import Tensor
 from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.finite import at_step, naming
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
+from diffprobe.labels.classifiers.classifier import CONFIDENCE, PROPERTY, STABLE, TOP_1, TOP_5
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.summaries import Emergence
 from diffprobe.statistics import Stratified, median_step, stratified_difference
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from diffprobe.labels.classifiers.classifier import Classifier
 
 TOP = 5
-PROPERTY, LAYER = "class", "decoded image"  # of the scores
-CONFIDENCE, TOP_1, TOP_5, STABLE = "confidence", "top1", "top5", "stable"
+LAYER = "decoded image"  # of the scores
 PHOTOGRAPHS = "real"  # the `control` of rows of real photos
 
 

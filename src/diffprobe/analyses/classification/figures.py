@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.analyses.classification.classes import CONFIDENCE, PHOTOGRAPHS, STABLE, TOP_1, TOP_5
+from diffprobe.analyses.classification.classes import PHOTOGRAPHS
+from diffprobe.labels.classifiers.classifier import CONFIDENCE, STABLE, TOP_1, TOP_5
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import summary_rows
 from diffprobe.report.style import (

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from diffprobe.analyses.classification.classes import (
-    CONFIDENCE,
     PHOTOGRAPHS,
-    TOP_1,
-    TOP_5,
     StableRow,
     TopRow,
     Watched,
@@ -26,6 +23,7 @@ from diffprobe.analyses.classification.classes import (
     top_rows,
 )
 from diffprobe.analyses.classification.figures import ClassExample, class_curves, class_example
+from diffprobe.labels.classifiers.classifier import CONFIDENCE, TOP_1, TOP_5
 from diffprobe.probes.score_table import score_table, select
 from diffprobe.probes.summaries import Summary, summarise, summary_rows
 from diffprobe.report.numbers import interval, rounded

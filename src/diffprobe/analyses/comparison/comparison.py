@@ -8,9 +8,9 @@ from itertools import combinations
 
 import pandas as pd
 
-from diffprobe.analyses.classification.classes import PROPERTY as CLASS
-from diffprobe.analyses.classification.classes import TOP_1
 from diffprobe.errors import UserError
+from diffprobe.labels.classifiers.classifier import PROPERTY as CLASS
+from diffprobe.labels.classifiers.classifier import TOP_1
 from diffprobe.probes.comparisons import Comparison, Key, compare
 from diffprobe.probes.properties import PROPERTIES, property_named
 from diffprobe.probes.score_table import concatenate, select

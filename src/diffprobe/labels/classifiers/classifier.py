@@ -10,6 +10,10 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 
+# How scores of a classifier are called in tables: as a property, and its metrics.
+PROPERTY = "class"
+CONFIDENCE, TOP_1, TOP_5, STABLE = "confidence", "top1", "top5", "stable"
+
 
 class Classifier(Protocol):
     """Names what an image shows. It asks for packages and weights when it is made, before there is any image.

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from diffprobe.cli.schema import Batch, Count, Folder, Groups, LayerItems, ProbingSettings, checked
 from diffprobe.parts import Part
 from diffprobe.ranges import Choice, Items, Number, Text
+from diffprobe.runs.schema import Batch, Count, Folder, Groups, LayerItems, ProbingSettings, checked
 
 MEASURES = ("euclidean", "manhattan", "cosine", "pearson", "distance_correlation", "distance_correlation_u")
 FEWEST = 19  # resamples; of permutations the fewest with which p can be 0.05
