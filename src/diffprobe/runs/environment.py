@@ -143,10 +143,15 @@ def reproduce(folder: Path, seeds: Mapping[str, int], script: str | None = None)
 
 
 def _overrides(folder: Path) -> list[str]:
+    """What was typed, but for Hydra's own settings; where the user's own configurations lie belongs to it."""
     import yaml
 
-    recorded = folder / ".hydra" / "overrides.yaml"
-    return list(yaml.safe_load(recorded.read_text(encoding="utf-8")) or []) if recorded.exists() else []
+    def recorded(name: str) -> Any:
+        path = folder / ".hydra" / name
+        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    of_hydra = ((recorded("hydra.yaml") or {}).get("overrides") or {}).get("hydra") or []
+    return [*(each for each in of_hydra if each.startswith("hydra.searchpath=")), *(recorded("overrides.yaml") or [])]
 
 
 def _revision(git: Mapping[str, Any] | None) -> str:

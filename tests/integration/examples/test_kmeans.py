@@ -34,6 +34,7 @@ def test_an_analysis_from_outside_leaves_a_run_folder(tmp_path: Path, monkeypatc
     assert scores.image.nunique() == 6
     assert "mean IoU with objects" in (run / "report.txt").read_text()
     assert "k-means of tokens" in (run / "report.html").read_text()
+    assert "hydra.searchpath" in (run / "report.html").read_text()
     assert (run / "figures" / "iou.png").is_file()
     assert json.loads((run / "environment.json").read_text())["network_evaluations"] == 6
 
