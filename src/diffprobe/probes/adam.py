@@ -117,7 +117,7 @@ class ProbeBankModule(lightning.LightningModule):
             for layer in bank.layers
             for key, parameter in self._named(name, layer)
         }
-        self.training_losses = nn.ModuleDict({name: MeanMetric() for name in bank.properties})
+        self.training_losses: Any = nn.ModuleDict({name: MeanMetric() for name in bank.properties})
         self._loss_sums: dict[str, Tensor] = {}
         self._counts = torch.zeros(0)
 
@@ -159,7 +159,7 @@ class ProbeBankModule(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Logs the loss without penalties, averaged over probes and over the images of all processes."""
         for name, metric in self.training_losses.items():
-            self.log(f"training_loss/{name}", metric)  # type: ignore[arg-type]
+            self.log(f"training_loss/{name}", metric)
 
     def on_validation_epoch_start(self) -> None:
         shape = (len(self.bank.layers), len(self.bank.steps), self.images)
