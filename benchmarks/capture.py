@@ -24,7 +24,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffprobe.backbone.blueprint import blueprint
+from diffprobe.backbone.blueprint import denoiser_without_weights
 from diffprobe.backbone.capture import capture
 from diffprobe.backbone.layers import catalogue, select_layers
 
@@ -76,7 +76,7 @@ def pocket() -> None:
 @torch.no_grad()
 def early_exit() -> None:
     for model, repeats in (("pocket", 15), ("sd14", 3)):
-        twin = blueprint(model)
+        twin = denoiser_without_weights(model)
         inputs = example(twin, "meta")
         share = operations(twin, inputs, stop=True) / operations(twin, inputs, stop=False)
         denoiser = random_weights(twin)
@@ -104,7 +104,7 @@ def operations(denoiser: Any, inputs: tuple[Any, ...], *, stop: bool) -> int:
 
 @torch.no_grad()
 def memory() -> None:
-    denoiser = random_weights(blueprint("sd14"))
+    denoiser = random_weights(denoiser_without_weights("sd14"))
     layers = select_layers(catalogue(denoiser), "self_attention")
     listed = [(layer.channels, layer.height) for layer in layers]
     print(f"sd14: the catalogue's 16 self-attention layers are the published ones: {listed == PUBLISHED}")
@@ -135,7 +135,7 @@ def gpu() -> None:
     if not torch.cuda.is_available():
         print("gpu: there is none here")
         return
-    denoiser = random_weights(blueprint("sd14")).half().cuda().to(memory_format=torch.channels_last)
+    denoiser = random_weights(denoiser_without_weights("sd14")).half().cuda().to(memory_format=torch.channels_last)
     layers = [layer.name for layer in select_layers(catalogue(denoiser), "self_attention")]
     for batch in (1, 4, 16):
         inputs = tuple(value.half() if value.is_floating_point() else value for value in example(denoiser, "cuda"))

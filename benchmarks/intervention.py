@@ -22,9 +22,9 @@ from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import scene_prompts
 from diffprobe.labels.pocket import PocketLabeler
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.functional import dice
-from diffprobe.probes.study.two_pass import Question, study_emergence
+from diffprobe.probes.study.two_pass import ProbingConfig, run_probing
 
 TRAINING, IMAGES = 40, 12
 LAYERS = ["down_blocks.0.resnets.?", "up_blocks.3.resnets.?"]
@@ -52,10 +52,10 @@ def main() -> None:
     backbone = load_backbone("pocket", guidance=2.5)
     layers = select_layers(catalogue(backbone.denoiser), LAYERS)
     labeler = PocketLabeler()
-    question = Question(
-        layers, STEPS, properties=["saliency"], controls=[], recipe=Recipe(name="ridge", solver="ridge")
+    probing_config = ProbingConfig(
+        layers, STEPS, properties=["saliency"], controls=[], probe_config=ProbeConfig(name="ridge", solver="ridge")
     )
-    bank = study_emergence(backbone, Generation(scene_prompts(TRAINING, seed=1)), labeler, question).bank
+    bank = run_probing(backbone, Generation(scene_prompts(TRAINING, seed=1)), labeler, probing_config).bank
     prompts = scene_prompts(IMAGES, seed=2)
     names, texts = [prompt.name for prompt in prompts], [prompt.text for prompt in prompts]
     seeds = [prompt.seed for prompt in prompts]

@@ -76,13 +76,13 @@ def one_pass(backbone: Backbone, layers: Sequence[Layer]) -> None:
 @contextmanager
 def live_activations() -> Iterator[list[int]]:
     """Inside: bytes of captured activations that are alive, after each one that is captured."""
-    alive, found, see = [0], [0], Capture._see
+    alive, found, compute_activations = [0], [0], Capture._see
 
     def gone(size: int) -> None:
         alive[0] -= size
 
     def counted(capture: Capture, name: str, *arguments: Any) -> Any:
-        output = see(capture, name, *arguments)
+        output = compute_activations(capture, name, *arguments)
         values = capture.activations[name]
         alive[0] += values.nbytes
         found.append(alive[0])
@@ -93,7 +93,7 @@ def live_activations() -> Iterator[list[int]]:
     try:
         yield found
     finally:
-        Capture._see = see  # type: ignore[method-assign]
+        Capture._see = compute_activations  # type: ignore[method-assign]
 
 
 def allocated(work: Callable[[], None]) -> int:

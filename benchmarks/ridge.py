@@ -94,13 +94,13 @@ def study(backbone: Any, prompts: list[Any]) -> Any:
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.labels.pocket import PocketLabeler
-    from diffprobe.probes.config import Recipe
-    from diffprobe.probes.study.two_pass import Means, Question, study_emergence
+    from diffprobe.probes.config import ProbeConfig
+    from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 
     layers = select_layers(catalogue(backbone.denoiser), "self_attention")
-    question = Question(layers, range(15), controls=(), recipe=Recipe("ridge", solver="ridge"))
+    probing_config = ProbingConfig(layers, range(15), controls=(), probe_config=ProbeConfig("ridge", solver="ridge"))
     source = Generation(prompts, sampling_steps=15)
-    return study_emergence(backbone, source, PocketLabeler(), question, Means(batch_size=BATCH, live=True))
+    return run_probing(backbone, source, PocketLabeler(), probing_config, ExecutionConfig(batch_size=BATCH, live=True))
 
 
 @torch.no_grad()
@@ -108,20 +108,20 @@ def gpu() -> None:
     if not torch.cuda.is_available():
         print("gpu: there is none here")
         return
-    from diffprobe.backbone.blueprint import blueprint
+    from diffprobe.backbone.blueprint import denoiser_without_weights
     from diffprobe.backbone.capture import capture
     from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.probes.config import Recipe
+    from diffprobe.probes.config import ProbeConfig
     from diffprobe.probes.properties import PROPERTIES
     from diffprobe.probes.ridge import Moments
 
     batch, steps = 4, 15
-    denoiser = random_weights(blueprint("sd14")).half().cuda().to(memory_format=torch.channels_last)
+    denoiser = random_weights(denoiser_without_weights("sd14")).half().cuda().to(memory_format=torch.channels_last)
     layers = [layer.name for layer in select_layers(catalogue(denoiser), "self_attention")]
     noise, timestep, text = (item.half() if item.is_floating_point() else item for item in example(denoiser, "cuda"))
     inputs = (noise.expand(2 * batch, -1, -1, -1), timestep, text.expand(2 * batch, -1, -1))
     targets = {name: torch.rand(batch, 512, 512, device="cuda") for name in PROPERTIES}
-    moments = Moments(list(PROPERTIES), Recipe("ridge", solver="ridge"))
+    moments = Moments(list(PROPERTIES), ProbeConfig("ridge", solver="ridge"))
 
     def bare() -> None:
         for _ in range(steps):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from diffprobe.fitting import Geometry, follow_picture, part_shown
+from diffprobe.fitting import Geometry, fit_map, visible_box
 
 
 def turned_by_pillow(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -19,27 +19,27 @@ def turned_by_pillow(values: np.ndarray, orientation: int) -> np.ndarray:
 @pytest.mark.parametrize("fit", ["stretch", "crop"])
 def test_a_map_of_the_file_is_turned_and_cropped_as_pillow_turns_the_picture(orientation, fit):
     values = np.arange(6 * 10, dtype=np.uint8).reshape(6, 10)
-    upright, box = follow_picture(values, Geometry(10, 6, orientation, fit), 64)
+    upright, box = fit_map(values, Geometry(10, 6, orientation, fit), 64)
     expected = turned_by_pillow(values, orientation)
     assert np.array_equal(upright, expected)
-    assert box == part_shown(*expected.shape[::-1], fit)
+    assert box == visible_box(*expected.shape[::-1], fit)
     # The same map at four times the resolution shows the same part of the picture
     fine = values.repeat(4, 0).repeat(4, 1)
-    assert follow_picture(fine, Geometry(10, 6, orientation, fit), 64)[1] == tuple(4 * side for side in box)
+    assert fit_map(fine, Geometry(10, 6, orientation, fit), 64)[1] == tuple(4 * side for side in box)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (7, 7), (512, 512)])
 @pytest.mark.parametrize("geometry", [Geometry(160, 64, 1, "crop"), Geometry(160, 64, 6, "crop"), None])
 def test_a_square_map_is_of_the_square_already(shape, geometry):
     values = np.zeros(shape)
-    upright, box = follow_picture(values, geometry, 64)
+    upright, box = fit_map(values, geometry, 64)
     assert upright is values
     assert box == (0, 0, *shape[::-1])
 
 
 def test_a_map_may_be_rounded_to_whole_pixels():
     for height in (426, 427):  # 426.7 would be right
-        upright, _ = follow_picture(np.zeros((height, 640)), Geometry(4000, 2667, 1, "crop"), 64)
+        upright, _ = fit_map(np.zeros((height, 640)), Geometry(4000, 2667, 1, "crop"), 64)
         assert upright.shape == (height, 640)
 
 
@@ -57,13 +57,13 @@ def test_a_map_may_be_rounded_to_whole_pixels():
 )
 def test_other_maps_are_refused(shape, geometry, said):
     with pytest.raises(ValueError, match=said):
-        follow_picture(np.zeros(shape), geometry, 64)
+        fit_map(np.zeros(shape), geometry, 64)
 
 
 def test_of_a_square_picture_that_is_turned_the_size_tells_what_the_map_is_of():
     values = np.arange(100 * 100).reshape(100, 100)
-    assert np.array_equal(follow_picture(values, Geometry(100, 100, 6), 64)[0], np.rot90(values, -1))
+    assert np.array_equal(fit_map(values, Geometry(100, 100, 6), 64)[0], np.rot90(values, -1))
     small = values[:64, :64]
-    assert follow_picture(small, Geometry(100, 100, 6), 64)[0] is small
+    assert fit_map(small, Geometry(100, 100, 6), 64)[0] is small
     plain = values[:32, :32]
-    assert follow_picture(plain, Geometry(100, 100, 1), 64)[0] is plain
+    assert fit_map(plain, Geometry(100, 100, 1), 64)[0] is plain

@@ -38,14 +38,14 @@ class Geometry:
     fit: str = "stretch"
 
 
-def part_shown(width: int, height: int, fit: str) -> Box:
+def visible_box(width: int, height: int, fit: str) -> Box:
     """The part of an upright picture that becomes the square, in its pixels."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return (left, top, left + side, top + side) if fit == "crop" else (0, 0, width, height)
 
 
-def follow_picture(values: np.ndarray, geometry: Geometry | None, size: int) -> tuple[np.ndarray, Box]:
+def fit_map(values: np.ndarray, geometry: Geometry | None, size: int) -> tuple[np.ndarray, Box]:
     """A map [height, width] upright, and the part of it that the square of `size` pixels shows.
 
     A map of the stored file's proportions is turned and cropped as the picture is; a square map is of the fitted
@@ -58,14 +58,14 @@ def follow_picture(values: np.ndarray, geometry: Geometry | None, size: int) -> 
         ValueError: its proportions are neither, or it cannot be told which.
     """
     height, width = values.shape
-    square = _alike(width, height, 1, 1)
+    square = _same_proportions(width, height, 1, 1)
     whole = (0, 0, width, height)
     if geometry is None:
         if not square:
             raise ValueError(f"it is {width} x {height} pixels, and its image is square")
         return values, whole
     stored = f"{geometry.width} x {geometry.height}"
-    of_file = _alike(width, height, geometry.width, geometry.height)
+    of_file = _same_proportions(width, height, geometry.width, geometry.height)
     if of_file and square and geometry.orientation != UPRIGHT:
         # The file is square as well: only the size can tell whether the map still has to be turned
         of_file = (width, height) == (geometry.width, geometry.height)
@@ -75,7 +75,7 @@ def follow_picture(values: np.ndarray, geometry: Geometry | None, size: int) -> 
                 "map is turned already cannot be told. Save image and map upright"
             )
     if of_file:
-        return _as_its_picture(values, geometry)
+        return _turned_with_picture(values, geometry)
     if square:
         return values, whole
     turned = " and is turned by its EXIF data" if geometry.orientation in _SIDEWAYS else ""
@@ -85,17 +85,17 @@ def follow_picture(values: np.ndarray, geometry: Geometry | None, size: int) -> 
     )
 
 
-def _as_its_picture(values: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Box]:
+def _turned_with_picture(values: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Box]:
     """Turned, with the part that the picture shows, in pixels of the map, which may be of another resolution."""
     upright = _TURNS[geometry.orientation](values) if geometry.orientation in _TURNS else values
     sides = geometry.width, geometry.height
     width, height = sides[::-1] if geometry.orientation in _SIDEWAYS else sides
-    left, top, right, bottom = part_shown(width, height, geometry.fit)
+    left, top, right, bottom = visible_box(width, height, geometry.fit)
     across, down = upright.shape[1] / width, upright.shape[0] / height
     return upright, (left * across, top * down, right * across, bottom * down)
 
 
-def _alike(width: int, height: int, other_width: int, other_height: int) -> bool:
+def _same_proportions(width: int, height: int, other_width: int, other_height: int) -> bool:
     """Whether the proportions are the same but for rounding to whole pixels."""
     off = abs(width * other_height - height * other_width)
     return off <= max(other_width, other_height)

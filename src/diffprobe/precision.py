@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 
-def precise(values: Tensor) -> Tensor:
+def to_float64(values: Tensor) -> Tensor:
     """Float64, or float32 on Apple's GPUs, which have no float64."""
     return values.float() if values.device.type == "mps" else values.double()
 
 
 @contextmanager
-def full_products() -> Iterator[None]:
+def float32_products() -> Iterator[None]:
     """Float32 products in float32: TF32 or bfloat16, which a run may have allowed its network, are not enough."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -153,7 +153,7 @@ def _pixels(picture: ImageFile) -> int:
     return picture.size[0] * picture.size[1]
 
 
-class _Room:
+class _PixelBudget:
     """Lets threads decode at once as many pixels as `LARGEST_PICTURE`. A thread takes room for one picture at a time:
     for a second one it might wait for itself."""
 
@@ -173,7 +173,7 @@ class _Room:
                 self._changed.notify_all()
 
 
-_room = _Room()
+_room = _PixelBudget()
 
 
 def _said(error: BaseException) -> str:

@@ -24,7 +24,7 @@ MEND = "get the package again, or train the weights: python -m diffprobe.pocket.
 POINTER = b"version https://git-lfs"
 
 # Names in files that say nothing about the network that is loaded, by pattern, with the reason.
-NO_MATTER: Mapping[str, str] = {
+HARMLESS: Mapping[str, str] = {
     r"(^|\.)position_ids$": "0, 1, 2, ...: older versions of transformers saved this buffer",
     r"(^|\.)rotary_emb\.inv_freq$": "computed from the configuration; older versions saved it",
     r"^pos_embed\.pos_embed$": "PixArt's table of sines, computed from the configuration; older versions saved it",
@@ -59,15 +59,15 @@ def check_names(
         what: names the network and its files.
         count: of all weights of the network.
         missing: weights that no file gave.
-        unexpected: names in the files without a place in the network; those of `NO_MATTER` may be there.
+        unexpected: names in the files without a place in the network; those of `HARMLESS` may be there.
         mismatched: weights of other shapes in the files.
         unused: patterns of weights, with the reason, that may be missing because the network never uses them.
 
     Raises:
         UserError: counts such weights, names the first, and says how such files come about where that can be told.
     """
-    missing = sorted(name for name in missing if not matching(name, NO_MATTER) and not matching(name, unused or {}))
-    unexpected = sorted(name for name in unexpected if not matching(name, NO_MATTER))
+    missing = sorted(name for name in missing if not matching(name, HARMLESS) and not matching(name, unused or {}))
+    unexpected = sorted(name for name in unexpected if not matching(name, HARMLESS))
     hint = _hint(unexpected)
     if missing:
         raise UserError(

@@ -22,13 +22,13 @@ from diffprobe.activations.description import describe_control_inputs, describe_
 from diffprobe.activations.extraction import extract, extract_replayed
 from diffprobe.activations.sources.generation import Generation
 from diffprobe.activations.sources.real_images import Noised
-from diffprobe.activations.stores import Stores
+from diffprobe.activations.stores import StoreFolder
 from diffprobe.backbone.calls import decode_latents, encode_images
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.images import load_images
-from diffprobe.data.pictures import PictureFiles
+from diffprobe.data.pictures import ImageFileCollection
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.controls import fresh_weights
@@ -141,7 +141,7 @@ def test_inputs_of_a_step_as_it_is_taken_are_those_of_the_extraction(tiny_backbo
 
 
 def test_a_store_of_more_steps_gives_the_inputs_at_those_asked_for(tiny_backbone, layers, inputs, tmp_path):
-    stores = Stores(tmp_path, steps=[0, 1, 2])
+    stores = StoreFolder(tmp_path, steps=[0, 1, 2])
     extraction = extract(tiny_backbone, SOURCE, layers, STEPS, dtype="float32", batch_size=2, stores=stores)
     found = extract_control_inputs(tiny_backbone, extraction, CONTROL_INPUTS, stores=stores).activations
     assert (found.steps, found.timesteps) == (inputs.steps, inputs.timesteps)
@@ -159,7 +159,7 @@ def test_noised_images_show_the_clean_picture_at_every_step(tiny_backbone, layer
     random = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(random.integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / f"{name}.png")
-    source = Noised(PictureFiles(load_images(tmp_path)), at=[10, 500])
+    source = Noised(ImageFileCollection(load_images(tmp_path)), at=[10, 500])
     extraction = extract(tiny_backbone, source, layers, [0, 1], dtype="float32")
     with counted(tiny_backbone.vae.decoder.conv_in) as decodings:
         found = extract_control_inputs(tiny_backbone, extraction, CONTROL_INPUTS).activations.values

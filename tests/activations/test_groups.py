@@ -12,7 +12,7 @@ from diffprobe.activations.store.reader import load_activations
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.scoring import choose_thresholds, score_bank
 from diffprobe.probes.splits import Split
 from tests.activations.store.made_up import LARGE, SMALL, filled
@@ -68,14 +68,14 @@ def test_groups_of_stored_activations_are_read_like_layers(tmp_path: Path) -> No
 def test_only_the_rows_that_are_asked_for_are_read() -> None:
     asked = []
 
-    class Watched:
+    class ClassifierOutputs:
         shape, dtype = torch.Size((2, 7, 3, 4, 5)), torch.float16
 
         def __getitem__(self, index: tuple[int | slice, list[int]], /) -> torch.Tensor:
             asked.append(index)
             return torch.zeros(2, len(index[1]), 3, 4, 5)
 
-    values = GroupValues(LayerGroup("one", (LARGE,)), {LARGE.name: Watched()})
+    values = GroupValues(LayerGroup("one", (LARGE,)), {LARGE.name: ClassifierOutputs()})
     assert values[:, [2, 5]].shape == (2, 2, 3, 4, 5)
     assert asked == [(slice(None), [2, 5])]
 
@@ -92,7 +92,7 @@ def test_a_bank_trains_on_a_group_as_on_a_layer_of_its_channels() -> None:
     grouped, split = GroupedActivations(activations, [group]), Split([0, 1, 2, 3, 4], [5, 6, 7], [8, 9])
     scores = []
     for source in (grouped, plain):
-        bank = train_bank(source, targets, split, ["saliency", "depth"], Recipe(epochs=2))
+        bank = train_bank(source, targets, split, ["saliency", "depth"], ProbeConfig(epochs=2))
         bank.thresholds = choose_thresholds(bank, source, targets, split)  # type: ignore[arg-type]
         scores.append(score_bank(bank, source, targets, split, model="made_up"))  # type: ignore[arg-type]
     assert scores[0] == scores[1]

@@ -16,7 +16,7 @@ from diffprobe.backbone.inversion import invert
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.noising import evaluate_noised, seed_of
 from diffprobe.data.images import load_images, read_image
-from diffprobe.data.pictures import PictureFiles
+from diffprobe.data.pictures import ImageFileCollection
 from diffprobe.errors import UserError
 
 CALLED = {"control": "same", "seed": 0}
@@ -56,9 +56,9 @@ def by_function(tiny_backbone, files, layers):
 
 def sources(files):
     return {
-        "noised": Noised(PictureFiles(files), at=[10, 500], draws=2),
-        "inversion": Inversion(PictureFiles(files), sampling_steps=3),
-        "image_to_image": ImageToImage(PictureFiles(files), strength=0.7, sampling_steps=3),
+        "noised": Noised(ImageFileCollection(files), at=[10, 500], draws=2),
+        "inversion": Inversion(ImageFileCollection(files), sampling_steps=3),
+        "image_to_image": ImageToImage(ImageFileCollection(files), strength=0.7, sampling_steps=3),
     }
 
 
@@ -80,7 +80,7 @@ def test_an_image_that_is_replaced_during_a_run_does_not_get_into_its_store(tiny
     (tmp_path / "photos").mkdir()
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (8, 8, 3), np.uint8))
     picture.save(tmp_path / "photos/a.png")
-    source = Noised(PictureFiles(load_images(tmp_path / "photos")), at=[10])
+    source = Noised(ImageFileCollection(load_images(tmp_path / "photos")), at=[10])
     before = describe(tiny_backbone, source, layers, [0], "float32", 4, identified=True)  # hashes, as a plan does
     Image.new("RGB", (8, 8)).save(tmp_path / "photos/a.png")
     with pytest.raises(UserError, match=r"the image .*a\.png was changed while it was in use"):
@@ -130,15 +130,15 @@ def test_whatever_changes_activations_changes_the_fingerprint(tiny_backbone, fil
     copy = tmp_path / "a.png"
     Image.open(files[0].path).rotate(90).save(copy)
     every = [
-        Noised(PictureFiles(files)),
-        Noised(PictureFiles(files), at=[1]),
-        Noised(PictureFiles(files), at=[1], draws=2),
-        Noised(PictureFiles(files), noise="off"),
-        Noised(PictureFiles(files, "crop")),
-        Noised(PictureFiles(files[:2])),
-        Noised(PictureFiles([*load_images([copy], root=tmp_path), *files[1:]])),
-        Inversion(PictureFiles(files), sampling_steps=1),
-        ImageToImage(PictureFiles(files), strength=1, sampling_steps=1),
+        Noised(ImageFileCollection(files)),
+        Noised(ImageFileCollection(files), at=[1]),
+        Noised(ImageFileCollection(files), at=[1], draws=2),
+        Noised(ImageFileCollection(files), noise="off"),
+        Noised(ImageFileCollection(files, "crop")),
+        Noised(ImageFileCollection(files[:2])),
+        Noised(ImageFileCollection([*load_images([copy], root=tmp_path), *files[1:]])),
+        Inversion(ImageFileCollection(files), sampling_steps=1),
+        ImageToImage(ImageFileCollection(files), strength=1, sampling_steps=1),
     ]
     prints = [
         describe(tiny_backbone, source, layers, [0], "float16", 4, identified=True).fingerprint for source in every

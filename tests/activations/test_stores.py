@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffprobe.activations.store.reader import StoredActivations
-from diffprobe.activations.stores import Stores
+from diffprobe.activations.stores import StoreFolder
 from diffprobe.errors import UserError
 from tests.activations.store.made_up import LARGE, SMALL, filled
 from tests.probes.planted import DEEP, SHALLOW, layer, noise
@@ -47,9 +47,9 @@ def test_what_is_not_there_cannot_be_selected(layers, steps):
 
 def test_what_is_probed_must_be_among_what_is_kept():
     deep, shallow = layer(DEEP, 5, 4), layer(SHALLOW, 6, 8)
-    assert Stores(Path("stores")).kept([deep], [2]) == ([deep], [2])
-    assert Stores(Path("stores"), [shallow, deep], [0, 2]).kept([deep], [2]) == ([shallow, deep], [0, 2])
+    assert StoreFolder(Path("stores")).kept([deep], [2]) == ([deep], [2])
+    assert StoreFolder(Path("stores"), [shallow, deep], [0, 2]).kept([deep], [2]) == ([shallow, deep], [0, 2])
     with pytest.raises(UserError, match=f"1 of 1 layers to probe .* features.layers, first {SHALLOW}"):
-        Stores(Path("stores"), [deep]).kept([shallow], [0])
+        StoreFolder(Path("stores"), [deep]).kept([shallow], [0])
     with pytest.raises(UserError, match=r"steps \[1\] .* features\.steps=\[0\]"):
-        Stores(Path("stores"), None, [0]).kept([deep], [0, 1])
+        StoreFolder(Path("stores"), None, [0]).kept([deep], [0, 1])

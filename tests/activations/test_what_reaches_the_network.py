@@ -21,15 +21,15 @@ from torch import Tensor
 
 from diffprobe.activations.description import describe
 from diffprobe.activations.sources.generation import Generation
-from diffprobe.activations.sources.real_images import DenoisedAgain, ImageToImage, Inversion, Noised
+from diffprobe.activations.sources.real_images import ImageToImage, Inversion, Noised, PartialDenoising
 from diffprobe.activations.sources.source import Source
 from diffprobe.backbone.layers import Layer, catalogue
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.data.images import load_images
-from diffprobe.data.pictures import PictureFiles
+from diffprobe.data.pictures import ImageFileCollection
 from diffprobe.data.prompts import Prompt
 from diffprobe.prototypes.pooling import MaskResizing
-from diffprobe.prototypes.store import keep_in
+from diffprobe.prototypes.store import cache_folder
 from tests.tiny_families import build_family
 
 FAMILIES = ("sd2", "sdxl", "pixart", "sd3", "flux", "ddpm")
@@ -66,7 +66,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     first, other = load_images(folder / "a")[:1], load_images(folder / "b")
     described = load_images(folder / "captions.csv", root=str(folder / "a"))
     return {
-        "images": [PictureFiles(first), PictureFiles(other), PictureFiles(first, "crop"), PictureFiles(described)],
+        "images": [
+            ImageFileCollection(first),
+            ImageFileCollection(other),
+            ImageFileCollection(first, "crop"),
+            ImageFileCollection(described),
+        ],
         "prompts": [
             [Prompt(name="one", text="a red ball", seed=1)],
             [Prompt(name="one", text="two cubes", seed=1)],
@@ -88,7 +93,7 @@ def recorded(denoiser: Any) -> Iterator[list[dict[str, Any]]]:
     calls: list[dict[str, Any]] = []
     takes = inspect.signature(type(denoiser).forward)
 
-    def see(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def compute_activations(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = dict(takes.bind(module, *args, **kwargs).arguments)
         given.pop("self")
         for name, value in list(given.items()):
@@ -96,7 +101,7 @@ def recorded(denoiser: Any) -> Iterator[list[dict[str, Any]]]:
                 given |= {f"{name}.{key}": inner for key, inner in given.pop(name).items()}
         calls.append({name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()})
 
-    handle = denoiser.register_forward_pre_hook(see, with_kwargs=True)
+    handle = denoiser.register_forward_pre_hook(compute_activations, with_kwargs=True)
     try:
         yield calls
     finally:
@@ -155,7 +160,7 @@ ARGUMENTS: dict[type[Source], dict[str, list[Any]]] = {
     Inversion: {"sampling_steps": [2, 3]},
     ImageToImage: {"strength": [0.5, 1.0], "sampling_steps": [2, 3], "half": ["conditional", "unconditional", "both"]},
 }
-AGAIN = [None, DenoisedAgain(0.5, 2)]
+AGAIN = [None, PartialDenoising(0.5, 2)]
 
 
 def variants(kind: type[Source], values: dict[str, Any]) -> Iterator[tuple[str, Source]]:
@@ -169,8 +174,8 @@ def variants(kind: type[Source], values: dict[str, Any]) -> Iterator[tuple[str, 
         for value in table[name][1:]:
             yield f"{name}={value}", kind(**{**usual, name: value})
     if kind is Noised:
-        yield "again.strength", Noised(usual["images"], [300], again=DenoisedAgain(1.0, 2))
-        yield "again.sampling_steps", Noised(usual["images"], [300], again=DenoisedAgain(0.5, 3))
+        yield "again.strength", Noised(usual["images"], [300], again=PartialDenoising(1.0, 2))
+        yield "again.sampling_steps", Noised(usual["images"], [300], again=PartialDenoising(0.5, 3))
         yield "noise at 0", Noised(usual["images"], [0])
         yield "noise off", Noised(usual["images"], [0], "off")
 
@@ -272,7 +277,7 @@ def test_whatever_changes_an_evaluation_changes_the_fingerprint(
     bare, described = pictures["images"][0], pictures["images"][3]
     sources = [Generation(pictures["prompts"][0], 2), Noised(described, [300])]
     # With an empty caption guidance counts where the unconditional half is no empty prompt.
-    sources += [ImageToImage(bare, 0.5, 2), Noised(bare, [300], again=DenoisedAgain(0.5, 2))]
+    sources += [ImageToImage(bare, 0.5, 2), Noised(bare, [300], again=PartialDenoising(0.5, 2))]
     sources += [] if name in FLOW else [Inversion(described, 1)]
     before = [evaluated(plain, source) for source in sources]
     prints = [fingerprint(plain, source) for source in sources]
@@ -312,7 +317,7 @@ def test_guidance_that_the_network_is_told_tells_stores_apart(
     backbone = load(folders["flux"], "flux")
     source = Noised(pictures["images"][0], [300])
     places = {
-        keep_in(tmp_path, replace(backbone, guidance=guidance), source, source.records(), MaskResizing())
+        cache_folder(tmp_path, replace(backbone, guidance=guidance), source, source.records(), MaskResizing())
         for guidance in (1.0, 3.5, 3.5, 0.5)
     }
     assert len(places) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from diffprobe.app.equipment import Equipment, equip
+from diffprobe.app.equipment import Equipment, build_equipment
 from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
 
@@ -30,4 +30,4 @@ class LighterHalf:
 def equipment(tiny_backbone) -> Equipment:
     """Probes of the first and the last of three steps; the first is edited."""
     bank = ProbeBank(LAYERS, [0, 2], ["saliency", "depth"])
-    return equip(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=3)
+    return build_equipment(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffprobe.app.equipment import equip, of_run, trained_bank
+from diffprobe.app.equipment import build_equipment, of_run, trained_bank
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from tests.app.conftest import LAYERS, PROMPTS, LighterHalf
@@ -13,7 +13,7 @@ from tests.app.conftest import LAYERS, PROMPTS, LighterHalf
 
 def test_only_the_layers_and_steps_that_images_follow_are_edited(tiny_backbone):
     bank = ProbeBank({**LAYERS, "mid_block.resnets.0": 16}, range(6), ["saliency"], head="mlp")
-    found = equip(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=6)
+    found = build_equipment(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=6)
     assert list(found.editing.layers) == list(LAYERS)
     assert list(found.editing.steps) == [0, 1]
     assert found.editing.method == "gradient"  # of probes that are not linear
@@ -24,7 +24,7 @@ def test_only_the_layers_and_steps_that_images_follow_are_edited(tiny_backbone):
 def test_probes_that_cannot_edit_are_refused(tiny_backbone, steps, name):
     bank = ProbeBank(LAYERS, steps, [name])
     with pytest.raises(UserError, match=rf"probes are of {name} at steps \[{steps[0]}, {steps[1]}\].*first third of 6"):
-        equip(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=6)
+        build_equipment(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=6)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

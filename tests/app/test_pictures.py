@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffprobe.app.pictures import LINE, SIDE, coloured, outlined, picture
+from diffprobe.app.pictures import LINE, SIDE, apply_colours, draw_outline, picture
 
 
 def test_pictures_are_enlarged_without_blending():
@@ -19,7 +19,7 @@ def test_pictures_are_enlarged_without_blending():
 def test_an_outline_is_black_outside_and_white_inside_the_mask_and_leaves_the_rest():
     mask = torch.zeros(4, 4)
     mask[1:3, 1:3] = 1
-    found = outlined(torch.full((3, 8, 8), 0.5), mask)[SIDE // 2]
+    found = draw_outline(torch.full((3, 8, 8), 0.5), mask)[SIDE // 2]
     edge = SIDE // 4
     assert (found[edge - LINE : edge] == 0).all()
     assert (found[edge : edge + LINE] == 255).all()
@@ -28,5 +28,5 @@ def test_an_outline_is_black_outside_and_white_inside_the_mask_and_leaves_the_re
 
 
 def test_colours_run_from_low_to_high():
-    found = coloured(torch.tensor([[-1.0, 0.0], [1.0, 3.0]]), 0.0, 1.0, "gray")
+    found = apply_colours(torch.tensor([[-1.0, 0.0], [1.0, 3.0]]), 0.0, 1.0, "gray")
     assert [found[y, x].tolist() for y in (0, -1) for x in (0, -1)] == [[0] * 3, [0] * 3, [255] * 3, [255] * 3]

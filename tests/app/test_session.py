@@ -11,7 +11,7 @@ from diffprobe.analyses.intervention.edits import TokenMoments, replacements
 from diffprobe.app.session import centre, denoise_towards, drawn_mask, make_image, moved_mask
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
-from diffprobe.probes.editing import reading_at
+from diffprobe.probes.editing import readout_at
 from tests.app.conftest import LAYERS
 from tests.spoilt import spoilt
 
@@ -29,7 +29,7 @@ def test_an_image_comes_with_all_its_steps_and_what_every_probe_sees(equipment, 
             continue
         at = generated.steps.index(step.index)
         for layer, values in step.activations.items():
-            odds = reading_at(equipment.bank, "saliency", layer, step.index).of(values)[0]
+            odds = readout_at(equipment.bank, "saliency", layer, step.index).of(values)[0]
             torch.testing.assert_close(generated.maps["saliency"][layer][at], odds.sigmoid())
     assert generated.steps == [0, 2]
     assert {name: set(by_layer) for name, by_layer in generated.maps.items()} == {

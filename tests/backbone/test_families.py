@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.blueprint import blueprint
+from diffprobe.backbone.blueprint import denoiser_without_weights
 from diffprobe.backbone.calls import decode_latents, encode_images, encode_prompts, evaluate
 from diffprobe.backbone.capture import capture
 from diffprobe.backbone.layers import Layer, catalogue, select_layers
@@ -245,14 +245,14 @@ def test_every_layer_of_the_catalogue_has_the_captured_shape(backbone: Backbone)
 
 def test_the_config_alone_gives_the_catalogue(folders: dict[str, Path], name: str) -> None:
     layers = catalogue(load_backbone(str(folders[name]), device="cpu", scheduler="own").denoiser)
-    assert catalogue(blueprint(str(folders[name]))) == layers
+    assert catalogue(denoiser_without_weights(str(folders[name]))) == layers
     assert select_layers(layers, "transformer_block" if name != "ddpm" else "resnet")
 
 
 def test_pixart_under_the_name_it_was_published_with_is_known(folders: dict[str, Path], tmp_path: Path) -> None:
     config = json.loads((folders["pixart"] / "transformer" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "Transformer2DModel"}))
-    assert type(blueprint(str(tmp_path))).__name__ == "PixArtTransformer2DModel"
+    assert type(denoiser_without_weights(str(tmp_path))).__name__ == "PixArtTransformer2DModel"
 
 
 # Capture

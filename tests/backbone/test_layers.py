@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from diffprobe.backbone.blueprint import blueprint
+from diffprobe.backbone.blueprint import denoiser_without_weights
 from diffprobe.backbone.layers import Layer, catalogue, select_layers
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_denoiser
@@ -14,7 +14,7 @@ HEADLINE = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
 
 @pytest.fixture(scope="module")
 def sd14() -> list[Layer]:
-    return catalogue(blueprint("sd14"))
+    return catalogue(denoiser_without_weights("sd14"))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def names(layers: list[Layer]) -> list[str]:
 
 
 def test_sd14_blueprint_has_the_published_number_of_parameters_and_no_weights() -> None:
-    denoiser = blueprint("sd14")
+    denoiser = denoiser_without_weights("sd14")
     assert sum(parameter.numel() for parameter in denoiser.parameters()) == 859_520_964
     assert all(parameter.is_meta for parameter in denoiser.parameters())
 

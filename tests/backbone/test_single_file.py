@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffprobe.backbone import single_file
-from diffprobe.backbone.blueprint import blueprint
+from diffprobe.backbone.blueprint import denoiser_without_weights
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.single_file import SD14, read_single_file
 from diffprobe.backbone.trajectory import generate
@@ -167,7 +167,7 @@ def test_the_shipped_configs_are_those_of_stable_diffusion_14() -> None:
 
 def test_the_layers_of_a_checkpoint_are_listed_without_reading_it(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"")
-    assert blueprint(str(tmp_path / "model.ckpt")).config.cross_attention_dim == 768
+    assert denoiser_without_weights(str(tmp_path / "model.ckpt")).config.cross_attention_dim == 768
 
 
 class Harmful:

@@ -49,7 +49,7 @@ def write(root: Path, annotations, images=None, categories=None, split="val") ->
 def found(root: Path, **settings) -> tuple[ObjectImages, dict[str, str], list[str]]:
     """The images, the reasons of what is left out, and what was told."""
     told: list[str] = []
-    images, problems = load_objects("coco", root=root, on_error="skip", tell=told.append, **settings)
+    images, problems = load_objects("coco", root=root, on_error="skip", log=told.append, **settings)
     return images, {problem.object or problem.image: problem.reason for problem in problems}, told
 
 

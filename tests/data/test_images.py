@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from diffprobe.data.images import BadImage, ImageDataset, ImageFile, load_images, read_image, sort_out
+from diffprobe.data.images import BadImage, ImageDataset, ImageFile, load_images, read_image, split_readable
 from diffprobe.errors import UserError
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -141,10 +141,10 @@ def test_nothing_to_read_is_an_error(tmp_path):
 def test_hidden_copies_of_a_folder_are_left_out_with_a_word(tmp_path, hidden):
     plain(tmp_path / "a.jpg"), plain(tmp_path / hidden)
     told: list[str] = []
-    assert [image.name for image in load_images(tmp_path, tell=told.append)] == ["a"]
+    assert [image.name for image in load_images(tmp_path, log=told.append)] == ["a"]
     assert told == [f"left out 1 hidden image of {tmp_path}, such as {tmp_path / hidden}"]
     (tmp_path / "list.txt").write_text(f"a.jpg\n{hidden}\n")  # what is named is wanted
-    assert len(load_images(tmp_path / "list.txt", tell=told.append)) == 2
+    assert len(load_images(tmp_path / "list.txt", log=told.append)) == 2
     assert len(told) == 1
 
 
@@ -317,7 +317,7 @@ def mixed(tmp_path) -> list[ImageFile]:
 
 
 def test_broken_files_are_left_out_only_on_request_and_each_with_its_reason(mixed):
-    good, bad = sort_out(mixed, "skip")
+    good, bad = split_readable(mixed, "skip")
     assert [image.name for image in good] == ["good", "too"]
     assert [image.name for image in bad] == [
         *("cut_gif", "cut_jpg", "cut_png", "cut_tif", "cut_webp", "empty", "nothing", "text")
@@ -325,16 +325,16 @@ def test_broken_files_are_left_out_only_on_request_and_each_with_its_reason(mixe
     assert all(image.name in image.reason for image in bad)
     assert isinstance(bad[0], BadImage)
     with pytest.raises(UserError, match=r"8 of 10 images cannot be read: .*cut_gif.*; .*cut_jpg.*on_error=skip"):
-        sort_out(mixed)
+        split_readable(mixed)
 
 
 def test_sorting_out_finds_nothing_wrong_with_good_images_and_everything_with_bad_ones(mixed):
     good = [image for image in mixed if image.name in ("good", "too")]
-    assert sort_out(good) == (good, [])
+    assert split_readable(good) == (good, [])
     with pytest.raises(UserError, match=r"8 of 8 images cannot be read: [^;]*;[^;]*;[^;]*$"):
-        sort_out([image for image in mixed if image not in good], "skip")
+        split_readable([image for image in mixed if image not in good], "skip")
     with pytest.raises(UserError, match="on_error=ignore: choose one of error, skip"):
-        sort_out(good, "ignore")
+        split_readable(good, "ignore")
 
 
 def test_a_file_that_goes_bad_later_is_named(mixed):
@@ -355,16 +355,16 @@ def test_an_image_that_shows_what_another_shows_is_left_out_only_on_request(tmp_
     exif[0x0112] = 3
     save(tmp_path / "f.png", noise.rotate(180), exif=exif)
     images = load_images(tmp_path)
-    good, bad = sort_out(images, "skip")
+    good, bad = split_readable(images, "skip")
     assert good == [first, other]
     assert [image.name for image in bad] == ["c", "d", "e", "f"]
     assert all(str(first.path) in image.reason for image in bad)
     with pytest.raises(UserError, match=r"4 of 6 images .*twice: .*c\.png shows the same picture as .*a\.png.*skip"):
-        sort_out(images)
+        split_readable(images)
 
 
 def test_an_image_that_changes_after_it_was_sorted_out_is_an_error(tmp_path):
-    (file,), _ = sort_out([plain(tmp_path / "a.png")])
+    (file,), _ = split_readable([plain(tmp_path / "a.png")])
     assert pixel(read_image(file, 4), 0, 0) == [1, 0, 0]
     plain(tmp_path / "a.png", BLUE)
     with pytest.raises(UserError, match=r"the image .*a\.png was changed while it was in use"):
@@ -377,7 +377,7 @@ def test_no_pipe_is_waited_for_and_no_postscript_is_run(tmp_path):
     os.mkfifo(tmp_path / "b.png")
     (tmp_path / "c.png").symlink_to("/dev/zero")
     (tmp_path / "d.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n%%EOF\n")
-    good, bad = sort_out(load_images(tmp_path), "skip")
+    good, bad = split_readable(load_images(tmp_path), "skip")
     assert [image.name for image in good] == ["a"]
     assert [re.sub(".*: ", "", image.reason)[:16] for image in bad] == [
         "it is a pipe, no",

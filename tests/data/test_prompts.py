@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffprobe.data.prompts import Prompt, load_prompts, read_prompts, same_pictures, scene_prompts
+from diffprobe.data.prompts import Prompt, duplicate_prompts, load_prompts, read_prompts, scene_prompts
 from diffprobe.errors import UserError
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 
@@ -126,6 +126,6 @@ def test_one_picture_under_two_indices_is_refused(tmp_path, again):
 
 def test_pictures_that_another_file_has_are_found_under_any_name():
     one, other = Prompt("a red cube", 5, "prompt_1_seed_5"), Prompt("a Red cube", 5, "prompt_2_seed_5")
-    assert same_pictures([other, Prompt("a red cube", 6, "x")], [one]) == [(one, other)]
-    assert same_pictures([one, other, one]) == [(one, other)]
-    assert same_pictures([], [one, other]) == []
+    assert duplicate_prompts([other, Prompt("a red cube", 6, "x")], [one]) == [(one, other)]
+    assert duplicate_prompts([one, other, one]) == [(one, other)]
+    assert duplicate_prompts([], [one, other]) == []

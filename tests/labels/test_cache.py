@@ -8,7 +8,7 @@ import torch
 
 from diffprobe.errors import UserError
 from diffprobe.labels import per_property as cache
-from diffprobe.labels.per_property import Cached
+from diffprobe.labels.per_property import CachedLabeler
 
 NAMES = ["a", "b/c", "prompt_1_seed_2"]
 
@@ -39,7 +39,7 @@ def images():
 def label(folder, images, names=NAMES, properties=("depth",), version="1"):
     """The maps, and what the labeler was asked."""
     labeler = Brightness(version)
-    return Cached(labeler, folder)(images, names, properties), labeler.asked
+    return CachedLabeler(labeler, folder)(images, names, properties), labeler.asked
 
 
 def test_maps_are_computed_once_and_come_back_bit_for_bit(tmp_path, images):
@@ -145,7 +145,7 @@ def test_a_run_that_is_killed_loses_one_chunk_at_most_and_leaves_nothing_half_wr
             return super().__call__(images, names, properties)
 
     with pytest.raises(KeyboardInterrupt):
-        Cached(Killed(), tmp_path)(images, NAMES, ["depth"])
+        CachedLabeler(Killed(), tmp_path)(images, NAMES, ["depth"])
     assert [path.suffix for path in tmp_path.rglob("*.*")] == [".safetensors"] * 2
     assert label(tmp_path, images)[1] == [("depth", "prompt_1_seed_2")]
 
@@ -162,11 +162,11 @@ def test_a_write_that_fails_leaves_no_file_and_says_where(tmp_path, images, monk
 
 def test_checks_are_the_labelers_and_the_folders(tmp_path):
     with pytest.raises(UserError, match="no shading"):
-        Cached(Brightness(), tmp_path / "new" / "folder").check(NAMES, ["shading"], 64)
+        CachedLabeler(Brightness(), tmp_path / "new" / "folder").check(NAMES, ["shading"], 64)
     assert list(tmp_path.iterdir()) == []  # nothing is made before there is a map
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="no folder that can be written to"):
-        Cached(Brightness(), tmp_path / "file" / "maps").check(NAMES, ["depth"], 64)
+        CachedLabeler(Brightness(), tmp_path / "file" / "maps").check(NAMES, ["depth"], 64)
 
 
 @pytest.mark.slow

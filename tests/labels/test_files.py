@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from diffprobe.data.images import load_images, read_image
-from diffprobe.data.pictures import PictureFiles
+from diffprobe.data.pictures import ImageFileCollection
 from diffprobe.errors import UserError
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
@@ -108,9 +108,9 @@ def test_the_mask_of_a_bright_object_lies_on_the_object_however_the_picture_is_f
     exif[0x0112] = orientation
     Image.fromarray(values).save(tmp_path / "images/x.png", exif=exif)
     Image.fromarray(values.repeat(zoom, 0).repeat(zoom, 1)).save(tmp_path / "saliency/x.png")
-    pictures = PictureFiles(load_images(tmp_path / "images"), fit)
+    pictures = ImageFileCollection(load_images(tmp_path / "images"), fit)
     labeler = FilesLabeler(tmp_path)
-    labeler.follow({"x": pictures.geometry(0)})
+    labeler.set_geometries({"x": pictures.geometry(0)})
     labeler.check(["x"], ["saliency"], 64)
     picture = read_image(pictures.files[0], 64, fit)
     mask = labeler(picture[None], ["x"], ["saliency"])["saliency"]
@@ -124,9 +124,9 @@ def test_a_quantity_is_fitted_as_its_picture(tmp_path, fit):
     values = np.linspace(0, 65535, 40 * 90).round().astype(np.uint16).reshape(40, 90)
     Image.fromarray(values).save(tmp_path / "images/x.png")
     np.save(tmp_path / "depth/x.npy", values / 65535)
-    pictures = PictureFiles(load_images(tmp_path / "images"), fit)
+    pictures = ImageFileCollection(load_images(tmp_path / "images"), fit)
     labeler = FilesLabeler(tmp_path)
-    labeler.follow({"x": pictures.geometry(0)})
+    labeler.set_geometries({"x": pictures.geometry(0)})
     picture = pictures.picture(0, 32)
     found = labeler(picture[None], ["x"], ["depth"])["depth"][0]
     assert float((found - picture[0])[2:-2, 2:-2].abs().max()) < 2e-3  # bilinear and Lanczos agree on a slope
@@ -139,7 +139,7 @@ def test_a_map_of_other_proportions_is_refused_by_name(tmp_path):
     labeler = FilesLabeler(tmp_path)
     with pytest.raises(UserError, match=r"2 of the 2 maps of saliency .*a\.png.* 128 x 64 .*its image is square"):
         labeler.check(["a", "b"], ["saliency"], 64)
-    labeler.follow({"a": Geometry(256, 128), "b": Geometry(128, 256)})
+    labeler.set_geometries({"a": Geometry(256, 128), "b": Geometry(128, 256)})
     with pytest.raises(UserError, match=r"1 of the 2 maps .*b\.png of saliency: it is 128 x 64 .*which is 128 x 256"):
         labeler.check(["a", "b"], ["saliency"], 64)
 
@@ -238,10 +238,10 @@ def test_maps_that_are_held_against_labels_may_be_constant_but_not_broken(one):
     labeler = FilesLabeler(one)
     np.save(one / "depth/x.npy", np.ones((8, 8)))
     Image.fromarray(np.zeros_like(MASK)).save(one / "saliency/x.png")
-    labeler.check_seen(["x"], ["depth", "saliency"], 8)
+    labeler.check_reference_maps(["x"], ["depth", "saliency"], 8)
     np.save(one / "depth/x.npy", np.full((8, 8), np.nan))
     with pytest.raises(UserError, match="infinite or not numbers"):
-        labeler.check_seen(["x"], ["depth"], 8)
+        labeler.check_reference_maps(["x"], ["depth"], 8)
 
 
 def test_pipes_damaged_files_and_two_maps_of_one_image_are_named(one):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone.blueprint import blueprint
+from diffprobe.backbone.blueprint import denoiser_without_weights
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
@@ -52,7 +52,7 @@ def test_no_file_tells_where_it_was_made():
 
 def test_the_denoiser_has_exactly_the_module_names_of_stable_diffusion(pocket):
     own = [name for name, _ in pocket.denoiser.named_modules()]
-    assert own == [name for name, _ in blueprint("sd14").named_modules()]
+    assert own == [name for name, _ in denoiser_without_weights("sd14").named_modules()]
 
 
 def test_the_pipeline_loads_whole_in_float32_and_frozen(pocket):

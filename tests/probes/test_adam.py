@@ -14,19 +14,19 @@ from diffprobe.errors import UserError
 from diffprobe.probes import adam as training
 from diffprobe.probes.adam import Collate, ProbeBankModule, train_bank
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import token_targets
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 
-RECIPE = [field.name for field in fields(Recipe)]
+RECIPE = [field.name for field in fields(ProbeConfig)]
 PROPERTIES = ["saliency", "depth", "shading"]
 SPLIT = Split([0, 1, 2, 3, 4], [5, 6, 7], [8, 9])
 
 
 def trained(activations: Activations, targets: dict[str, Tensor], split: Split = SPLIT, **options) -> ProbeBank:
-    recipe = Recipe(epochs=3, **{key: options.pop(key) for key in list(options) if key in RECIPE})
-    return train_bank(activations, targets, split, options.pop("properties", PROPERTIES), recipe, **options)
+    probe_config = ProbeConfig(epochs=3, **{key: options.pop(key) for key in list(options) if key in RECIPE})
+    return train_bank(activations, targets, split, options.pop("properties", PROPERTIES), probe_config, **options)
 
 
 def quiet_trainer(**options) -> lightning.Trainer:
@@ -128,8 +128,8 @@ def test_each_probe_keeps_the_weights_of_its_best_validation_epoch(head: str) ->
     activations, targets = noise(10), label_maps(10)
     snapshots = Snapshots(activations, targets)
     trainer = quiet_trainer(max_epochs=25, callbacks=[snapshots], num_sanity_val_steps=0)
-    recipe = Recipe(batch_size=2, head=head, bias=head == "mlp")
-    bank = train_bank(activations, targets, SPLIT, ["depth", "shading"], recipe, trainer=trainer)
+    probe_config = ProbeConfig(batch_size=2, head=head, bias=head == "mlp")
+    bank = train_bank(activations, targets, SPLIT, ["depth", "shading"], probe_config, trainer=trainer)
     assert len(snapshots.losses) == 25
     chosen = set()
     for name in ("depth", "shading"):
@@ -164,8 +164,8 @@ def test_the_logged_training_loss_is_the_mean_over_all_images_and_probes() -> No
     activations, targets = noise(10), label_maps(10)
     bank = ProbeBank({SHALLOW: 6, DEEP: 5}, activations.steps, PROPERTIES)
     tokens = {name: token_targets(maps, [(8, 8), (4, 4)]) for name, maps in targets.items()}
-    still = Recipe(learning_rates=dict.fromkeys(PROPERTIES, 1e-9))
-    module = ProbeBankModule(bank, images=10, recipe=still)
+    still = ProbeConfig(learning_rates=dict.fromkeys(PROPERTIES, 1e-9))
+    module = ProbeBankModule(bank, images=10, probe_config=still)
     batches = [Collate(activations.values, tokens)(rows) for rows in ([5, 6], [7])]  # of unequal size
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
@@ -253,7 +253,7 @@ def test_penalties_do_not_choose_the_epoch() -> None:
     activations, targets = noise(10), label_maps(10)
     bank = ProbeBank({SHALLOW: 6, DEEP: 5}, activations.steps, PROPERTIES)
     tokens = {name: token_targets(maps, [(8, 8), (4, 4)]) for name, maps in targets.items()}
-    module = ProbeBankModule(bank, images=10, recipe=Recipe(l1=10, smoothness=10))
+    module = ProbeBankModule(bank, images=10, probe_config=ProbeConfig(l1=10, smoothness=10))
     loader = DataLoader([Collate(activations.values, tokens)([5, 6, 7])], batch_size=None)  # type: ignore[arg-type]
     quiet_trainer().validate(module, loader, verbose=False)
     expected = validation_losses(bank, activations, targets, "saliency")

@@ -9,7 +9,7 @@ from torch import nn
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import Batch, Collate, ProbeBankModule, edge_weights
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.targets import token_targets
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
 from tests.reference.separate_probes import train_alone
@@ -30,22 +30,22 @@ def as_module(bank: ProbeBank, name: str, layer: str, index: int) -> nn.Module:
 
 
 RECIPES = {
-    "linear": Recipe(),
-    "bias": Recipe(bias=True),
-    "mlp": Recipe(head="mlp"),
-    "mlp with biases": Recipe(head="mlp", bias=True),
-    "l1": Recipe(l1=0.05, bias=True),
-    "l1 of an mlp": Recipe(head="mlp", l1=0.05),
-    "smoothness": Recipe(smoothness=5),
-    "all": Recipe(head="mlp", bias=True, l1=0.05, smoothness=5),
+    "linear": ProbeConfig(),
+    "bias": ProbeConfig(bias=True),
+    "mlp": ProbeConfig(head="mlp"),
+    "mlp with biases": ProbeConfig(head="mlp", bias=True),
+    "l1": ProbeConfig(l1=0.05, bias=True),
+    "l1 of an mlp": ProbeConfig(head="mlp", l1=0.05),
+    "smoothness": ProbeConfig(smoothness=5),
+    "all": ProbeConfig(head="mlp", bias=True, l1=0.05, smoothness=5),
 }
 
 
-def trained_together(recipe: Recipe, properties: list[str] = PROPERTIES) -> tuple[ProbeBank, dict]:
+def trained_together(probe_config: ProbeConfig, properties: list[str] = PROPERTIES) -> tuple[ProbeBank, dict]:
     """The bank after training on batches of `ROWS`, and every probe as it was before."""
     activations, targets, images = noise(6), label_maps(6), pictures(6)
     targets["depth"] = targets["depth"] - 5
-    bank = ProbeBank(CHANNELS, activations.steps, properties, head=recipe.head, bias=recipe.bias)
+    bank = ProbeBank(CHANNELS, activations.steps, properties, head=probe_config.head, bias=probe_config.bias)
     alone = {
         (name, layer, step): as_module(bank, name, layer, step)
         for name in properties
@@ -53,9 +53,9 @@ def trained_together(recipe: Recipe, properties: list[str] = PROPERTIES) -> tupl
         for step in (0, 1)
     }
     tokens = {name: token_targets(targets[name], [(8, 8), (4, 4)]) for name in properties}
-    edges = {grid: edge_weights(images, grid) for grid in [(8, 8), (4, 4)]} if recipe.smoothness else {}
+    edges = {grid: edge_weights(images, grid) for grid in [(8, 8), (4, 4)]} if probe_config.smoothness else {}
     collate = Collate(activations.values, tokens, edges)
-    module = ProbeBankModule(bank, images=6, recipe=recipe)
+    module = ProbeBankModule(bank, images=6, probe_config=probe_config)
     optimiser = module.configure_optimizers()
     for rows in ROWS:
         optimiser.zero_grad()
@@ -70,9 +70,9 @@ def pictures(count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_probes_trained_together_are_probes_trained_alone(kind: str) -> None:
-    recipe, activations, targets, images = RECIPES[kind], noise(6), label_maps(6), pictures(6)
+    probe_config, activations, targets, images = RECIPES[kind], noise(6), label_maps(6), pictures(6)
     targets["depth"] = targets["depth"] - 5
-    bank, alone = trained_together(recipe)
+    bank, alone = trained_together(probe_config)
     for (name, layer, step), probe in alone.items():
         rate = {"saliency": 1e-3, "depth": 1e-3, "shading": 1e-2}[name]
         start = [parameter.detach().clone() for parameter in probe.parameters()]
@@ -81,9 +81,9 @@ def test_probes_trained_together_are_probes_trained_alone(kind: str) -> None:
             [(activations.values[layer][step][rows], targets[name][rows]) for rows in ROWS],
             learning_rate=rate,
             per_pixel=name == "saliency",
-            l1=recipe.l1,
-            smoothness=recipe.smoothness,
-            images=[images[rows] for rows in ROWS] if recipe.smoothness else None,
+            l1=probe_config.l1,
+            smoothness=probe_config.smoothness,
+            images=[images[rows] for rows in ROWS] if probe_config.smoothness else None,
         )
         assert (next(probe.parameters()) - start[0]).abs().max() > 3 * rate
         for joint, separate in zip(bank.parameters_of(name, layer), probe.parameters(), strict=True):
@@ -100,8 +100,8 @@ def test_heads_and_penalties_do_not_couple_probes(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["l1", "smoothness"])
 def test_penalties_change_every_probe(kind: str) -> None:
-    recipe = RECIPES[kind]
-    penalised, plain = trained_together(recipe)[0], trained_together(replace(recipe, l1=0, smoothness=0))[0]
+    probe_config = RECIPES[kind]
+    penalised, plain = trained_together(probe_config)[0], trained_together(replace(probe_config, l1=0, smoothness=0))[0]
     for name in PROPERTIES:
         for layer in CHANNELS:
             difference = (penalised.weight(name, layer) - plain.weight(name, layer)).abs().flatten(1).amax(1)

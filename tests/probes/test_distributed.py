@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.splits import Split
 from tests.probes.planted import label_maps, noise
 
@@ -23,14 +23,14 @@ PROPERTIES = ["saliency", "depth"]
 # Of the validation images 6 are shared first, then 1.
 SPLIT = Split(list(range(7)), list(range(7, 14)), [14])
 RECIPES = {
-    "linear": Recipe(batch_size=3),
-    "penalised": Recipe(batch_size=3, head="mlp", bias=True, l1=0.05, smoothness=2.0),
-    "one image a batch": Recipe(batch_size=1),
+    "linear": ProbeConfig(batch_size=3),
+    "penalised": ProbeConfig(batch_size=3, head="mlp", bias=True, l1=0.05, smoothness=2.0),
+    "one image a batch": ProbeConfig(batch_size=1),
 }
 EPOCHS = 8
 
 
-def trained(recipe: Recipe, **options) -> dict[str, Tensor]:
+def trained(probe_config: ProbeConfig, **options) -> dict[str, Tensor]:
     """Weights, and the last logged training losses."""
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -42,7 +42,7 @@ def trained(recipe: Recipe, **options) -> dict[str, Tensor]:
         **options,
     )
     images = torch.rand(15, 3, 16, 16, generator=torch.Generator().manual_seed(5))
-    bank = train_bank(noise(15), label_maps(15), SPLIT, PROPERTIES, recipe, trainer=trainer, images=images)
+    bank = train_bank(noise(15), label_maps(15), SPLIT, PROPERTIES, probe_config, trainer=trainer, images=images)
     logged = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("training_loss/")}
     assert len(logged) == len(PROPERTIES)
     return bank.state_dict() | logged
@@ -52,8 +52,8 @@ def _work(rank: int, folder: str, port: int) -> None:
     environment = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in environment.items()})
     weights = {
-        name: trained(recipe, strategy=DDPStrategy(process_group_backend="gloo"), devices=2)
-        for name, recipe in RECIPES.items()
+        name: trained(probe_config, strategy=DDPStrategy(process_group_backend="gloo"), devices=2)
+        for name, probe_config in RECIPES.items()
     }
     torch.save(weights, f"{folder}/{rank}.pt")
     # A process that ends while the other still talks to it can be aborted.
@@ -68,7 +68,7 @@ def test_two_processes_train_the_bank_that_one_trains_and_log_its_losses(tmp_pat
         port = probe.getsockname()[1]
     mp.start_processes(_work, args=(str(tmp_path), port), nprocs=2, start_method="spawn")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    for kind, recipe in RECIPES.items():
-        for name, value in trained(recipe, devices=1).items():
+    for kind, probe_config in RECIPES.items():
+        for name, value in trained(probe_config, devices=1).items():
             torch.testing.assert_close(first[kind][name], value, atol=1e-5, rtol=1e-4)
             assert torch.equal(second[kind][name], first[kind][name])

@@ -13,8 +13,8 @@ from diffprobe.probes.editing import (
     descend,
     minimum_norm,
     probe_at,
-    random_instead,
-    reading_at,
+    random_edit,
+    readout_at,
     steer,
     token_lengths,
 )
@@ -44,14 +44,14 @@ def test_a_reading_is_what_the_probe_says_at_its_own_step(bank, activation):
         said = bank(LAYER, activation[None].expand(2, -1, -1, -1, -1))
     for step, place in ((0, 0), (3, 1)):
         odds = said["saliency"][place, :, 1] - said["saliency"][place, :, 0]
-        torch.testing.assert_close(reading_at(bank, "saliency", LAYER, step).of(activation), odds)
-        torch.testing.assert_close(reading_at(bank, "depth", LAYER, step).of(activation), said["depth"][place, :, 0])
+        torch.testing.assert_close(readout_at(bank, "saliency", LAYER, step).of(activation), odds)
+        torch.testing.assert_close(readout_at(bank, "depth", LAYER, step).of(activation), said["depth"][place, :, 0])
         torch.testing.assert_close(probe_at(bank, "saliency", LAYER, step)(activation), said["saliency"][place])
-    assert reading_at(bank, "saliency", LAYER, 3).level == pytest.approx(log(0.3 / 0.7))
+    assert readout_at(bank, "saliency", LAYER, 3).level == pytest.approx(log(0.3 / 0.7))
 
 
 def test_after_a_closed_form_edit_the_probe_reports_the_mask_with_the_margin(bank, activation):
-    reading = reading_at(bank, "saliency", LAYER, 3)
+    reading = readout_at(bank, "saliency", LAYER, 3)
     target = masks()
     for covariance in (None, torch.diag(torch.arange(1.0, 7.0))):
         edited = minimum_norm(activation, reading, *bounds(target, reading.level, 1.5, binary=True), covariance)
@@ -63,7 +63,7 @@ def test_after_a_closed_form_edit_the_probe_reports_the_mask_with_the_margin(ban
 
 
 def test_no_change_that_satisfies_the_probe_is_smaller(bank, activation):
-    reading = reading_at(bank, "depth", LAYER, 0)
+    reading = readout_at(bank, "depth", LAYER, 0)
     target = torch.full((2, 4, 4), 0.7)
     root = torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
     for covariance in (torch.eye(6), root @ root.T):
@@ -84,7 +84,7 @@ def test_no_change_that_satisfies_the_probe_is_smaller(bank, activation):
 
 
 def test_the_euclidean_edit_is_that_of_a_covariance_of_one(bank, activation):
-    reading = reading_at(bank, "depth", LAYER, 0)
+    reading = readout_at(bank, "depth", LAYER, 0)
     target = torch.zeros(2, 4, 4)
     torch.testing.assert_close(
         minimum_norm(activation, reading, target, target),
@@ -93,7 +93,7 @@ def test_the_euclidean_edit_is_that_of_a_covariance_of_one(bank, activation):
 
 
 def test_steering_moves_every_token_by_its_share_of_the_length_of_tokens(bank, activation):
-    reading = reading_at(bank, "saliency", LAYER, 0)
+    reading = readout_at(bank, "saliency", LAYER, 0)
     towards = 2 * masks() - 1
     edited = steer(activation, reading, towards, 0.5)
     length = activation.square().sum(1).mean((1, 2)).sqrt()
@@ -125,13 +125,13 @@ def test_descent_works_inside_no_grad_and_for_probes_that_are_not_linear(activat
     assert (loss(probe(edited), target) < 0.5 * loss(probe(activation), target)).all()
     assert not edited.requires_grad
     with pytest.raises(TypeError, match="mlp"):
-        reading_at(bank, "depth", LAYER, 0)
+        readout_at(bank, "depth", LAYER, 0)
 
 
 def test_the_random_control_moves_every_token_as_far(activation):
     edited = activation.clone()
     edited[:, :2, 1:] += 1.0
     noise = torch.randn(activation.shape, generator=torch.Generator().manual_seed(4))
-    control = random_instead(activation, token_lengths(activation, edited), noise)
+    control = random_edit(activation, token_lengths(activation, edited), noise)
     torch.testing.assert_close((control - activation).norm(dim=1), (edited - activation).norm(dim=1))
     assert not torch.allclose(control, edited)

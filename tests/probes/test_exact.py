@@ -20,7 +20,7 @@ from diffprobe.errors import UserError
 from diffprobe.probes import exact
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.exact import minimise, solve_bank
 from diffprobe.probes.functional import token_means
 from diffprobe.probes.splits import Split
@@ -31,8 +31,8 @@ SPLIT = Split([0, 1, 2, 3, 4], [5, 6, 7], [8, 9])
 STRENGTH = 1e-3
 
 
-def exact_recipe(**options) -> Recipe:
-    return Recipe(solver="exact", **options)
+def exact_recipe(**options) -> ProbeConfig:
+    return ProbeConfig(solver="exact", **options)
 
 
 def tokens_and_targets(
@@ -126,8 +126,8 @@ def test_adam_approaches_the_exact_optimum_from_above(bias: bool) -> None:
 
     def trained(epochs: int) -> ProbeBank:
         rates = dict.fromkeys(PROPERTIES, 0.02)
-        recipe = Recipe(bias=bias, epochs=epochs, validate_every=epochs, batch_size=5, learning_rates=rates)
-        return train_bank(activations, targets, same, PROPERTIES, recipe)
+        probe_config = ProbeConfig(bias=bias, epochs=epochs, validate_every=epochs, batch_size=5, learning_rates=rates)
+        return train_bank(activations, targets, same, PROPERTIES, probe_config)
 
     few, many = trained(5), trained(600)
     for name in PROPERTIES:

@@ -9,7 +9,7 @@ from itertools import chain
 import pytest
 import torch
 
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.properties import PROPERTIES
@@ -26,7 +26,7 @@ NAMES = list(PROPERTIES)
 SPLIT = Split([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11, 12, 13, 14])
 TARGETS = label_maps(15)
 ACTIVATIONS = planted(15, TARGETS)
-RECIPE = Recipe("ridge", solver="ridge", strengths=(1e-4, 1e-2, 1.0), bias=True)
+RECIPE = ProbeConfig("ridge", solver="ridge", strengths=(1e-4, 1e-2, 1.0), bias=True)
 
 
 def passed_by(learner, threshold, keys, steps, inputs, parts=2) -> list[OnePass]:

@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 
 from diffprobe.errors import UserError
 from diffprobe.probes import ridge
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, as_tokens, ridge_bank
 from diffprobe.probes.splits import Split
@@ -20,7 +20,7 @@ STRENGTHS = (1e-3, 0.1, 10.0)
 
 
 def moments_of(activations, targets, rows, batch=2, bias=False) -> Moments:
-    moments = Moments(NAMES, Recipe(solver="ridge", strengths=STRENGTHS, bias=bias))
+    moments = Moments(NAMES, ProbeConfig(solver="ridge", strengths=STRENGTHS, bias=bias))
     maps = {name: target_maps(targets, name, activations.names) for name in NAMES}
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
@@ -95,7 +95,7 @@ def worst_error(offset: str, bias: bool) -> float:
     else:
         targets = targets + 5000
 
-    moments = Moments(["depth"], Recipe(solver="ridge", bias=bias, strengths=strengths))
+    moments = Moments(["depth"], ProbeConfig(solver="ridge", bias=bias, strengths=strengths))
     values = tokens.movedim(-1, 1)[None]
     for rows in torch.arange(8).split(2):
         moments.add({DEEP: values[:, rows]}, {"depth": targets[rows]})
@@ -132,8 +132,8 @@ def test_batches_and_processes_make_no_difference() -> None:
 
 def test_the_strength_with_the_lowest_validation_error_is_taken_and_test_images_are_not_looked_at() -> None:
     activations, targets = noise(10), label_maps(10)
-    recipe = Recipe(solver="ridge", strengths=STRENGTHS, batch_size=4)
-    bank = ridge_bank(activations, targets, SPLIT, NAMES, recipe)
+    probe_config = ProbeConfig(solver="ridge", strengths=STRENGTHS, batch_size=4)
+    bank = ridge_bank(activations, targets, SPLIT, NAMES, probe_config)
     path = moments_of(activations, targets, SPLIT.train).solve()
     grid = (4, 4)
     for name in NAMES:
@@ -146,7 +146,7 @@ def test_the_strength_with_the_lowest_validation_error_is_taken_and_test_images_
             odds = found[1] - found[0] if PROPERTIES[name].binary else found[0]
             torch.testing.assert_close(odds, weights[best], rtol=1e-4, atol=1e-6)
     activations.values[DEEP][:, SPLIT.test] = 1e3
-    again = ridge_bank(activations, targets, SPLIT, NAMES, recipe)
+    again = ridge_bank(activations, targets, SPLIT, NAMES, probe_config)
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in bank.state_dict().items())
 
 
@@ -166,4 +166,4 @@ def test_labels_that_do_not_vary_are_refused() -> None:
     activations, targets = noise(10), label_maps(10)
     targets["depth"] = torch.full_like(targets["depth"], 1234.5)
     with pytest.raises(UserError, match="depth: the training labels"):
-        ridge_bank(activations, targets, SPLIT, NAMES, Recipe(solver="ridge"))
+        ridge_bank(activations, targets, SPLIT, NAMES, ProbeConfig(solver="ridge"))

@@ -7,7 +7,7 @@ import torch
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.properties import Standardisation
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import THRESHOLDS, choose_thresholds, predict_maps, score_bank
@@ -113,7 +113,7 @@ def test_a_planted_signal_is_found_where_and_when_it_is() -> None:
     activations = planted(40, targets, steps=3, first_step=1)
     split = Split(list(range(24)), list(range(24, 32)), list(range(32, 40)))
     bank = train_bank(
-        activations, targets, split, ["saliency", "depth"], Recipe(epochs=60, batch_size=2, validate_every=10)
+        activations, targets, split, ["saliency", "depth"], ProbeConfig(epochs=60, batch_size=2, validate_every=10)
     )
     bank.thresholds = choose_thresholds(bank, activations, targets, split)
     scores = score_table(score_bank(bank, activations, targets, split, model="planted"))

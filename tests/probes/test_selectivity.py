@@ -9,7 +9,7 @@ import pytest
 
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.controls import selectivity, shuffled_targets
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import score_bank
@@ -64,10 +64,10 @@ def test_scores_without_a_partner_are_refused() -> None:
 def test_a_probe_is_selective_where_activations_tell_the_labels_and_not_where_they_do_not() -> None:
     targets, split = label_maps(40), split_images(40)
     activations = planted(40, targets, steps=2, first_step=1)
-    recipe = Recipe(epochs=10, learning_rates={"depth": 0.02})
+    probe_config = ProbeConfig(epochs=10, learning_rates={"depth": 0.02})
     scores = []
     for control, labels in (("none", targets), ("labels", shuffled_targets(targets, split))):
-        bank = train_bank(activations, labels, split, ["depth"], recipe)
+        bank = train_bank(activations, labels, split, ["depth"], probe_config)
         scores += score_bank(bank, activations, labels, split, model="planted", control=control)
     rows = summary_rows(selectivity(score_table(scores)))
     found = {row.step: row for row in rows if (row.layer, row.metric, row.split) == (DEEP, "spearman", "test")}

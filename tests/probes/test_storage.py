@@ -152,8 +152,8 @@ def test_a_file_under_anothers_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_probes_of_something_else_are_refused_where_it_matters(tmp_path: Path) -> None:
-    save_bank(bank(), tmp_path, made_of="these images")
-    assert list(load_bank(tmp_path, made_of="these images").properties) == ["saliency", "depth"]
+    save_bank(bank(), tmp_path, provenance="these images")
+    assert list(load_bank(tmp_path, provenance="these images").properties) == ["saliency", "depth"]
     load_bank(tmp_path)
     with pytest.raises(UserError, match="of another model, or of other images"):
-        load_bank(tmp_path, made_of="those images")
+        load_bank(tmp_path, provenance="those images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.ridge import edge_lines
 from diffprobe.probes.splits import Split
 from diffprobe.probes.study.question import fit_bank
@@ -19,7 +19,7 @@ def test_each_probe_knows_the_strength_that_was_chosen_for_it(solver: str) -> No
     targets, strengths = label_maps(13), (1e-5, 1e-3, 10.0)
     activations = planted(13, targets, steps=2)
     bank, *single = (
-        fit_bank(activations, targets, SPLIT, ["depth"], Recipe(solver=solver, bias=True, strengths=some))
+        fit_bank(activations, targets, SPLIT, ["depth"], ProbeConfig(solver=solver, bias=True, strengths=some))
         for some in (strengths, *((strength,) for strength in strengths))
     )
     told = [bank.strengths["depth"][layer] for layer in (SHALLOW, DEEP)]
@@ -33,7 +33,7 @@ def test_each_probe_knows_the_strength_that_was_chosen_for_it(solver: str) -> No
 
 
 def test_probes_whose_penalty_was_not_chosen_have_no_strength() -> None:
-    bank = fit_bank(noise(13), label_maps(13), SPLIT, ["depth"], Recipe(epochs=1))
+    bank = fit_bank(noise(13), label_maps(13), SPLIT, ["depth"], ProbeConfig(epochs=1))
     assert bank.strengths == {"depth": {}}
 
 

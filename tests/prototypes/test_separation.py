@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from diffprobe.prototypes.distances import distance_matrix
-from diffprobe.prototypes.separation import Resampling, Separation, Where, separate
+from diffprobe.prototypes.separation import DistanceKey, Resampling, Separation, separate
 from tests.prototypes.worked_examples import CLASSES, IMAGES, PROTOTYPES
 
-WHERE = Where("pocket", "mid", 0, 0.0, "pearson")
+WHERE = DistanceKey("pocket", "mid", 0, 0.0, "pearson")
 FEW = Resampling(resamples=200, permutations=200, seed=0)
 
 

@@ -17,7 +17,7 @@ from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes, collect_prototypes, single
 from diffprobe.prototypes.pooling import MaskResizing
-from diffprobe.prototypes.store import KeptPrototypes, Unit
+from diffprobe.prototypes.store import PrototypeCache, PrototypeKey
 
 SHARDS = 2  # of two images each
 
@@ -83,7 +83,7 @@ DAMAGE = {
 def test_damage_is_found_and_mended(tiny_backbone, scenes, inputs, whole, stores, damage) -> None:
     DAMAGE[damage](files(stores))
     told: list[str] = []
-    found = collected(tiny_backbone, scenes, inputs, stores, tell=told.append)
+    found = collected(tiny_backbone, scenes, inputs, stores, log=told.append)
     for group, matrix in zip(inputs, whole[1], strict=True):
         assert torch.equal(found.matrix(group, 0), matrix)
     assert found.evaluations == 2  # of the images of one shard
@@ -117,16 +117,16 @@ def test_what_is_damaged_after_it_was_found_whole_is_named(tiny_backbone, scenes
 
 
 def test_an_edited_description_of_a_folder_is_written_again(tiny_backbone, scenes, inputs, stores) -> None:
-    (made_of,) = stores.rglob("made_of.json")
-    text = made_of.read_text()
-    made_of.write_text("{}")
+    (provenance,) = stores.rglob("made_of.json")
+    text = provenance.read_text()
+    provenance.write_text("{}")
     assert collected(tiny_backbone, scenes, inputs, stores).evaluations == 0
-    assert made_of.read_text() == text
+    assert provenance.read_text() == text
 
 
 def test_files_without_checksums_are_not_believed(tmp_path) -> None:
-    unit = Unit("a", (2, 2), 0.0)
-    kept = KeptPrototypes(tmp_path, "f" * 64, images=2, images_per_shard=2)
+    unit = PrototypeKey("a", (2, 2), 0.0)
+    kept = PrototypeCache(tmp_path, "f" * 64, images=2, images_per_shard=2)
     save_file({unit.name: torch.zeros(2, 3)}, tmp_path / "images_000000-000001_0.safetensors")
     assert kept.lacking(kept.shards[0], [unit]) == [unit]
     kept.write(kept.shards[0], {unit: torch.ones(2, 3)})

@@ -23,7 +23,7 @@ from diffprobe.runs.folder import (
     is_finished,
     objective,
     record_configuration,
-    sole_user,
+    run_lock,
 )
 from diffprobe.runs.schema import checked
 from diffprobe.runs.sweeps import Job, find_jobs, grouped, join_scores
@@ -100,11 +100,11 @@ def test_one_process_at_a_time_makes_a_run_in_a_folder_and_removes_what_a_killed
     (tmp_path / "figures").mkdir()
     for path in left:
         path.write_text("half")
-    with sole_user(tmp_path, print):
+    with run_lock(tmp_path, print):
         assert not any(path.exists() for path in left)
-        with pytest.raises(UserError, match="another process is making a run in"), sole_user(tmp_path, print):
+        with pytest.raises(UserError, match="another process is making a run in"), run_lock(tmp_path, print):
             pass
-    with sole_user(tmp_path, print):
+    with run_lock(tmp_path, print):
         pass
 
 

@@ -58,7 +58,7 @@ READERS = {
     "probes": lambda folder: read_probes(folder, checked(composed()), "pocket"),
     "gather": lambda folder: find_jobs(folder.parent),
     "compare": lambda folder: comparing_runs._read("it", folder),
-    "report": lambda folder: reporting.tell_again(folder, 0),
+    "report": lambda folder: reporting.rebuild_report(folder, 0),
     "finished": lambda folder: is_finished(folder, checked(composed())),
 }
 

@@ -88,7 +88,7 @@ class Activations:
         Raises:
             UserError: a layer or step that is not there.
         """
-        chosen, places = chosen_parts(self.layers, self.steps, layers, steps)
+        chosen, places = select_layers_and_steps(self.layers, self.steps, layers, steps)
         run = _evenly_spaced(places)
         values = {layer.name: self.values[layer.name][run] for layer in chosen}
         return Activations(chosen, list(steps), [self.timesteps[place] for place in places], self.names, values)
@@ -105,7 +105,7 @@ class Activations:
                 raise ValueError(f"layer {layer.name!r} has shape {found}, expected {expected}")
 
 
-def chosen_parts(
+def select_layers_and_steps(
     layers: Sequence[Layer], steps: Sequence[int], wanted_layers: Sequence[str], wanted_steps: Sequence[int]
 ) -> tuple[list[Layer], list[int]]:
     """The wanted layers, and the places of the wanted steps, among those that are there.

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from diffprobe.activations.description import describe_control_inputs
-from diffprobe.activations.extraction import Extraction, Tell, fill
+from diffprobe.activations.extraction import Extraction, Log, fill
 from diffprobe.activations.module import ActivationModule
-from diffprobe.activations.stores import Stores, as_stores
+from diffprobe.activations.stores import StoreFolder, as_store_folder
 from diffprobe.backbone.calls import decode_latents, encode_images
 from diffprobe.backbone.capture import capture
 from diffprobe.backbone.finite import check_finite, one_at_a_time
@@ -67,15 +67,15 @@ def extract_control_inputs(
     names: Sequence[str],
     *,
     batch_size: int = 8,
-    stores: Stores | Path | None = None,
+    stores: StoreFolder | Path | None = None,
     trainer: lightning.Trainer | None = None,
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
 ) -> Extraction:
     """The control inputs of all images of an extraction at its steps, from its extras; no denoiser is run.
 
     Args:
         names: of `CONTROL_INPUTS`; the activations have layers of these names.
-        batch_size, stores, trainer, tell: as of `extract`.
+        batch_size, stores, trainer, log: as of `extract`.
 
     Raises:
         UserError: as `control_layers` and `extract`.
@@ -89,7 +89,7 @@ def extract_control_inputs(
         steps=len(manifest.steps),
     )
     found, extras, computed = fill(
-        manifest, make, extraction.source.batch, as_stores(stores), batch_size, trainer, tell
+        manifest, make, extraction.source.batch, as_store_folder(stores), batch_size, trainer, log
     )
     return Extraction(extraction.source, found.select(names, extraction.activations.steps), extras, manifest, computed)
 
@@ -100,7 +100,7 @@ def _steps(
     """The control inputs of some images at every step, as if they were activations."""
     kept, extras = extraction.manifest, extraction.extras
     noisy = extras["noisy"][:, rows]
-    if extraction.source.walks:
+    if extraction.source.is_trajectory:
         seen = (_seen(backbone, names, latents) for latents in extras["latents"][:, rows])
     else:
         with torch.no_grad():

@@ -37,7 +37,7 @@ def describe(
         raise UserError(f"steps {bad or 'none'}: choose from {min(timesteps)} to {max(timesteps)}")
     size = backbone.image_size
     extras = [Extra("noisy", backbone.latent_shape, every_step=True), Extra("image", (3, size, size))]
-    if source.walks:
+    if source.is_trajectory:
         extras.append(Extra("latents", backbone.latent_shape, every_step=True))
     return Manifest(
         model={"name": backbone.name, **(identity(backbone) if identified else {})},

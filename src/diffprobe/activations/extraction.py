@@ -19,18 +19,18 @@ from diffprobe.activations.consumer import Consumer
 from diffprobe.activations.description import describe, describe_replay, manifest_folder
 from diffprobe.activations.module import ActivationModule, quiet_trainer, run_pass
 from diffprobe.activations.sources.source import Source
-from diffprobe.activations.store.folder import Store, create_store, taking_turns
+from diffprobe.activations.store.folder import Store, create_store, store_lock
 from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.reader import StoredActivations
 from diffprobe.activations.store.writer import MemoryWriter, StoreWriter
-from diffprobe.activations.stores import Stores, as_stores
+from diffprobe.activations.stores import StoreFolder, as_store_folder
 from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.finite import at_step, naming
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Extraction:
     @torch.no_grad()
     def decoded(self, backbone: Backbone, row: int) -> Tensor:
         """One image as it looks after each wanted step, [steps, 3, H, W] in [0, 1]."""
-        if not self.source.walks:
+        if not self.source.is_trajectory:
             return self.extras["image"][row].expand(len(self.activations.steps), -1, -1, -1)
         places = [self.manifest.steps.index(step) for step in self.activations.steps]
         found = []
@@ -80,17 +80,17 @@ def extract(
     *,
     batch_size: int = 8,
     dtype: str = "float16",
-    stores: Stores | Path | None = None,
+    stores: StoreFolder | Path | None = None,
     images_per_shard: int = 16,
     trainer: lightning.Trainer | None = None,
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
 ) -> Extraction:
     """Takes every image of the source through its steps once, and keeps the activations of `layers` at `steps`.
 
     In memory, or in a store in the folder `stores`, whose name follows from all that determines the activations: what
     is there already is not computed again, and an interrupted extraction goes on where it was. Devices share the
     shards of a store among them; of other processes that want the same store at once, one fills it and the rest wait.
-    `Stores` may keep more layers and steps than these, for other studies.
+    `StoreFolder` may keep more layers and steps than these, for other studies.
 
     Args:
         steps: which of the source's steps to keep, in order.
@@ -98,14 +98,14 @@ def extract(
         dtype: 'float16', 'bfloat16' or 'float32', of the kept activations.
         images_per_shard: of a new store.
         trainer: brings devices, which the network moves to; without one, it stays where it is, and nothing is shown.
-        tell: takes a line for people, such as that another process is being waited for.
+        log: takes a line for people, such as that another process is being waited for.
 
     Raises:
         UserError: steps that the source does not have, unknown layers, layers or steps that are not among those the
             stores keep, activations that the network or the dtype overflows with, a full or failing disk, or several
             devices without a store.
     """
-    where = as_stores(stores)
+    where = as_store_folder(stores)
     kept, kept_steps = where.kept(layers, steps) if where else (list(layers), list(steps))
     manifest = describe(backbone, source, kept, kept_steps, dtype, images_per_shard, identified=where is not None)
     names = [layer.name for layer in kept]
@@ -119,7 +119,7 @@ def extract(
     )
 
     load = partial(source.batch, size=backbone.image_size)
-    found, extras, computed = fill(manifest, make, load, where, batch_size, trainer, tell)
+    found, extras, computed = fill(manifest, make, load, where, batch_size, trainer, log)
     return Extraction(source, found.select([layer.name for layer in layers], steps), extras, manifest, computed)
 
 
@@ -130,9 +130,9 @@ def extract_replayed(
     called: Mapping[str, Any],
     *,
     batch_size: int = 8,
-    stores: Stores | Path | None = None,
+    stores: StoreFolder | Path | None = None,
     trainer: lightning.Trainer | None = None,
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
 ) -> Extraction:
     """The same activations, without extras, of another denoiser that is shown the same noisy latents and prompts.
 
@@ -153,8 +153,8 @@ def extract_replayed(
         networks={"control": denoiser},
     )
 
-    load = source.batch if source.walks else partial(source.batch, size=backbone.image_size)
-    found, extras, computed = fill(manifest, make, load, as_stores(stores), batch_size, trainer, tell)
+    load = source.batch if source.is_trajectory else partial(source.batch, size=backbone.image_size)
+    found, extras, computed = fill(manifest, make, load, as_store_folder(stores), batch_size, trainer, log)
     activations = found.select([layer.name for layer in wanted.layers], wanted.steps)
     return Extraction(source, activations, extras, manifest, computed)
 
@@ -163,10 +163,10 @@ def fill(
     manifest: Manifest,
     make: Callable[[Consumer], ActivationModule],
     load: Callable[[list[int]], ImageBatch],
-    stores: Stores | None,
+    stores: StoreFolder | None,
     batch_size: int,
     trainer: lightning.Trainer | None,
-    tell: Tell,
+    log: Log,
 ) -> tuple[Activations | StoredActivations, Any, int]:
     """Computes what is missing of what a manifest describes.
 
@@ -188,7 +188,7 @@ def fill(
     module = make(StoreWriter(store))
     trainer = trainer or quiet_trainer(module.device)
     computed = 0
-    with _turn(store, trainer, tell):
+    with _turn(store, trainer, log):
         unfinished = [shard.rows.start for shard in store.survey().unfinished]
         data = ImageData(load, [shard.rows for shard in store.shards], batch_size, unfinished=unfinished)
         if data.share(trainer.global_rank, trainer.world_size) or trainer.world_size > 1:
@@ -199,10 +199,10 @@ def fill(
     return stored, stored.extras, int(trainer.strategy.reduce(own, reduce_op="sum"))
 
 
-def _turn(store: Store, trainer: lightning.Trainer, tell: Tell) -> AbstractContextManager[None]:
+def _turn(store: Store, trainer: lightning.Trainer, log: Log) -> AbstractContextManager[None]:
     """Waits until nobody else fills the store. The first of several processes stands for all of its run, which take
     part even where they find nothing to do, since Lightning's processes wait for each other; a finished store is
     nobody's turn."""
     if trainer.global_rank > 0 or not store.survey().unfinished:
         return nullcontext()
-    return taking_turns(store.folder, tell)
+    return store_lock(store.folder, log)

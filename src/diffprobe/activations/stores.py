@@ -11,7 +11,7 @@ from diffprobe.errors import UserError
 
 
 @dataclass(frozen=True)
-class Stores:
+class StoreFolder:
     """A folder of activation stores, and what an extraction keeps there.
 
     Attributes:
@@ -47,6 +47,6 @@ class Stores:
         return all_layers, all_steps
 
 
-def as_stores(stores: Stores | Path | None) -> Stores | None:
+def as_store_folder(stores: StoreFolder | Path | None) -> StoreFolder | None:
     """A plain folder as stores that keep what is asked for."""
-    return Stores(stores) if isinstance(stores, Path) else stores
+    return StoreFolder(stores) if isinstance(stores, Path) else stores

@@ -24,7 +24,7 @@ _SAME = (
 
 
 @dataclass(frozen=True)
-class GivenProbes:
+class LoadedProbes:
     """
     Attributes:
         bank: the probes.
@@ -55,7 +55,7 @@ class GivenProbes:
         return found
 
 
-def read_probes(folder: str | Path, inputs: Inputs) -> GivenProbes:
+def read_probes(folder: str | Path, inputs: Inputs) -> LoadedProbes:
     """The probes in a finished run folder of train.py, for images that the model makes by the settings of this run.
 
     Raises:
@@ -88,4 +88,4 @@ def read_probes(folder: str | Path, inputs: Inputs) -> GivenProbes:
     used = set(source.names) - tested
     prompts = source.prompts if isinstance(source, Generation) else []
     pictures = {prompt.picture for prompt in prompts if prompt.name in used}
-    return GivenProbes(load_bank(folder / "probes"), probe, select(scores, split="validation"), used, pictures)
+    return LoadedProbes(load_bank(folder / "probes"), probe, select(scores, split="validation"), used, pictures)

@@ -15,13 +15,13 @@ from diffprobe.ranges import shown
 
 if TYPE_CHECKING:
     from diffprobe.activations.groups import LayerGroup
-    from diffprobe.activations.sources.real_images import DenoisedAgain
+    from diffprobe.activations.sources.real_images import PartialDenoising
     from diffprobe.activations.sources.source import Source
-    from diffprobe.activations.stores import Stores
+    from diffprobe.activations.stores import StoreFolder
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.objects import ObjectImages, Problem
-    from diffprobe.data.pictures import Pictures
+    from diffprobe.data.pictures import ImageCollection
     from diffprobe.data.prompts import Prompt
 
 
@@ -75,37 +75,37 @@ class Inputs:
         from diffprobe.data.object_selection import load_objects
 
         chosen: Any = OmegaConf.to_container(self.settings.objects)
-        return load_objects(**chosen, seed=self.settings.seed, tell=self.log)
+        return load_objects(**chosen, seed=self.settings.seed, log=self.log)
 
 
 OF_IMAGES = ("noised", "inversion", "image_to_image")
 
 
-def make_source(settings: Any, tell: Callable[[str], None]) -> Source:
-    """The source of a run; `tell` takes a line for each image that is left out, and for what is odd about a list.
+def make_source(settings: Any, log: Callable[[str], None]) -> Source:
+    """The source of a run; `log` takes a line for each image that is left out, and for what is odd about a list.
 
     Raises:
         UserError: trajectory and data do not go together, or the data cannot be read.
     """
     from diffprobe.activations.sources.generation import Generation
-    from diffprobe.data.prompts import load_prompts, same_pictures
+    from diffprobe.data.prompts import duplicate_prompts, load_prompts
 
     kind, data = settings.trajectory.kind, settings.data
     if kind not in ("generation", *OF_IMAGES):
         raise UserError(f"trajectory.kind={kind}: choose one of generation, {', '.join(OF_IMAGES)}")
     if kind != "generation":
-        return _of_images(settings, tell)
+        return _of_images(settings, log)
     if data.images is not None:
         raise UserError("trajectory=generation makes its own images; for data=images choose trajectory=noised")
-    prompts = load_prompts(data.prompts, data.count, settings.seed, tell)
+    prompts = load_prompts(data.prompts, data.count, settings.seed, log)
     names = {prompt.name for prompt in prompts}
-    tested = test_prompts(settings, tell)
+    tested = test_prompts(settings, log)
     twice = [prompt.name for prompt in tested if prompt.name in names]
     if twice:
         raise UserError(
             f"data.test_prompts={data.test_prompts} has {len(twice)} images of data.prompts, first {twice[0]}"
         )
-    same = same_pictures(tested, prompts)
+    same = duplicate_prompts(tested, prompts)
     if same:
         raise UserError(
             f"data.test_prompts={data.test_prompts}: {len(same)} prompts have the words and the seed of one of "
@@ -114,8 +114,8 @@ def make_source(settings: Any, tell: Callable[[str], None]) -> Source:
     return Generation([*prompts, *tested], settings.steps.sampling, settings.features.half)
 
 
-def test_prompts(settings: Any, tell: Callable[[str], None]) -> list[Prompt]:
-    """The prompts whose images are to be tested on, where a file names them; `tell` takes what is odd about it.
+def test_prompts(settings: Any, log: Callable[[str], None]) -> list[Prompt]:
+    """The prompts whose images are to be tested on, where a file names them; `log` takes what is odd about it.
 
     Raises:
         UserError: the file cannot be read, or there is no file for the other images.
@@ -127,20 +127,20 @@ def test_prompts(settings: Any, tell: Callable[[str], None]) -> list[Prompt]:
         return []
     if data.prompts is None:
         raise UserError("data.test_prompts names the images to test on; give those to train on as data.prompts=FILE")
-    return load_prompts(data.test_prompts, data.count, tell=tell)
+    return load_prompts(data.test_prompts, data.count, log=log)
 
 
-def _of_images(settings: Any, tell: Callable[[str], None]) -> Source:
-    from diffprobe.data.images import load_images, sort_out
-    from diffprobe.data.pictures import PictureFiles
+def _of_images(settings: Any, log: Callable[[str], None]) -> Source:
+    from diffprobe.data.images import load_images, split_readable
+    from diffprobe.data.pictures import ImageFileCollection
 
     data, trajectory = settings.data, settings.trajectory
     if data.images is None:
         raise UserError(f"trajectory={trajectory.kind} needs real images: data=images data.images=FOLDER")
-    files, bad = sort_out(load_images(data.images, root=data.root, count=data.count, tell=tell), data.on_error)
+    files, bad = split_readable(load_images(data.images, root=data.root, count=data.count, log=log), data.on_error)
     for image in bad:
-        tell(f"left out {image.name}: {image.reason}")
-    return source_of_pictures(settings, PictureFiles(files, data.fit), settings.features.half)
+        log(f"left out {image.name}: {image.reason}")
+    return source_of_pictures(settings, ImageFileCollection(files, data.fit), settings.features.half)
 
 
 def load_model(settings: Any) -> Backbone:
@@ -166,7 +166,9 @@ def check_noise(settings: Any, backbone: Backbone) -> None:
         check_noising(backbone, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
 
 
-def source_of_pictures(settings: Any, images: Pictures, half: str, again: DenoisedAgain | None = None) -> Source:
+def source_of_pictures(
+    settings: Any, images: ImageCollection, half: str, again: PartialDenoising | None = None
+) -> Source:
     """Shows the network real images as `trajectory` says, as they are or noised and denoised `again`.
 
     Raises:
@@ -205,14 +207,14 @@ def chosen_groups(groups: Any, backbone: Backbone) -> list[LayerGroup]:
     return parse_groups(OmegaConf.to_container(groups), catalogue(backbone.denoiser)) if groups else []  # type: ignore[arg-type]
 
 
-def make_stores(settings: Any, backbone: Backbone, source: Source) -> Stores | None:
+def make_stores(settings: Any, backbone: Backbone, source: Source) -> StoreFolder | None:
     """Where activations are kept on disk, and which; None where they stay in memory, or are not kept.
 
     Raises:
         UserError: no such place, or layers and steps to keep that the network or the source does not have.
     """
     from diffprobe.activations.budget import STORES
-    from diffprobe.activations.stores import Stores
+    from diffprobe.activations.stores import StoreFolder
 
     features = settings.features
     if features.store not in STORES:
@@ -223,7 +225,7 @@ def make_stores(settings: Any, backbone: Backbone, source: Source) -> Stores | N
         if features.layers is not None or features.steps is not None:
             raise UserError("features.layers and features.steps say what a store keeps: choose features=disk")
         return None
-    return Stores(
+    return StoreFolder(
         Path(features.folder),
         None if features.layers is None else chosen_layers(features.layers, backbone),
         None if features.steps is None else chosen_steps(features.steps, source.timesteps(backbone), "features.steps"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.objects import ObjectImages, Problem
     from diffprobe.prototypes.collecting import Prototypes
-    from diffprobe.prototypes.matrices import Measuring
+    from diffprobe.prototypes.matrices import DistanceConfig
     from diffprobe.prototypes.pooling import MaskResizing
 
 LISTED_PROBLEMS = 5
@@ -53,7 +53,7 @@ class ObjectTask:
     inputs: Sequence[LayerGroup]
     also: Sequence[LayerGroup]
     steps: list[int]
-    measuring: Measuring
+    distance_config: DistanceConfig
     resizing: MaskResizing
     folder: Path
     batch_size: int
@@ -98,7 +98,7 @@ def check_objects(inputs: Inputs) -> ObjectTask:
     from diffprobe.prototypes.pooling import MaskResizing
 
     settings = inputs.settings
-    measuring = _measuring(settings.measure)
+    distance_config = _distance_config(settings.measure)
     inputs.log(f"reading {settings.objects.kind}")
     images, problems = inputs.objects
     _list_problems(problems, inputs)
@@ -127,7 +127,7 @@ def check_objects(inputs: Inputs) -> ObjectTask:
         groups,
         [*also, *chosen_groups(keeping.groups, backbone)],
         steps,
-        measuring,
+        distance_config,
         MaskResizing(masks.hard, masks.antialias),
         Path(keeping.folder),
         keeping.batch_size,
@@ -151,7 +151,7 @@ class ObjectAnalysis:
         numbers = objects * channels * len(task.steps) * len(sources)
         line = (
             f"{task.backbone.name} on {task.backbone.device}: {objects} objects in {len(task.images)} images, "
-            f"{len(task.inputs)} inputs, {len(task.steps)} steps, {', '.join(task.measuring.measures)}; "
+            f"{len(task.inputs)} inputs, {len(task.steps)} steps, {', '.join(task.distance_config.measures)}; "
             f"{len(task.images) * evaluations} network evaluations at most, {4 * numbers / 1e6:.1f} MB of prototypes"
         )
         return Plan([line])
@@ -181,7 +181,7 @@ def _collect(task: ObjectTask, source: Source, images: ObjectImages, context: Ru
         batch_size=task.batch_size,
         images_per_shard=task.images_per_shard,
         trainer=context.trainer("prototypes"),
-        tell=context.log,
+        log=context.log,
     )
 
 
@@ -192,9 +192,9 @@ def _list_problems(problems: Sequence[Problem], inputs: Inputs) -> None:
         inputs.log(f"left out {len(problems) - LISTED_PROBLEMS} more; problems.csv names all {len(problems)}")
 
 
-def _measuring(measure) -> Measuring:
+def _distance_config(measure) -> DistanceConfig:
     import torch
 
-    from diffprobe.prototypes.matrices import Measuring
+    from diffprobe.prototypes.matrices import DistanceConfig
 
-    return Measuring(list(measure.names), getattr(torch, measure.precision), measure.budget_mb * 2**20)
+    return DistanceConfig(list(measure.names), getattr(torch, measure.precision), measure.budget_mb * 2**20)

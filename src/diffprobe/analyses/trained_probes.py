@@ -11,11 +11,11 @@ from diffprobe.analyses.inputs import check_noise, make_stores, test_prompts
 if TYPE_CHECKING:
     from diffprobe.activations.budget import Plan as Budget
     from diffprobe.activations.sources.source import Source
-    from diffprobe.activations.stores import Stores
+    from diffprobe.activations.stores import StoreFolder
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.backbone.load import Backbone
-    from diffprobe.probes.study.question import Findings, Question
+    from diffprobe.probes.study.question import ProbingConfig, ProbingResults
 
 KEPT = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
 
@@ -32,8 +32,8 @@ class ProbingTask:
     backbone: Backbone
     source: Source
     labeler: Any
-    question: Question
-    stores: Stores | None
+    probing_config: ProbingConfig
+    stores: StoreFolder | None
     budget: Budget
     features: Any
     examples: int
@@ -41,13 +41,13 @@ class ProbingTask:
 
 def check_probing(inputs: Inputs) -> ProbingTask:
     """Validated inputs for probes that are trained. Raises UserError for what the user got wrong."""
-    from diffprobe.labels.labeler import FromFiles
-    from diffprobe.probes.config import Recipe
-    from diffprobe.probes.study.question import Question
+    from diffprobe.labels.labeler import GeometryAwareLabeler
+    from diffprobe.probes.config import ProbeConfig
+    from diffprobe.probes.study.question import ProbingConfig
 
     settings, source, labeler, backbone = inputs.settings, inputs.source, inputs.labeler, inputs.backbone
     check_noise(settings, backbone)
-    question = Question(
+    probing_config = ProbingConfig(
         steps=inputs.steps(source.timesteps(backbone)),
         layers=inputs.layers,
         groups=inputs.groups,
@@ -55,23 +55,23 @@ def check_probing(inputs: Inputs) -> ProbingTask:
         controls=list(settings.control.names),
         fractions=list(settings.data.fractions),
         test=[prompt.name for prompt in test_prompts(settings, lambda _: None)],  # making the source logged its lines
-        recipe=Recipe(**settings.probe),
+        probe_config=ProbeConfig(**settings.probe),
         threshold=settings.property.threshold,
         seed=settings.seed,
     )
-    if isinstance(labeler, FromFiles):
-        labeler.follow(source.geometries())
-    labeler.check(source.names, question.properties, backbone.image_size)
-    return task_of(inputs, source, question)
+    if isinstance(labeler, GeometryAwareLabeler):
+        labeler.set_geometries(source.geometries())
+    labeler.check(source.names, probing_config.properties, backbone.image_size)
+    return task_of(inputs, source, probing_config)
 
 
-def task_of(inputs: Inputs, source: Source, question: Question) -> ProbingTask:
+def task_of(inputs: Inputs, source: Source, probing_config: ProbingConfig) -> ProbingTask:
     """The task of a question about the images of a source. Raises UserError where it does not fit memory or disk."""
     settings, backbone = inputs.settings, inputs.backbone
     stores = make_stores(settings, backbone, source)
-    budget = _budget(settings, backbone, source, question, stores)
+    budget = _budget(settings, backbone, source, probing_config, stores)
     return ProbingTask(
-        backbone, source, inputs.labeler, question, stores, budget, settings.features, settings.report.examples
+        backbone, source, inputs.labeler, probing_config, stores, budget, settings.features, settings.report.examples
     )
 
 
@@ -79,21 +79,22 @@ def plan_probing(task: ProbingTask) -> Plan:
     """Evaluations of the network, and bytes of activations."""
     from diffprobe.activations.budget import in_units
 
-    question, backbone = task.question, task.backbone
+    probing_config, backbone = task.probing_config, task.backbone
     line = (
-        f"{backbone.name} on {backbone.device}: {len(task.source.names)} images, {len(question.inputs)} layers, "
-        f"{len(question.steps)} of {len(task.source.timesteps(backbone))} steps, {', '.join(question.properties)}; "
-        f"{task.budget.evaluations} network evaluations, {in_units(task.budget.bytes)} of activations "
+        f"{backbone.name} on {backbone.device}: {len(task.source.names)} images, {len(probing_config.inputs)} layers, "
+        f"{len(probing_config.steps)} of {len(task.source.timesteps(backbone))} steps, "
+        f"{', '.join(probing_config.properties)}; {task.budget.evaluations} network evaluations, "
+        f"{in_units(task.budget.bytes)} of activations "
         f"{KEPT[task.features.store]}"
     )
     return Plan([line], task.budget.lines())
 
 
-def train_probes(task: ProbingTask, context: RunContext) -> Findings:
+def train_probes(task: ProbingTask, context: RunContext) -> ProbingResults:
     """Takes the images through the network, trains all probes and controls, and scores them."""
-    from diffprobe.probes.study.two_pass import Means, study_emergence
+    from diffprobe.probes.study.two_pass import ExecutionConfig, run_probing
 
-    means = Means(
+    means = ExecutionConfig(
         batch_size=task.features.batch_size,
         dtype=task.features.dtype,
         stores=task.stores,
@@ -101,19 +102,25 @@ def train_probes(task: ProbingTask, context: RunContext) -> Findings:
         images_per_shard=task.features.images_per_shard,
         shown=task.examples,
         trainer=context.trainer,
-        tell=context.log,
+        log=context.log,
     )
-    return study_emergence(task.backbone, task.source, task.labeler, task.question, means)
+    return run_probing(task.backbone, task.source, task.labeler, task.probing_config, means)
 
 
-def _budget(settings: Any, backbone: Backbone, source: Source, question: Question, stores: Stores | None) -> Budget:
+def _budget(
+    settings: Any, backbone: Backbone, source: Source, probing_config: ProbingConfig, stores: StoreFolder | None
+) -> Budget:
     from diffprobe.activations.budget import check_memory, plan_live, plan_run, plan_stores
     from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_layers
     from diffprobe.activations.description import describe
     from diffprobe.probes.study.two_pass import replayed_controls
 
     features = settings.features
-    layers, steps = stores.kept(question.recorded, question.steps) if stores else (question.recorded, question.steps)
+    layers, steps = (
+        stores.kept(probing_config.recorded, probing_config.steps)
+        if stores
+        else (probing_config.recorded, probing_config.steps)
+    )
     manifest = describe(
         backbone,
         source,
@@ -124,8 +131,8 @@ def _budget(settings: Any, backbone: Backbone, source: Source, question: Questio
         identified=stores is not None,
     )
     once, again = source.evaluations(backbone, steps), len(steps) * source.draws
-    controls = replayed_controls(question)
-    inputs = control_layers(backbone, [name for name in question.controls if name in CONTROL_INPUTS])
+    controls = replayed_controls(probing_config)
+    inputs = control_layers(backbone, [name for name in probing_config.controls if name in CONTROL_INPUTS])
     if stores:
         return plan_stores(manifest, once, controls, again, stores.folder, inputs)
     if features.store == "none":

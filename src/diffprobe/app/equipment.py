@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from diffprobe.probes.bank import ProbeBank
 
 EDITED_LAYERS = ("down_blocks.0.resnets.?", "up_blocks.3.resnets.?")  # what pocket follows best, see intervention.md
-EDITED_SHARE = 1 / 3  # of the trajectory, its beginning: the papers' first five of 15 steps
+EDITED_STEP_FRACTION = 1 / 3  # of the trajectory, its beginning: the papers' first five of 15 steps
 TRAINING_SCENES = 80
-MOMENT_IMAGES = 16
+COVARIANCE_IMAGES = 16
 SAMPLING_STEPS = 15
 PROPERTIES = ("saliency", "depth", "shading")
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Equipment:
     sampling_steps: int
 
 
-def built_in(stores: Path, tell: Tell) -> Equipment:
+def built_in(stores: Path, log: Log) -> Equipment:
     """The built-in model with ridge probes, trained on scenes of its grammar the first time and kept in `stores`."""
     from diffprobe.backbone.load import load_backbone
     from diffprobe.data.prompts import scene_prompts
@@ -54,8 +54,8 @@ def built_in(stores: Path, tell: Tell) -> Equipment:
 
     backbone = load_backbone("pocket", guidance=2.5)
     labeler, prompts = PocketLabeler(), scene_prompts(TRAINING_SCENES)
-    bank = trained_bank(backbone, labeler, prompts, stores, tell)
-    return equip(backbone, labeler, bank, prompts, SAMPLING_STEPS)
+    bank = trained_bank(backbone, labeler, prompts, stores, log)
+    return build_equipment(backbone, labeler, bank, prompts, SAMPLING_STEPS)
 
 
 def of_run(folder: Path) -> Equipment:
@@ -85,10 +85,10 @@ def of_run(folder: Path) -> Equipment:
     backbone = load_backbone(**model)
     labeler.check(["a new image"], ["saliency"], backbone.image_size)
     prompts = load_prompts(settings.data.prompts, seed=settings.seed)
-    return equip(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)
+    return build_equipment(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)
 
 
-def equip(
+def build_equipment(
     backbone: Backbone, labeler: Any, bank: ProbeBank, prompts: Sequence[Prompt], sampling_steps: int
 ) -> Equipment:
     """Puts the parts together: says which probes edit, and how the activations vary that they read.
@@ -97,14 +97,14 @@ def equip(
         UserError: there are no probes of saliency at the first third of the steps.
     """
     layers = [name for name in bank.layers if any(fnmatch(name, glob) for glob in EDITED_LAYERS)] or bank.layers
-    steps = [step for step in bank.steps if step < sampling_steps * EDITED_SHARE]
+    steps = [step for step in bank.steps if step < sampling_steps * EDITED_STEP_FRACTION]
     if "saliency" not in bank.properties or not steps:
         raise UserError(
             f"the probes are of {', '.join(bank.properties)} at steps {bank.steps}, and images are edited by those of "
             f"saliency at the first third of {sampling_steps} steps; train some there"
         )
     editing = Editing("saliency", layers, steps, method="pattern" if bank.head == "linear" else "gradient")
-    covariances = _covariances(backbone, prompts[:MOMENT_IMAGES], editing, sampling_steps)
+    covariances = _covariances(backbone, prompts[:COVARIANCE_IMAGES], editing, sampling_steps)
     return Equipment(backbone, labeler, bank, editing, covariances, sampling_steps)
 
 
@@ -113,7 +113,7 @@ def trained_bank(
     labeler: Any,
     prompts: Sequence[Prompt],
     stores: Path,
-    tell: Tell,
+    log: Log,
     sampling_steps: int = SAMPLING_STEPS,
 ) -> ProbeBank:
     """Ridge probes of all properties on the layers to be edited, at every step, of images of these prompts.
@@ -124,26 +124,28 @@ def trained_bank(
     from diffprobe.activations.description import describe, folder_name
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.probes.config import Recipe
+    from diffprobe.probes.config import ProbeConfig
     from diffprobe.probes.storage import load_bank, save_bank
-    from diffprobe.probes.study.two_pass import Means, Question, study_emergence
+    from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 
     source = Generation(prompts, sampling_steps)
     layers = select_layers(catalogue(backbone.denoiser), EDITED_LAYERS)
-    recipe = Recipe("ridge", "ridge")
-    question = Question(layers, range(sampling_steps), properties=list(PROPERTIES), controls=[], recipe=recipe)
-    manifest = describe(backbone, source, layers, question.steps, Means.dtype, 1, identified=True)
-    made_of = [manifest.fingerprint, [labeler.fingerprint(name) for name in PROPERTIES], asdict(recipe)]
-    fingerprint = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    probe_config = ProbeConfig("ridge", "ridge")
+    probing_config = ProbingConfig(
+        layers, range(sampling_steps), properties=list(PROPERTIES), controls=[], probe_config=probe_config
+    )
+    manifest = describe(backbone, source, layers, probing_config.steps, ExecutionConfig.dtype, 1, identified=True)
+    provenance = [manifest.fingerprint, [labeler.fingerprint(name) for name in PROPERTIES], asdict(probe_config)]
+    fingerprint = hashlib.sha256(json.dumps(provenance).encode()).hexdigest()
     folder = stores / "app" / folder_name(backbone.name, fingerprint)
     if all((folder / f"{name}.safetensors").exists() for name in PROPERTIES):
         try:
             return load_bank(folder, fingerprint)
         except UserError as error:
-            tell(f"{error}. They are trained again")
+            log(f"{error}. They are trained again")
     else:
-        tell(f"the first start trains probes, which are kept in {folder}; a minute or two")
-    bank = study_emergence(backbone, source, labeler, question, replace(Means(), tell=tell)).bank
+        log(f"the first start trains probes, which are kept in {folder}; a minute or two")
+    bank = run_probing(backbone, source, labeler, probing_config, replace(ExecutionConfig(), log=log)).bank
     save_bank(bank, folder, fingerprint)
     return load_bank(folder, fingerprint)
 

@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 
 from diffprobe.app.equipment import Equipment
-from diffprobe.app.pictures import SIDE, coloured, outlined, picture
-from diffprobe.app.session import Edited, Generated, centre, denoise_towards, drawn_mask, make_image, moved_mask
+from diffprobe.app.pictures import SIDE, apply_colours, draw_outline, picture
+from diffprobe.app.session import (
+    EditedImage,
+    GeneratedImage,
+    centre,
+    denoise_towards,
+    drawn_mask,
+    make_image,
+    moved_mask,
+)
 from diffprobe.errors import UserError
 from diffprobe.report.style import COLOUR_MAPS
 
@@ -93,7 +101,9 @@ def build_page(equipment: Equipment) -> gr.Blocks:
             partial(_generate, equipment),
             [prompt, seed],
             [generated, target, right, down, editor, original, edited, compared, verdict],
-        ).success(partial(_look, equipment), [generated, step, layer], seen).success(_aim, [generated, target], wanted)
+        ).success(partial(_look, equipment), [generated, step, layer], seen).success(
+            _show_target, [generated, target], wanted
+        )
         gr.on([step.change, layer.change], partial(_look, equipment), [generated, step, layer], seen)
         gr.on([right.input, down.input], _move, [generated, right, down], [target, wanted])
         wanted.select(_click, [generated], [right, down, target, wanted])
@@ -132,65 +142,67 @@ def _generate(equipment: Equipment, prompt: str, seed: float | None) -> tuple[An
     generated = make_image(equipment, prompt, seed)
     final = generated.images[-1]
     canvas = {"background": picture(final), "layers": [], "composite": None}
-    return generated, generated.label, 0, 0, canvas, outlined(final, generated.label), None, None, ""
+    return generated, generated.label, 0, 0, canvas, draw_outline(final, generated.label), None, None, ""
 
 
-def _look(equipment: Equipment, generated: Generated | None, step: int, layer: str) -> Sequence[np.ndarray | None]:
+def _look(equipment: Equipment, generated: GeneratedImage | None, step: int, layer: str) -> Sequence[np.ndarray | None]:
     """The image after a step, counted from 1, and the maps of the layer's probes."""
     if generated is None or step - 1 not in generated.steps:
         return [None] * (1 + len(equipment.bank.properties))
     at = generated.steps.index(step - 1)
     maps = {name: by_layer[layer] for name, by_layer in generated.maps.items()}
     foreground = maps["saliency"][at] > equipment.bank.thresholds["saliency"][layer][at]
-    shown = [outlined(generated.images[step - 1], foreground)]
+    shown = [draw_outline(generated.images[step - 1], foreground)]
     for name, values in maps.items():
         low, high = (0.0, 1.0) if name == "saliency" else (float(values.min()), float(values.max()))
-        shown.append(coloured(values[at], low, high, COLOUR_MAPS.get(name, "viridis")))
+        shown.append(apply_colours(values[at], low, high, COLOUR_MAPS.get(name, "viridis")))
     return shown
 
 
-def _aim(generated: Generated, target: Tensor) -> np.ndarray:
-    return outlined(generated.images[-1], target)
+def _show_target(generated: GeneratedImage, target: Tensor) -> np.ndarray:
+    return draw_outline(generated.images[-1], target)
 
 
 @_told
-def _move(generated: Generated | None, right: float, down: float) -> tuple[Tensor, np.ndarray]:
-    target = moved_mask(_there(generated).label, right / 100, down / 100)
-    return target, _aim(_there(generated), target)
+def _move(generated: GeneratedImage | None, right: float, down: float) -> tuple[Tensor, np.ndarray]:
+    target = moved_mask(_require_image(generated).label, right / 100, down / 100)
+    return target, _show_target(_require_image(generated), target)
 
 
 @_told
-def _click(generated: Generated | None, where: gr.SelectData) -> tuple[Any, ...]:
+def _click(generated: GeneratedImage | None, where: gr.SelectData) -> tuple[Any, ...]:
     """Moves the mask so that its middle is where the picture was clicked."""
-    y, x = centre(_there(generated).label)
+    y, x = centre(_require_image(generated).label)
     right, down = (round(100 * (at / SIDE - middle)) for at, middle in zip(where.index, (x, y), strict=True))
     return right, down, *_move(generated, right, down)
 
 
 @_told
-def _draw(generated: Generated | None, drawing: dict[str, Any], target: Tensor) -> tuple[Tensor, np.ndarray]:
+def _draw(generated: GeneratedImage | None, drawing: dict[str, Any], target: Tensor) -> tuple[Tensor, np.ndarray]:
     """Takes what is painted as the mask, if anything is."""
-    label = _there(generated).label
+    label = _require_image(generated).label
     painted = [torch.from_numpy(layer[..., 3] / 255) for layer in drawing["layers"] if layer[..., 3].any()]
     if painted:
         target = drawn_mask(torch.stack(painted).amax(0), *label.shape)
-    return target, _aim(_there(generated), target)
+    return target, _show_target(_require_image(generated), target)
 
 
 @_told
-def _denoise(equipment: Equipment, generated: Generated | None, target: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
-    edited = denoise_towards(equipment, _there(generated), target)
-    return picture(edited.image), outlined(edited.image, target), _verdict(edited)
+def _denoise(
+    equipment: Equipment, generated: GeneratedImage | None, target: Tensor
+) -> tuple[np.ndarray, np.ndarray, str]:
+    edited = denoise_towards(equipment, _require_image(generated), target)
+    return picture(edited.image), draw_outline(edited.image, target), _verdict(edited)
 
 
-def _verdict(edited: Edited) -> str:
+def _verdict(edited: EditedImage) -> str:
     return (
         f"**Dice with the mask asked for: {edited.dice:.2f}** (the original's: {edited.dice_before:.2f}; 1 is the "
         "very mask, 0 nothing in common)"
     )
 
 
-def _there(generated: Generated | None) -> Generated:
+def _require_image(generated: GeneratedImage | None) -> GeneratedImage:
     if generated is None:
         raise UserError("there is no image yet: press Generate first")
     return generated

@@ -16,7 +16,7 @@ def picture(image: Tensor) -> np.ndarray:
     return _eight_bit(_enlarged(image))
 
 
-def outlined(image: Tensor, mask: Tensor) -> np.ndarray:
+def draw_outline(image: Tensor, mask: Tensor) -> np.ndarray:
     """An image [3, H, W] with the outline of a mask [h, w] in {0, 1}, as [SIDE, SIDE, 3]."""
     inside = _enlarged(mask[None].float())
     outer = functional.max_pool2d(inside, 2 * LINE + 1, 1, LINE) > inside
@@ -24,7 +24,7 @@ def outlined(image: Tensor, mask: Tensor) -> np.ndarray:
     return _eight_bit(_enlarged(image).masked_fill(outer, 0.0).masked_fill(inner, 1.0))
 
 
-def coloured(values: Tensor, low: float, high: float, colours: str) -> np.ndarray:
+def apply_colours(values: Tensor, low: float, high: float, colours: str) -> np.ndarray:
     """A map [h, w] in a colour map of matplotlib from low to high, as [SIDE, SIDE, 3]."""
     from matplotlib import colormaps
 

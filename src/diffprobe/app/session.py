@@ -22,7 +22,7 @@ SMALLEST_SHARE = 0.005  # of the picture, that a mask must cover: half of pocket
 
 
 @dataclass(frozen=True, eq=False)
-class Generated:
+class GeneratedImage:
     """One image, how it came about, and what the probes saw on the way.
 
     Attributes:
@@ -41,7 +41,7 @@ class Generated:
 
 
 @dataclass(frozen=True, eq=False)
-class Edited:
+class EditedImage:
     """The image [3, H, W] that was denoised towards a target mask, and its label [H, W].
 
     `dice` is that label's overlap with the target, `dice_before` the original label's; NaN where it is not defined.
@@ -53,7 +53,7 @@ class Edited:
     dice_before: float
 
 
-def make_image(equipment: Equipment, prompt: str, seed: float | None) -> Generated:
+def make_image(equipment: Equipment, prompt: str, seed: float | None) -> GeneratedImage:
     """The image of a prompt and seed, with the probes' maps.
 
     Raises:
@@ -76,7 +76,7 @@ def make_image(equipment: Equipment, prompt: str, seed: float | None) -> Generat
                 for layer, values in step.activations.items():
                     taken[layer].append(values.float().cpu())
     maps = _maps(equipment, {layer: torch.stack(values) for layer, values in taken.items()})
-    return Generated(prompt, int(seed), torch.stack(images), bank.steps, maps, _label(equipment, images[-1]))
+    return GeneratedImage(prompt, int(seed), torch.stack(images), bank.steps, maps, _label(equipment, images[-1]))
 
 
 def moved_mask(label: Tensor, right: float, down: float) -> Tensor:
@@ -103,7 +103,7 @@ def drawn_mask(painted: Tensor, height: int, width: int) -> Tensor:
     return (shrunk[0, 0] >= 0.5).float()
 
 
-def denoise_towards(equipment: Equipment, generated: Generated, target: Tensor) -> Edited:
+def denoise_towards(equipment: Equipment, generated: GeneratedImage, target: Tensor) -> EditedImage:
     """The same prompt and seed once more, with activations edited so that the saliency probes report the target.
 
     Args:
@@ -130,7 +130,7 @@ def denoise_towards(equipment: Equipment, generated: Generated, target: Tensor) 
         )
     label = _label(equipment, image)
     after, before = dice(torch.stack([label, generated.label]), target.expand(2, *target.shape)).tolist()
-    return Edited(image, label, after, before)
+    return EditedImage(image, label, after, before)
 
 
 @contextmanager

@@ -34,10 +34,10 @@ def print_catalogue(model: str, wanted: Sequence[str] | None, resolutions: Seque
     """
     from rich.table import Table
 
-    from diffprobe.backbone.blueprint import blueprint
+    from diffprobe.backbone.blueprint import denoiser_without_weights
     from diffprobe.backbone.layers import catalogue, select_layers
 
-    layers = catalogue(blueprint(model))
+    layers = catalogue(denoiser_without_weights(model))
     if wanted:
         layers = select_layers(layers, wanted)
     if resolutions:

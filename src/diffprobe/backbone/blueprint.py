@@ -16,7 +16,7 @@ SD14 = Path(str(files("diffprobe") / "backbone" / "configs" / "stable-diffusion-
 PLACES = ("unet/config.json", "transformer/config.json", "config.json")
 
 
-def blueprint(path: str) -> Any:
+def denoiser_without_weights(path: str) -> Any:
     """The denoiser of a model on the meta device, built from its config alone.
 
     Args:

@@ -86,7 +86,7 @@ def add_noise(backbone: Backbone, clean: Tensor, noise: Tensor, timesteps: Any) 
     else:
         sigma = _sigma(backbone, timesteps, clean)
         mixed = clean.float() + sigma * noise.float()
-        if not _keeps_sigma(backbone.pipeline.scheduler):
+        if not _latents_carry_sigma(backbone.pipeline.scheduler):
             mixed = mixed / (1 + sigma**2).sqrt()
     return mixed.to(clean.dtype)
 
@@ -98,12 +98,12 @@ def scale_input(backbone: Backbone, noisy: Tensor, timesteps: Any) -> Tensor:
         noisy: [batch, channels, h, w], from `add_noise`, or a trajectory's.
         timesteps: as of `add_noise`.
     """
-    if not _keeps_sigma(backbone.pipeline.scheduler):
+    if not _latents_carry_sigma(backbone.pipeline.scheduler):
         return noisy
     return (noisy.float() / (1 + _sigma(backbone, timesteps, noisy) ** 2).sqrt()).to(noisy.dtype)
 
 
-def _keeps_sigma(scheduler: Any) -> bool:
+def _latents_carry_sigma(scheduler: Any) -> bool:
     """Whether a scheduler's latents are clean + sigma * noise: such schedulers mark that they were asked to scale."""
     return hasattr(scheduler, "is_scale_input_called")
 

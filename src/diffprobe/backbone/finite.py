@@ -87,7 +87,7 @@ def at_step(step: int | None, timestep: object) -> str:
     return f" at {where}timestep {float(timestep):g}"  # type: ignore[arg-type]
 
 
-def of_layers(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def layer_values(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Activations by layer as the values of `check_finite`."""
     return {f"the activation of {layer}": values for layer, values in activations.items()}
 

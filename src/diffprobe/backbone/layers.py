@@ -243,14 +243,14 @@ def _matching(layers: list[Layer], item: str) -> list[Layer]:
     """The layers that meet every condition of one item."""
     matching = layers
     for part in item.split("&"):
-        meets = {layer.name for layer in _meeting(layers, part.strip())}
+        meets = {layer.name for layer in _satisfying(layers, part.strip())}
         matching = [layer for layer in matching if layer.name in meets]
     if not matching:
         raise UserError(f"no layer is {item!r}: each of its conditions is met by some layer, but none meets them all")
     return matching
 
 
-def _meeting(layers: list[Layer], condition: str) -> list[Layer]:
+def _satisfying(layers: list[Layer], condition: str) -> list[Layer]:
     """The layers that meet one condition, at least one."""
     key, equals, value = condition.partition("=")
     if equals and key not in KEYS:

@@ -105,7 +105,7 @@ class Backbone:
 
     def guidance_for(self, guided: bool) -> float | None:
         """The guidance that has a say in an evaluation, on a guidance batch or not; None where it has none."""
-        return self.guidance if guided or self.family.told_guidance(self.denoiser.config) else None
+        return self.guidance if guided or self.family.embeds_guidance(self.denoiser.config) else None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -173,7 +173,7 @@ def load_backbone(
     pipeline = _read(path, source, family, precision, revision, tokenizer)
     if scheduler != OWN:
         pipeline.scheduler = sampler_for(pipeline.scheduler, scheduler)
-    if family.exact_vae and precision == torch.float16:
+    if family.vae_needs_float32 and precision == torch.float16:
         pipeline.vae.to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     name = source.name if isinstance(source, Path) and path != "pocket" else path

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.calls import add_noise, encode_prompts, evaluate, scale_input
 from diffprobe.backbone.capture import capture
-from diffprobe.backbone.finite import at_step, check_finite, of_layers
+from diffprobe.backbone.finite import at_step, check_finite, layer_values
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.samplers import check_betas
 from diffprobe.backbone.trajectory import TrajectoryStep
@@ -78,7 +78,7 @@ def _evaluate(
     clean = latents.to(backbone.device, backbone.dtype)
 
     @torch.no_grad()
-    def see(index: int, timestep: float) -> TrajectoryStep:
+    def compute_activations(index: int, timestep: float) -> TrajectoryStep:
         first: Tensor | None = None
         total: dict[str, Tensor] = {}
         at = torch.tensor(timestep, device=backbone.device)
@@ -91,7 +91,7 @@ def _evaluate(
             _add(total, taken.activations, single=len(shown) == 1)
             check_finite(
                 backbone,
-                of_layers(taken.activations),
+                layer_values(taken.activations),
                 images=len(clean),
                 network=denoiser,
                 when=at_step(None, timestep),
@@ -103,7 +103,7 @@ def _evaluate(
         return TrajectoryStep(index, float(timestep), first, clean, total, None)
 
     for index, timestep in enumerate(timesteps):
-        yield see(index, timestep)
+        yield compute_activations(index, timestep)
 
 
 def _add(total: dict[str, Tensor], activations: dict[str, Tensor], *, single: bool) -> None:

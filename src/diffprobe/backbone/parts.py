@@ -21,8 +21,8 @@ from diffprobe.weights import check_names, header_of
 
 WORDS = ("a", "dog", "red", "table", "of", "water")
 LEAST = 0.98  # of the text encoder's words: T5 has 32100 words and a table of 32128 rows
-SPELLED = 5  # letters of a word that is in the vocabulary as a whole, and should be found there
-TRIED = 40
+MINIMUM_LETTERS = 5  # letters of a word that is in the vocabulary as a whole, and should be found there
+WORDS_TRIED = 40
 AGAIN = "get the tokenizer's files again (vocabulary and merges, or tokenizer.json, or spiece.model)"
 
 
@@ -75,8 +75,8 @@ def _tokens(words: Any, text: str) -> list[int]:
 def _spelled(words: Any) -> str | None:
     """A word of the vocabulary that is not found there as a whole, if most are not: one may well be cut otherwise."""
     vocabulary = {_plain(entry): number for entry, number in words.get_vocab().items()}
-    whole = sorted(word for word in vocabulary if word is not None and len(word) >= SPELLED)
-    tried = whole[:: max(1, len(whole) // TRIED)]
+    whole = sorted(word for word in vocabulary if word is not None and len(word) >= MINIMUM_LETTERS)
+    tried = whole[:: max(1, len(whole) // WORDS_TRIED)]
     split = [word for word in tried if _tokens(words, word) != [vocabulary[word]]]
     return split[0] if 2 * len(split) > len(tried) else None
 

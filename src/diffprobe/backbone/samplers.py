@@ -34,7 +34,7 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 # What else is the model's and not the sampler's: where its timesteps are counted from, what its clean end is, and the
 # range of its images (models in pixel space).
-OF_THE_MODEL = (
+MODEL_SETTINGS = (
     "steps_offset",
     "set_alpha_to_one",
     "clip_sample",
@@ -67,7 +67,7 @@ def sampler_for(own: Any, name: str) -> Any:
     if kind == class_name:
         return type(own).from_config({**defaults, **config})
     check_betas(own)
-    keys = [*TRAINED_ON, *OF_THE_MODEL]
+    keys = [*TRAINED_ON, *MODEL_SETTINGS]
     if config.get("rescale_betas_zero_snr"):
         keys.append("timestep_spacing")
     settings = {**defaults, **{key: config[key] for key in keys if key in config}}

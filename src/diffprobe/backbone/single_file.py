@@ -52,7 +52,7 @@ def checkpoint_scheduler(file: Path, weights: Mapping[str, Any], configs: Path) 
     edm = next((name for name in sorted(weights) if name.startswith(EDM)), None)
     if edm is not None:
         raise UserError(f"{file} is marked {edm}: it was trained with EDM's noise, which no sampler here has")
-    velocity = V_PREDICTION in weights or _said_in_header(file) == "v"
+    velocity = V_PREDICTION in weights or _prediction_in_header(file) == "v"
     if ZERO_SNR in weights and not velocity:
         raise UserError(
             f"{file} is marked {ZERO_SNR} but not {V_PREDICTION}: a network that predicts the noise can do nothing at "
@@ -90,7 +90,7 @@ def _check_schedule(file: Path, found: Tensor | None, known: list[Tensor]) -> No
         )
 
 
-def _said_in_header(file: Path) -> str | None:
+def _prediction_in_header(file: Path) -> str | None:
     """What the header of a safetensors file says that the network predicts, as ModelSpec has it: 'v' or 'epsilon'."""
     if file.suffix != ".safetensors":
         return None

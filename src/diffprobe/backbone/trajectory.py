@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.calls import decode_latents, encode_prompts, evaluate
 from diffprobe.backbone.capture import HALVES, capture
-from diffprobe.backbone.finite import at_step, check_finite, naming, of_layers
+from diffprobe.backbone.finite import at_step, check_finite, layer_values, naming
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError, one_line
 
@@ -170,7 +170,7 @@ def walk(
             predicted = unconditional + backbone.guidance * (conditional - unconditional)
         after = take_step(scheduler, predicted, timestep, noisy, generators, backbone.family.eta)
         when = at_step(index, timestep)
-        values = {**of_layers(taken.activations), "the latents": after}
+        values = {**layer_values(taken.activations), "the latents": after}
         check_finite(backbone, values, images=len(after), network=backbone.denoiser, when=when, edited=bool(replace))
         with naming((), when):
             images = decode_latents(backbone, after) if decode else None
@@ -235,19 +235,19 @@ def _evaluate(
         conditions = encode_prompts(backbone, prompts, guided=False)
 
     @torch.no_grad()
-    def see(index: int, latents: Tensor) -> TrajectoryStep:
+    def compute_activations(index: int, latents: Tensor) -> TrajectoryStep:
         timestep = scheduler.timesteps[index]
         begun = copy.deepcopy(scheduler)  # LMS and Euler count their steps
         begin_at(begun, index)
         inputs = _scaled(begun, latents.to(backbone.device, backbone.dtype), timestep)
         with capture(denoiser, layers, guided=False, stop=True) as taken:
             evaluate(denoiser, inputs, timestep, conditions)
-        values = of_layers(taken.activations)
+        values = layer_values(taken.activations)
         check_finite(backbone, values, images=len(latents), network=denoiser, when=at_step(index, timestep))
         return TrajectoryStep(index, float(timestep), latents, latents, taken.activations, None)
 
     for latents, index in zip(noisy, indices, strict=True):
-        yield see(index, latents)
+        yield compute_activations(index, latents)
 
 
 def fresh_scheduler(backbone: Backbone, steps: int) -> Any:

@@ -37,6 +37,6 @@ def _tell(config: DictConfig) -> None:
     if settings.run is not None and settings.gather is not None:
         raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
     if settings.run is not None:
-        retelling.tell_again(Path(settings.run), settings.seed)
+        retelling.rebuild_report(Path(settings.run), settings.seed)
     elif settings.gather is not None:
         gather(Path(settings.gather), plain_console(retelling.REPORT_WIDTH))

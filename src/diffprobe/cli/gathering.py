@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheredTables:
     """The joined tables of a group."""
 
     group: Group
@@ -80,17 +80,17 @@ def _remove_earlier(gathered: Path) -> None:
                     part.rmdir()
 
 
-def _joined(group: Group) -> Gathered:
+def _joined(group: Group) -> GatheredTables:
     from diffprobe.probes.score_table import read_scores
     from diffprobe.probes.summaries import summarise
     from diffprobe.report.choices import choose
 
     scores = join_scores({str(job.folder): read_scores(job.folder) for job in group.jobs})
     summaries = summarise(scores)
-    return Gathered(group, scores, summaries, choose(summaries, scores))
+    return GatheredTables(group, scores, summaries, choose(summaries, scores))
 
 
-def _publish(found: Gathered, folder: Path, console: Console) -> Gathered:
+def _publish(found: GatheredTables, folder: Path, console: Console) -> GatheredTables:
     """Writes what a run would leave but pictures of single images, and prints what it would print."""
     from diffprobe.analyses.probing.report import report
     from diffprobe.report.publish import publish
@@ -104,7 +104,7 @@ def _publish(found: Gathered, folder: Path, console: Console) -> Gathered:
     return found
 
 
-def _row(found: Gathered, choice: Choice) -> dict[str, Any]:
+def _row(found: GatheredTables, choice: Choice) -> dict[str, Any]:
     """One property of one group: its best layer's test score at the last step."""
     from diffprobe.report.choices import curve
 

@@ -116,12 +116,15 @@ def _known(door: str, files: list[ConfFile]) -> set[str]:
     theirs = [file for file in files if file.group in groups or (not file.group and file.choice == door)]
     outer = {file.group for file in theirs if file.group}
     keys = {
-        key for file in theirs for key in _with_sections(file.keys) if key.split(".")[0] in _tops(outer, files, door)
+        key
+        for file in theirs
+        for key in _with_sections(file.keys)
+        if key.split(".")[0] in _top_level_keys(outer, files, door)
     }
     return keys | outer
 
 
-def _tops(groups: set[str], files: list[ConfFile], door: str) -> set[str]:
+def _top_level_keys(groups: set[str], files: list[ConfFile], door: str) -> set[str]:
     """The first parts of keys that a door knows: its groups, and what its own file sets."""
     primary = {key.split(".")[0] for file in files if not file.group and file.choice == door for key in file.keys}
     return {group.split("/")[0] for group in groups} | primary

@@ -12,7 +12,7 @@ from diffprobe.terminal import plain_console
 REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
 
 
-def tell_again(folder: Path, seed: int) -> None:
+def rebuild_report(folder: Path, seed: int) -> None:
     """Reads the scores in `folder`, compares, prints the closing table, and writes tables and figures anew.
 
     Raises:

@@ -17,7 +17,7 @@ from diffprobe.cli.retelling import REPORT_WIDTH
 from diffprobe.cli.typed import check_typed
 from diffprobe.errors import UserError
 from diffprobe.parts import class_name, make
-from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, sole_user
+from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, run_lock
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
 from diffprobe.runs.schema import ProbingSettings
 from diffprobe.runs.trainers import check_trainer, make_trainer, quiet_libraries
@@ -85,7 +85,7 @@ def carry_out(
         raise UserError(f"analysis={analysis_name(settings)} runs in one process; use trainer.devices=1")
     share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
     folder = Path(hydra.runtime.output_dir)
-    with _how_to_go_on(settings, folder, hydra), quiet_libraries():
+    with _resume_hint(settings, folder, hydra), quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
 
         helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and the first one reports
@@ -100,7 +100,7 @@ def carry_out(
         if helping:
             analysis.run(task, _context(settings, console, None))
             return None
-        with sole_user(folder, console.print):
+        with run_lock(folder, console.print):
             if is_finished(folder, settings, check):  # by another process, while this one prepared
                 return _skipped(folder, console)
             check_unfinished(folder, settings, check)
@@ -157,12 +157,12 @@ def _skipped(folder: Path, console: Console) -> Path:
 
 
 @contextmanager
-def _how_to_go_on(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterator[None]:
+def _resume_hint(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterator[None]:
     """Adds to a signal that stops the run what a person can do then."""
     try:
         yield
     except Stopped as stopped:
-        kept = _kept_in(settings)
+        kept = _resume_folder(settings)
         goes_on = f"goes on from what is kept in {kept}" if kept else "begins again, since nothing is kept on disk"
         place = f"hydra.sweep.dir={hydra.sweep.dir}" if hydra.mode.name == "MULTIRUN" else f"hydra.run.dir={folder}"
         done = (folder / FINISHED).exists()
@@ -170,7 +170,7 @@ def _how_to_go_on(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterat
         raise
 
 
-def _kept_in(settings: ProbingSettings) -> str | None:
+def _resume_folder(settings: ProbingSettings) -> str | None:
     """The folder that an interrupted run finds its work in, if any."""
     if analysis_name(settings) in OF_OBJECTS:
         return OmegaConf.select(settings, "prototypes.folder")  # type: ignore[arg-type]

@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from diffprobe.data.coco_file import CocoImage, read_coco
-from diffprobe.data.images import without_ending
+from diffprobe.data.coco_file import CocoImage, read_coco_file
+from diffprobe.data.images import without_extension
 from diffprobe.data.objects import AnnotatedObject, ImageFiles, Instance, Reading, digest, find_set
-from diffprobe.data.text_lists import Tell, warn
+from diffprobe.data.text_lists import Log, warn
 from diffprobe.errors import UserError
 
 CORNERS = 3  # the fewest of a polygon
@@ -149,7 +149,7 @@ class CocoImages(ImageFiles):
 
 
 def coco_images(
-    root: str | Path, split: str = "val", names: Sequence[str] | None = None, tell: Tell = warn
+    root: str | Path, split: str = "val", names: Sequence[str] | None = None, log: Log = warn
 ) -> CocoImages:
     """All images with objects of the twenty classes, sorted, or those named. None is opened yet.
 
@@ -158,7 +158,7 @@ def coco_images(
 
     Args:
         names: without endings.
-        tell: takes a line for what is left out by rule.
+        log: takes a line for what is left out by rule.
 
     Raises:
         UserError: `split` is unknown, a folder or file of the set is missing, its annotations cannot be read, they have
@@ -171,10 +171,10 @@ def coco_images(
     place = find_set(root, ["", "coco"], [*files, *folders], "COCO 2017", LAYOUT, SOURCE)
     found: list[tuple[str, str, CocoImage]] = []
     for file, folder in zip(files, folders, strict=True):
-        images, left_out = read_coco(place / file, place / folder)
+        images, left_out = read_coco_file(place / file, place / folder)
         found += [(folder, path, image) for path, image in images.items()]
         for line in left_out.lines(file):
-            tell(line)
+            log(line)
     images = _named(found)
     where = " and ".join(files)
     if names is not None:
@@ -186,7 +186,7 @@ def coco_images(
 
 def _named(found: Sequence[tuple[str, str, CocoImage]]) -> dict[str, CocoImage]:
     """Images by name, of (folder, path below it, image)."""
-    short = [without_ending(path) for _, path, _ in found]
+    short = [without_extension(path) for _, path, _ in found]
     times = Counter(short)
     return {
         name if times[name] == 1 else f"{folder}/{path}": image
@@ -199,8 +199,8 @@ def _looked_up(names: Sequence[str], images: dict[str, CocoImage], place: Path, 
     by_path: dict[str, list[str]] = defaultdict(list)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in images:
-        by_path[without_ending(name)].append(name)
-        by_stem[without_ending(PurePosixPath(name).name)].append(name)
+        by_path[without_extension(name)].append(name)
+        by_stem[without_extension(PurePosixPath(name).name)].append(name)
     found: dict[str, CocoImage] = {}
     for name in names:
         alike = by_path.get(name) or by_stem.get(PurePosixPath(name).name, [])

@@ -57,7 +57,7 @@ class CocoImage:
 
 
 @dataclass
-class LeftOut:
+class OmittedCounts:
     """What a file has that is left out by rule."""
 
     crowds: int = 0
@@ -90,7 +90,7 @@ class _Entry:
     wrong: str = ""
 
 
-def read_coco(file: Path, folder: Path) -> tuple[dict[str, CocoImage], LeftOut]:
+def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], OmittedCounts]:
     """All images of a file, by their path below `folder`, and what is left out by rule.
 
     What has no such path is called by its place in the file, counted from 0: 'images[3]', 'annotations[7]'.
@@ -99,7 +99,7 @@ def read_coco(file: Path, folder: Path) -> tuple[dict[str, CocoImage], LeftOut]:
         UserError: the file cannot be read, or is not of the kind.
     """
     content = _content(file)
-    left_out = LeftOut()
+    left_out = OmittedCounts()
     entries = _entries(content["images"], folder.name, left_out)
     objects, lost = _objects(content["annotations"], _classes(content["categories"], file), left_out)
     by_name: dict[str, list[_Entry]] = defaultdict(list)
@@ -164,7 +164,7 @@ def voc_class(name: str) -> str | None:
     return VOC_NAMES.get(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()))
 
 
-def _entries(images: list[Any], folder: str, left_out: LeftOut) -> list[_Entry]:
+def _entries(images: list[Any], folder: str, left_out: OmittedCounts) -> list[_Entry]:
     """An entry for each item of `images`, but one for several that say the same."""
     entries = [_entry(item, f"images[{place}]", folder) for place, item in enumerate(images)]
     different = list(dict.fromkeys(entries))
@@ -206,7 +206,7 @@ def _path_below(file_name: Any) -> str | None:
 
 
 def _objects(
-    annotations: list[Any], classes: dict[Key, str], left_out: LeftOut
+    annotations: list[Any], classes: dict[Key, str], left_out: OmittedCounts
 ) -> tuple[dict[Key, list[CocoObject]], list[CocoObject]]:
     """The objects of each image in the order of their numbers, and those whose image is not known."""
     found: dict[Key, list[CocoObject]] = defaultdict(list)
@@ -223,7 +223,7 @@ def _objects(
     return {image: _unique(objects) for image, objects in found.items()}, lost
 
 
-def _object(item: Any, place: str, classes: dict[Key, str], left_out: LeftOut) -> CocoObject | None:
+def _object(item: Any, place: str, classes: dict[Key, str], left_out: OmittedCounts) -> CocoObject | None:
     """None for what is left out."""
     if not isinstance(item, dict):
         return CocoObject(place, wrong=f"its annotation {_shown(item)} is no object")

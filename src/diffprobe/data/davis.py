@@ -11,7 +11,7 @@ import numpy as np
 
 from diffprobe.data.mask_numbers import IGNORED, check_not_ignored, read_numbers
 from diffprobe.data.objects import ImageFiles, Instance, Reading, digest, find_set
-from diffprobe.data.text_lists import Tell, read_names, warn
+from diffprobe.data.text_lists import Log, read_names, warn
 from diffprobe.errors import UserError
 
 RESOLUTION = "480p"
@@ -80,7 +80,7 @@ def davis_frames(
     seed: int = 0,
     every: int = 1,
     frames: int | None = None,
-    tell: Tell = warn,
+    log: Log = warn,
 ) -> DavisFrames:
     """Frames of some sequences, in order. No image is opened yet.
 
@@ -92,7 +92,7 @@ def davis_frames(
         count: the first so many of the sequences that are named, or so many of a split, drawn with `seed`.
         every: takes each so-many-th frame, from the first on.
         frames: the first so many of those; None means all.
-        tell: takes a line for what is odd about the split's list.
+        log: takes a line for what is odd about the split's list.
 
     Raises:
         UserError: a folder or file of the set is missing, the split's list cannot be read, or there are fewer sequences
@@ -102,7 +102,7 @@ def davis_frames(
     needed = [f"JPEGImages/{RESOLUTION}", f"Annotations/{RESOLUTION}", *([listed] if sequences is None else [])]
     place = find_set(root, ["", "DAVIS"], needed, "DAVIS 2017", LAYOUT, SOURCE)
     drawn = sequences is None
-    named = sorted(read_names(place / listed, "the list of sequences", tell)) if drawn else list(sequences)
+    named = sorted(read_names(place / listed, "the list of sequences", log)) if drawn else list(sequences)
     if count is not None and count > len(named):
         raise UserError(f"objects.count={count}: there are only {len(named)} sequences; ask for fewer")
     if count is not None and sequences is None:

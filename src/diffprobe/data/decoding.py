@@ -63,7 +63,7 @@ def decoded(path: Path, contents: Contents | None = None) -> Iterator[Picture]:
         yield _without_mode(picture)
 
 
-def look_into(path: Path) -> Contents:
+def inspect_image_file(path: Path) -> Contents:
     """Decodes all of an image file.
 
     Raises:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffprobe.data.decoding import Contents, decoded, look_into
-from diffprobe.data.text_lists import Tell, read_lines, read_table, warn
+from diffprobe.data.decoding import Contents, decoded, inspect_image_file
+from diffprobe.data.text_lists import Log, read_lines, read_table, warn
 from diffprobe.errors import UserError
-from diffprobe.fitting import FITS, part_shown
+from diffprobe.fitting import FITS, visible_box
 from diffprobe.ranges import expanded
 from diffprobe.threads import decoding_threads
 
@@ -38,7 +38,7 @@ class ImageFile:
     """One image to be read: its name, which activations and labels carry, its file, and a caption where there is one.
 
     The name is the path below the root folder without its ending: 'cats/0001'. `contents` is what the file held when it
-    was first read, which `sort_out` does; from then on other contents are an error.
+    was first read, which `split_readable` does; from then on other contents are an error.
     """
 
     name: str
@@ -60,7 +60,7 @@ def load_images(
     *,
     root: str | Path | None = None,
     count: int | None = None,
-    tell: Tell = warn,
+    log: Log = warn,
 ) -> list[ImageFile]:
     """The images of a folder (subfolders too, sorted by name), of a list file, or of paths given one by one.
 
@@ -72,7 +72,7 @@ def load_images(
         root: what relative paths start from and names are below; by default the folder, the folder of the list file,
             or the current folder. Files elsewhere are named by their whole path.
         count: the first so many; None means all.
-        tell: takes a line for what is odd about a list file, such as its encoding, and for hidden images that are left
+        log: takes a line for what is odd about a list file, such as its encoding, and for hidden images that are left
             out.
 
     Raises:
@@ -85,30 +85,30 @@ def load_images(
         place = Path(source)
         if not place.exists():
             raise UserError(f"there is no {place}; give a folder of images or a list of them as data.images")
-        entries = [(place.absolute(), "")] if place.is_dir() or _is_image(place) else _read_list(place, tell)
+        entries = [(place.absolute(), "")] if place.is_dir() or _is_image(place) else _read_list(place, log)
         base = Path(root) if root is not None else place if place.is_dir() else place.parent
     else:
         place, base = "the paths given", Path(root or ".")
         entries = [(Path(entry), "") for entry in source]
-    images = _named(base.absolute(), entries, place, tell)
+    images = _named(base.absolute(), entries, place, log)
     if count is not None and count > len(images):
         raise UserError(f"data.count={count}: {place} has only {len(images)} images; ask for fewer")
     return images[:count]
 
 
-def _read_list(path: Path, tell: Tell) -> list[tuple[Path, str]]:
+def _read_list(path: Path, log: Log) -> list[tuple[Path, str]]:
     """(path, caption) of every row of a list file."""
     called = "the list of images"
     if path.suffix.lower() != ".csv":
-        return [(Path(line), "") for _, line in read_lines(path, called, tell)]
-    rows = read_table(path, called, [COLUMNS], ["caption"], tell)
+        return [(Path(line), "") for _, line in read_lines(path, called, log)]
+    rows = read_table(path, called, [COLUMNS], ["caption"], log)
     empty = next((row.line for row in rows if not row.cells[COLUMNS[0]].strip()), None)
     if empty:
         raise UserError(f"{path}, line {empty}: the row does not have one value for each column; it names no image")
     return [(Path(row.cells[COLUMNS[0]].strip()), row.cells.get("caption", "")) for row in rows]
 
 
-def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str, tell: Tell) -> list[ImageFile]:
+def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str, log: Log) -> list[ImageFile]:
     images: list[ImageFile] = []
     hidden: list[Path] = []
     for entry, caption in entries:
@@ -120,7 +120,7 @@ def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str, t
             ImageFile(_name(file, root), file, caption) for file in found if not _is_hidden(file.relative_to(path))
         ]
     if hidden:
-        tell(f"left out {len(hidden)} hidden image{'s' * (len(hidden) > 1)} of {place}, such as {hidden[0]}")
+        log(f"left out {len(hidden)} hidden image{'s' * (len(hidden) > 1)} of {place}, such as {hidden[0]}")
     if not images:
         raise UserError(f"{place} has no images; files that count as images end in {' '.join(sorted(ENDINGS))}")
     missing = [image.path for image in images if not image.path.exists()]
@@ -151,7 +151,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
-def without_ending(path: str) -> str:
+def without_extension(path: str) -> str:
     """'x/0001.jpg' is 'x/0001'; what is no ending of an image stays: 'tiny.2'."""
     place = PurePosixPath(path)
     return (place.with_suffix("") if place.suffix.lower() in ENDINGS else place).as_posix()
@@ -163,7 +163,7 @@ def _name(path: Path, root: Path) -> str:
     return below.with_suffix("").as_posix()
 
 
-def sort_out(images: Sequence[ImageFile], on_error: str = "error") -> tuple[list[ImageFile], list[BadImage]]:
+def split_readable(images: Sequence[ImageFile], on_error: str = "error") -> tuple[list[ImageFile], list[BadImage]]:
     """Decodes every image once, before any other work: those that can be used, in order, and those that cannot.
 
     An image that shows, pixel by pixel, the same as one before it cannot: if one of them trained probes and the other
@@ -199,7 +199,7 @@ def sort_out(images: Sequence[ImageFile], on_error: str = "error") -> tuple[list
 def _look(image: ImageFile) -> Contents | str:
     """What the file holds, or why it cannot be read."""
     try:
-        return look_into(image.path)
+        return inspect_image_file(image.path)
     except UserError as error:
         return str(error)
 
@@ -236,7 +236,7 @@ def read_image(image: ImageFile, size: int, fit: str = "stretch") -> Tensor:
 
     _check_fit(size, fit)
     with decoded(image.path, image.contents) as picture:
-        box = part_shown(*picture.size, fit)
+        box = visible_box(*picture.size, fit)
         pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box), np.float32)
     if pixels.ndim == 2:
         grey = torch.from_numpy(pixels.clip(0, 1))  # Lanczos overshoots at edges

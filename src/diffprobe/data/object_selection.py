@@ -11,23 +11,23 @@ import numpy as np
 
 from diffprobe.data.coco import coco_images
 from diffprobe.data.davis import davis_frames
-from diffprobe.data.images import ON_ERROR, without_ending
+from diffprobe.data.images import ON_ERROR, without_extension
 from diffprobe.data.objects import AnnotatedImages, AnnotatedObject, ObjectImages, Problem
 from diffprobe.data.scenes import moving_scenes, scene_objects
-from diffprobe.data.text_lists import Row, Tell, check_unique, read_lines, read_table, warn
+from diffprobe.data.text_lists import Log, Row, check_unique, read_lines, read_table, warn
 from diffprobe.data.voc import voc_images
 from diffprobe.errors import UserError
 from diffprobe.threads import decoding_threads
 
 # What a list's column `dataset` may call a set; Diff-Props says pascal.
-LISTED_AS = {"voc": ("pascal", "voc"), "coco": ("coco",), "davis": ("davis",)}
-KINDS = (*LISTED_AS, "scenes", "moving_scenes")
+LIST_COLUMNS = {"voc": ("pascal", "voc"), "coco": ("coco",), "davis": ("davis",)}
+KINDS = (*LIST_COLUMNS, "scenes", "moving_scenes")
 SCENES = 200
-AT_ONCE = 64  # images looked at before asking whether there are enough
+CHECK_INTERVAL = 64  # images looked at before asking whether there are enough
 
 
 @dataclass
-class _Found:
+class _Selection:
     """What looking at candidates gave: the objects of each row that is used, what is wrong, what is left out, how many
     images were looked at, and how many of them have no object that is large enough."""
 
@@ -53,7 +53,7 @@ def load_objects(
     size: int = 64,
     every: int = 1,
     frames: int | None = None,
-    tell: Tell = warn,
+    log: Log = warn,
 ) -> tuple[ObjectImages, list[Problem]]:
     """The images of a set with the objects to be used, and all that was left out of them. Decodes everything once.
 
@@ -71,15 +71,15 @@ def load_objects(
         min_area: objects that cover less of their image are left out and named.
         label, size: see `SceneObjects`.
         every, frames: see `davis_frames`.
-        tell: takes a line for each kind of thing that is left out by rule, and for what is odd about a list.
+        log: takes a line for each kind of thing that is left out by rule, and for what is odd about a list.
 
     Raises:
         UserError: a setting is wrong, the set or the list is missing, something is wrong with an image or an object
             and `on_error` is 'error', or there are not as many images as asked.
     """
     _check(kind, on_error, {"count": count, "every": every, "frames": frames}, min_area)
-    names = None if list is None else read_list(Path(list), kind, tell)
-    candidates = _candidates(kind, root, split, names, count, seed, label, size, every, frames, tell)
+    names = None if list is None else read_list(Path(list), kind, log)
+    candidates = _candidates(kind, root, split, names, count, seed, label, size, every, frames, log)
     drawn = names is None and kind in ("voc", "coco")
     wanted = count if kind in ("voc", "coco") else None  # the others already have so many
     order = np.random.default_rng(seed).permutation(len(candidates)).tolist() if drawn else range(len(candidates))
@@ -98,7 +98,7 @@ def load_objects(
             + "".join(f"; {problem}" for problem in [*found.wrong, *found.left_out][:3])
         )
     if found.ruled_out:
-        tell(
+        log(
             f"{kind}: left out {found.ruled_out} of {found.looked_at} images that were looked at, without an object "
             f"that covers more than {largest_over:.2%} (objects.largest_over)"
         )
@@ -133,7 +133,7 @@ def _candidates(
     size: int,
     every: int,
     frames: int | None,
-    tell: Tell,
+    log: Log,
 ) -> AnnotatedImages:
     if kind == "scenes":
         return scene_objects(count or SCENES, seed, label, size)
@@ -141,17 +141,17 @@ def _candidates(
         return moving_scenes(count, seed, every=every, frames=frames, size=size)
     place = root or ""
     if kind == "voc":
-        return voc_images(place, split or "trainval", names, tell)
+        return voc_images(place, split or "trainval", names, log)
     if kind == "coco":
-        return coco_images(place, split or "val", names, tell)
-    return davis_frames(place, split or "val", names, count=count, seed=seed, every=every, frames=frames, tell=tell)
+        return coco_images(place, split or "val", names, log)
+    return davis_frames(place, split or "val", names, count=count, seed=seed, every=every, frames=frames, log=log)
 
 
 def _look(
     candidates: AnnotatedImages, order: Sequence[int], wanted: int | None, over: float | None, min_area: float
-) -> _Found:
+) -> _Selection:
     """Takes candidates in order until there are enough, so that images that are not needed are not read."""
-    found = _Found()
+    found = _Selection()
     first: dict[str, str] = {}  # image by what it shows, of those that are used
     for row, objects, wrong in _looked_at(candidates, order):
         image = candidates.names[row]
@@ -182,13 +182,13 @@ def _looked_at(
     candidates: AnnotatedImages, order: Sequence[int]
 ) -> Iterator[tuple[int, list[AnnotatedObject], list[Problem]]]:
     with decoding_threads() as pool:
-        for start in range(0, len(order), AT_ONCE):
-            part = order[start : start + AT_ONCE]
+        for start in range(0, len(order), CHECK_INTERVAL):
+            part = order[start : start + CHECK_INTERVAL]
             for row, (objects, wrong) in zip(part, pool.map(candidates.look, part), strict=True):
                 yield row, objects, wrong
 
 
-def read_list(path: Path, kind: str, tell: Tell = warn) -> list[str]:
+def read_list(path: Path, kind: str, log: Log = warn) -> list[str]:
     """The images (or, of DAVIS, sequences) of a set that a list names, in its order, without endings.
 
     Folders are left out too, but for COCO, whose images may lie in folders of their own.
@@ -200,24 +200,28 @@ def read_list(path: Path, kind: str, tell: Tell = warn) -> list[str]:
         UserError: the file cannot be read, names nothing of this set, or names something twice; `kind` is no set of
             files.
     """
-    if kind not in LISTED_AS:
-        raise UserError(f"objects.list={path}: objects.kind={kind} has no files to list; choose {', '.join(LISTED_AS)}")
+    if kind not in LIST_COLUMNS:
+        raise UserError(
+            f"objects.list={path}: objects.kind={kind} has no files to list; choose {', '.join(LIST_COLUMNS)}"
+        )
     called = "objects.list"
     if path.suffix.lower() == ".csv":
-        found = _listed(read_table(path, called, [["src"]], ["dataset"], tell), path, kind, tell)
+        found = _listed(read_table(path, called, [["src"]], ["dataset"], log), path, kind, log)
     else:
-        found = [line for _, line in read_lines(path, called, tell)]
+        found = [line for _, line in read_lines(path, called, log)]
     if not found:
-        raise UserError(f"{path} names nothing of {kind}; its column dataset should say {' or '.join(LISTED_AS[kind])}")
-    paths = [without_ending(entry.replace("\\", "/")) for entry in found]  # whichever slashes the list has
+        raise UserError(
+            f"{path} names nothing of {kind}; its column dataset should say {' or '.join(LIST_COLUMNS[kind])}"
+        )
+    paths = [without_extension(entry.replace("\\", "/")) for entry in found]  # whichever slashes the list has
     names = paths if kind == "coco" else [PurePosixPath(path).name for path in paths]
     check_unique(names, path)
     return names
 
 
-def _listed(rows: Sequence[Row], path: Path, kind: str, tell: Tell) -> list[str]:
+def _listed(rows: Sequence[Row], path: Path, kind: str, log: Log) -> list[str]:
     """What the rows of this set name; tells how many are of others."""
-    known = {name: each for each, names in LISTED_AS.items() for name in names}
+    known = {name: each for each, names in LIST_COLUMNS.items() for name in names}
     found, others = [], Counter[str]()
     for row in rows:
         src, dataset = row.cells["src"].strip(), row.cells.get("dataset", "").strip()
@@ -231,5 +235,5 @@ def _listed(rows: Sequence[Row], path: Path, kind: str, tell: Tell) -> list[str]
             found.append(src)
     if found and others:
         counted = ", ".join(f"{times} of {name}" for name, times in others.items())
-        tell(f"{path}: rows of other sets than {kind} are left out: {counted}")
+        log(f"{path}: rows of other sets than {kind} are left out: {counted}")
     return found

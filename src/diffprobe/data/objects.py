@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.data.decoding import Contents, look_into
+from diffprobe.data.decoding import Contents, inspect_image_file
 from diffprobe.data.images import ImageFile, read_image
 from diffprobe.errors import UserError
 from diffprobe.fitting import UPRIGHT, Geometry
@@ -240,7 +240,7 @@ class ImageFiles(AnnotatedImages):
     def _first_contents(self, row: int) -> Contents:
         name = self.names[row]
         if name not in self._contents:
-            self._contents[name] = look_into(self.file(row))
+            self._contents[name] = inspect_image_file(self.file(row))
         return self._contents[name]
 
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from diffprobe.data.decoding import Contents, look_into
+from diffprobe.data.decoding import Contents, inspect_image_file
 from diffprobe.data.images import ImageFile, read_image
 from diffprobe.fitting import Geometry
 
 
-class Pictures(Protocol):
+class ImageCollection(Protocol):
     """Images by row, read when they are asked for."""
 
     names: list[str]
@@ -32,7 +32,7 @@ class Pictures(Protocol):
         ...
 
 
-class PictureFiles:
+class ImageFileCollection:
     """Image files; `fit` is how they become a square, see `read_image`.
 
     What a file holds when it is first asked for is what it has to hold from then on: activations are kept under the
@@ -59,6 +59,6 @@ class PictureFiles:
     def _contents(self, row: int) -> Contents:
         file = self.files[row]
         if file.contents is None:
-            file = self.files[row] = replace(file, contents=look_into(file.path))
+            file = self.files[row] = replace(file, contents=inspect_image_file(file.path))
         assert file.contents is not None
         return file.contents

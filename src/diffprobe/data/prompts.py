@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffprobe.data.text_lists import Row, Tell, read_table, warn
+from diffprobe.data.text_lists import Log, Row, read_table, warn
 from diffprobe.errors import UserError
 
 DEFAULT_SCENES = 200
 LARGEST_SEED = 2**63 - 1
 SHOWN_CHARACTERS = 60
 # What no keyboard writes: control characters but tabs and line ends, and the mark of what could not be decoded.
-BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Prompt:
         return " ".join(self.text.split()).lower(), self.seed
 
 
-def same_pictures(prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> list[tuple[Prompt, Prompt]]:
+def duplicate_prompts(prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> list[tuple[Prompt, Prompt]]:
     """Pairs of one picture: each prompt with the first before it, or in `others`, that makes the same."""
     first = {prompt.picture: prompt for prompt in reversed(others)}
     return [(first[prompt.picture], prompt) for prompt in prompts if first.setdefault(prompt.picture, prompt) != prompt]
 
 
 def load_prompts(
-    prompts: str | Path | None = None, count: int | None = None, seed: int = 0, tell: Tell = warn
+    prompts: str | Path | None = None, count: int | None = None, seed: int = 0, log: Log = warn
 ) -> list[Prompt]:
     """Prompts from a CSV file, or from the scene grammar where no file is given.
 
@@ -48,7 +48,7 @@ def load_prompts(
         prompts: a CSV file, or None for the scene grammar.
         count: how many; None means all of a file, or 200 scenes.
         seed: chooses the scenes and their noise; without effect on a file, which brings its own seeds.
-        tell: takes a line for what is odd about a file, such as its encoding.
+        log: takes a line for what is odd about a file, such as its encoding.
 
     Raises:
         UserError: the file or a column of it is missing, a seed is no number, or fewer prompts are there than asked.
@@ -57,7 +57,7 @@ def load_prompts(
         raise UserError(f"data.count={count}: must be at least 1")
     if prompts is None:
         return scene_prompts(count or DEFAULT_SCENES, seed)
-    found = read_prompts(Path(prompts), tell)
+    found = read_prompts(Path(prompts), log)
     if count is not None and count > len(found):
         raise UserError(f"data.count={count}: {prompts} has only {len(found)} prompts; ask for fewer")
     return found[:count]
@@ -71,7 +71,7 @@ def scene_prompts(count: int, seed: int = 0) -> list[Prompt]:
     return [Prompt(sample_scene(n, "prompts").caption, n, f"scene_{n:07d}_seed_{n}") for n in numbers]
 
 
-def read_prompts(path: Path, tell: Tell = warn) -> list[Prompt]:
+def read_prompts(path: Path, log: Log = warn) -> list[Prompt]:
     """Reads columns `prompts`, `seeds` and, where present, `prompt_inds` (else rows are numbered from 0).
 
     The papers' files are UTF-8; for other encodings see `diffprobe.data.text_lists`. Images are named as the papers
@@ -81,7 +81,7 @@ def read_prompts(path: Path, tell: Tell = warn) -> list[Prompt]:
         UserError: the file cannot be read, a column is missing, a value is no whole number, or two images have one
             name.
     """
-    rows = read_table(path, "the prompts", [["prompts"], ["seeds"]], ["prompt_inds"], tell)
+    rows = read_table(path, "the prompts", [["prompts"], ["seeds"]], ["prompt_inds"], log)
     if not rows:
         raise UserError(f"{path} has no prompts below its first line")
     indexed = any(row.cells.get("prompt_inds", "").strip() for row in rows)
@@ -89,14 +89,14 @@ def read_prompts(path: Path, tell: Tell = warn) -> list[Prompt]:
     name, times = Counter(prompt.name for prompt in prompts).most_common(1)[0]
     if times > 1:
         raise UserError(f"{path} names {times} images {name!r}; prompt_inds and seeds together must be unique")
-    same = same_pictures(prompts)
+    same = duplicate_prompts(prompts)
     if same:
         one, other = same[0]
         raise UserError(
             f"{path}: {len(same)} of {len(prompts)} prompts have the words and the seed of one before them, such as "
             f"{other.name}, which has those of {one.name}: the same picture would train probes and test them; keep one"
         )
-    _tell_of_texts(path, rows, tell)
+    _warn_of_texts(path, rows, log)
     return prompts
 
 
@@ -116,14 +116,14 @@ def _whole(cell: str, what: str, path: Path, line: int) -> int:
     return int(found[1])
 
 
-def _tell_of_texts(path: Path, rows: Sequence[Row], tell: Tell) -> None:
+def _warn_of_texts(path: Path, rows: Sequence[Row], log: Log) -> None:
     """Tells of prompts that are there, but hardly what was meant."""
     empty = [row for row in rows if not row.cells["prompts"].strip()]
     if empty:
-        tell(f"{path}: {len(empty)} of {len(rows)} prompts are empty, first in line {empty[0].line}")
-    broken = [row for row in rows if BROKEN.search(row.cells["prompts"])]
+        log(f"{path}: {len(empty)} of {len(rows)} prompts are empty, first in line {empty[0].line}")
+    broken = [row for row in rows if CONTROL_CHARACTERS.search(row.cells["prompts"])]
     if broken:
-        tell(
+        log(
             f"{path}: {len(broken)} of {len(rows)} prompts hold control or replacement characters, first in line "
             f"{broken[0].line}: {broken[0].cells['prompts'][:SHOWN_CHARACTERS]!r}; was it saved in a wrong encoding?"
         )

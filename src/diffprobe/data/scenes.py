@@ -21,7 +21,7 @@ from diffprobe.pocket.scenes import Scene, sample_scene
 STREAM = "test"  # no model was trained on these
 SEED_STRIDE = 1_000_000
 SMALL = 64  # pixels: of this size up to REMEMBERED scenes are kept in memory, 60 MB
-REMEMBERED = 1024
+CACHED_SCENES = 1024
 LABELS = ("shape", "colour", "both")
 
 
@@ -81,12 +81,12 @@ class SceneObjects(AnnotatedImages):
 
 def _drawn(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
     """Picture [3, size, size] and masks [3, size, size] of an image; small ones are remembered."""
-    draw = _remembered if size <= SMALL else _remembered.__wrapped__
+    draw = _rendered_cached if size <= SMALL else _rendered_cached.__wrapped__
     return draw(scene_named, name, size)
 
 
-@lru_cache(REMEMBERED)
-def _remembered(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
+@lru_cache(CACHED_SCENES)
+def _rendered_cached(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
     rendered = render([scene_named(name)], size)
     return rendered.images[0], rendered.instances[0]
 

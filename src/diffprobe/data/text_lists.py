@@ -18,10 +18,10 @@ from pathlib import Path
 from diffprobe.errors import UserError, one_line
 from diffprobe.user_files import read_file
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 FALLBACK = "cp1252"
-MARKS = {  # byte order marks, the longer ones first: that of UTF-16 begins that of UTF-32
+BYTE_ORDER_MARKS = {  # byte order marks, the longer ones first: that of UTF-16 begins that of UTF-32
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
@@ -46,12 +46,12 @@ class Row:
     cells: dict[str, str]
 
 
-def read_text(path: Path, what: str, tell: Tell = warn) -> str:
+def read_text(path: Path, what: str, log: Log = warn) -> str:
     """The text of a file, its lines ended by \\n alone.
 
     Args:
         what: what the file is, in messages: 'the prompts'.
-        tell: takes one line where the file is not UTF-8.
+        log: takes one line where the file is not UTF-8.
 
     Raises:
         UserError: there is no such file, it cannot be read, or it is no text.
@@ -59,7 +59,7 @@ def read_text(path: Path, what: str, tell: Tell = warn) -> str:
     if path.exists() and not path.is_file():
         raise UserError(f"{what} {path} is no file; a text file is wanted")
     raw = read_file(path, what)
-    text = _decoded(raw, path, what, tell)
+    text = _decoded(raw, path, what, log)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(
@@ -69,8 +69,8 @@ def read_text(path: Path, what: str, tell: Tell = warn) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _decoded(raw: bytes, path: Path, what: str, tell: Tell) -> str:
-    mark, marked = next(((mark, name) for mark, name in MARKS.items() if raw.startswith(mark)), (b"", None))
+def _decoded(raw: bytes, path: Path, what: str, log: Log) -> str:
+    mark, marked = next(((mark, name) for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), (b"", None))
     if marked == "utf-8":
         raw = raw.removeprefix(mark)
     try:
@@ -80,9 +80,9 @@ def _decoded(raw: bytes, path: Path, what: str, tell: Tell) -> str:
         if marked or _mostly_utf8(raw):
             name = (marked or "utf-8").upper()
             raise UserError(f"{what} {path} is {name}, but damaged in line {line}; save it again as UTF-8") from error
-        return _fallen_back(raw, line, path, what, tell)
+        return _decoded_by_fallback(raw, line, path, what, log)
     if marked not in (None, "utf-8"):
-        tell(f"{what} {path} is {marked.upper()}, and was read as that")
+        log(f"{what} {path} is {marked.upper()}, and was read as that")
     return text
 
 
@@ -92,7 +92,7 @@ def _mostly_utf8(raw: bytes) -> bool:
     return good > raw.decode("utf-8", "replace").count("\ufffd") - raw.count("\ufffd".encode())
 
 
-def _fallen_back(raw: bytes, line: int, path: Path, what: str, tell: Tell) -> str:
+def _decoded_by_fallback(raw: bytes, line: int, path: Path, what: str, log: Log) -> str:
     try:
         text = raw.decode(FALLBACK)
     except UnicodeDecodeError as error:
@@ -101,26 +101,26 @@ def _fallen_back(raw: bytes, line: int, path: Path, what: str, tell: Tell) -> st
     shown = text.split("\n")[line - 1].strip(" \t\r")
     beyond = next(at for at, character in enumerate(shown) if not character.isascii())
     start = max(0, beyond - SHOWN_CHARACTERS // 2)
-    tell(
+    log(
         f"{what} {path} is not UTF-8, and was read as Windows-1252 (CP1252): line {line} is "
         f"{shown[start : start + SHOWN_CHARACTERS]!r}; if that is wrong, save it as UTF-8"
     )
     return text
 
 
-def read_lines(path: Path, what: str, tell: Tell = warn) -> list[tuple[int, str]]:
+def read_lines(path: Path, what: str, log: Log = warn) -> list[tuple[int, str]]:
     """(line number from 1, text without spaces around it) of every line that is not blank. Raises as `read_text`."""
-    lines = enumerate(read_text(path, what, tell).split("\n"), start=1)
+    lines = enumerate(read_text(path, what, log).split("\n"), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
-def read_names(path: Path, what: str, tell: Tell = warn) -> list[str]:
+def read_names(path: Path, what: str, log: Log = warn) -> list[str]:
     """The names of a list that has one a line, in its order.
 
     Raises:
         UserError: as `read_text`; a line is not one name; a name is there twice.
     """
-    lines = read_lines(path, what, tell)
+    lines = read_lines(path, what, log)
     wrong = next(((number, line) for number, line in lines if len(line.split()) > 1), None)
     if wrong:
         raise UserError(f"{path}, line {wrong[0]}: {wrong[1]!r} is not one name; {what} has one name a line")
@@ -138,7 +138,7 @@ def check_unique(names: Sequence[str], path: Path) -> None:
 
 
 def read_table(
-    path: Path, what: str, required: Sequence[Sequence[str]], optional: Sequence[str] = (), tell: Tell = warn
+    path: Path, what: str, required: Sequence[Sequence[str]], optional: Sequence[str] = (), log: Log = warn
 ) -> list[Row]:
     """The rows of a CSV file whose first line names its columns. Rows without any content are passed over.
 
@@ -150,7 +150,7 @@ def read_table(
         UserError: as `read_text`; a column is missing or named twice; a row has not one value for each column; quotes
             do not match.
     """
-    text = read_text(path, what, tell)
+    text = read_text(path, what, log)
     reader = csv.reader(StringIO(text), strict=True)
     header: list[str] = []
     rows: list[Row] = []

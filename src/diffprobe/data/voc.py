@@ -9,7 +9,7 @@ import numpy as np
 
 from diffprobe.data.mask_numbers import IGNORED, check_not_ignored, check_not_luma, read_numbers
 from diffprobe.data.objects import ImageFiles, Instance, Reading, digest, find_set
-from diffprobe.data.text_lists import Tell, read_names, warn
+from diffprobe.data.text_lists import Log, read_names, warn
 from diffprobe.errors import UserError
 
 # In the order of their numbers in SegmentationClass, from 1.
@@ -72,14 +72,14 @@ def _said(classes: list[int]) -> str:
 
 
 def voc_images(
-    root: str | Path, split: str = "trainval", names: Sequence[str] | None = None, tell: Tell = warn
+    root: str | Path, split: str = "trainval", names: Sequence[str] | None = None, log: Log = warn
 ) -> VocImages:
     """All candidates of a split, sorted, or those named. No image is opened yet.
 
     Args:
         root: VOCdevkit, the folder VOC2012 in it, or the folder that holds it.
         split: a file of ImageSets/Segmentation; without effect on images that are named.
-        tell: takes a line for what is odd about the split's list.
+        log: takes a line for what is odd about the split's list.
 
     Raises:
         UserError: a folder or file of the set is missing, or the split's list cannot be read.
@@ -88,5 +88,5 @@ def voc_images(
     needed = ["JPEGImages", "SegmentationObject", "SegmentationClass", *([listed] if names is None else [])]
     place = find_set(root, ["", "VOC2012", "VOCdevkit/VOC2012"], needed, "VOC 2012", LAYOUT, SOURCE)
     if names is None:
-        names = sorted(read_names(place / listed, "the list of images", tell))
+        names = sorted(read_names(place / listed, "the list of images", log))
     return VocImages(place, names)

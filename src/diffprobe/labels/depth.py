@@ -15,7 +15,7 @@ from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.hub import load_image_model
-from diffprobe.labels.labeler import OneProperty, eight_bit, trial_picture
+from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
 from diffprobe.ranges import Choice, Number, Text
 
 INVERSE, DISTANCE = "inverse_depth", "distance"
@@ -27,7 +27,7 @@ UNUSED = {
 NEAREST = 0.1  # metres; what is nearer counts as that near, so that one pixel cannot outweigh all others
 
 
-class TransformersDepth(OneProperty):
+class TransformersDepth(SinglePropertyLabeler):
     """Relative inverse depth, larger is nearer, at the size of the images (bicubic, as MiDaS does it).
 
     Models that give a distance are inverted. The image processor is the one on Pillow, whether or not torchvision is

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.fitting import Box, Geometry, follow_picture
+from diffprobe.fitting import Box, Geometry, fit_map
 from diffprobe.threads import decoding_threads
 from diffprobe.user_files import opened_picture, read_array
 
@@ -96,7 +96,7 @@ class FilesLabeler:
         if not self.path.is_dir():
             raise UserError(f"no such folder of label maps: {path}; it must hold saliency/, depth/ or shading/")
 
-    def follow(self, geometries: Mapping[str, Geometry]) -> None:
+    def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
         """Says of images by name how they become squares. Those that are not named were square from the beginning."""
         self._geometries = geometries
 
@@ -109,7 +109,7 @@ class FilesLabeler:
         """
         self._check(names, properties, image_size, may_be_constant=False)
 
-    def check_seen(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+    def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """As `check`, for maps that may say nothing."""
         self._check(names, properties, image_size, may_be_constant=True)
 
@@ -201,7 +201,7 @@ def _fitted(values: np.ndarray, geometry: Geometry | None, is_mask: bool, height
 
     Raises ValueError if its proportions are not its image's.
     """
-    upright, box = follow_picture(values, geometry, width)
+    upright, box = fit_map(values, geometry, width)
     return _nearest(upright > 0, box, height, width) if is_mask else _resized(upright, box, height, width)
 
 

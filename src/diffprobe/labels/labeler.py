@@ -50,27 +50,27 @@ class Labeler(Protocol):
 
 
 @runtime_checkable
-class FromFiles(Labeler, Protocol):
+class GeometryAwareLabeler(Labeler, Protocol):
     """A labeler whose maps were made elsewhere, of the images as they were before they became squares."""
 
-    def follow(self, geometries: Mapping[str, Geometry]) -> None:
+    def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
         """Says of images by name how they become squares. To be called before `check`; images that are not named were
         square from the beginning."""
         ...
 
-    def check_seen(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+    def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """As `check`, for maps that are not learned but held against labels, such as those of unfinished images: they
         may be empty or constant."""
         ...
 
 
-def check_seen(labeler: Labeler, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-    """`FromFiles.check_seen`, of labelers that compute their maps `check`."""
-    check = labeler.check_seen if isinstance(labeler, FromFiles) else labeler.check
+def check_reference_maps(labeler: Labeler, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+    """`GeometryAwareLabeler.check_reference_maps`, of labelers that compute their maps `check`."""
+    check = labeler.check_reference_maps if isinstance(labeler, GeometryAwareLabeler) else labeler.check
     check(names, properties, image_size)
 
 
-class OneProperty(ABC):
+class SinglePropertyLabeler(ABC):
     """A labeler of one property, which has no fingerprint but that of itself and takes any image."""
 
     labels: ClassVar[str]

@@ -20,14 +20,14 @@ from diffprobe.checksums import Damaged, read_sealed, sealed
 from diffprobe.errors import UserError
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.labels.labeler import FromFiles, Labeler, check_seen, eight_bit
+from diffprobe.labels.labeler import GeometryAwareLabeler, Labeler, check_reference_maps, eight_bit
 from diffprobe.writing import remove_leftovers, replacing
 
 FORMAT = "diffprobe-map/2"
 CHUNK = 32  # images that are labelled before their maps are written: what a kill loses
 
 
-class Cached:
+class CachedLabeler:
     """A labeler that keeps its maps: `folder/<property>/<fingerprint>/<image name>-<picture>.safetensors`.
 
     A map is found by the labeler's fingerprint, the image's name and a hash of its pixels at eight bits: a name alone
@@ -107,7 +107,8 @@ class PerProperty:
     """Labels each property with a labeler of its own, which is made only if the property is asked for.
 
     Args:
-        cache: folder that keeps the maps of all but `FilesLabeler`, see `Cached`; None to compute them every time.
+        cache: folder that keeps the maps of all but `FilesLabeler`, see `CachedLabeler`; None to compute them every
+            time.
         makers: for each property a callable without arguments that gives its labeler, such as
             `depth=partial(TransformersDepth, "Intel/dpt-large")`.
 
@@ -124,12 +125,12 @@ class PerProperty:
         self._cache, self._makers, self._made = cache, makers, dict[str, Labeler]()
         self._geometries: Mapping[str, Geometry] = {}
 
-    def follow(self, geometries: Mapping[str, Geometry]) -> None:
-        """As `FromFiles`, for those of the labelers that are."""
+    def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
+        """As `GeometryAwareLabeler`, for those of the labelers that are."""
         self._geometries = geometries
         for made in self._made.values():
-            if isinstance(made, FromFiles):
-                made.follow(geometries)
+            if isinstance(made, GeometryAwareLabeler):
+                made.set_geometries(geometries)
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """Makes the labelers of these properties and lets each check.
@@ -140,10 +141,10 @@ class PerProperty:
         for name in properties:
             self._labeler(name).check(names, [name], image_size)
 
-    def check_seen(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+    def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """As `check`, for maps that may be empty or constant."""
         for name in properties:
-            check_seen(self._labeler(name), names, [name], image_size)
+            check_reference_maps(self._labeler(name), names, [name], image_size)
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
         """[images, 3, height, width] in [0, 1], one name each -> {property: [images, height, width]}."""
@@ -159,8 +160,8 @@ class PerProperty:
         if name not in self._made:
             made = self._makers[name]()
             if self._cache is not None and not isinstance(made, FilesLabeler):
-                made = Cached(made, self._cache)
-            if isinstance(made, FromFiles):
-                made.follow(self._geometries)
+                made = CachedLabeler(made, self._cache)
+            if isinstance(made, GeometryAwareLabeler):
+                made.set_geometries(self._geometries)
             self._made[name] = made
         return self._made[name]

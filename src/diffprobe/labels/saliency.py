@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import OneProperty, eight_bit, trial_picture
+from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
 from diffprobe.ranges import Choice, Items, Number, Text
 
 
@@ -48,7 +48,7 @@ FAMILIES = {
 }
 
 
-class OnnxSaliency(OneProperty):
+class OnnxSaliency(SinglePropertyLabeler):
     """1 where the model sees the salient object, else 0.
 
     The model's map is stretched to [0, 1] over each image, as these models' own code does, brought to the image's size

@@ -16,14 +16,14 @@ from torch.nn import functional
 from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import OneProperty, eight_bit, trial_picture
+from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
 
 INSTALL = "pip install https://github.com/compphoto/Intrinsic/archive/main.zip"
 GREY = 1  # the stage of its pipeline that gives grey shading
 LEAST = 0.001  # of inverse shading, as Intrinsic itself has it
 
 
-class IntrinsicShading(OneProperty):
+class IntrinsicShading(SinglePropertyLabeler):
     """Irradiance: the grey shading of Intrinsic, which it gives as 1 / (shading + 1), turned back.
 
     This adapter was tested with a stand-in for the package that has the interface of its public code (main branch of

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from diffprobe.pocket.scenes import SHAPES, Scene, sample_scene
 
-MOST_OBJECTS = 3
+MAX_OBJECTS = 3
 FAR = 40.0  # scene units; rays that meet nothing end here
 GAMMA = 2.2
 
@@ -69,9 +69,9 @@ def render(scenes: list[Scene], size: int = 64, supersampling: int = 2) -> Rende
         grid = values.transpose(1, 2).reshape(len(scenes), -1, fine, fine)
         return functional.avg_pool2d(grid, supersampling)
 
-    coverage = shrink(functional.one_hot(surface, MOST_OBJECTS + 2).float())
+    coverage = shrink(functional.one_hot(surface, MAX_OBJECTS + 2).float())
     owner = coverage.argmax(1)
-    instances = torch.stack([owner == slot for slot in range(MOST_OBJECTS)], 1)
+    instances = torch.stack([owner == slot for slot in range(MAX_OBJECTS)], 1)
     return RenderedScenes(
         images=shrink(linear).pow(1 / GAMMA),
         salient=instances.any(1),
@@ -87,8 +87,8 @@ class _ObjectTable:
     """The objects of a batch as tensors, slot by slot ([batch, 3, ...]) and grouped by shape for intersection."""
 
     def __init__(self, scenes: list[Scene]) -> None:
-        self.albedo = torch.zeros(len(scenes), MOST_OBJECTS, 3)
-        self.classes = torch.full((len(scenes), MOST_OBJECTS), -1)
+        self.albedo = torch.zeros(len(scenes), MAX_OBJECTS, 3)
+        self.classes = torch.full((len(scenes), MAX_OBJECTS), -1)
         rows: dict[str, list[tuple[int, int]]] = {shape: [] for shape in SHAPES}
         values: dict[str, list[list[float]]] = {shape: [] for shape in SHAPES}
         for batch, scene in enumerate(scenes):
@@ -130,14 +130,14 @@ def _first_hit(
     wall = torch.where(wall > 0, wall, FAR)
 
     distance = torch.minimum(ground, wall)
-    surface = torch.where(wall < ground, MOST_OBJECTS + 1, MOST_OBJECTS)
+    surface = torch.where(wall < ground, MAX_OBJECTS + 1, MAX_OBJECTS)
     flat_wall = torch.cat([wall_normal, torch.zeros(batch, 1)], 1)[:, None].expand(-1, pixels, -1)
-    normal = torch.where((surface == MOST_OBJECTS)[..., None], torch.tensor([0.0, 0.0, 1.0]), flat_wall)
+    normal = torch.where((surface == MAX_OBJECTS)[..., None], torch.tensor([0.0, 0.0, 1.0]), flat_wall)
     for shape, (rows, values) in objects.groups.items():
         local_origin, local_rays = _to_local(origin[rows[0]][:, None], rays[rows[0]], values)
         hits = _INTERSECT[shape](local_origin, local_rays)
         normals = _from_local(_NORMAL[shape](local_origin + hits[..., None] * local_rays), values)
-        for slot in range(MOST_OBJECTS):  # a scene occurs at most once per slot, so the writes below do not collide
+        for slot in range(MAX_OBJECTS):  # a scene occurs at most once per slot, so the writes below do not collide
             chosen = rows[1] == slot
             scene = rows[0][chosen]
             nearer = hits[chosen] < distance[scene]
@@ -155,7 +155,7 @@ def _irradiance(scenes: list[Scene], objects: _ObjectTable, points: Tensor, norm
     for shape, (rows, values) in objects.groups.items():
         local_origin, local_rays = _to_local(start[rows[0]], to_light[rows[0]], values)
         clear = (_INTERSECT[shape](local_origin, local_rays) >= 1).float()
-        for slot in range(MOST_OBJECTS):
+        for slot in range(MAX_OBJECTS):
             chosen = rows[1] == slot
             lit[rows[0][chosen]] *= clear[chosen]
     squared = to_light.square().sum(-1)

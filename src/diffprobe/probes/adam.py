@@ -27,7 +27,7 @@ from diffprobe.activations.module import quiet_lightning
 from diffprobe.activations.store.reader import StoredRows
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.functional import Grid
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import prepare_bank
@@ -105,10 +105,10 @@ class ProbeBankModule(lightning.LightningModule):
     images: number of rows that `Batch.rows` can name. recipe: learning rates and penalties; without one the papers'.
     """
 
-    def __init__(self, bank: ProbeBank, images: int, recipe: Recipe | None = None) -> None:
+    def __init__(self, bank: ProbeBank, images: int, probe_config: ProbeConfig | None = None) -> None:
         super().__init__()
         self.bank = bank
-        self.recipe = recipe or Recipe()
+        self.probe_config = probe_config or ProbeConfig()
         self.images = images
         self.best_loss = {name: torch.full((len(bank.layers), len(bank.steps)), torch.inf) for name in bank.properties}
         self._best = {
@@ -125,7 +125,7 @@ class ProbeBankModule(lightning.LightningModule):
         groups = [
             {
                 "params": [item for layer in self.bank.layers for item in self.bank.parameters_of(name, layer)],
-                "lr": self.recipe.learning_rates.get(name, self.bank.properties[name].learning_rate),
+                "lr": self.probe_config.learning_rates.get(name, self.bank.properties[name].learning_rate),
             }
             for name in self.bank.properties
         ]
@@ -148,12 +148,12 @@ class ProbeBankModule(lightning.LightningModule):
             loss = item.loss(outputs, batch.targets[name][grid])
             if batch.share:  # a process without images of a batch looks at one that does not count
                 self.training_losses[name].update(loss.detach())
-            if self.recipe.smoothness:
-                loss = loss + self.recipe.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
+            if self.probe_config.smoothness:
+                loss = loss + self.probe_config.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
             terms.append(batch.share * loss.mean(-1).sum())
-        if self.recipe.l1:
+        if self.probe_config.l1:
             heads = (self.bank.head_of(name, layer) for name in self.bank.properties for layer in self.bank.layers)
-            terms += [self.recipe.l1 * weight.abs().sum() for head in heads for weight in head.maps]
+            terms += [self.probe_config.l1 * weight.abs().sum() for head in heads for weight in head.maps]
         return torch.stack(terms).sum()
 
     def on_train_epoch_end(self) -> None:
@@ -268,7 +268,7 @@ def train_bank(
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],
-    recipe: Recipe | None = None,
+    probe_config: ProbeConfig | None = None,
     *,
     seed: int = 0,
     trainer: lightning.Trainer | None = None,
@@ -277,8 +277,8 @@ def train_bank(
     """Train all probes (layer x step x property) together on the split's training images.
 
     targets: label maps [images, H, W] by property, in the row order of `activations.names`. The probes and their
-    training are those of `recipe`, without one the papers'. images: [images, 3, H, W] in [0, 1], in the same order;
-    only the smoothness penalty looks at them.
+    training are those of `probe_config`, without one the papers'. images: [images, 3, H, W] in [0, 1], in the same
+    order; only the smoothness penalty looks at them.
 
     A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
     that writes nothing is made. Several devices share each batch of `batch_size` images, so the probes are the same
@@ -288,28 +288,28 @@ def train_bank(
     Raises UserError for unknown properties, label maps that do not fit the activations, and a smoothness penalty
     without images or with images that do not fit.
     """
-    recipe = recipe or Recipe()
-    bank, tokens = prepare_bank(activations, targets, split, properties, recipe, seed)
-    edges = _edges(images, activations) if recipe.smoothness else {}
+    probe_config = probe_config or ProbeConfig()
+    bank, tokens = prepare_bank(activations, targets, split, properties, probe_config, seed)
+    edges = _edges(images, activations) if probe_config.smoothness else {}
     values = {layer: activations.values[layer] for layer in bank.layers}
-    fitter = trainer or _silent_trainer(recipe)
-    training, validation = _loaders(split, recipe, seed, fitter.world_size)
+    fitter = trainer or _silent_trainer(probe_config)
+    training, validation = _loaders(split, probe_config, seed, fitter.world_size)
     with quiet_lightning(trainer is None):
         fitter.fit(
-            ProbeBankModule(bank, len(activations.names), recipe),
+            ProbeBankModule(bank, len(activations.names), probe_config),
             SharedBatches(training, Collate(values, tokens, edges), fitter),
             SharedBatches(validation, Collate(values, tokens), fitter),
         )
     return bank.cpu().eval().requires_grad_(False)
 
 
-def _loaders(split: Split, recipe: Recipe, seed: int, processes: int) -> tuple[DataLoader, DataLoader]:
+def _loaders(split: Split, probe_config: ProbeConfig, seed: int, processes: int) -> tuple[DataLoader, DataLoader]:
     """Row numbers: batches of training images in an order of their own every epoch, and of validation images in order,
     `batch_size` for each process."""
     shuffle = torch.Generator().manual_seed(seed)
     return (
-        DataLoader(split.train, recipe.batch_size, shuffle=True, generator=shuffle, collate_fn=list),  # type: ignore[arg-type]
-        DataLoader(split.validation, processes * recipe.batch_size, collate_fn=list),  # type: ignore[arg-type]
+        DataLoader(split.train, probe_config.batch_size, shuffle=True, generator=shuffle, collate_fn=list),  # type: ignore[arg-type]
+        DataLoader(split.validation, processes * probe_config.batch_size, collate_fn=list),  # type: ignore[arg-type]
     )
 
 
@@ -328,10 +328,10 @@ def _edges(images: Tensor | StoredRows | None, activations: ReadableActivations)
     return {grid: Edges(*map(torch.cat, zip(*edges, strict=True))) for grid, edges in found.items()}
 
 
-def _silent_trainer(recipe: Recipe) -> lightning.Trainer:
+def _silent_trainer(probe_config: ProbeConfig) -> lightning.Trainer:
     return lightning.Trainer(
-        max_epochs=recipe.epochs,
-        check_val_every_n_epoch=min(recipe.validate_every, recipe.epochs),
+        max_epochs=probe_config.epochs,
+        check_val_every_n_epoch=min(probe_config.validate_every, probe_config.epochs),
         devices=1,
         num_sanity_val_steps=0,
         logger=False,

@@ -12,7 +12,7 @@ HEADS = ("linear", "mlp")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProbeConfig:
     """One kind of probe. The defaults are those of Chen, Viégas and Wattenberg (2023, appendix).
 
     Attributes:

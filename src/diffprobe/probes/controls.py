@@ -133,7 +133,7 @@ class Batch(NamedTuple):
     names: Sequence[str]
 
 
-class DealtLabels:
+class ShuffledLabels:
     """Deals labels on from image to image. The first image waits, with its activations, until the last has passed."""
 
     def __init__(self) -> None:

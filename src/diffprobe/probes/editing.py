@@ -45,7 +45,7 @@ def probe_at(bank: ProbeBank, name: str, layer: str, step: int) -> Callable[[Ten
     return lambda activation: functional_call(head, {k: v.to(activation) for k, v in own.items()}, activation[None])[0]
 
 
-def reading_at(bank: ProbeBank, name: str, layer: str, step: int) -> Reading:
+def readout_at(bank: ProbeBank, name: str, layer: str, step: int) -> Reading:
     """What the linear probe of property `name` on `layer` reads at a step.
 
     Raises:
@@ -134,7 +134,7 @@ def token_lengths(activation: Tensor, edited: Tensor) -> Tensor:
     return (edited - activation).norm(dim=1)
 
 
-def random_instead(activation: Tensor, lengths: Tensor, noise: Tensor) -> Tensor:
+def random_edit(activation: Tensor, lengths: Tensor, noise: Tensor) -> Tensor:
     """The control of an edit: every token is moved by its length [batch, h, w], in the direction of `noise`.
 
     Shapes: activation and noise [batch, channels, h, w], and so is what is returned.

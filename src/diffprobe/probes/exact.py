@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffprobe.activations.activations import ReadableActivations, Values
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.properties import Property
 from diffprobe.probes.splits import Split
 from diffprobe.probes.targets import prepare_bank
@@ -172,7 +172,7 @@ def solve_bank(
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],
-    recipe: Recipe,
+    probe_config: ProbeConfig,
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -180,8 +180,8 @@ def solve_bank(
     """All probes (layer x step x property) at the minimum of their loss over the split's training images.
 
     Minimised is the mean loss plus strength * e / 2 * |w|^2 (of the log odds, if binary; the bias is free), where e is
-    the mean eigenvalue of the tokens' second moment (with a bias: their covariance). All `recipe.strengths` are solved,
-    from strong to weak, each from the one before; a probe keeps that with the lowest validation loss.
+    the mean eigenvalue of the tokens' second moment (with a bias: their covariance). All `probe_config.strengths` are
+    solved, from strong to weak, each from the one before; a probe keeps that with the lowest validation loss.
 
     targets: label maps [images, H, W] by property, in the row order of `activations.names`. device: one that has
     float64. However many images there are, at most `KEPT_BYTES` of training and of validation tokens are in memory.
@@ -189,14 +189,14 @@ def solve_bank(
 
     Raises UserError for unknown properties and for label maps that do not fit the activations or do not vary.
     """
-    bank, tokens = prepare_bank(activations, targets, split, properties, recipe, seed)
+    bank, tokens = prepare_bank(activations, targets, split, properties, probe_config, seed)
     unfinished: list[str] = []
-    strengths = sorted(recipe.strengths, reverse=True)
+    strengths = sorted(probe_config.strengths, reverse=True)
     for layer in activations.layers:
         values = activations.values[layer.name]
         for steps in _groups(values, len(split.train)):
-            train = Tokens(values, steps, split.train, recipe.bias, device)
-            validation = Tokens(values, steps, split.validation, recipe.bias, device, train.middle)
+            train = Tokens(values, steps, split.train, probe_config.bias, device)
+            validation = Tokens(values, steps, split.validation, probe_config.bias, device, train.middle)
             scales = _scales(train)
             for name, item in bank.properties.items():
                 wanted = tokens[name][layer.height, layer.width].double().to(device)

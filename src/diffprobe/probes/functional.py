@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffprobe.precision import precise
+from diffprobe.precision import to_float64
 
 Grid = tuple[int, int]
 
@@ -43,7 +43,7 @@ def pool(target: Tensor, grid: Grid) -> Pooled:
     """Statistics of target maps [images, H, W] for predictions on `grid` (h, w), or on (H, W) if that is no divisor."""
     size = (target.shape[-2], target.shape[-1])
     divides = size[0] % grid[0] == 0 and size[1] % grid[1] == 0
-    values = precise(target)
+    values = to_float64(target)
     flat = values.flatten(-2)
     return Pooled(
         mean=token_means(values, grid) if divides and grid != size else values,
@@ -82,7 +82,7 @@ def _mean_ranks(ordered: Tensor, order: Tensor) -> Tensor:
     if ordered.ndim == 2:
         before = torch.arange(len(ordered), device=ordered.device)[:, None] * count
         order, twice = (order + before).flatten(), (twice.view_as(order) - 2 * before).flatten()
-    ranks = precise(twice) / 2
+    ranks = to_float64(twice) / 2
     return torch.empty_like(ranks).index_copy_(0, order, ranks)
 
 
@@ -147,7 +147,7 @@ def rmse(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
 def _aligned(prediction: Tensor, target: Tensor | Pooled) -> tuple[Tensor, Pooled]:
     """The prediction on the grid of the pooled target, upsampled only where it has to be."""
     pooled = pool(target, (prediction.shape[-2], prediction.shape[-1])) if isinstance(target, Tensor) else target
-    return _upsampled(precise(prediction), pooled), pooled
+    return _upsampled(to_float64(prediction), pooled), pooled
 
 
 def _upsampled(values: Tensor, pooled: Pooled) -> Tensor:

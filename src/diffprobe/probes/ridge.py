@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from diffprobe.activations.activations import ReadableActivations
-from diffprobe.precision import full_products
+from diffprobe.precision import float32_products
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.functional import Grid, token_means
 from diffprobe.probes.properties import Property, Standardisation, property_named
 from diffprobe.probes.splits import Split
@@ -57,8 +57,8 @@ class Moments:
     steps x channels^2 numbers a layer.
     """
 
-    def __init__(self, properties: Sequence[str], recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, properties: Sequence[str], probe_config: ProbeConfig) -> None:
+        self.probe_config = probe_config
         self.pixels = PixelSums(properties)
         self.properties = self.pixels.properties
         self.tokens: dict[str, Tensor] = {}
@@ -71,7 +71,7 @@ class Moments:
     def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
         """Activations {layer: [steps, batch, C, h, w]} and target maps {property: [batch, H, W]} of some images."""
         self.pixels.add(targets)
-        with full_products():
+        with float32_products():
             for layer, activation in values.items():
                 self._add_layer(layer, activation, self._token_targets(targets, activation))
 
@@ -118,9 +118,9 @@ class RidgePath:
     """
 
     def __init__(self, moments: Moments) -> None:
-        self.properties, self.bias = moments.properties, moments.recipe.bias
+        self.properties, self.bias = moments.properties, moments.probe_config.bias
         self.standardisations = moments.pixels.standardisations()
-        offered = torch.tensor(list(moments.recipe.strengths), dtype=torch.float64)[:, None, None]
+        offered = torch.tensor(list(moments.probe_config.strengths), dtype=torch.float64)[:, None, None]
         self.strengths: dict[str, Tensor] = {}  # of each layer's probes, [strengths, steps, properties]
         self.weights: dict[str, Tensor] = {}
         self.biases: dict[str, Tensor] = {}
@@ -139,7 +139,7 @@ class RidgePath:
             products = products - mean[..., None] * target_mean
         values, vectors = torch.linalg.eigh(second)
         rotated = vectors.transpose(1, 2) @ products  # [steps, C, properties]
-        penalty = torch.tensor(list(moments.recipe.strengths), dtype=values.dtype, device=values.device)
+        penalty = torch.tensor(list(moments.probe_config.strengths), dtype=values.dtype, device=values.device)
         penalty = penalty[:, None, None] * values.mean(-1)[:, None]
         weights = vectors @ (rotated / (values.clamp(min=0) + penalty)[..., None])
         weights = weights.transpose(-1, -2)
@@ -217,7 +217,7 @@ def ridge_bank(
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],
-    recipe: Recipe,
+    probe_config: ProbeConfig,
 ) -> ProbeBank:
     """All probes by ridge regression; each has the strength with the lowest squared error on validation images.
 
@@ -225,14 +225,14 @@ def ridge_bank(
     unknown properties and label maps that do not fit or do not vary.
     """
     maps = {name: target_maps(targets, name, activations.names) for name in properties}
-    moments = Moments(properties, recipe)
+    moments = Moments(properties, probe_config)
     layers = [layer.name for layer in activations.layers]
-    for rows in chunks(split.train, recipe.batch_size):
+    for rows in chunks(split.train, probe_config.batch_size):
         values = {layer: activations.values[layer][:, rows] for layer in layers}
         moments.add(values, {name: maps[name][rows] for name in properties})
     path = moments.solve()
     errors: dict[str, Tensor] = {}
-    for rows in chunks(split.validation, recipe.batch_size):
+    for rows in chunks(split.validation, probe_config.batch_size):
         wanted = {name: maps[name][rows] for name in properties}
         for layer in layers:
             found = path.errors(path.outputs(layer, activations.values[layer][:, rows]), wanted)
@@ -309,7 +309,7 @@ def edge_lines(chosen: Mapping[str, Strengths], offered: Sequence[float]) -> lis
 
     Args:
         chosen: by control, 'none' for the network itself.
-        offered: `Recipe.strengths`.
+        offered: `ProbeConfig.strengths`.
     """
     smallest, largest = min(offered), max(offered)
     values = {

@@ -19,26 +19,26 @@ from diffprobe.writing import replacing
 NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}  # of a file's metadata
 
 
-def save_bank(bank: ProbeBank, folder: str | Path, made_of: str | None = None) -> list[Path]:
+def save_bank(bank: ProbeBank, folder: str | Path, provenance: str | None = None) -> list[Path]:
     """Write `<folder>/<property>.safetensors` for every property of the bank; returns the paths.
 
     Keys: `<layer>/step_<step>` -> weight [outputs, channels], and `<layer>/step_<step>/bias` -> [outputs] if there is
     one; an mlp has `.../hidden_weight` [hidden, channels] and `.../hidden_bias` [hidden] too, and its weight is
     [outputs, hidden]. Metadata, JSON each: property, head (linear or mlp), standardisation (mean and std in label
     units), thresholds (layer -> one per step; binary properties only), strengths (the same of the penalties that were
-    chosen; empty where none is), layers, steps, `made_of` if it is given (what determines the probes), and checksums of
-    all this (see `diffprobe.checksums`).
+    chosen; empty where none is), layers, steps, `provenance` if it is given (what determines the probes), and checksums
+    of all this (see `diffprobe.checksums`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return [_save_property(bank, name, folder, made_of) for name in bank.properties]
+    return [_save_property(bank, name, folder, provenance) for name in bank.properties]
 
 
-def load_bank(folder: str | Path, made_of: str | None = None) -> ProbeBank:
+def load_bank(folder: str | Path, provenance: str | None = None) -> ProbeBank:
     """The bank that `save_bank` wrote to `folder`.
 
     Args:
-        made_of: what its files must say that they were made of; None for anything.
+        provenance: what its files must say that they were made of; None for anything.
 
     Raises:
         UserError: there is none; a file is damaged or of another property; or files disagree.
@@ -50,7 +50,7 @@ def load_bank(folder: str | Path, made_of: str | None = None) -> ProbeBank:
     for path, (_, data) in zip(files, contents.values(), strict=True):
         if data["property"] != path.stem:
             raise UserError(f"{path} holds probes of {data['property']}, not of what its name says")
-        if made_of is not None and data.get("made_of") != made_of:
+        if provenance is not None and data.get("made_of") != provenance:
             raise UserError(f"{path} holds probes of another model, or of other images")
     tensors, metadata = next(iter(contents.values()))
     for path, (_, other) in zip(files, contents.values(), strict=True):
@@ -73,7 +73,7 @@ def load_bank(folder: str | Path, made_of: str | None = None) -> ProbeBank:
     return bank
 
 
-def _save_property(bank: ProbeBank, name: str, folder: Path, made_of: str | None) -> Path:
+def _save_property(bank: ProbeBank, name: str, folder: Path, provenance: str | None) -> Path:
     tensors = {}
     for layer in bank.layers:
         for parameter, values in bank.head_of(name, layer).named_parameters():
@@ -88,7 +88,7 @@ def _save_property(bank: ProbeBank, name: str, folder: Path, made_of: str | None
         "strengths": bank.strengths[name],
         "layers": bank.layers,
         "steps": bank.steps,
-        **({} if made_of is None else {"made_of": made_of}),
+        **({} if provenance is None else {"made_of": provenance}),
     }
     metadata = {key: json.dumps(value) for key, value in data.items()}
     path = folder / f"{name}.safetensors"

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.functional import Grid, token_means
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.splits import Split
@@ -42,7 +42,7 @@ def token_targets(maps: Tensor, grids: Iterable[Grid]) -> dict[Grid, Tensor]:
     return {grid: token_means(maps, grid) for grid in grids}
 
 
-class Prepared(NamedTuple):
+class UntrainedProbes(NamedTuple):
     """`tokens[property][(h, w)]` [images, h, w]: the mean target of each token, standardised."""
 
     bank: ProbeBank
@@ -54,10 +54,10 @@ def prepare_bank(
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],
-    recipe: Recipe,
+    probe_config: ProbeConfig,
     seed: int,
-) -> Prepared:
-    """The probes of `recipe` at their start, and what they are to learn.
+) -> UntrainedProbes:
+    """The probes of `probe_config` at their start, and what they are to learn.
 
     targets: label maps [images, H, W] by property, in the row order of `activations.names`.
 
@@ -69,10 +69,12 @@ def prepare_bank(
         {layer.name: layer.channels for layer in activations.layers},
         activations.steps,
         properties,
-        head=recipe.head,
-        bias=recipe.bias,
+        head=probe_config.head,
+        bias=probe_config.bias,
         seed=seed,
         standardisations=statistics,
     )
     grids = activations.grids
-    return Prepared(bank, {name: token_targets(statistics[name].apply(maps[name]), grids) for name in properties})
+    return UntrainedProbes(
+        bank, {name: token_targets(statistics[name].apply(maps[name]), grids) for name in properties}
+    )

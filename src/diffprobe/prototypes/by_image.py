@@ -13,7 +13,7 @@ from diffprobe.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class ByImage:
+class ObjectsByImage:
     """Objects sorted by image. The objects of image i are `starts[i]` to `starts[i + 1]`.
 
     distances: [n, n], on the CPU; classes: [n], counted from 0; image_of: [n], counted from 0; starts: [images + 1].
@@ -43,7 +43,7 @@ class ByImage:
         return [self.starts[:-1][sizes == size][:, None] + np.arange(size) for size in np.unique(sizes)]
 
 
-def by_image(distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLike) -> ByImage:
+def by_image(distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLike) -> ObjectsByImage:
     """Sort objects by image, keeping their order within it.
 
     Args:
@@ -59,7 +59,7 @@ def by_image(distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLi
     if (np.diff(owners) < 0).any():
         matrix = matrix[torch.from_numpy(order)][:, torch.from_numpy(order)]
     starts = np.concatenate([[0], np.cumsum(np.bincount(owners))])
-    return ByImage(matrix, labels[order], owners[order], starts)
+    return ObjectsByImage(matrix, labels[order], owners[order], starts)
 
 
 def checked(

@@ -17,18 +17,18 @@ from torch import Tensor
 
 from diffprobe.activations.batches import ImageBatch, ImageData
 from diffprobe.activations.consumer import Consumer
-from diffprobe.activations.extraction import Tell
+from diffprobe.activations.extraction import Log
 from diffprobe.activations.groups import LayerGroup, resize_activation
 from diffprobe.activations.module import ActivationModule, quiet_trainer, run_pass
 from diffprobe.activations.sources.source import Source
-from diffprobe.activations.store.folder import taking_turns
+from diffprobe.activations.store.folder import store_lock
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
 from diffprobe.prototypes.pooling import MaskResizing, masked_means, resize_masks
-from diffprobe.prototypes.store import KeptPrototypes, Unit, keep_in
+from diffprobe.prototypes.store import PrototypeCache, PrototypeKey, cache_folder
 from diffprobe.prototypes.tables import ObjectRow
 from diffprobe.writing import temporary_beside
 
@@ -50,7 +50,7 @@ class Prototypes:
     inputs: list[LayerGroup]
     steps: list[int]
     timesteps: list[float]
-    kept: KeptPrototypes
+    kept: PrototypeCache
     evaluations: int
 
     def matrix(self, group: LayerGroup, step: int) -> Tensor:
@@ -59,9 +59,9 @@ class Prototypes:
         Raises:
             UserError: a prototype that has not vanished holds NaN or infinity.
         """
-        return torch.cat([self._read(unit) for unit in units_of(group, self.timestep(step))], 1)
+        return torch.cat([self._read(unit) for unit in prototype_keys(group, self.timestep(step))], 1)
 
-    def _read(self, unit: Unit) -> Tensor:
+    def _read(self, unit: PrototypeKey) -> Tensor:
         values = self.kept.read(unit)
         broken = (~values.isfinite().all(1) & ~values.isnan().all(1)).nonzero()[:, 0].tolist()
         if broken:
@@ -81,17 +81,17 @@ class Prototypes:
         """By grid (height, width), the names of objects that no cell of it belongs to."""
         found = {}
         for group in self.inputs:
-            unit = units_of(group, self.timesteps[0])[0]
+            unit = prototype_keys(group, self.timesteps[0])[0]
             if unit.grid not in found:
                 gone = self.kept.read(unit).isnan().any(1).tolist()
                 found[unit.grid] = [row.object for row, lost in zip(self.objects, gone, strict=True) if lost]
         return found
 
 
-def units_of(group: LayerGroup, timestep: float) -> list[Unit]:
+def prototype_keys(group: LayerGroup, timestep: float) -> list[PrototypeKey]:
     """What an input's prototypes are put together of."""
     grid = (group.layer.height, group.layer.width)
-    return [Unit(layer.name, grid, timestep) for layer in group.layers]
+    return [PrototypeKey(layer.name, grid, timestep) for layer in group.layers]
 
 
 def check_timesteps(source: Source, backbone: Backbone, steps: Sequence[int]) -> None:
@@ -145,7 +145,7 @@ def collect_prototypes(
     batch_size: int = 8,
     images_per_shard: int = 64,
     trainer: lightning.Trainer | None = None,
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
 ) -> Prototypes:
     """Shows every image to the network once and pools the activations over its objects.
 
@@ -163,20 +163,20 @@ def collect_prototypes(
     check_timesteps(source, backbone, steps)
     there = source.timesteps(backbone)
     units = list(
-        dict.fromkeys(unit for group in (*inputs, *also) for at in steps for unit in units_of(group, there[at]))
+        dict.fromkeys(unit for group in (*inputs, *also) for at in steps for unit in prototype_keys(group, there[at]))
     )
     records = [
         {**images.record(row), "objects": [each.name for each in images.objects(row)]}
         for row in range(len(images.names))
     ]
-    place, fingerprint = keep_in(folder, backbone, source, records, resizing)
-    kept = KeptPrototypes(place, fingerprint, len(images.names), images_per_shard)
+    place, fingerprint = cache_folder(folder, backbone, source, records, resizing)
+    kept = PrototypeCache(place, fingerprint, len(images.names), images_per_shard)
     evaluations = 0
     # The first of several processes waits for all of its run
-    with taking_turns(kept.folder, tell) if trainer.global_rank == 0 else nullcontext():
+    with store_lock(kept.folder, log) if trainer.global_rank == 0 else nullcontext():
         pooling = PrototypePooling(backbone, source, kept, units, resizing)
         for path, why in kept.damaged.items():
-            tell(f"damaged, and computed again: {path} ({why})")
+            log(f"damaged, and computed again: {path} ({why})")
         data = ImageData(
             partial(source.batch, size=backbone.image_size),
             kept.shards,
@@ -203,8 +203,8 @@ class PrototypePooling(Consumer):
         self,
         backbone: Backbone,
         source: Source,
-        kept: KeptPrototypes,
-        units: Sequence[Unit],
+        kept: PrototypeCache,
+        units: Sequence[PrototypeKey],
         resizing: MaskResizing,
     ) -> None:
         self.backbone, self.source, self.kept, self.resizing = backbone, source, kept, resizing
@@ -212,7 +212,7 @@ class PrototypePooling(Consumer):
         self.shard_of = {row: shard for shard in kept.shards for row in shard}
         self.lacking = {shard: kept.lacking(shard, units) for shard in kept.shards}
         self.weights: dict[tuple[int, int], list[Tensor]] = {}  # by grid, of the objects of each image of the batch
-        self.pooled: dict[Unit, list[Tensor]] = defaultdict(list)  # of the batches of a shard
+        self.pooled: dict[PrototypeKey, list[Tensor]] = defaultdict(list)  # of the batches of a shard
 
     @property
     def most_steps(self) -> int:

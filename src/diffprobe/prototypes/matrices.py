@@ -13,11 +13,11 @@ from diffprobe.activations.groups import LayerGroup
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.distances import distance_matrix
-from diffprobe.prototypes.separation import Where
+from diffprobe.prototypes.separation import DistanceKey
 
 
 @dataclass(frozen=True)
-class Measuring:
+class DistanceConfig:
     """Which distances are taken, and how: precision of the products, and bytes of working memory."""
 
     measures: Sequence[str]
@@ -26,7 +26,7 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class PrototypeMatrix:
     """The prototypes of the objects that are there at one input and step.
 
     Attributes:
@@ -35,14 +35,14 @@ class Matrix:
         classes, images: [n], integers.
     """
 
-    where: Where
+    where: DistanceKey
     rows: np.ndarray
     values: Tensor
     classes: np.ndarray
     images: np.ndarray
 
 
-def matrices(prototypes: Prototypes, model: str) -> Iterator[Matrix]:
+def matrices(prototypes: Prototypes, model: str) -> Iterator[PrototypeMatrix]:
     """The prototypes of every input at every step, without the objects that have vanished there."""
     classes = np.unique([row.label for row in prototypes.objects], return_inverse=True)[1]
     for group in prototypes.inputs:
@@ -50,7 +50,7 @@ def matrices(prototypes: Prototypes, model: str) -> Iterator[Matrix]:
             yield matrix_of(prototypes, group, step, model, classes)
 
 
-def matrix_of(prototypes: Prototypes, group: LayerGroup, step: int, model: str, classes: np.ndarray) -> Matrix:
+def matrix_of(prototypes: Prototypes, group: LayerGroup, step: int, model: str, classes: np.ndarray) -> PrototypeMatrix:
     """The prototypes of one input at one step; classes: [objects], of all.
 
     Raises:
@@ -64,15 +64,19 @@ def matrix_of(prototypes: Prototypes, group: LayerGroup, step: int, model: str, 
             f"({group.layer.height}x{group.layer.width}): at least 2 are needed; use masks=soft, finer layers or more "
             "objects"
         )
-    where = Where(model, group.name, step, prototypes.timestep(step), "")
-    return Matrix(where, rows, values[rows], classes[rows], prototypes.images[rows])
+    where = DistanceKey(model, group.name, step, prototypes.timestep(step), "")
+    return PrototypeMatrix(where, rows, values[rows], classes[rows], prototypes.images[rows])
 
 
-def all_distances(prototypes: Prototypes, model: str, measuring: Measuring) -> Iterator[tuple[Matrix, Tensor]]:
+def all_distances(
+    prototypes: Prototypes, model: str, distance_config: DistanceConfig
+) -> Iterator[tuple[PrototypeMatrix, Tensor]]:
     """Every matrix with its distances [n, n] by every measure."""
     for matrix in matrices(prototypes, model):
-        for measure in measuring.measures:
-            at = Where(model, matrix.where.layer, matrix.where.step, matrix.where.timestep, measure)
-            named = Matrix(at, matrix.rows, matrix.values, matrix.classes, matrix.images)
-            distances = distance_matrix(matrix.values, measure, precision=measuring.precision, budget=measuring.budget)
+        for measure in distance_config.measures:
+            at = DistanceKey(model, matrix.where.layer, matrix.where.step, matrix.where.timestep, measure)
+            named = PrototypeMatrix(at, matrix.rows, matrix.values, matrix.classes, matrix.images)
+            distances = distance_matrix(
+                matrix.values, measure, precision=distance_config.precision, budget=distance_config.budget
+            )
             yield named, distances

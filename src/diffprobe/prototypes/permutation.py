@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from diffprobe.prototypes.by_image import ByImage, by_image
+from diffprobe.prototypes.by_image import ObjectsByImage, by_image
 from diffprobe.prototypes.sets import set_sizes
 
 _COLUMNS_AT_ONCE = 1024  # permutations times classes in one matrix product
@@ -99,7 +99,7 @@ def _test(sums: np.ndarray, same: int, pairs: int, movable: int) -> PermutationT
     return PermutationTest(float(aucs[0]), (1 + reached) / len(aucs), len(aucs) - 1, movable)
 
 
-def _swapped(data: ByImage, permutations: int, random: np.random.Generator) -> np.ndarray:
+def _swapped(data: ObjectsByImage, permutations: int, random: np.random.Generator) -> np.ndarray:
     """Labels [permutations, n] after whole images have swapped theirs."""
     labelings = np.empty((permutations, len(data.classes)), data.classes.dtype)
     for slots in data.slots():
@@ -108,7 +108,7 @@ def _swapped(data: ByImage, permutations: int, random: np.random.Generator) -> n
     return labelings
 
 
-def _shuffled(data: ByImage, permutations: int, random: np.random.Generator) -> np.ndarray:
+def _shuffled(data: ObjectsByImage, permutations: int, random: np.random.Generator) -> np.ndarray:
     """Labels [permutations, n] shuffled within each image."""
     labelings = np.empty((permutations, len(data.classes)), data.classes.dtype)
     for slots in data.slots():
@@ -117,7 +117,7 @@ def _shuffled(data: ByImage, permutations: int, random: np.random.Generator) -> 
     return labelings
 
 
-def _rank_matrix(data: ByImage) -> Tensor:
+def _rank_matrix(data: ObjectsByImage) -> Tensor:
     """Centred ranks [n, n] of the pairs of different images above the diagonal, 0 elsewhere."""
     ends = data.starts[1:]
     rows = list(zip(data.starts[:-1], ends, strict=True))

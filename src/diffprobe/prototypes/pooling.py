@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffprobe.precision import full_products, precise
+from diffprobe.precision import float32_products, to_float64
 
 HALF = 0.5
 
@@ -43,7 +43,7 @@ def masked_means(activation: Tensor, weights: Tensor) -> Tensor:
         [objects, channels], float32, summed in float64; NaN for objects without weight, which have vanished at this
         resolution.
     """
-    flat = precise(weights.flatten(1).to(activation.device))
-    with full_products():
-        sums = flat @ precise(activation.flatten(1)).T
+    flat = to_float64(weights.flatten(1).to(activation.device))
+    with float32_products():
+        sums = flat @ to_float64(activation.flatten(1)).T
     return (sums / flat.sum(1, keepdim=True)).float()

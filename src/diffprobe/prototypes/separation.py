@@ -21,7 +21,7 @@ from diffprobe.tables import Step
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class DistanceKey:
     """Of what the distances are: the first cells of every row."""
 
     model: str
@@ -51,7 +51,7 @@ class Separation:
 
 
 def separate(
-    where: Where, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
+    where: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
 ) -> Separation:
     """The four sets of pairs, what tells them apart, and how well the nearest objects tell an object's class.
 
@@ -87,7 +87,7 @@ def separate(
 
 
 def _row(
-    where: Where,
+    where: DistanceKey,
     pair: tuple[str, str],
     statistic: str,
     value: float | None,
@@ -98,7 +98,7 @@ def _row(
     return TestRow(**asdict(where), set_a=pair[0], set_b=pair[1], statistic=statistic, value=value, **found)
 
 
-def _pair_rows(where: Where, values: dict[str, np.ndarray], intervals: SetIntervals) -> Iterator[TestRow]:
+def _pair_rows(where: DistanceKey, values: dict[str, np.ndarray], intervals: SetIntervals) -> Iterator[TestRow]:
     """The statistics of pairs of sets; AUC and Cliff's delta with intervals over images."""
     for test in pair_tests(values):
         pair = (test.set_a, test.set_b)
@@ -121,13 +121,13 @@ def _pair_rows(where: Where, values: dict[str, np.ndarray], intervals: SetInterv
         )
 
 
-def _difference_rows(where: Where, intervals: SetIntervals) -> Iterator[TestRow]:
+def _difference_rows(where: DistanceKey, intervals: SetIntervals) -> Iterator[TestRow]:
     for pair, interval in intervals.differences.items():
         if interval.value is not None:
             yield _row(where, pair, "mean_difference", interval.value, low=interval.low, high=interval.high)
 
 
-def _permutation_row(where: Where, pair: tuple[str, str], how: str, test: PermutationTest) -> TestRow:
+def _permutation_row(where: DistanceKey, pair: tuple[str, str], how: str, test: PermutationTest) -> TestRow:
     return _row(
         where,
         pair,
@@ -139,14 +139,14 @@ def _permutation_row(where: Where, pair: tuple[str, str], how: str, test: Permut
 
 
 def _retrieval_rows(
-    where: Where, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
+    where: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
 ) -> Iterator[TestRow]:
     found = retrieve(distances, classes, images, seed=resampling.seed)
     for name, interval in found.intervals.items():
         yield _row(where, ("", ""), name, interval.value, low=interval.low, high=interval.high)
 
 
-def _order_row(where: Where, intervals: SetIntervals) -> TestRow:
+def _order_row(where: DistanceKey, intervals: SetIntervals) -> TestRow:
     """Whether scsi < scdi < dcsi < dcdi by means; p of the hypothesis that it does not."""
     holds = None if intervals.order_holds is None else float(intervals.order_holds)
     return _row(where, ("", ""), "order_holds", holds, p=intervals.order_p)

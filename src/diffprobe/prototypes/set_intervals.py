@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from diffprobe.prototypes.by_image import ByImage, by_image
+from diffprobe.prototypes.by_image import ObjectsByImage, by_image
 from diffprobe.prototypes.sets import SETS
 from diffprobe.statistics import Interval, jackknife_interval, jackknife_p, left_out_weights
 
@@ -32,7 +32,7 @@ _WEIGHTINGS_AT_ONCE = 256  # the weights of all partners then stay in the proces
 _IMAGES_AT_ONCE = 64
 
 
-def weighted_pairs(data: ByImage, weights: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, bool]:
+def weighted_pairs(data: ObjectsByImage, weights: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, bool]:
     """Sums [4, weightings] and histograms [4, bins, weightings] of scsi, scdi, dcsi, dcdi.
 
     A pair within image i weighs w_i, a pair of images i and j w_i w_j, for `weights` w [weightings, images].
@@ -49,7 +49,7 @@ def weighted_pairs(data: ByImage, weights: np.ndarray, bins: int = BINS) -> tupl
     return sums, histograms, exact
 
 
-def _edges(data: ByImage, bins: int) -> tuple[Tensor, bool]:
+def _edges(data: ObjectsByImage, bins: int) -> tuple[Tensor, bool]:
     """Upper edges of the bins, ascending, and whether they are all distinct distances that occur.
 
     Else each set gives an eighth of `bins` as quantiles of its distances (between images, of those of at most
@@ -78,7 +78,7 @@ def _edges(data: ByImage, bins: int) -> tuple[Tensor, bool]:
     return torch.cat([alone, alone.nextafter(torch.tensor(-torch.inf, dtype=alone.dtype))]).unique(), False
 
 
-def _within(data: ByImage, edges: Tensor, weights: Tensor) -> Tensor:
+def _within(data: ObjectsByImage, edges: Tensor, weights: Tensor) -> Tensor:
     """Histograms [same or different class, bins, weightings] of pairs of one image; weights [images, weightings]."""
     first, second = data.pairs_within()
     same = data.classes[first] == data.classes[second]
@@ -86,7 +86,7 @@ def _within(data: ByImage, edges: Tensor, weights: Tensor) -> Tensor:
     return embedding_bag(images, weights, starts, mode="sum").view(2, -1, weights.shape[1])
 
 
-def _between(data: ByImage, edges: Tensor, weights: Tensor) -> Tensor:
+def _between(data: ObjectsByImage, edges: Tensor, weights: Tensor) -> Tensor:
     """Histograms as `_within` of the pairs of different images, each pair once."""
     parts = [part.contiguous() for part in weights.split(_WEIGHTINGS_AT_ONCE, 1)]
     # Weights are whole numbers: float32 adds them exactly up to 2^24 in a bin, and nearly so beyond
@@ -114,7 +114,7 @@ def _sorted_by_bin(values: Tensor, same: np.ndarray, images: np.ndarray, edges: 
     return torch.from_numpy(images[order]), torch.from_numpy(np.concatenate([[0], starts]))
 
 
-def _sums_within(data: ByImage, weights: np.ndarray) -> np.ndarray:
+def _sums_within(data: ObjectsByImage, weights: np.ndarray) -> np.ndarray:
     """Sums [same or different class, weightings] of the distances within images."""
     first, second = data.pairs_within()
     values = data.distances[first, second].double().numpy()
@@ -123,7 +123,7 @@ def _sums_within(data: ByImage, weights: np.ndarray) -> np.ndarray:
     return np.stack(per_image) @ weights.T
 
 
-def _sums_between(data: ByImage, weights: np.ndarray) -> np.ndarray:
+def _sums_between(data: ObjectsByImage, weights: np.ndarray) -> np.ndarray:
     """Sums as `_sums_within` of the distances of different images: w' S w for the sums S of pairs of images."""
     total = np.zeros((2, len(weights)))
     for first in range(0, data.images, _IMAGES_AT_ONCE):

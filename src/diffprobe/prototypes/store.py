@@ -31,7 +31,7 @@ FORMAT = "diffprobe-prototypes/2"
 
 
 @dataclass(frozen=True)
-class Unit:
+class PrototypeKey:
     """What is kept of every object: its mean over one layer's activation, on a grid, at a timestep."""
 
     layer: str
@@ -44,7 +44,7 @@ class Unit:
         return f"{self.layer}@{height}x{width}@{self.timestep!r}"
 
 
-class KeptPrototypes:
+class PrototypeCache:
     """The prototypes that a folder holds.
 
     Every file carries the folder's fingerprint, its images and checksums of all it says. What disagrees is renamed to
@@ -62,7 +62,7 @@ class KeptPrototypes:
         ]
         self.damaged: dict[Path, str] = {}
 
-    def lacking(self, shard: range, units: Iterable[Unit]) -> list[Unit]:
+    def lacking(self, shard: range, units: Iterable[PrototypeKey]) -> list[PrototypeKey]:
         """Those of the units that are not there, undamaged. Reads all of them.
 
         Raises:
@@ -76,10 +76,10 @@ class KeptPrototypes:
             except FileNotFoundError:  # another process has just put it aside
                 continue
             except Damaged as damage:
-                self.damaged[_put_aside(path, damage)] = str(damage)
+                self.damaged[_set_aside(path, damage)] = str(damage)
         return [unit for unit in wanted if unit.name not in there]
 
-    def write(self, shard: range, values: Mapping[Unit, Tensor]) -> None:
+    def write(self, shard: range, values: Mapping[PrototypeKey, Tensor]) -> None:
         """Adds prototypes [objects of the shard, channels] of some units, all or nothing."""
         tensors = {unit.name: pooled.contiguous().cpu() for unit, pooled in values.items()}
         digest = hashlib.sha256("\n".join(sorted(tensors)).encode()).hexdigest()[:12]
@@ -93,7 +93,7 @@ class KeptPrototypes:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def read(self, unit: Unit) -> Tensor:
+    def read(self, unit: PrototypeKey) -> Tensor:
         """[objects of all images, channels], float32.
 
         Raises:
@@ -102,7 +102,7 @@ class KeptPrototypes:
         """
         return torch.cat([self._read(shard, unit) for shard in self.shards])
 
-    def _read(self, shard: range, unit: Unit) -> Tensor:
+    def _read(self, shard: range, unit: PrototypeKey) -> Tensor:
         for path in self._files(shard):
             try:
                 found = self._tensors(path, shard, [unit.name])
@@ -128,14 +128,14 @@ class KeptPrototypes:
         return f"images_{shard.start:06d}-{shard.stop - 1:06d}"
 
 
-def _put_aside(path: Path, damage: Damaged) -> Path:
+def _set_aside(path: Path, damage: Damaged) -> Path:
     try:
         return set_aside(path)
     except OSError as error:
         raise UserError(f"{path} is damaged ({damage}) and cannot be renamed: {error.strerror}; delete it") from error
 
 
-def keep_in(
+def cache_folder(
     folder: Path, backbone: Backbone, source: Source, objects: Sequence[Mapping[str, Any]], resizing: MaskResizing
 ) -> tuple[Path, str]:
     """The folder, made if need be, for prototypes of these objects, and the fingerprint of all that determines them.
@@ -156,11 +156,11 @@ def keep_in(
     try:
         place.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place)
-        made_of = place / "made_of.json"
-        if not made_of.is_file() or made_of.read_bytes() != text.encode():  # for people: nothing reads it
-            temporary = temporary_beside(made_of)
+        provenance = place / "made_of.json"
+        if not provenance.is_file() or provenance.read_bytes() != text.encode():  # for people: nothing reads it
+            temporary = temporary_beside(provenance)
             temporary.write_bytes(text.encode())
-            temporary.replace(made_of)
+            temporary.replace(provenance)
     except OSError as error:
         raise UserError(f"cannot write to {place}: {error.strerror}; choose another folder for what is kept") from error
     return place, digest

@@ -53,7 +53,7 @@ class Column:
 def columns_of(table: Table, most: int | None = None) -> list[Column]:
     """The columns that have a value, of the first `most` rows, without texts that are the same in all rows."""
     data = table.data
-    names = [name for name in data.columns if any(_there(value) for value in data[name].unique())]
+    names = [name for name in data.columns if any(_has_value(value) for value in data[name].unique())]
     intervals = _intervals(names)
     hidden = {end for pair in intervals.values() for end in pair} | set(shared_texts(table))
     return [_column(table, name, intervals.get(name), most) for name in names if name not in hidden]
@@ -91,7 +91,7 @@ def _column(table: Table, name: str, ends: tuple[str, str] | None, most: int | N
     description = {**DESCRIPTIONS, **table.columns}.get(name, "")
     if not is_numeric_dtype(values):
         short = _short_layers(table.data)
-        texts = ["" if not _there(value) else str(short.get(value, value)) for value in values]
+        texts = ["" if not _has_value(value) else str(short.get(value, value)) for value in values]
         return Column(heading, description, False, texts)
     keys = _numbers(values)
     if name in table.steps:
@@ -116,12 +116,12 @@ def _intervals(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def _short_layers(data: DataFrame) -> Mapping[Any, str]:
     columns = [name for name in data.columns if "layer" in name and not is_numeric_dtype(data[name])]
-    return short_names(str(value) for name in columns for value in data[name].unique() if _there(value))
+    return short_names(str(value) for name in columns for value in data[name].unique() if _has_value(value))
 
 
 def _numbers(values: Series) -> list[float | None]:
-    return [float(value) if _there(value) else None for value in values]
+    return [float(value) if _has_value(value) else None for value in values]
 
 
-def _there(value: Any) -> bool:
+def _has_value(value: Any) -> bool:
     return not (value is None or value == "" if isinstance(value, str | None) else isna(value))

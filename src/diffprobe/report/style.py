@@ -96,7 +96,7 @@ class Interval(Protocol):
 
 
 @dataclass(frozen=True)
-class Look:
+class CurveStyle:
     """Colour, dashes and marker of one curve, and how strong the band of its interval is."""
 
     colour: str
@@ -105,23 +105,23 @@ class Look:
     band: float = 0.13
 
 
-BEST = Look(VERMILION, "-", "o", band=0.2)
-HEADLINE = Look(BLUE, "--", "D", band=0.2)
+BEST = CurveStyle(VERMILION, "-", "o", band=0.2)
+HEADLINE = CurveStyle(BLUE, "--", "D", band=0.2)
 # Okabe and Ito's colours as far as they go, then two of Paul Tol's muted ones (personal.sron.nl/~pault, 2021)
 CONTROLS = {
-    "permuted": Look(GREEN, "-.", "s"),
-    "fresh": Look(SKY, (0, (4, 1, 1, 1, 1, 1)), "^"),
-    "latent": Look(PURPLE, (0, (3, 1)), "v"),
-    "decoder": Look("#999933", (0, (5, 2)), "P"),
-    "pixels": Look(BLACK, (0, (1, 1)), "x"),
-    "labels": Look("#882255", (0, (6, 1, 1, 1)), "*"),
-    "position": Look(GREY, ":", "", band=0.25),
-    "image_model": Look("#332288", (0, (8, 2)), "d"),
+    "permuted": CurveStyle(GREEN, "-.", "s"),
+    "fresh": CurveStyle(SKY, (0, (4, 1, 1, 1, 1, 1)), "^"),
+    "latent": CurveStyle(PURPLE, (0, (3, 1)), "v"),
+    "decoder": CurveStyle("#999933", (0, (5, 2)), "P"),
+    "pixels": CurveStyle(BLACK, (0, (1, 1)), "x"),
+    "labels": CurveStyle("#882255", (0, (6, 1, 1, 1)), "*"),
+    "position": CurveStyle(GREY, ":", "", band=0.25),
+    "image_model": CurveStyle("#332288", (0, (8, 2)), "d"),
 }
-OTHER = Look("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
+OTHER = CurveStyle("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
 
 
-def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Interval], label: str, look: Look) -> None:
+def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Interval], label: str, look: CurveStyle) -> None:
     """Means over `at` as a line, intervals as a band; NaN where there is no score. Nothing without rows."""
     if not rows:
         return
@@ -133,7 +133,7 @@ def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Interval], label:
     )  # fmt: skip
 
 
-def draw_level(axes: Axes, row: Interval | None, label: str, look: Look) -> None:
+def draw_level(axes: Axes, row: Interval | None, label: str, look: CurveStyle) -> None:
     """A score that is the same everywhere, as a horizontal line and band. Nothing without a score."""
     if row is None or math.isnan(number(row.mean)):
         return
@@ -168,11 +168,11 @@ SET_LABELS = {
     "other": "an object and another instance",
 }
 # Blue tones: same class; red tones: different classes. Light and dashed: within one image.
-SET_LOOKS = {
-    "scsi": Look(SKY, (0, (3, 1)), "^"),
-    "scdi": Look(BLUE, (0, (5, 2)), "s"),
-    "dcsi": Look(ORANGE, (0, (1, 1)), "v"),
-    "dcdi": Look(VERMILION, "-.", "D"),
-    "self": Look(BLACK, "-", "o", band=0.2),
-    "other": Look(PURPLE, "--", "P"),
+SET_STYLES = {
+    "scsi": CurveStyle(SKY, (0, (3, 1)), "^"),
+    "scdi": CurveStyle(BLUE, (0, (5, 2)), "s"),
+    "dcsi": CurveStyle(ORANGE, (0, (1, 1)), "v"),
+    "dcdi": CurveStyle(VERMILION, "-.", "D"),
+    "self": CurveStyle(BLACK, "-", "o", band=0.2),
+    "other": CurveStyle(PURPLE, "--", "P"),
 }

@@ -50,7 +50,7 @@ class MeasureSettings:
 
 
 @dataclass
-class KeepingSettings:
+class PrototypeSettings:
     """Where prototypes are kept, and which inputs are pooled beside those of this job, for the others of a sweep."""
 
     folder: Folder = MISSING
@@ -73,7 +73,7 @@ class AnalysisJobSettings(ProbingSettings):
     objects: ObjectSettings
     masks: MaskSettings
     measure: MeasureSettings
-    prototypes: KeepingSettings
+    prototypes: PrototypeSettings
     analysis: Annotated[Any, Part()]
     statistics: StatisticsSettings
     run: Folder | None

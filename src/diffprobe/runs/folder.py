@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.errors import UserError
 from diffprobe.parts import check_recorded, targets
-from diffprobe.runs.recorded import CONFIGURATION, looked_up, read_recorded
+from diffprobe.runs.recorded import CONFIGURATION, read_recorded, resolve_lookups
 from diffprobe.runs.schema import Settings, checked
 from diffprobe.writing import remove_leftovers, replacing
 
@@ -37,7 +37,7 @@ _RESULTS = (
 _LOGS = (".log", ".out", ".err")
 _ANOTHER = "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER)"
 # What says where and how fast a run is made, and changes no number of it.
-IMMATERIAL = (
+RUN_ONLY_KEYS = (
     "job",
     "dry_run",
     "features.folder",
@@ -103,7 +103,7 @@ def _check_same(folder: Path, settings: Any, check: Callable[[DictConfig], Any],
     """Raises UserError unless the folder was made with these settings, but for what is immaterial."""
     own = {target for _, target in targets(OmegaConf.to_container(settings))}
     there, here = flattened(read_settings(folder, check, own)), flattened(settings)
-    differing = [key for key in {**there, **here} if key not in IMMATERIAL and there.get(key) != here.get(key)]
+    differing = [key for key in {**there, **here} if key not in RUN_ONLY_KEYS and there.get(key) != here.get(key)]
     if differing:
         shown = "; ".join(f"{key} is {there.get(key)} there, {here.get(key)} here" for key in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -119,7 +119,7 @@ def _is_log(path: Path) -> bool:
 
 
 @contextmanager
-def sole_user(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+def run_lock(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Inside, no other process makes a run in the folder. The system gives it back when a process ends however it may.
 
     Temporary files of whoever was there before are removed, since nobody writes them any more.
@@ -139,7 +139,7 @@ def sole_user(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
         raise UserError(f"another process is making a run in {folder}; wait for it, or give {_ANOTHER}") from None
     except (OSError, NotImplementedError) as error:
         locked = False
-        tell(f"cannot lock {folder} ({error}): see to it that no other process makes a run there")
+        log(f"cannot lock {folder} ({error}): see to it that no other process makes a run there")
     try:
         for part in (folder, *(path for path in folder.iterdir() if path.is_dir() and path.name != "wandb")):
             remove_leftovers(part, all_machines=locked)
@@ -175,7 +175,7 @@ def record_configuration(folder: Path, config: DictConfig, hydra: Any) -> None:
     contents = {
         "hydra.yaml": hydra,
         "overrides.yaml": hydra.overrides.task,
-        Path(CONFIGURATION).name: looked_up(config),
+        Path(CONFIGURATION).name: resolve_lookups(config),
     }
     for name, content in contents.items():
         with replacing(place / name) as temporary:

@@ -46,7 +46,7 @@ def read_recorded(folder: Path) -> DictConfig:
     return config
 
 
-def looked_up(config: DictConfig) -> Any:
+def resolve_lookups(config: DictConfig) -> Any:
     """The configuration of a run as it is recorded: with the values of what it looks up outside of itself.
 
     `${oc.env:HOME}` would be another value for another reader; `${model.device}`, a value of its own, stays.

@@ -115,7 +115,7 @@ class PropertySettings:
 
 @dataclass
 class ProbeSettings:
-    """See `diffprobe.probes.config.Recipe`."""
+    """See `diffprobe.probes.config.ProbeConfig`."""
 
     name: Annotated[str, Name()] = MISSING
     solver: Annotated[str, Choice("adam", "ridge", "exact")] = MISSING

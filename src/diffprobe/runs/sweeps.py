@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffprobe.errors import UserError
-from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened, read_settings
+from diffprobe.runs.folder import FINISHED, RUN_ONLY_KEYS, flattened, read_settings
 from diffprobe.runs.recorded import read_overrides, read_recorded
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ ROWS = (
     *("layers", "steps", "property", "control"),
 )
 # Those that leave no trace in the rows.
-TRACELESS = (
-    *IMMATERIAL,
+RUN_ONLY_GROUPS = (
+    *RUN_ONLY_KEYS,
     *("features.layers", "features.steps", "features.store", "features.images_per_shard"),
     *("features", "report", "logger"),
 )
@@ -101,7 +101,7 @@ def _of_rows(key: str, named: bool) -> bool:
     named: whether every kind of probe has its name.
     """
     probe = named and (key == "probe" or key.startswith("probe."))
-    return probe or key in (*ROWS, *TRACELESS) or key.startswith(("report.", "logger."))
+    return probe or key in (*ROWS, *RUN_ONLY_GROUPS) or key.startswith(("report.", "logger."))
 
 
 def join_scores(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,11 +1,18 @@
 """The one set of rules for intervals, p-values and rankings that all rooms use; they hold from five images on."""
 
-from diffprobe.statistics.differences import Paired, holm, images_needed, paired_differences, sign_flip_p, smallest_p
+from diffprobe.statistics.differences import (
+    PairedDifferences,
+    holm,
+    images_needed,
+    paired_differences,
+    sign_flip_p,
+    smallest_p,
+)
 from diffprobe.statistics.intervals import (
     MINIMUM_IMAGES,
     SIGNIFICANT,
     Interval,
-    Means,
+    MeanIntervals,
     clopper_pearson,
     cluster_mean,
     is_share,
@@ -22,8 +29,8 @@ __all__ = [
     "MINIMUM_IMAGES",
     "SIGNIFICANT",
     "Interval",
-    "Means",
-    "Paired",
+    "MeanIntervals",
+    "PairedDifferences",
     "Steps",
     "Stratified",
     "best_of",

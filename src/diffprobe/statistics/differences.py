@@ -33,7 +33,7 @@ _ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedDifferences:
     """Of many keys at once, each [keys]: the mean difference, its interval (NaN where images are too few), and p."""
 
     difference: np.ndarray
@@ -44,7 +44,7 @@ class Paired:
 
 def paired_differences(
     differences: np.ndarray, shares: np.ndarray | None = None, *, level: float = 0.95, seed: int = 0
-) -> Paired:
+) -> PairedDifferences:
     """Means of differences [keys, images], all defined.
 
     The interval is `skewed_t`. p is the larger of its p and of that of the sign flips: the flips are exact where
@@ -63,7 +63,7 @@ def paired_differences(
     p = np.where(binary, p, np.fmax(p, skewed))
     if binary.any():
         low[binary], high[binary] = _of_shares(differences[binary], level)
-    return Paired(mean, low, high, p)
+    return PairedDifferences(mean, low, high, p)
 
 
 def sign_flip_p(differences: np.ndarray, seed: int = 0) -> np.ndarray:

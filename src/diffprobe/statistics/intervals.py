@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 MINIMUM_IMAGES = 5  # with fewer, no interval keeps what it says where values are skewed
-_FEWEST = 3  # images that an estimate of unequal ones may be worth; skewness needs more than two
+_MINIMUM_EFFECTIVE = 3  # images that an estimate of unequal ones may be worth; skewness needs more than two
 SIGNIFICANT = 0.05  # of p, adjusted for its family: what is called shown
 
 
@@ -86,7 +86,7 @@ def _moments(influences: np.ndarray, effective: ArrayLike | None) -> tuple[np.nd
     there = ~np.isnan(influences)
     images = there.sum(-1)
     pulls = np.where(there, influences, 0.0)
-    counted = images if effective is None else np.clip(effective, _FEWEST, images)
+    counted = images if effective is None else np.clip(effective, _MINIMUM_EFFECTIVE, images)
     squares, cubes = (pulls**2).sum(-1), (pulls**3).sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sqrt(squares * counted / (counted - 1)) / images
@@ -154,7 +154,7 @@ def _exact(found: np.ndarray, number: np.ndarray, level: float) -> tuple[np.ndar
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class MeanIntervals:
     """Of many keys at once, each [keys]: the mean over the `n` images with a value, NaN where there are none, and the
     ends of its interval, NaN where the images are too few."""
 
@@ -164,7 +164,7 @@ class Means:
     n: np.ndarray
 
 
-def mean_intervals(values: np.ndarray, level: float = 0.95) -> Means:
+def mean_intervals(values: np.ndarray, level: float = 0.95) -> MeanIntervals:
     """Means of values [keys, images], NaN left out: `skewed_t`, or `clopper_pearson` where all values are 0 or 1."""
     n = (~np.isnan(values)).sum(1)
     with np.errstate(invalid="ignore"):
@@ -173,7 +173,7 @@ def mean_intervals(values: np.ndarray, level: float = 0.95) -> Means:
     share = is_share(values) & (n > 0)
     if share.any():
         low[share], high[share] = clopper_pearson(np.nansum(values[share], 1), n[share], level)
-    return Means(mean, low, high, n)
+    return MeanIntervals(mean, low, high, n)
 
 
 def cluster_mean(values: np.ndarray, clusters: np.ndarray, level: float = 0.95) -> Interval:

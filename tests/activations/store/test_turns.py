@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from diffprobe.activations.store.folder import taking_turns
+from diffprobe.activations.store.folder import store_lock
 
 HOLD = """
 import sys, time
@@ -31,7 +31,7 @@ def holder(folder: Path, seconds: float) -> subprocess.Popen:
 
 def test_the_second_says_that_it_waits_and_comes_after_the_first(tmp_path):
     process, told = holder(tmp_path, 1), []
-    with taking_turns(tmp_path, told.append):
+    with store_lock(tmp_path, told.append):
         assert process.wait(timeout=60) == 0  # it has left
     assert told == [f"waiting for another process that is filling {tmp_path}"]
 
@@ -41,13 +41,13 @@ def test_a_killed_owner_gives_its_turn_back(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     started = time.perf_counter()
-    with taking_turns(tmp_path, lambda line: None):
+    with store_lock(tmp_path, lambda line: None):
         assert time.perf_counter() - started < 5
 
 
 def test_nobody_waits_for_oneself_twice_in_a_row(tmp_path):
     told = []
     for _ in range(2):
-        with taking_turns(tmp_path, told.append):
+        with store_lock(tmp_path, told.append):
             pass
     assert told == []

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from diffprobe.analyses.classification.classes import (
-    Watched,
+    ClassifierOutputs,
     against_photos,
     class_scores,
+    classify_photos,
+    classify_steps,
     half_stable,
     stable_rows,
     top_rows,
-    watch_generation,
-    watch_photos,
 )
 from diffprobe.data.prompts import Prompt
 from diffprobe.probes.score_table import score_table
@@ -41,7 +41,9 @@ def watched(right_steps):
     probabilities = np.where(hits[..., None] == 1, [0.8, 0.1, 0.1], [0.1, 0.7, 0.2])
     steps = dict(enumerate(np.linspace(999, 0, hits.shape[1]).tolist()))
     names = [f"image{at}" for at in range(len(hits))]
-    return Watched(names, np.zeros(len(hits), int), probabilities, steps, torch.zeros(0, hits.shape[1], 3, 1, 1))
+    return ClassifierOutputs(
+        names, np.zeros(len(hits), int), probabilities, steps, torch.zeros(0, hits.shape[1], 3, 1, 1)
+    )
 
 
 def test_an_answer_is_stable_from_the_first_step_after_which_it_is_never_wrong():
@@ -100,7 +102,7 @@ def test_the_mix_of_classes_is_no_difference_to_photos():
         probabilities = np.repeat(np.array([[0.0, 1, 0]]), len(right), 0) * (1 - sure)[:, None]
         probabilities[np.arange(len(right)), right] = sure
         films = torch.zeros(0, 1, 3, 1, 1)
-        return Watched([str(at) for at in range(len(right))], right, probabilities[:, None], steps, films)
+        return ClassifierOutputs([str(at) for at in range(len(right))], right, probabilities[:, None], steps, films)
 
     generated, photos = sure(36, 4, {0: 0.0}), sure(4, 36, {NO_STEP: None})
     assert generated.confidence.mean() - photos.confidence.mean() > 0.3
@@ -113,7 +115,7 @@ def test_the_classifier_sees_what_the_latents_decode_to_after_each_chosen_step(t
     from diffprobe.backbone.trajectory import generate
 
     prompts = [Prompt("a dark lemon", 3, "one"), Prompt("a bright lemon", 4, "two"), Prompt("lemon", 5, "three")]
-    found = watch_generation(
+    found = classify_steps(
         tiny_backbone, prompts, [0, 2, 1], Brightness(), sampling_steps=3, steps=[0, 2], batch_size=2, shown=1
     )
     steps = list(generate(tiny_backbone, [each.text for each in prompts], [3, 4, 5], steps=3, decode=True))
@@ -126,7 +128,7 @@ def test_the_classifier_sees_what_the_latents_decode_to_after_each_chosen_step(t
 
 def test_the_first_answers_are_in_order_and_photos_have_no_step():
     photos = iter([torch.full((2, 3, 4, 4), 0.8), torch.full((1, 3, 4, 4), 0.1)])
-    found = watch_photos(["a", "b", "c"], photos, [2, 2, 1], Brightness())
+    found = classify_photos(["a", "b", "c"], photos, [2, 2, 1], Brightness())
     rows = [row for row in top_rows(found, "tiny", Brightness()) if row.image == "c"]
     assert [(row.rank, row.label, row.right, row.step) for row in rows] == [
         (1, "dark", "middle", NO_STEP),

@@ -7,7 +7,7 @@ import pytest
 from diffprobe.analyses.drift.figures import drift_curves, drift_figures, video_curves
 from diffprobe.analyses.drift.findings import drift_lines
 from diffprobe.errors import UserError
-from diffprobe.report.style import SET_LABELS, SET_LOOKS
+from diffprobe.report.style import SET_LABELS, SET_STYLES
 from tests.report.made_up_analysis import MEANS, make_drift, make_video
 
 
@@ -39,7 +39,7 @@ def test_a_single_strength_shows_its_interval():
 
 def test_no_two_sets_share_colour_dashes_or_marker():
     for field in ("colour", "dashes", "marker"):
-        assert len({getattr(look, field) for look in SET_LOOKS.values()}) >= len(SET_LOOKS) - (field == "dashes")
+        assert len({getattr(look, field) for look in SET_STYLES.values()}) >= len(SET_STYLES) - (field == "dashes")
 
 
 def test_video_has_distances_and_accuracy_over_the_gap():

@@ -8,16 +8,16 @@ from PIL import Image
 
 from diffprobe.analyses.emergence.image_models import (
     IMAGE_MODEL,
-    Probed,
+    ProbesUnderTest,
     check_labeler,
-    score_given,
-    see_images,
+    score_image_models,
+    score_loaded_bank,
     step_names,
 )
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.probes.study.two_pass import Means, study_emergence
-from tests.probes.study.test_two_pass import SOURCE, brightness, question  # noqa: F401 (a fixture)
+from diffprobe.probes.study.two_pass import ExecutionConfig, run_probing
+from tests.probes.study.test_two_pass import SOURCE, brightness, probing_config  # noqa: F401 (a fixture)
 from tests.reference.score_rows import rows_of
 from tests.reference.scores import dice, spearman
 
@@ -34,24 +34,28 @@ class Labeler:
 
 
 @pytest.fixture(scope="module")
-def findings(tiny_backbone, question):  # noqa: F811
-    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=4, dtype="float32"))
+def findings(tiny_backbone, probing_config):  # noqa: F811
+    return run_probing(
+        tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=4, dtype="float32")
+    )
 
 
 @pytest.fixture(scope="module")
 def probed(findings):
     extraction = findings.extraction
-    return Probed(findings.bank, extraction, extraction.activations, findings.targets, findings.split.test, "linear")
+    return ProbesUnderTest(
+        findings.bank, extraction, extraction.activations, findings.targets, findings.split.test, "linear"
+    )
 
 
 @pytest.fixture(scope="module")
 def seen(tiny_backbone, probed):
-    return see_images(tiny_backbone, Labeler(), probed, shown=1)
+    return score_image_models(tiny_backbone, Labeler(), probed, shown=1)
 
 
 def test_every_test_image_is_labelled_after_every_step_under_a_name_of_its_own(tiny_backbone, probed):
     labeler = Labeler()
-    scores, _ = see_images(tiny_backbone, labeler, probed)
+    scores, _ = score_image_models(tiny_backbone, labeler, probed)
     images = [SOURCE.names[row] for row in probed.rows]
     assert labeler.asked == step_names(images, [0, 2])
     assert labeler.asked[0] == f"{images[0]}_step_0"
@@ -94,7 +98,7 @@ def test_probes_scored_without_training_score_as_they_did_when_they_were_trained
         return {(row.layer, row.step, row.property, row.image, row.metric): row.value for row in scores}
 
     trained = values(row for row in rows_of(findings.scores) if (row.split, row.control) == ("test", "none"))
-    given = values(rows_of(score_given(probed, "other name")))
+    given = values(rows_of(score_loaded_bank(probed, "other name")))
     assert given == pytest.approx(trained)
 
 

@@ -11,7 +11,13 @@ from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_cur
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.leads import Lead
 from diffprobe.analyses.emergence.report import emergence_figures
-from diffprobe.analyses.emergence.tables import emergence_lines, emergence_tables, lead_text, step_text, tell
+from diffprobe.analyses.emergence.tables import (
+    emergence_lines,
+    emergence_tables,
+    lead_text,
+    step_text,
+    summarise_properties,
+)
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
@@ -37,7 +43,7 @@ def differences(above: range, below: range) -> list[Comparison]:
 
 def told(own: Lead = LEAD, common: Lead = LEAD, above: range = range(7), below: range = range(9, STEPS)):
     common = replace(common, definition="common", image_model_level=0.76)
-    return tell([CHOICE], [own, common], differences(above, below))
+    return summarise_properties([CHOICE], [own, common], differences(above, below))
 
 
 @pytest.fixture

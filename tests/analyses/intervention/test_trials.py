@@ -10,12 +10,12 @@ import torch
 from diffprobe.analyses.intervention import edits as intervening
 from diffprobe.analyses.intervention.edits import Editing, TokenMoments, intervene, replacements
 from diffprobe.analyses.intervention.tables import InterventionScore, summarise_interventions
-from diffprobe.analyses.intervention.trials import Running, Targets, study_intervention
+from diffprobe.analyses.intervention.trials import InterventionExecution, Targets, study_intervention
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.editing import reading_at
+from diffprobe.probes.editing import readout_at
 from diffprobe.probes.functional import token_means
 
 LAYER = "up_blocks.3.resnets.1"
@@ -50,7 +50,7 @@ def test_the_probe_reports_the_target_where_it_was_told_to(tiny_backbone, bank):
         editing = Editing("saliency", [LAYER], [1], method=method, margin=1.0)
         edits = replacements(tiny_backbone, SEEDS, half_masks(), bank, editing, covariances=moments.covariances())
         taken = {s.index: s for s in generate(tiny_backbone, TEXTS, SEEDS, steps=2, layers=[LAYER], replace=edits)}
-        odds = reading_at(bank, "saliency", LAYER, 1).of(taken[1].activations[LAYER])
+        odds = readout_at(bank, "saliency", LAYER, 1).of(taken[1].activations[LAYER])
         wanted = token_means(half_masks(), odds.shape[-2:]) > 0.5
         assert ((odds > 0) == wanted).all()
         assert odds.abs().min() > 0.99
@@ -86,7 +86,7 @@ def test_the_random_control_moves_every_token_as_far_as_the_edit_did(tiny_backbo
 
     monkeypatch.setattr(intervening, "generate", watched)
     editing = Editing("saliency", layers, [0, 1], method=method, half=half, margin=1.0, iterations=3)
-    running = Running(batch_size=2, sampling_steps=2)
+    running = InterventionExecution(batch_size=2, sampling_steps=2)
     study_intervention(tiny_backbone, PROMPTS, label, several, [editing], Targets("translation", 5, 9), running)
     edits, controls = runs[:2], runs[2:]  # two batches each
     assert len(controls) == len(edits) == 2
@@ -124,7 +124,13 @@ def test_scores_do_not_depend_on_the_batch_and_start_from_the_image_as_it_is(tin
     targets = Targets("translation", 5, 9, trials=2)
     found = [
         study_intervention(
-            tiny_backbone, PROMPTS, label, bank, editings, targets, Running(batch_size=size, sampling_steps=2, shown=2)
+            tiny_backbone,
+            PROMPTS,
+            label,
+            bank,
+            editings,
+            targets,
+            InterventionExecution(batch_size=size, sampling_steps=2, shown=2),
         )
         for size in (3, 1)
     ]

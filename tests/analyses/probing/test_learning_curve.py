@@ -14,7 +14,7 @@ from diffprobe.analyses.probing.learning_curve import (
 )
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import select
 from diffprobe.probes.splits import Split
@@ -31,7 +31,7 @@ class MeanFit:
     def __init__(self) -> None:
         self.seen: list[Split] = []
 
-    def __call__(self, activations, targets, split, properties, recipe, *, seed) -> ProbeBank:  # type: ignore[no-untyped-def]
+    def __call__(self, activations, targets, split, properties, probe_config, *, seed) -> ProbeBank:  # type: ignore[no-untyped-def]
         self.seen.append(split)
         channels = {layer.name: layer.channels for layer in activations.layers}
         statistics = {name: property_named(name).standardisation(targets[name][split.train]) for name in properties}
@@ -85,9 +85,9 @@ def test_a_point_is_the_mean_of_the_scores_of_its_size() -> None:
 
 def test_the_bank_of_the_recipe_is_trained_where_nothing_else_is_given() -> None:
     targets = label_maps(20)
-    recipe = Recipe(name="short", epochs=2)
+    probe_config = ProbeConfig(name="short", epochs=2)
     activations = planted(20, targets, steps=2)
-    found = learning_curve(activations, targets, SPLIT, ["depth"], [6], model="pocket", recipe=recipe)
+    found = learning_curve(activations, targets, SPLIT, ["depth"], [6], model="pocket", probe_config=probe_config)
     assert set(found.points["probe"]) == {"short"}
 
 

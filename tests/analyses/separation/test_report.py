@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from diffprobe.analyses.separation.report import report
-from diffprobe.analyses.separation.separation import SeparationFindings
+from diffprobe.analyses.separation.separation import SeparationResults
 from diffprobe.tables import NO_STEP
 from tests.report.made_up_analysis import ENCODER, FIRST, make_objects, make_sets, make_tests
 
 
 def make_report(sets, tests=()):
     prototypes = SimpleNamespace(objects=make_objects(), vanished={(8, 8): ["image#0"]})
-    results = SeparationFindings(list(sets), list(tests), [], None)
+    results = SeparationResults(list(sets), list(tests), [], None)
     return report("Objects in pocket: separation", results, prototypes, dataset="scenes")
 
 

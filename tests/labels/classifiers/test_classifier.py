@@ -3,7 +3,7 @@
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.labels.classifiers.classifier import checked_patterns, class_called, named_class
+from diffprobe.labels.classifiers.classifier import checked_patterns, class_in_text, class_named
 from diffprobe.labels.classifiers.pocket import PocketClassifier
 
 IMAGENET = ["tench, Tinca tinca", "tiger", "tiger cat", "lemon", "crane", "crane"]
@@ -23,26 +23,26 @@ POCKET = PocketClassifier.classes
     ],
 )
 def test_the_words_of_one_class_decide_and_a_name_within_a_longer_one_does_not_count(text, name):
-    place = named_class(text, IMAGENET, {})
+    place = class_in_text(text, IMAGENET, {})
     assert (None if place is None else IMAGENET[place]) == name
 
 
 def test_a_caption_of_one_object_names_its_class_and_one_of_two_names_none():
-    assert POCKET[named_class("a red cube", POCKET, {}) or 0] == "red cube"
-    assert named_class("a red cube to the left of a blue cone", POCKET, {}) is None
-    assert named_class("a red cube to the left of a red cube", POCKET, {}) is None
+    assert POCKET[class_in_text("a red cube", POCKET, {}) or 0] == "red cube"
+    assert class_in_text("a red cube to the left of a blue cone", POCKET, {}) is None
+    assert class_in_text("a red cube to the left of a red cube", POCKET, {}) is None
 
 
 def test_the_first_pattern_that_is_found_goes_before_the_words():
     patterns = {"citrus|lemons": "lemon", "lemons": "tiger"}
-    assert named_class("two Lemons beside a tench", IMAGENET, patterns) == 3
-    assert named_class("a tench", IMAGENET, patterns) == 0
+    assert class_in_text("two Lemons beside a tench", IMAGENET, patterns) == 3
+    assert class_in_text("a tench", IMAGENET, patterns) == 0
 
 
 def test_a_class_is_found_by_any_of_its_names_in_any_case():
-    assert class_called("TINCA tinca", IMAGENET) == 0
-    assert class_called("tench, tinca tinca", IMAGENET) == 0
-    assert class_called("cat", IMAGENET) is None
+    assert class_named("TINCA tinca", IMAGENET) == 0
+    assert class_named("tench, tinca tinca", IMAGENET) == 0
+    assert class_named("cat", IMAGENET) is None
 
 
 def test_a_pattern_of_an_unknown_class_and_a_broken_one_are_refused():

@@ -17,17 +17,17 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.study import one_pass as live
-from diffprobe.probes.study.two_pass import Findings, Means, Question, study_emergence
+from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, ProbingResults, run_probing
 from diffprobe.probes.summaries import summary_rows
 from tests.probes.study.test_one_pass import logged, place_of
 from tests.probes.study.test_two_pass import SOURCE, brightness
 from tests.reference.score_rows import rows_of
 
 FRACTIONS = (0.5, 0.3, 0.2)  # of ten images: two processes have unequally many
-STORED = {"adam": Recipe(epochs=4), "exact": Recipe("exact", solver="exact", strengths=(1e-2, 1.0))}
-RIDGE = Recipe("ridge", solver="ridge", strengths=(0.1, 1.0))  # strong: rounding is not what is looked at
+STORED = {"adam": ProbeConfig(epochs=4), "exact": ProbeConfig("exact", solver="exact", strengths=(1e-2, 1.0))}
+RIDGE = ProbeConfig("ridge", solver="ridge", strengths=(0.1, 1.0))  # strong: rounding is not what is looked at
 
 
 def trainer(**options: Any) -> lightning.Trainer:
@@ -44,7 +44,7 @@ def trainer(**options: Any) -> lightning.Trainer:
     )
 
 
-def studies(model: str, stores: Path, processes: int) -> dict[str, Findings]:
+def studies(model: str, stores: Path, processes: int) -> dict[str, ProbingResults]:
     backbone = load_backbone(model, device="cpu")
     layers = select_layers(catalogue(backbone.denoiser), "self_attention&stage=decoder")[-2:]
 
@@ -52,10 +52,12 @@ def studies(model: str, stores: Path, processes: int) -> dict[str, Findings]:
         strategy = DDPStrategy(process_group_backend="gloo") if processes > 1 else "auto"
         return trainer(strategy=strategy, devices=processes)
 
-    def study(recipe: Recipe, controls: Sequence[str], **options: Any) -> Findings:
-        question = Question(layers, steps=[0, 2], controls=controls, fractions=FRACTIONS, recipe=recipe)
-        means = Means(batch_size=2, dtype="float32", images_per_shard=2, shown=2, trainer=made, **options)
-        return study_emergence(backbone, SOURCE, brightness, question, means)
+    def study(probe_config: ProbeConfig, controls: Sequence[str], **options: Any) -> ProbingResults:
+        probing_config = ProbingConfig(
+            layers, steps=[0, 2], controls=controls, fractions=FRACTIONS, probe_config=probe_config
+        )
+        means = ExecutionConfig(batch_size=2, dtype="float32", images_per_shard=2, shown=2, trainer=made, **options)
+        return run_probing(backbone, SOURCE, brightness, probing_config, means)
 
     controls = ("permuted", "latent", "position")
     found = {"adam": study(STORED["adam"], (*controls, "labels"), stores=stores)}
@@ -64,7 +66,7 @@ def studies(model: str, stores: Path, processes: int) -> dict[str, Findings]:
     return found
 
 
-def reduced(found: Findings) -> dict[str, Any]:
+def reduced(found: ProbingResults) -> dict[str, Any]:
     """What of the findings is compared."""
     return {
         "scores": rows_of(found.scores),

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from diffprobe.backbone.layers import catalogue, select_layers
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.study.label_checks import one_valued, skip_flat, warnings_of
-from diffprobe.probes.study.two_pass import Means, Question, study_emergence
+from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.probes.study.test_two_pass import SOURCE
 from tests.reference.score_rows import Score, rows_of, table_of
 
@@ -64,11 +64,11 @@ def nearly_alike(images, names, properties):
 @pytest.mark.parametrize("live", [False, True])
 def test_a_run_without_that_control_is_warned_too(tiny_backbone, live):
     layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")[-1:]
-    recipe = Recipe("ridge", solver="ridge", strengths=(1.0,))
-    question = Question(layers, steps=[0], properties=["saliency"], controls=[], recipe=recipe)
+    probe_config = ProbeConfig("ridge", solver="ridge", strengths=(1.0,))
+    probing_config = ProbingConfig(layers, steps=[0], properties=["saliency"], controls=[], probe_config=probe_config)
     told: list[str] = []
-    means = Means(batch_size=4, live=live, tell=told.append)
-    found = study_emergence(tiny_backbone, SOURCE, nearly_alike, question, means)
+    means = ExecutionConfig(batch_size=4, live=live, log=told.append)
+    found = run_probing(tiny_backbone, SOURCE, nearly_alike, probing_config, means)
     assert [line for line in told if line in found.warnings] == found.warnings
     assert set(found.scores["control"]) == {"none"}
     assert len(found.warnings) >= 1

@@ -10,23 +10,23 @@ import pytest
 import torch
 
 from diffprobe.activations.sources.real_images import Noised
-from diffprobe.analyses.classification.classes import watch_generation
-from diffprobe.analyses.emergence.image_models import Probed, see_images
+from diffprobe.analyses.classification.classes import classify_steps
+from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_image_models
 from diffprobe.analyses.intervention.edits import Editing
-from diffprobe.analyses.intervention.trials import Running, Targets, study_intervention
+from diffprobe.analyses.intervention.trials import InterventionExecution, Targets, study_intervention
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
-from diffprobe.probes.study.two_pass import Means, Question, study_emergence
+from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from diffprobe.prototypes.collecting import collect_prototypes, single
 from diffprobe.prototypes.pooling import MaskResizing
 from tests.probes.study.test_two_pass import PROMPTS, SOURCE, brightness
 from tests.spoilt import spoilt
 
 IMAGE = r"image 'image_\d'"
-RIDGE = Recipe("ridge", solver="ridge")
+RIDGE = ProbeConfig("ridge", solver="ridge")
 
 
 @pytest.fixture(scope="module")
@@ -34,41 +34,41 @@ def layers(tiny_backbone):
     return select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")[-1:]
 
 
-def means(way: str, folder: Path) -> Means:
+def means(way: str, folder: Path) -> ExecutionConfig:
     ways = {"live": {"live": True}, "memory": {}, "stored": {"stores": folder}}
-    return Means(batch_size=2, dtype="float32", **ways[way])
+    return ExecutionConfig(batch_size=2, dtype="float32", **ways[way])
 
 
 @pytest.mark.parametrize("way", ["live", "memory", "stored"])
 def test_a_study_of_probes_names_layer_image_and_step(tiny_backbone, layers, way, tmp_path):
-    question = Question(layers, steps=[0, 2], controls=(), recipe=RIDGE)
+    probing_config = ProbingConfig(layers, steps=[0, 2], controls=(), probe_config=RIDGE)
     module = tiny_backbone.denoiser.get_submodule(layers[0].name)
     expected = rf"the activation of {layers[0].name} of {IMAGE} at step 2, timestep .*model\."
     with spoilt(module, -1, call=2), pytest.raises(UserError, match=expected):
-        study_emergence(tiny_backbone, SOURCE, brightness, question, means(way, tmp_path))
+        run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
 
 
 @pytest.mark.parametrize("way", ["live", "memory", "stored"])
 def test_a_picture_that_is_none_ends_a_study_of_probes(tiny_backbone, layers, way, tmp_path):
-    question = Question(layers, steps=[0], controls=(), recipe=RIDGE)
+    probing_config = ProbingConfig(layers, steps=[0], controls=(), probe_config=RIDGE)
     with spoilt(tiny_backbone.vae.decoder, 0, call=3), pytest.raises(UserError, match=f"decoded image of {IMAGE}"):
-        study_emergence(tiny_backbone, SOURCE, brightness, question, means(way, tmp_path))
+        run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
 
 
 @pytest.mark.parametrize("way", ["live", "memory"])
 def test_a_control_network_or_input_is_looked_at_too(tiny_backbone, layers, way, tmp_path):
-    question = Question(layers, steps=[0, 2], controls=("latent", "decoder"), recipe=RIDGE)
+    probing_config = ProbingConfig(layers, steps=[0, 2], controls=("latent", "decoder"), probe_config=RIDGE)
     attention = tiny_backbone.vae.decoder.mid_block.attentions[0]
     call = 3 if way == "live" else 2 * len(PROMPTS)
     with spoilt(attention, 0, call=call), pytest.raises(UserError, match=f"decode.* of {IMAGE}"):
-        study_emergence(tiny_backbone, SOURCE, brightness, question, means(way, tmp_path))
-    question = replace(question, controls=("permuted",))
+        run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
+    probing_config = replace(probing_config, controls=("permuted",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("diffprobe.probes.study.question.CONTROL_NETWORKS", {"permuted": ("broken weights", broken)})
         patch.setattr("diffprobe.probes.study.one_pass.CONTROL_NETWORKS", {"permuted": ("broken weights", broken)})
         patch.setattr("diffprobe.probes.study.two_pass.CONTROL_NETWORKS", {"permuted": ("broken weights", broken)})
         with pytest.raises(UserError, match=rf"{layers[0].name} of {IMAGE} at step 0, .*1 weights of the denoiser"):
-            study_emergence(tiny_backbone, SOURCE, brightness, question, means(way, tmp_path))
+            run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
 
 
 def broken(denoiser, seed):
@@ -103,11 +103,11 @@ def test_an_intervention_names_the_edited_image_and_blames_the_edits(tiny_backbo
     editing = Editing("saliency", [layers[0].name], [0], method="minimum_norm", margin=1e38)
     with pytest.raises(UserError, match=r"of image 'image_\d_minimum_norm_trial_0' at step 0, .*ask for less.*margin"):
         study_intervention(
-            tiny_backbone, PROMPTS[:2], brightness, bank, [editing], Targets(), Running(sampling_steps=1)
+            tiny_backbone, PROMPTS[:2], brightness, bank, [editing], Targets(), InterventionExecution(sampling_steps=1)
         )
     with spoilt(tiny_backbone.vae.decoder, 1), pytest.raises(UserError, match="decoded image of image 'image_1' at"):
         study_intervention(
-            tiny_backbone, PROMPTS[:2], brightness, bank, [editing], Targets(), Running(sampling_steps=1)
+            tiny_backbone, PROMPTS[:2], brightness, bank, [editing], Targets(), InterventionExecution(sampling_steps=1)
         )
 
 
@@ -117,14 +117,14 @@ def test_a_classification_names_the_image_and_the_step(tiny_backbone):
 
     how = {"sampling_steps": 2, "steps": [0, 1], "batch_size": 2}
     with spoilt(tiny_backbone.vae.decoder, 1, call=3), pytest.raises(UserError, match="image 'image_3' at step 1"):
-        watch_generation(tiny_backbone, PROMPTS[:4], [0] * 4, classifier, **how)
+        classify_steps(tiny_backbone, PROMPTS[:4], [0] * 4, classifier, **how)
 
 
 def test_image_models_are_shown_no_picture_that_is_none(tiny_backbone, layers):
-    question = Question(layers, steps=[0, 2], controls=(), recipe=RIDGE)
-    found = study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=5))
-    activations = question.read(found.extraction.activations)
-    probed = Probed(found.bank, found.extraction, activations, found.targets, found.split.test, "ridge")
+    probing_config = ProbingConfig(layers, steps=[0, 2], controls=(), probe_config=RIDGE)
+    found = run_probing(tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=5))
+    activations = probing_config.read(found.extraction.activations)
+    probed = ProbesUnderTest(found.bank, found.extraction, activations, found.targets, found.split.test, "ridge")
     name = SOURCE.names[found.split.test[0]]
     with spoilt(tiny_backbone.vae.decoder, 0, call=1), pytest.raises(UserError, match=f"image '{name}' at step 2"):
-        see_images(tiny_backbone, brightness, probed)
+        score_image_models(tiny_backbone, brightness, probed)

@@ -10,32 +10,36 @@ import torch
 from diffprobe.activations.groups import LayerGroup
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.errors import UserError
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.study import one_pass as live
 from diffprobe.probes.study.question import CONTROLS
-from diffprobe.probes.study.two_pass import Means, Question, study_emergence
+from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.probes.study.test_two_pass import PROMPTS, SOURCE, brightness
 from tests.reference.score_rows import rows_of
 
-RECIPE = Recipe("ridge", solver="ridge", strengths=(1e-3, 1.0))
+RECIPE = ProbeConfig("ridge", solver="ridge", strengths=(1e-3, 1.0))
 COMPARABLE = ("none", "permuted", "fresh", "latent", "pixels", "decoder", "position")
 
 
 @pytest.fixture(scope="module")
-def question(tiny_backbone):
+def probing_config(tiny_backbone):
     layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
     groups = [LayerGroup("both", (layers[0], layers[-1]))]  # one of them is not probed alone, and their grids differ
-    return Question(layers[-2:], steps=[0, 2], groups=groups, controls=CONTROLS, recipe=RECIPE)
+    return ProbingConfig(layers[-2:], steps=[0, 2], groups=groups, controls=CONTROLS, probe_config=RECIPE)
 
 
 @pytest.fixture(scope="module")
-def found(tiny_backbone, question):
-    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, live=True, shown=2))
+def found(tiny_backbone, probing_config):
+    return run_probing(
+        tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=3, live=True, shown=2)
+    )
 
 
 @pytest.fixture(scope="module")
-def kept(tiny_backbone, question):
-    return study_emergence(tiny_backbone, SOURCE, brightness, question, Means(batch_size=3, dtype="float32", shown=2))
+def kept(tiny_backbone, probing_config):
+    return run_probing(
+        tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=3, dtype="float32", shown=2)
+    )
 
 
 def table(scores):
@@ -71,7 +75,9 @@ def test_the_bank_and_the_pictures_are_those_of_stored_activations(found, kept):
             torch.testing.assert_close(ours.predictions["depth"][layer], said, atol=2e-3, rtol=0)
 
 
-def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(tiny_backbone, question, found, monkeypatch):
+def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(
+    tiny_backbone, probing_config, found, monkeypatch
+):
     seen: list[int] = []
     load = SOURCE.batch
 
@@ -80,8 +86,8 @@ def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(tiny_ba
         return load(rows, size)
 
     monkeypatch.setattr(SOURCE, "batch", counted)
-    alone = replace(question, controls=())
-    findings = study_emergence(tiny_backbone, SOURCE, brightness, alone, Means(batch_size=3, live=True))
+    alone = replace(probing_config, controls=())
+    findings = run_probing(tiny_backbone, SOURCE, brightness, alone, ExecutionConfig(batch_size=3, live=True))
     assert sorted(seen) == list(range(len(PROMPTS)))
     assert findings.evaluations == len(PROMPTS) * 3
     assert found.evaluations == len(PROMPTS) * (3 + 2 * 2)
@@ -89,13 +95,13 @@ def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(tiny_ba
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image(
-    tiny_backbone, question, monkeypatch, batch_size
+    tiny_backbone, probing_config, monkeypatch, batch_size
 ):
     shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for method in ("fit", "validate", "test"):
         monkeypatch.setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
-    alone = replace(question, controls=("labels",), groups=())
-    found = study_emergence(tiny_backbone, SOURCE, brightness, alone, Means(batch_size=batch_size, live=True))
+    alone = replace(probing_config, controls=("labels",), groups=())
+    found = run_probing(tiny_backbone, SOURCE, brightness, alone, ExecutionConfig(batch_size=batch_size, live=True))
     split = found.split
     for method, rows in (("fit", split.train), ("validate", split.validation), ("test", split.test)):
         own, dealt = shown[method, "none"], shown[method, "labels"]
@@ -123,7 +129,7 @@ def place_of(own, part, wanted) -> int:
     return place
 
 
-def test_test_images_change_nothing_but_their_scores(tiny_backbone, question, found):
+def test_test_images_change_nothing_but_their_scores(tiny_backbone, probing_config, found):
     def corrupted(images, names, properties):
         maps = brightness(images, names, properties)
         hidden = {PROMPTS[row].name for row in found.split.test}
@@ -132,15 +138,19 @@ def test_test_images_change_nothing_but_their_scores(tiny_backbone, question, fo
             for key, values in maps.items()
         }
 
-    other = study_emergence(tiny_backbone, SOURCE, corrupted, question, Means(batch_size=3, live=True))
+    other = run_probing(tiny_backbone, SOURCE, corrupted, probing_config, ExecutionConfig(batch_size=3, live=True))
     for key, value in found.bank.state_dict().items():
         assert torch.equal(value, other.bank.state_dict()[key])
     assert found.bank.thresholds == other.bank.thresholds
 
 
-def test_probes_that_need_stored_activations_are_refused(tiny_backbone, question):
+def test_probes_that_need_stored_activations_are_refused(tiny_backbone, probing_config):
     for solver in ("adam", "exact"):
         with pytest.raises(UserError, match=r"features\.store=none"):
-            study_emergence(
-                tiny_backbone, SOURCE, brightness, replace(question, recipe=Recipe(solver=solver)), Means(live=True)
+            run_probing(
+                tiny_backbone,
+                SOURCE,
+                brightness,
+                replace(probing_config, probe_config=ProbeConfig(solver=solver)),
+                ExecutionConfig(live=True),
             )

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from diffprobe.activations.batches import ImageBatch
-from diffprobe.activations.sources.source import Walk, described
+from diffprobe.activations.sources.source import TrajectorySource, described
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate
 from diffprobe.data.prompts import Prompt
 
 
-class Generation(Walk):
+class Generation(TrajectorySource):
     """One image a prompt; `half` of the guidance batch is taken."""
 
     def __init__(self, prompts: Sequence[Prompt], sampling_steps: int = 15, half: str = "conditional") -> None:

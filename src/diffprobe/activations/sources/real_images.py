@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffprobe.activations.batches import ImageBatch
-from diffprobe.activations.sources.source import Source, Walk, described
+from diffprobe.activations.sources.source import Source, TrajectorySource, described
 from diffprobe.backbone.calls import encode_images
 from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
@@ -19,12 +19,12 @@ from diffprobe.backbone.inversion import ddim_scheduler, invert
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import check_noise, evaluate_noised, seed_of
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
-from diffprobe.data.pictures import Pictures
+from diffprobe.data.pictures import ImageCollection
 from diffprobe.fitting import Geometry
 
 
 @dataclass(frozen=True)
-class DenoisedAgain:
+class PartialDenoising:
     """What becomes of real images before they are shown: noised, and taken through the last steps of sampling.
 
     The noise follows from an image's name, and is not the one with which it is shown afterwards.
@@ -64,7 +64,7 @@ class RealImages(Source):
         again: what becomes of the images before they are shown; None shows them as they are.
     """
 
-    def __init__(self, images: Pictures, again: DenoisedAgain | None = None) -> None:
+    def __init__(self, images: ImageCollection, again: PartialDenoising | None = None) -> None:
         self.pictures, self.names, self.captions = images, images.names, images.captions
         self.again = again
 
@@ -107,11 +107,11 @@ class Noised(RealImages):
 
     def __init__(
         self,
-        images: Pictures,
+        images: ImageCollection,
         at: Sequence[float] = (0,),
         noise: str = "seeded",
         draws: int = 1,
-        again: DenoisedAgain | None = None,
+        again: PartialDenoising | None = None,
     ) -> None:
         super().__init__(images, again)
         self.at, self.noise, self.draws = list(at), noise, draws
@@ -171,10 +171,12 @@ def _numbered(steps: Sequence[int], step: TrajectoryStep) -> TrajectoryStep:
     return replace(step, index=steps[step.index])
 
 
-class Inversion(RealImages, Walk):
+class Inversion(RealImages, TrajectorySource):
     """Walked up to noise by DDIM inversion; step 0 is the clean end."""
 
-    def __init__(self, images: Pictures, sampling_steps: int = 15, again: DenoisedAgain | None = None) -> None:
+    def __init__(
+        self, images: ImageCollection, sampling_steps: int = 15, again: PartialDenoising | None = None
+    ) -> None:
         super().__init__(images, again)
         self.sampling_steps = sampling_steps
 
@@ -196,16 +198,16 @@ class Inversion(RealImages, Walk):
         }
 
 
-class ImageToImage(RealImages, Walk):
+class ImageToImage(RealImages, TrajectorySource):
     """Given some noise, then taken through the last steps of sampling; the picture is what comes out."""
 
     def __init__(
         self,
-        images: Pictures,
+        images: ImageCollection,
         strength: float = 0.5,
         sampling_steps: int = 15,
         half: str = "conditional",
-        again: DenoisedAgain | None = None,
+        again: PartialDenoising | None = None,
     ) -> None:
         super().__init__(images, again)
         self.strength, self.sampling_steps, self.half = strength, sampling_steps, half

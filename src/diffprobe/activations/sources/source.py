@@ -25,13 +25,13 @@ class Source(ABC):
     """Images, and how the denoiser is shown them.
 
     Attributes:
-        walks: whether steps lead from latents to latents; if not, all look at the same clean image.
+        is_trajectory: whether steps lead from latents to latents; if not, all look at the same clean image.
         draws: how many evaluations with different noise make one activation.
         names: the image ids, by row.
         captions: the prompts that go with them.
     """
 
-    walks: ClassVar[bool] = False
+    is_trajectory: ClassVar[bool] = False
     draws: int = 1
     names: list[str]
     captions: list[str]
@@ -84,7 +84,7 @@ class Source(ABC):
 
     def steps_taken(self, backbone: Backbone, steps: Sequence[int]) -> int:
         """How many steps an image is taken through when `steps` are wanted."""
-        return len(self.timesteps(backbone)) if self.walks else len(steps)
+        return len(self.timesteps(backbone)) if self.is_trajectory else len(steps)
 
     def evaluations(self, backbone: Backbone, steps: Sequence[int]) -> int:
         """How often the denoiser is evaluated for each image when `steps` are wanted."""
@@ -103,10 +103,10 @@ class Source(ABC):
         return {}
 
 
-class Walk(Source):
+class TrajectorySource(Source):
     """Images that are walked through the steps of a scheduler, from latents to latents."""
 
-    walks = True
+    is_trajectory = True
 
     @abstractmethod
     def scheduler(self, backbone: Backbone) -> Any:

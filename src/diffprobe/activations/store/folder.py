@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diffprobe.activations.store.layout import Shard, TensorSpec, shards_of, tensor_specs
 from diffprobe.activations.store.manifest import Manifest, differences, manifest_from_json, version_notes
-from diffprobe.activations.store.shards import DamagedShard, Examined, broken_rows, examine
+from diffprobe.activations.store.shards import DamagedShard, ShardHeader, broken_rows, read_shard_header
 from diffprobe.errors import UserError
 from diffprobe.writing import remove_leftovers, sync_folder, temporary_beside
 
@@ -44,7 +44,7 @@ class Store:
         survey = Survey()
         for shard in self.shards:
             try:
-                survey.finished[shard] = examine(self.manifest, self.specs, shard)
+                survey.finished[shard] = read_shard_header(self.manifest, self.specs, shard)
             except FileNotFoundError:
                 survey.missing.append(shard)
             except DamagedShard as damage:
@@ -70,7 +70,7 @@ class Store:
 class Survey:
     """The shards of a store by their state; of damaged ones, why."""
 
-    finished: dict[Shard, Examined] = field(default_factory=dict)
+    finished: dict[Shard, ShardHeader] = field(default_factory=dict)
     missing: list[Shard] = field(default_factory=list)
     damaged: dict[Shard, str] = field(default_factory=dict)
 
@@ -154,8 +154,8 @@ LOCK = ".lock"
 
 
 @contextmanager
-def taking_turns(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Inside, no other process is inside for the same folder; `tell` takes a line when there is one to wait for.
+def store_lock(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Inside, no other process is inside for the same folder; `log` takes a line when there is one to wait for.
 
     The operating system gives the turn back when a process ends in whatever way, so that nobody waits for the dead.
     Shards need no lock to be whole, so a file system without locks costs double work at worst.
@@ -167,10 +167,10 @@ def taking_turns(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            tell(f"waiting for another process that is filling {folder}")
+            log(f"waiting for another process that is filling {folder}")
             lock.acquire(poll_interval=0.2)
     except OSError as error:
-        tell(f"cannot lock {folder} ({error}): processes that fill it at the same time may do the same work twice")
+        log(f"cannot lock {folder} ({error}): processes that fill it at the same time may do the same work twice")
     try:
         yield
     finally:

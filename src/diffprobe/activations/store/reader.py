@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffprobe.activations.activations import Activations, chosen_parts, rows_of
+from diffprobe.activations.activations import Activations, rows_of, select_layers_and_steps
 from diffprobe.activations.store.folder import Store, open_store
 from diffprobe.activations.store.layout import Shard, TensorSpec, extra_name, tensor_name
-from diffprobe.activations.store.shards import Examined
+from diffprobe.activations.store.shards import ShardHeader
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 
@@ -76,7 +76,7 @@ class StoredActivations:
         Raises:
             UserError: a layer or step that is not there.
         """
-        chosen, places = chosen_parts(self.layers, self.steps, layers, steps)
+        chosen, places = select_layers_and_steps(self.layers, self.steps, layers, steps)
         view = copy(self)
         view.layers, view.steps = chosen, list(steps)
         view.timesteps = [self.timesteps[place] for place in places]
@@ -172,7 +172,7 @@ class _ShardFiles:
     Each row's checksum is compared when the row is first read in a process: at every read it would halve the speed.
     """
 
-    def __init__(self, store: Store, finished: dict[Shard, Examined]) -> None:
+    def __init__(self, store: Store, finished: dict[Shard, ShardHeader]) -> None:
         self.images, self._size = len(store.manifest.images), store.manifest.images_per_shard
         self._shards, self._ids = list(finished), store.manifest.ids
         self._data = [examined.data for examined in finished.values()]

@@ -84,7 +84,7 @@ class ShardFile:
 
     def _already_there(self) -> bool:
         try:
-            examine(self._manifest, self._specs, self.shard)
+            read_shard_header(self._manifest, self._specs, self.shard)
         except FileNotFoundError:
             return False
         except DamagedShard:
@@ -104,14 +104,14 @@ def set_aside(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Examined:
+class ShardHeader:
     """Of a finished shard: the byte at which its data begin, and the CRC-32 of every row, [tensors, images]."""
 
     data: int
     checksums: np.ndarray
 
 
-def examine(manifest: Manifest, specs: Mapping[str, TensorSpec], shard: Shard) -> Examined:
+def read_shard_header(manifest: Manifest, specs: Mapping[str, TensorSpec], shard: Shard) -> ShardHeader:
     """Reads the header of a shard file and holds it against what the shard must be. Does not read the data.
 
     Raises:
@@ -133,7 +133,7 @@ def examine(manifest: Manifest, specs: Mapping[str, TensorSpec], shard: Shard) -
         raise DamagedShard(f"has {shard.path.stat().st_size} bytes, not {size}")
     try:
         checksums = [bytes.fromhex(metadata[f"crc32/{name}"]) for name in specs]
-        return Examined(length, np.frombuffer(b"".join(checksums), dtype=">u4").reshape(len(specs), images))
+        return ShardHeader(length, np.frombuffer(b"".join(checksums), dtype=">u4").reshape(len(specs), images))
     except (ValueError, TypeError) as error:
         raise DamagedShard(f"has unreadable checksums: {error}") from error
 
@@ -152,7 +152,7 @@ def _read_header(path: Path) -> tuple[dict, int]:
         raise DamagedShard(f"has an unreadable header: {error}") from error
 
 
-def broken_rows(specs: Mapping[str, TensorSpec], shard: Shard, examined: Examined) -> list[tuple[str, int]]:
+def broken_rows(specs: Mapping[str, TensorSpec], shard: Shard, examined: ShardHeader) -> list[tuple[str, int]]:
     """Reads all data of a shard; the tensors and rows of the store whose checksum is not the one in the header."""
     broken, images = [], len(shard.rows)
     with shard.path.open("rb") as file:

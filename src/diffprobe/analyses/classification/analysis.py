@@ -11,7 +11,7 @@ from diffprobe.ranges import Folder
 
 if TYPE_CHECKING:
     from diffprobe.analyses.analysis import RunContext
-    from diffprobe.analyses.classification.classes import Watched
+    from diffprobe.analyses.classification.classes import ClassifierOutputs
     from diffprobe.analyses.classification.photos import Photos
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.backbone.load import Backbone
@@ -63,7 +63,7 @@ class Classification:
     def check(self, inputs: Inputs) -> ClassificationTask:
         from diffprobe.analyses.classification.photos import load_photos
         from diffprobe.data.prompts import load_prompts
-        from diffprobe.labels.classifiers.classifier import checked_patterns, named_class
+        from diffprobe.labels.classifiers.classifier import checked_patterns, class_in_text
 
         settings, data = inputs.settings, inputs.settings.data
         if settings.trajectory.kind != "generation" or data.images is not None:
@@ -74,7 +74,7 @@ class Classification:
         classifier = inputs.classifier
         patterns = checked_patterns(self.classes or {}, classifier.classes, classifier.name)
         given = load_prompts(data.prompts, data.count, settings.seed, inputs.log)
-        named = [(prompt, named_class(prompt.text, classifier.classes, patterns)) for prompt in given]
+        named = [(prompt, class_in_text(prompt.text, classifier.classes, patterns)) for prompt in given]
         prompts, right = [one for one, at in named if at is not None], [at for _, at in named if at is not None]
         if not prompts:
             raise UserError(
@@ -108,12 +108,12 @@ class Classification:
         line = f"left out {left_out} of {task.given} prompts, which name no class or several"
         return Plan([line, cost] if left_out else [cost])
 
-    def run(self, task: ClassificationTask, context: RunContext) -> tuple[Watched, Watched | None]:
+    def run(self, task: ClassificationTask, context: RunContext) -> tuple[ClassifierOutputs, ClassifierOutputs | None]:
         """What the classifier sees in the generated images, and in the photos."""
-        from diffprobe.analyses.classification.classes import watch_generation, watch_photos
+        from diffprobe.analyses.classification.classes import classify_photos, classify_steps
 
         with context.progress("images", len(task.prompts)) as advance:
-            generated = watch_generation(
+            generated = classify_steps(
                 task.backbone,
                 task.prompts,
                 task.right,
@@ -122,14 +122,16 @@ class Classification:
                 steps=task.steps,
                 batch_size=task.batch_size,
                 shown=task.examples,
-                tell=lambda done, total: advance(done),
+                log=lambda done, total: advance(done),
             )
         photos = task.photos
         if photos is None:
             return generated, None
-        return generated, watch_photos(photos.names, photos.batches(task.batch_size), photos.right, task.classifier)
+        return generated, classify_photos(photos.names, photos.batches(task.batch_size), photos.right, task.classifier)
 
-    def report(self, task: ClassificationTask, result: tuple[Watched, Watched | None], context: RunContext) -> Report:
+    def report(
+        self, task: ClassificationTask, result: tuple[ClassifierOutputs, ClassifierOutputs | None], context: RunContext
+    ) -> Report:
         from diffprobe.analyses.classification.report import report
 
         real_images = task.photos.called if task.photos else ""

@@ -57,7 +57,7 @@ class StableRow:
 
 
 @dataclass(frozen=True)
-class Watched:
+class ClassifierOutputs:
     """What a classifier said.
 
     Attributes:
@@ -85,7 +85,7 @@ class Watched:
         return (self.probabilities >= self.confidence[..., None]).sum(2)
 
 
-def watch_generation(
+def classify_steps(
     backbone: Backbone,
     prompts: Sequence[Prompt],
     right: Sequence[int],
@@ -95,12 +95,12 @@ def watch_generation(
     steps: Sequence[int],
     batch_size: int,
     shown: int = 0,
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Watched:
+    log: Callable[[int, int], None] = lambda done, total: None,
+) -> ClassifierOutputs:
     """Makes an image of every prompt and shows the classifier what the latents decode to after each of `steps`.
 
     Args:
-        tell: takes how many images are done, and of how many.
+        log: takes how many images are done, and of how many.
     """
     wanted, timesteps = set(steps), {}
     probabilities, films = [], []
@@ -114,9 +114,11 @@ def watch_generation(
                 frames.append(images[: max(0, shown - start)])
         probabilities.append(torch.stack(seen, 1))
         films.append(torch.stack(frames, 1))
-        tell(start + len(batch), len(prompts))
+        log(start + len(batch), len(prompts))
     names = [prompt.name for prompt in prompts]
-    return Watched(names, np.array(right), torch.cat(probabilities).double().numpy(), timesteps, torch.cat(films))
+    return ClassifierOutputs(
+        names, np.array(right), torch.cat(probabilities).double().numpy(), timesteps, torch.cat(films)
+    )
 
 
 def _after_each_step(
@@ -131,21 +133,21 @@ def _after_each_step(
             yield step, images
 
 
-def watch_photos(
+def classify_photos(
     names: Sequence[str], photos: Iterator[Tensor], right: Sequence[int], classifier: Classifier
-) -> Watched:
+) -> ClassifierOutputs:
     """Shows the classifier real photos, batches of [images, 3, H, W] in [0, 1]."""
     probabilities = torch.cat([classifier(batch) for batch in photos])[:, None].double().numpy()
-    return Watched(list(names), np.array(right), probabilities, {NO_STEP: None}, torch.zeros(0, 1, 3, 1, 1))
+    return ClassifierOutputs(list(names), np.array(right), probabilities, {NO_STEP: None}, torch.zeros(0, 1, 3, 1, 1))
 
 
-def class_scores(watched: Watched, model: str, classifier: str, control: str = "none") -> list[ScoreBlock]:
+def class_scores(watched: ClassifierOutputs, model: str, classifier: str, control: str = "none") -> list[ScoreBlock]:
     """Of every image: confidence in the right class, whether it is the first and among the first five answers and, of
     generated images, whether it is the first from this step on."""
     first = watched.rank == 1
     metrics = {CONFIDENCE: watched.confidence, TOP_1: first, TOP_5: watched.rank <= TOP}
     if control == "none":
-        metrics[STABLE] = _from_here_on(first)
+        metrics[STABLE] = _stable_from(first)
     moments = list(watched.timesteps.items())
     return [
         ScoreBlock(
@@ -158,7 +160,7 @@ def class_scores(watched: Watched, model: str, classifier: str, control: str = "
     ]
 
 
-def top_rows(watched: Watched, model: str, classifier: Classifier) -> list[TopRow]:
+def top_rows(watched: ClassifierOutputs, model: str, classifier: Classifier) -> list[TopRow]:
     """The five most probable classes of every image at every step, the most probable first."""
     order = np.argsort(-watched.probabilities, axis=2, kind="stable")[..., :TOP]
     return [
@@ -172,9 +174,11 @@ def top_rows(watched: Watched, model: str, classifier: Classifier) -> list[TopRo
     ]  # fmt: skip
 
 
-def stable_rows(watched: Watched, prompts: Sequence[Prompt], model: str, classifier: Classifier) -> list[StableRow]:
+def stable_rows(
+    watched: ClassifierOutputs, prompts: Sequence[Prompt], model: str, classifier: Classifier
+) -> list[StableRow]:
     """The first step of the stable right answer, image by image."""
-    steps, stable = list(watched.timesteps), _from_here_on(watched.rank == 1)
+    steps, stable = list(watched.timesteps), _stable_from(watched.rank == 1)
     first = [steps[int(row.argmax())] if row.any() else NO_STEP for row in stable]
     return [
         StableRow(model, classifier.name, prompt.name, prompt.text, classifier.classes[int(right)], step)
@@ -182,14 +186,14 @@ def stable_rows(watched: Watched, prompts: Sequence[Prompt], model: str, classif
     ]
 
 
-def half_stable(watched: Watched, *, level: float = 0.95) -> Emergence:
+def half_stable(watched: ClassifierOutputs, *, level: float = 0.95) -> Emergence:
     """The median over images of the first step of the stable right answer, with its interval (`median_step`).
 
     Images that are wrong at the last step count as later than all. An end of the interval that lies beyond the last
     step is None, and so is the step where less than half of the images are right in the end. Where the images are too
     few for an interval, both of its ends are None.
     """
-    steps, stable = list(watched.timesteps), _from_here_on(watched.rank == 1)
+    steps, stable = list(watched.timesteps), _stable_from(watched.rank == 1)
     first = np.where(stable.any(1), stable.argmax(1), len(steps))
     found = median_step(first, level)
     places = (found.first, found.low, found.high)
@@ -197,7 +201,7 @@ def half_stable(watched: Watched, *, level: float = 0.95) -> Emergence:
     return Emergence(step, low, high, len(stable))
 
 
-def against_photos(watched: Watched, photos: Watched, *, level: float = 0.95) -> Stratified:
+def against_photos(watched: ClassifierOutputs, photos: ClassifierOutputs, *, level: float = 0.95) -> Stratified:
     """Confidence in generated images at the last step against that in real photos, class by class.
 
     The classes that both have count the same, whatever the number of their images: `statistics.stratified_difference`.
@@ -206,6 +210,6 @@ def against_photos(watched: Watched, photos: Watched, *, level: float = 0.95) ->
     return stratified_difference(generated, watched.right, real, photos.right, level)
 
 
-def _from_here_on(right: np.ndarray) -> np.ndarray:
+def _stable_from(right: np.ndarray) -> np.ndarray:
     """[images, steps]: right at this step and at every later one."""
     return np.logical_and.accumulate(right[:, ::-1], 1)[:, ::-1]

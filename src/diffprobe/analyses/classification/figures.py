@@ -25,7 +25,7 @@ from diffprobe.report.style import (
     PURPLE,
     SINGLE_COLUMN,
     VERMILION,
-    Look,
+    CurveStyle,
     draw_curve,
     draw_level,
     spread_ticks,
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from diffprobe.probes.summaries import Emergence
 
 CURVES = {
-    TOP_5: ("right class among the first five", Look(GREEN, "-.", "s")),
-    TOP_1: ("right class first", Look(BLUE, "--", "D", band=0.2)),
-    STABLE: ("right class first from here on", Look(VERMILION, "-", "o", band=0.2)),
-    CONFIDENCE: ("mean confidence in it", Look(PURPLE, (0, (3, 1)), "v")),
+    TOP_5: ("right class among the first five", CurveStyle(GREEN, "-.", "s")),
+    TOP_1: ("right class first", CurveStyle(BLUE, "--", "D", band=0.2)),
+    STABLE: ("right class first from here on", CurveStyle(VERMILION, "-", "o", band=0.2)),
+    CONFIDENCE: ("mean confidence in it", CurveStyle(PURPLE, (0, (3, 1)), "v")),
 }
-REAL = Look(GREY, (0, (1, 1)), "", band=0.25)
+REAL = CurveStyle(GREY, (0, (1, 1)), "", band=0.25)
 
 
 @dataclass(frozen=True)

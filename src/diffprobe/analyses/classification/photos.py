@@ -40,7 +40,7 @@ def load_photos(
     classes: set[int],
     count: int,
     image_size: int,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Photos | None:
     """The photos that `analysis.photos` means, of the `classes` that were asked for; None for none.
 
@@ -49,7 +49,7 @@ def load_photos(
         patterns: of `checked_patterns`, for the captions of photos.
         data: the settings of `data`, for what is done with bad files and how pictures become squares.
         count: how many scenes to render.
-        tell: takes a line for what is odd about a list of images, such as its encoding.
+        log: takes a line for what is odd about a list of images, such as its encoding.
 
     Raises:
         UserError: they cannot be read, or none is of one of these classes.
@@ -60,12 +60,12 @@ def load_photos(
         return None
     if photos == AUTO:
         return _rendered(classifier, classes, count, image_size)
-    return _of_folder(Path(photos), patterns, data, classifier, classes, image_size, tell)
+    return _of_folder(Path(photos), patterns, data, classifier, classes, image_size, log)
 
 
 def _rendered(classifier: Classifier, classes: set[int], count: int, image_size: int) -> Photos:
     """Scenes of one object that no network was trained on; their pictures are what the model learned to make."""
-    from diffprobe.labels.classifiers.classifier import named_class
+    from diffprobe.labels.classifiers.classifier import class_in_text
     from diffprobe.pocket.render import render
     from diffprobe.pocket.scenes import sample_scene
 
@@ -73,7 +73,7 @@ def _rendered(classifier: Classifier, classes: set[int], count: int, image_size:
     index = 0
     while len(scenes) < count:
         scene = sample_scene(index, "test", 1)
-        found = named_class(scene.caption, classifier.classes, {})
+        found = class_in_text(scene.caption, classifier.classes, {})
         if found in classes:
             scenes.append(scene)
             right.append(found)
@@ -91,20 +91,20 @@ def _of_folder(
     classifier: Classifier,
     classes: set[int],
     image_size: int,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Photos:
     import torch
 
-    from diffprobe.data.images import load_images, read_image, sort_out
-    from diffprobe.labels.classifiers.classifier import named_class
+    from diffprobe.data.images import load_images, read_image, split_readable
+    from diffprobe.labels.classifiers.classifier import class_in_text
 
     if not place.exists():
         raise UserError(f"analysis.photos={place}: there is no such folder or list of images; null goes without")
-    files, bad = sort_out(load_images(place, tell=tell), data.on_error)
+    files, bad = split_readable(load_images(place, log=log), data.on_error)
     for image in bad:
-        tell(f"left out {image.name}: {image.reason}")
+        log(f"left out {image.name}: {image.reason}")
     shown = [_class_text(file.caption, file.path) for file in files]
-    found = [named_class(text, classifier.classes, patterns) for text in shown]
+    found = [class_in_text(text, classifier.classes, patterns) for text in shown]
     kept = [(file, at) for file, at in zip(files, found, strict=True) if at in classes]
     if not kept:
         raise UserError(
@@ -112,7 +112,7 @@ def _of_folder(
             f"class is its caption, or the name of its folder, which for the first is {shown[0]!r}"
         )
     if len(kept) < len(files):
-        tell(f"left out {len(files) - len(kept)} of {len(files)} photos, which are of no class that the prompts name")
+        log(f"left out {len(files) - len(kept)} of {len(files)} photos, which are of no class that the prompts name")
     fit = data.fit
     return Photos(
         [file.name for file, _ in kept],

@@ -13,9 +13,9 @@ import pandas as pd
 
 from diffprobe.analyses.classification.classes import (
     PHOTOGRAPHS,
+    ClassifierOutputs,
     StableRow,
     TopRow,
-    Watched,
     against_photos,
     class_scores,
     half_stable,
@@ -43,8 +43,8 @@ def report(
     classifier: Classifier,
     prompts: Sequence[Prompt],
     steps: Sequence[int],
-    generated: Watched,
-    photos: Watched | None = None,
+    generated: ClassifierOutputs,
+    photos: ClassifierOutputs | None = None,
     real_images: str = "",
 ) -> Report:
     """What a classifier said of generated images, and of real ones.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from diffprobe.analyses.analysis import Plan
 from diffprobe.errors import UserError
 from diffprobe.ranges import Folder, Items
-from diffprobe.runs.folder import FINISHED, IMMATERIAL, flattened
+from diffprobe.runs.folder import FINISHED, RUN_ONLY_KEYS, flattened
 from diffprobe.runs.recorded import CONFIGURATION, read_recorded
 from diffprobe.runs.sweeps import begun_jobs
 
@@ -97,5 +97,5 @@ def _read(name: str, folder: Path) -> FinishedRun:
         scores=read_scores(folder) if scored else None,
         summaries=read_summary(summary) if summary.exists() else None,
         tests=read_rows(tests, TestRow) if tests.exists() else (),
-        settings={key: value for key, value in settings.items() if key not in IMMATERIAL},
+        settings={key: value for key, value in settings.items() if key not in RUN_ONLY_KEYS},
     )

@@ -34,7 +34,7 @@ from diffprobe.report.style import (
     DOUBLE_COLUMN,
     HEADLINE,
     SINGLE_COLUMN,
-    Look,
+    CurveStyle,
     draw_curve,
     shared_legend,
     spread_ticks,
@@ -81,7 +81,7 @@ def report(folders: Mapping[str, Path], runs: Sequence[FinishedRun], *, seed: in
     )
 
 
-LOOKS: list[Look] = [HEADLINE, BEST, *CONTROLS.values()]
+RUN_STYLES: list[CurveStyle] = [HEADLINE, BEST, *CONTROLS.values()]
 
 
 @style()
@@ -125,7 +125,7 @@ def run_curves(headlines: Sequence[RunScore], summaries: Mapping[str, pd.DataFra
             line = summary_rows(select(own, layer=row.layer, control="none", split="test"))
             line.sort(key=lambda each: each.step)
             steps |= {each.step for each in line}
-            draw_curve(axes, [each.step + 1 for each in line], line, label, LOOKS[at % len(LOOKS)])
+            draw_curve(axes, [each.step + 1 for each in line], line, label, RUN_STYLES[at % len(RUN_STYLES)])
         axes.set_title(what, parse_math=False)
         axes.set(ylabel=METRIC_NAMES.get(metric, metric), ylim=(min(0.0, axes.get_ylim()[0]), 1.02))
         axes.set_xticks([step + 1 for step in spread_ticks(sorted(steps))])

@@ -72,22 +72,23 @@ class Denoising(ObjectAnalysis):
     permutations: Draws = 1000
 
     def check(self, inputs: Inputs) -> ObjectTask:
-        from diffprobe.activations.sources.real_images import DenoisedAgain
+        from diffprobe.activations.sources.real_images import PartialDenoising
 
         _check_given(self.strengths, "strengths")
         _check_given(self.sampling_steps, "sampling_steps")
         task = check_objects(inputs)
 
-        def changed(name: str, strength: float | None, again: DenoisedAgain) -> Change:
+        def changed(name: str, strength: float | None, again: PartialDenoising) -> Change:
             source = source_of_pictures(inputs.settings, task.images, "conditional", again)
             return Change(name, again.evaluations if strength is None else strength, source, task.images)
 
         by_strength = [
-            changed("strength", strength, DenoisedAgain(strength, inputs.settings.steps.sampling))
+            changed("strength", strength, PartialDenoising(strength, inputs.settings.steps.sampling))
             for strength in self.strengths
         ]
         by_steps = [
-            changed("denoising_steps", None, DenoisedAgain(self.strength, sampling)) for sampling in self.sampling_steps
+            changed("denoising_steps", None, PartialDenoising(self.strength, sampling))
+            for sampling in self.sampling_steps
         ]
         return task.changed([*by_strength, *by_steps])
 
@@ -116,7 +117,7 @@ class Video(ObjectAnalysis):
         from diffprobe.analyses.drift.video import study_video
 
         model = task.backbone.name
-        rows = study_video(result.unchanged, list(self.gaps), model, task.measuring, tell=context.log)
+        rows = study_video(result.unchanged, list(self.gaps), model, task.distance_config, log=context.log)
         made = report(f"Objects in {model}: video", rows, result.unchanged, problems=task.problems)
         return replace(made, evaluations=result.evaluations)
 
@@ -143,16 +144,16 @@ def _report_changes(
     kind: str, task: ObjectTask, result: CollectedPrototypes, context: RunContext, resamples: int, permutations: int
 ) -> Report:
     """How far objects are from their changed selves."""
-    from diffprobe.analyses.drift.drift import Changed, study_drift
+    from diffprobe.analyses.drift.drift import ChangedPrototypes, study_drift
     from diffprobe.analyses.drift.report import report
     from diffprobe.prototypes.separation import Resampling
 
     model = task.backbone.name
     changed = [
-        Changed(change.name, change.strength, prototypes, task.steps[-1])
+        ChangedPrototypes(change.name, change.strength, prototypes, task.steps[-1])
         for change, prototypes in zip(task.changes, result.changed, strict=True)
     ]
     resampling = Resampling(resamples, permutations, task.seed)
-    rows = study_drift(result.unchanged, changed, model, task.measuring, resampling, tell=context.log)
+    rows = study_drift(result.unchanged, changed, model, task.distance_config, resampling, log=context.log)
     made = report(f"Objects in {model}: {kind}", rows, result.unchanged, changed, task.problems)
     return replace(made, evaluations=result.evaluations)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.distances import paired_distances
-from diffprobe.prototypes.matrices import Matrix, Measuring, all_distances
-from diffprobe.prototypes.separation import Resampling, Where
+from diffprobe.prototypes.matrices import DistanceConfig, PrototypeMatrix, all_distances
+from diffprobe.prototypes.separation import DistanceKey, Resampling
 from diffprobe.prototypes.set_intervals import set_intervals
 from diffprobe.prototypes.sets import set_statistics, split_pairs
 from diffprobe.prototypes.tables import DriftRow
@@ -25,7 +25,7 @@ SELF = "self"
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class PairDistances:
     """The distances of a set of pairs, ascending, their mean with its interval over images, and standard deviation."""
 
     values: np.ndarray
@@ -34,12 +34,12 @@ class Pairs:
 
 
 def drift_rows(
-    where: Where,
+    where: DistanceKey,
     change: str,
     strength: float,
     own: np.ndarray,
     images: np.ndarray,
-    others: Mapping[str, Pairs],
+    others: Mapping[str, PairDistances],
 ) -> list[DriftRow]:
     """The row of 'self' and one for every other set.
 
@@ -74,7 +74,7 @@ def chance_nearer(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedPrototypes:
     """The same objects and inputs after a change. `step` is the one that is held against the unchanged ones."""
 
     change: str
@@ -85,12 +85,12 @@ class Changed:
 
 def study_drift(
     unchanged: Prototypes,
-    changed: Sequence[Changed],
+    changed: Sequence[ChangedPrototypes],
     model: str,
-    measuring: Measuring,
+    distance_config: DistanceConfig,
     resampling: Resampling,
     *,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[DriftRow]:
     """For every input, measure, change and strength: an object against its changed self, beside the four sets of pairs
     of unchanged objects. Objects that a change pushes out of their picture do not count there.
@@ -102,7 +102,7 @@ def study_drift(
         UserError: fewer than two objects, or a measure that a prototype has no distance by.
     """
     rows = []
-    for matrix, distances in all_distances(unchanged, model, measuring):
+    for matrix, distances in all_distances(unchanged, model, distance_config):
         sets = _sets(matrix, distances, resampling)
         group = next(group for group in unchanged.inputs if group.name == matrix.where.layer)
         for each in changed:
@@ -112,17 +112,20 @@ def study_drift(
                 matrix.values[there],
                 after[there],
                 matrix.where.measure,
-                precision=measuring.precision,
-                budget=measuring.budget,
+                precision=distance_config.precision,
+                budget=distance_config.budget,
             ).numpy()
             rows += drift_rows(matrix.where, each.change, each.strength, own, matrix.images[there.numpy()], sets)
-        tell(f"{matrix.where.layer}, {matrix.where.measure}: {len(matrix.rows)} objects, {len(changed)} changes")
+        log(f"{matrix.where.layer}, {matrix.where.measure}: {len(matrix.rows)} objects, {len(changed)} changes")
     return rows
 
 
-def _sets(matrix: Matrix, distances: Tensor, resampling: Resampling) -> dict[str, Pairs]:
+def _sets(matrix: PrototypeMatrix, distances: Tensor, resampling: Resampling) -> dict[str, PairDistances]:
     values = split_pairs(distances, matrix.classes, matrix.images)
     intervals = set_intervals(
         distances, matrix.classes, matrix.images, parts=resampling.resamples, seed=resampling.seed
     )
-    return {name: Pairs(of_set, intervals.means[name], set_statistics(of_set).std) for name, of_set in values.items()}
+    return {
+        name: PairDistances(of_set, intervals.means[name], set_statistics(of_set).std)
+        for name, of_set in values.items()
+    }

@@ -17,7 +17,7 @@ from diffprobe.report.report import Plot
 from diffprobe.report.style import (
     DOUBLE_COLUMN,
     SET_LABELS,
-    SET_LOOKS,
+    SET_STYLES,
     SINGLE_COLUMN,
     draw_curve,
     draw_level,
@@ -103,7 +103,7 @@ def _distances(axes: Axes, rows: Sequence[DriftRow]) -> None:
     for name, label in SET_LABELS.items():
         own = sorted((row for row in rows if row.set == name and there(row.mean)), key=lambda row: row.strength)
         if name != "self" and len({row.mean for row in own}) == 1:
-            draw_level(axes, own[0], label, SET_LOOKS[name])
+            draw_level(axes, own[0], label, SET_STYLES[name])
         elif own:
             _curve(axes, own, label, name)
     strengths = sorted({row.strength for row in rows})
@@ -113,7 +113,7 @@ def _distances(axes: Axes, rows: Sequence[DriftRow]) -> None:
 
 
 def _curve(axes: Axes, rows: Sequence[DriftRow], label: str, name: str) -> None:
-    look = SET_LOOKS[name]
+    look = SET_STYLES[name]
     rows = sorted(rows, key=lambda row: row.strength)
     draw_curve(axes, [row.strength for row in rows], rows, label, look)
     if len(rows) == 1 and there(rows[0].low) and there(rows[0].high):  # a band of no width is not seen

@@ -14,7 +14,7 @@ from diffprobe.report.objects import TOPICS, object_tables
 from diffprobe.report.report import Report, Table
 
 if TYPE_CHECKING:
-    from diffprobe.analyses.drift.drift import Changed
+    from diffprobe.analyses.drift.drift import ChangedPrototypes
     from diffprobe.data.objects import Problem
 
 
@@ -22,7 +22,7 @@ def report(
     title: str,
     rows: Sequence[DriftRow],
     prototypes: Prototypes,
-    changed: Sequence[Changed] = (),
+    changed: Sequence[ChangedPrototypes] = (),
     problems: Sequence[Problem] = (),
 ) -> Report:
     """How far objects move, beside other pairs of objects.

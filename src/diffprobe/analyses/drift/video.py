@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from diffprobe.analyses.drift.drift import Pairs, drift_rows
+from diffprobe.analyses.drift.drift import PairDistances, drift_rows
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes
-from diffprobe.prototypes.matrices import Measuring, all_distances
-from diffprobe.prototypes.separation import Where
+from diffprobe.prototypes.matrices import DistanceConfig, all_distances
+from diffprobe.prototypes.separation import DistanceKey
 from diffprobe.prototypes.tables import DriftRow
 from diffprobe.statistics import cluster_mean
 
@@ -32,9 +32,9 @@ def study_video(
     prototypes: Prototypes,
     gaps: Sequence[int],
     model: str,
-    measuring: Measuring,
+    distance_config: DistanceConfig,
     *,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[DriftRow]:
     """For every input, step, measure and gap between frames: an object against itself ('self') and against the other
     objects of its video ('other') so many frames on, and how often it is the nearest ('reidentification').
@@ -51,12 +51,12 @@ def study_video(
     if not any(row.sequence for row in prototypes.objects):
         raise UserError("analysis=video needs videos: choose objects=davis or objects=moving_scenes")
     rows = []
-    for matrix, distances in all_distances(prototypes, model, measuring):
+    for matrix, distances in all_distances(prototypes, model, distance_config):
         at = matrix.rows
         sightings = Sightings(videos[at], identities[at], frames[at], distances.numpy())
         for gap in gaps:
             rows += list(_rows(matrix.where, gap, sightings))
-        tell(f"{matrix.where.layer}, {matrix.where.measure}: {len(at)} sightings of {identities.max() + 1} objects")
+        log(f"{matrix.where.layer}, {matrix.where.measure}: {len(at)} sightings of {identities.max() + 1} objects")
     if not rows:
         raise UserError(
             f"analysis.gaps={list(gaps)}: no object is seen in two frames so far apart; choose smaller gaps"
@@ -64,7 +64,7 @@ def study_video(
     return rows
 
 
-def _rows(where: Where, gap: int, seen: Sightings) -> Iterator[DriftRow]:
+def _rows(where: DistanceKey, gap: int, seen: Sightings) -> Iterator[DriftRow]:
     """Nothing where no object is seen twice at this gap."""
     first, second = np.nonzero(
         (seen.videos[:, None] == seen.videos) & (seen.frames[None, :] - seen.frames[:, None] == gap)
@@ -74,7 +74,7 @@ def _rows(where: Where, gap: int, seen: Sightings) -> Iterator[DriftRow]:
         return
     values = seen.distances[first, second]
     mean = cluster_mean(values[~same], seen.videos[first[~same]])
-    others = Pairs(np.sort(values[~same]), mean, float(values[~same].std()) if (~same).any() else None)
+    others = PairDistances(np.sort(values[~same]), mean, float(values[~same].std()) if (~same).any() else None)
     own = drift_rows(where, CHANGE, float(gap), values[same], seen.videos[first[same]], {OTHER: others})
     hits = reidentified(seen, gap)
     found = hits[~np.isnan(hits)]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from diffprobe.analyses.analysis import RunContext
-    from diffprobe.analyses.emergence.image_models import Probed
-    from diffprobe.analyses.given_probes import GivenProbes
+    from diffprobe.analyses.emergence.image_models import ProbesUnderTest
+    from diffprobe.analyses.given_probes import LoadedProbes
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.report.report import Report
 
@@ -25,7 +25,7 @@ class EmergenceTask:
     """Validated inputs: those of probing, and the probes where they are given. `tested` are rows of its images."""
 
     probing: ProbingTask
-    given: GivenProbes | None
+    given: LoadedProbes | None
     tested: list[int]
 
 
@@ -33,7 +33,7 @@ class EmergenceTask:
 class ScoredProbes:
     """Probes with the images that they are tested on, their scores, and network evaluations."""
 
-    probed: Probed
+    probed: ProbesUnderTest
     scores: pd.DataFrame
     evaluations: int
 
@@ -64,23 +64,25 @@ class Emergence:
             raise UserError("features=none keeps no latents to decode; choose features=memory or features=disk")
         if self.probes is None:
             probing, given = check_probing(inputs), None
-            tested = list(probing.question.split(probing.source.names).test)
+            tested = list(probing.probing_config.split(probing.source.names).test)
         else:
             probing, given = _check_given(self.probes, inputs)
             tested = list(range(len(probing.source.names)))
-        names, question = [probing.source.names[row] for row in tested], probing.question
-        check_labeler(probing.labeler, names, question.steps, question.properties, probing.backbone.image_size)
+        names, probing_config = [probing.source.names[row] for row in tested], probing.probing_config
+        check_labeler(
+            probing.labeler, names, probing_config.steps, probing_config.properties, probing.backbone.image_size
+        )
         return EmergenceTask(probing, given, tested)
 
     def plan(self, task: EmergenceTask) -> Plan:
-        probing, steps = task.probing, len(task.probing.question.steps)
+        probing, steps = task.probing, len(task.probing.probing_config.steps)
         plan = plan_probing(probing)
         if task.given is not None:
-            backbone, question = probing.backbone, probing.question
+            backbone, probing_config = probing.backbone, probing.probing_config
             line = (
                 f"{backbone.name} on {backbone.device}: {len(probing.source.names)} images that the probes of "
-                f"{self.probes} have not seen, {len(question.layers)} layers, {steps} steps, "
-                f"{', '.join(question.properties)}; {probing.budget.evaluations} network evaluations"
+                f"{self.probes} have not seen, {len(probing_config.layers)} layers, {steps} steps, "
+                f"{', '.join(probing_config.properties)}; {probing.budget.evaluations} network evaluations"
             )
             plan = Plan([line], plan.details)
         line = f"image models look at {len(task.tested)} test images after {steps} steps"
@@ -88,27 +90,27 @@ class Emergence:
 
     def run(self, task: EmergenceTask, context: RunContext) -> ScoredProbes:
         """The probes, trained here or given, and their scores."""
-        from diffprobe.analyses.emergence.image_models import Probed
+        from diffprobe.analyses.emergence.image_models import ProbesUnderTest
 
         if task.given is not None:
             return _score_given(task.probing, task.given, context)
-        found, question = train_probes(task.probing, context), task.probing.question
+        found, probing_config = train_probes(task.probing, context), task.probing.probing_config
         assert found.extraction is not None  # features=none has been refused
         assert found.targets is not None
-        activations = question.read(found.extraction.activations)
-        rows, name = found.split.test, question.recipe.name
-        probed = Probed(found.bank, found.extraction, activations, found.targets, rows, name)
+        activations = probing_config.read(found.extraction.activations)
+        rows, name = found.split.test, probing_config.probe_config.name
+        probed = ProbesUnderTest(found.bank, found.extraction, activations, found.targets, rows, name)
         return ScoredProbes(probed, found.scores, found.evaluations)
 
     def report(self, task: EmergenceTask, result: ScoredProbes, context: RunContext) -> Report:
         """Image models look at the same images; what they see is held against the probes."""
-        from diffprobe.analyses.emergence.image_models import see_images
+        from diffprobe.analyses.emergence.image_models import score_image_models
         from diffprobe.analyses.emergence.report import report
         from diffprobe.probes.score_table import concatenate
 
         probing, probed = task.probing, result.probed
         context.log(f"labelling {len(probed.rows)} images as they look after each step")
-        found, seen = see_images(probing.backbone, probing.labeler, probed, shown=probing.examples)
+        found, seen = score_image_models(probing.backbone, probing.labeler, probed, shown=probing.examples)
         made = report(
             probing.backbone.name,
             concatenate([result.scores, found]),
@@ -121,12 +123,12 @@ class Emergence:
         return replace(made, evaluations=result.evaluations)
 
 
-def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, GivenProbes]:
+def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes]:
     """Layers, steps and properties are those of the given probes, images those that they have not seen."""
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.analyses.given_probes import read_probes
     from diffprobe.analyses.inputs import chosen_layers, chosen_steps
-    from diffprobe.probes.study.question import Question
+    from diffprobe.probes.study.question import ProbingConfig
 
     if inputs.settings.control.names:
         raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")
@@ -138,31 +140,35 @@ def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, GivenProbes]
     bank = given.bank
     layers = chosen_layers(bank.layers, backbone)
     steps = chosen_steps(bank.steps, source.timesteps(backbone))
-    question = Question(layers, steps, properties=list(bank.properties), controls=[], seed=inputs.settings.seed)
-    inputs.labeler.check(source.names, question.properties, backbone.image_size)
-    return task_of(inputs, source, question), given
+    probing_config = ProbingConfig(
+        layers, steps, properties=list(bank.properties), controls=[], seed=inputs.settings.seed
+    )
+    inputs.labeler.check(source.names, probing_config.properties, backbone.image_size)
+    return task_of(inputs, source, probing_config), given
 
 
-def _score_given(task: ProbingTask, given: GivenProbes, context: RunContext) -> ScoredProbes:
+def _score_given(task: ProbingTask, given: LoadedProbes, context: RunContext) -> ScoredProbes:
     from diffprobe.activations.extraction import extract
-    from diffprobe.analyses.emergence.image_models import Probed, score_given
+    from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_loaded_bank
     from diffprobe.probes.score_table import concatenate
 
-    question, source = task.question, task.source
-    context.log(f"running {len(source.names)} images through {len(question.steps)} steps")
+    probing_config, source = task.probing_config, task.source
+    context.log(f"running {len(source.names)} images through {len(probing_config.steps)} steps")
     extraction = extract(
         task.backbone,
         source,
-        question.recorded,
-        question.steps,
+        probing_config.recorded,
+        probing_config.steps,
         batch_size=task.features.batch_size,
         dtype=task.features.dtype,
         stores=task.stores,
         images_per_shard=task.features.images_per_shard,
         trainer=context.trainer("generate"),
-        tell=context.log,
+        log=context.log,
     )
-    targets = task.labeler(extraction.images, source.names, question.properties)
-    probed = Probed(given.bank, extraction, extraction.activations, targets, range(len(source.names)), given.name)
-    scores = concatenate([given.validation, score_given(probed, task.backbone.name)])
-    return ScoredProbes(probed, scores, extraction.computed * source.evaluations(task.backbone, question.steps))
+    targets = task.labeler(extraction.images, source.names, probing_config.properties)
+    probed = ProbesUnderTest(
+        given.bank, extraction, extraction.activations, targets, range(len(source.names)), given.name
+    )
+    scores = concatenate([given.validation, score_loaded_bank(probed, task.backbone.name)])
+    return ScoredProbes(probed, scores, extraction.computed * source.evaluations(task.backbone, probing_config.steps))

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.leads import COMMON, OWN
-from diffprobe.analyses.emergence.tables import Told
+from diffprobe.analyses.emergence.tables import PropertySummary
 from diffprobe.report.choices import METRIC_NAMES, control_curve, control_name, controls, curve
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.grid import default_steps, draw_property, grid_panels, name_right
@@ -30,7 +30,7 @@ from diffprobe.report.style import (
     HEADLINE,
     OTHER,
     SINGLE_COLUMN,
-    Look,
+    CurveStyle,
     draw_curve,
     draw_level,
     shared_legend,
@@ -43,43 +43,43 @@ if TYPE_CHECKING:
     from diffprobe.probes.summaries import Summary
 
 
-PROBE_LOOK, IMAGE_MODEL_LOOK = BEST, HEADLINE
+PROBE_STYLE, IMAGE_MODEL_STYLE = BEST, HEADLINE
 
 
 @style()
-def emergence_curves(summaries: pd.DataFrame, told: Sequence[Told]) -> Figure:
+def emergence_curves(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> Figure:
     """One panel a property: test scores of the best layer's probe and of the image model, with 95 % intervals.
 
     Vertical lines are the steps by which each has reached its share of its own last score, shades behind them their
     intervals; the horizontal line is that share of the probe's last score, a level for both. Other controls that were
     run are curves too.
     """
-    width = SINGLE_COLUMN if len(told) == 1 else DOUBLE_COLUMN
-    figure = Figure(figsize=(width, 2.4 if len(told) == 1 else 2.2), layout="constrained")
+    width = SINGLE_COLUMN if len(property_summaries) == 1 else DOUBLE_COLUMN
+    figure = Figure(figsize=(width, 2.4 if len(property_summaries) == 1 else 2.2), layout="constrained")
     names = short_names(summaries["layer"])
-    for axes, one in zip(np.ravel(figure.subplots(1, len(told))), told, strict=True):
+    for axes, one in zip(np.ravel(figure.subplots(1, len(property_summaries))), property_summaries, strict=True):
         _draw(axes, summaries, one)
         axes.set_title(f"{one.choice.property}: {names[one.choice.best]}")
     figure.supxlabel("denoising step", fontsize=8)
-    shared_legend(figure, columns=1 if len(told) == 1 else 3)
+    shared_legend(figure, columns=1 if len(property_summaries) == 1 else 3)
     return figure
 
 
-def _draw(axes: Axes, summaries: pd.DataFrame, one: Told) -> None:
+def _draw(axes: Axes, summaries: pd.DataFrame, one: PropertySummary) -> None:
     choice, own = one.choice, one.lead(OWN)
     rows = curve(summaries, choice, choice.best)
     steps = [row.step + 1 for row in rows]
-    draw_curve(axes, steps, rows, "probe, on activations", PROBE_LOOK)
+    draw_curve(axes, steps, rows, "probe, on activations", PROBE_STYLE)
     seen = control_curve(summaries, choice, IMAGE_MODEL)
-    draw_curve(axes, [row.step + 1 for row in seen], seen, "image model, on the decoded image", IMAGE_MODEL_LOOK)
+    draw_curve(axes, [row.step + 1 for row in seen], seen, "image model, on the decoded image", IMAGE_MODEL_STYLE)
     for control in controls(summaries, choice):
         if control != IMAGE_MODEL:
             _draw_control(axes, control_curve(summaries, choice, control), control)
     share = f"{100 * own.fraction:g} % of the last score"
-    _draw_step(axes, own.probe_step, own.probe_low, own.probe_high, f"probe at {share}", PROBE_LOOK)
+    _draw_step(axes, own.probe_step, own.probe_low, own.probe_high, f"probe at {share}", PROBE_STYLE)
     _draw_step(
         axes, own.image_model_step, own.image_model_low, own.image_model_high, f"image model at {share}",
-        IMAGE_MODEL_LOOK,
+        IMAGE_MODEL_STYLE,
     )  # fmt: skip
     common = one.lead(COMMON).probe_level
     if common is not None:
@@ -98,7 +98,7 @@ def _draw_control(axes: Axes, rows: Sequence[Summary], control: str) -> None:
         draw_curve(axes, [row.step + 1 for row in rows], rows, control_name(control), look)
 
 
-def _draw_step(axes: Axes, step: int, low: int, high: int, label: str, look: Look) -> None:
+def _draw_step(axes: Axes, step: int, low: int, high: int, label: str, look: CurveStyle) -> None:
     """A vertical line at a step and its interval as a shade; an end that is not reached is the edge of the panel."""
     if step == NO_STEP:
         return

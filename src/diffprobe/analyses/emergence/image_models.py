@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
-from diffprobe.labels.labeler import Labeler, check_seen
+from diffprobe.labels.labeler import Labeler, check_reference_maps
 from diffprobe.probes.properties import Property, Standardisation
 from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.scoring import pooled_targets, predict_maps, score_maps
@@ -28,7 +28,7 @@ _CUT = 0.5  # a labeler's saliency is 0 or 1 already
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbesUnderTest:
     """Trained probes, and the images on which they are held against image models.
 
     Attributes:
@@ -88,7 +88,7 @@ def check_labeler(
         UserError: they cannot, as where maps are files and there are files of finished images alone.
     """
     try:
-        check_seen(labeler, step_names(names, steps), properties, image_size)
+        check_reference_maps(labeler, step_names(names, steps), properties, image_size)
     except UserError as error:
         raise UserError(
             f"the unfinished images are to be labelled too, and that labeler cannot: {error}. Choose an image model "
@@ -96,8 +96,8 @@ def check_labeler(
         ) from error
 
 
-def see_images(
-    backbone: Backbone, labeler: Labeler, probed: Probed, *, shown: int = 0
+def score_image_models(
+    backbone: Backbone, labeler: Labeler, probed: ProbesUnderTest, *, shown: int = 0
 ) -> tuple[pd.DataFrame, list[Seen]]:
     """Labels every test image as it looks after every step, and scores these maps against the finished image's label.
 
@@ -133,7 +133,7 @@ def see_images(
 
 
 @torch.no_grad()
-def score_given(probed: Probed, model: str) -> pd.DataFrame:
+def score_loaded_bank(probed: ProbesUnderTest, model: str) -> pd.DataFrame:
     """Every metric of every probe on the test images, as `score_bank` scores a bank it has trained."""
     bank, rows = probed.bank, list(probed.rows)
     names = [probed.activations.names[row] for row in rows]
@@ -148,7 +148,7 @@ def score_given(probed: Probed, model: str) -> pd.DataFrame:
     return skip_flat(score_table(blocks), _flat(probed))
 
 
-def _flat(probed: Probed) -> list[tuple[str, str]]:
+def _flat(probed: ProbesUnderTest) -> list[tuple[str, str]]:
     """(property, image) of the test images' labels that have one value everywhere."""
     rows = list(probed.rows)
     targets = {key: item.target(probed.targets[key][rows]) for key, item in probed.bank.properties.items()}
@@ -156,7 +156,7 @@ def _flat(probed: Probed) -> list[tuple[str, str]]:
 
 
 def _scored(
-    probed: Probed, item: Property, maps: Tensor, rows: Sequence[int], cuts: Sequence[float]
+    probed: ProbesUnderTest, item: Property, maps: Tensor, rows: Sequence[int], cuts: Sequence[float]
 ) -> dict[str, Tensor]:
     """Metrics [steps, images] of standardised maps [steps, images, h, w] against the labels of the images `rows`."""
     standardisation: Standardisation = probed.bank.standardisations[item.name]
@@ -165,7 +165,7 @@ def _scored(
     return score_maps(item, maps, pooled_targets(item, target, [grid])[grid], cuts)
 
 
-def _seen(probed: Probed, row: int, pictures: Tensor, maps: dict[str, Tensor]) -> Seen:
+def _seen(probed: ProbesUnderTest, row: int, pictures: Tensor, maps: dict[str, Tensor]) -> Seen:
     bank = probed.bank
     return Seen(
         row=row,

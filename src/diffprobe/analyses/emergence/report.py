@@ -12,7 +12,7 @@ import pandas as pd
 from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_curves, emergence_grid
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL, Seen
 from diffprobe.analyses.emergence.leads import Lead, find_leads
-from diffprobe.analyses.emergence.tables import Told, emergence_lines, emergence_tables, tell
+from diffprobe.analyses.emergence.tables import PropertySummary, emergence_lines, emergence_tables, summarise_properties
 from diffprobe.probes.comparisons import Comparison, Key, compare
 from diffprobe.probes.storage import save_bank
 from diffprobe.probes.summaries import summarise
@@ -50,20 +50,20 @@ def report(
     choices = choose(summaries, scores, fraction=fractions[0])
     leads = find_leads(scores, fractions)
     differences = _differences(scores, choices, bank.steps, seed)
-    told = tell(choices, leads, differences)
-    examples = [_example(each, bank.steps, captions[each.row], told) for each in seen]
+    property_summaries = summarise_properties(choices, leads, differences)
+    examples = [_example(each, bank.steps, captions[each.row], property_summaries) for each in seen]
     return Report(
         title=f"Probes against image models in {model}",
-        findings=emergence_lines(summaries, told),
+        findings=emergence_lines(summaries, property_summaries),
         topics=TOPICS,
         tables={
             "leads": Table.of(Lead, leads),
             "comparisons": Table.of(Comparison, differences, show=["csv", "tracker"]),
             "summary": Table(summaries, title="scores"),
             "scores": Table(scores, show=["parquet"]),
-            **emergence_tables(summaries, told),
+            **emergence_tables(summaries, property_summaries),
         },
-        figures=emergence_figures(summaries, told, examples),
+        figures=emergence_figures(summaries, property_summaries, examples),
         examples=[_over_steps(each) for each in examples],
         scalars=curve_scalars(summaries, choices),
         artifacts={"probes": partial(save_bank, bank)},
@@ -71,12 +71,12 @@ def report(
 
 
 def emergence_figures(
-    summaries: pd.DataFrame, told: Sequence[Told], examples: Sequence[EmergenceExample] = ()
+    summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary], examples: Sequence[EmergenceExample] = ()
 ) -> dict[str, Plot]:
     """The score curves and, of every example, a grid of some steps and one of all."""
     figures = {
         "emergence": Plot(
-            partial(emergence_curves, summaries, told),
+            partial(emergence_curves, summaries, property_summaries),
             "Scores over denoising steps of probes and of image models that look at the unfinished picture, with 95 % "
             "intervals; vertical lines where each has come near its last score.",
         )
@@ -103,9 +103,11 @@ def _differences(scores: pd.DataFrame, choices: Sequence[Choice], steps: Sequenc
     return found
 
 
-def _example(seen: Seen, steps: Sequence[int], title: str, told: Sequence[Told]) -> EmergenceExample:
+def _example(
+    seen: Seen, steps: Sequence[int], title: str, property_summaries: Sequence[PropertySummary]
+) -> EmergenceExample:
     """What the best layers' probes and the image models say of one test image, step by step."""
-    layers = {one.choice.property: one.choice.best for one in told}
+    layers = {one.choice.property: one.choice.best for one in property_summaries}
     predictions = {name: seen.probes[name][layer] for name, layer in layers.items()}
     return EmergenceExample(
         PredictionExample.of_tensors(title, steps, seen.steps, seen.final, predictions, seen.labels),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Told:
+class PropertySummary:
     """One property's part of the report: its choice of layer, that layer's leads, and at every step how far its probe
     is above the image model on the same images."""
 
@@ -41,10 +41,12 @@ class Told:
         return next(lead for lead in found if fraction in (None, lead.fraction))
 
 
-def tell(choices: Sequence[Choice], leads: Sequence[Lead], differences: Sequence[Comparison]) -> list[Told]:
+def summarise_properties(
+    choices: Sequence[Choice], leads: Sequence[Lead], differences: Sequence[Comparison]
+) -> list[PropertySummary]:
     """What belongs to each choice."""
     return [
-        Told(
+        PropertySummary(
             choice,
             [row for row in leads if (row.property, row.layer) == (choice.property, choice.best)],
             [row for row in differences if (row.property, row.layer) == (choice.property, choice.best)],
@@ -53,9 +55,9 @@ def tell(choices: Sequence[Choice], leads: Sequence[Lead], differences: Sequence
     ]
 
 
-def emergence_lines(summaries: pd.DataFrame, told: Sequence[Told]) -> list[str]:
+def emergence_lines(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> list[str]:
     """Three sentences a property: the lead with each at its own level, with both at one, and who is ahead when."""
-    return [line for one in told for line in _lines(summaries, one)]
+    return [line for one in property_summaries for line in _lines(summaries, one)]
 
 
 def step_text(step: int, low: int, high: int) -> str:
@@ -76,7 +78,7 @@ def lead_text(lead: Lead) -> str:
     return f"{point} [{', '.join(ends)}]"
 
 
-def _lines(summaries: pd.DataFrame, one: Told) -> list[str]:
+def _lines(summaries: pd.DataFrame, one: PropertySummary) -> list[str]:
     choice = one.choice
     rows = curve(summaries, choice, choice.best)
     if len(rows) < 2:
@@ -146,23 +148,25 @@ CAPTION = (
 )
 
 
-def emergence_tables(summaries: pd.DataFrame, told: Sequence[Told]) -> dict[str, Table]:
+def emergence_tables(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> dict[str, Table]:
     """The closing table, of the first fraction; tables/emergence, of all; tables/scores_by_step."""
-    first = [one.lead(definition) for one in told for definition in DEFINITIONS]
-    every = [lead for one in told for lead in one.leads]
+    first = [one.lead(definition) for one in property_summaries for definition in DEFINITIONS]
+    every = [lead for one in property_summaries for lead in one.leads]
     return {
-        "closing": _leads_table(first, title=CAPTION, notes=[f"{_layers(told)}."], show=["console"]),
-        "tables/emergence": _leads_table(every, title=f"{CAPTION}. {_layers(told)}", show=["csv", "markup"]),
-        "tables/scores_by_step": _scores_table(summaries, told),
+        "closing": _leads_table(first, title=CAPTION, notes=[f"{_layers(property_summaries)}."], show=["console"]),
+        "tables/emergence": _leads_table(
+            every, title=f"{CAPTION}. {_layers(property_summaries)}", show=["csv", "markup"]
+        ),
+        "tables/scores_by_step": _scores_table(summaries, property_summaries),
     }
 
 
-def _layers(told: Sequence[Told]) -> str:
+def _layers(property_summaries: Sequence[PropertySummary]) -> str:
     """Which layers the probes are on."""
-    names = short_names(one.choice.best for one in told)
+    names = short_names(one.choice.best for one in property_summaries)
     if len(names) == 1:
         return f"Probes on {next(iter(names.values()))}"
-    return "Probes on " + ", ".join(f"{names[one.choice.best]} ({one.choice.property})" for one in told)
+    return "Probes on " + ", ".join(f"{names[one.choice.best]} ({one.choice.property})" for one in property_summaries)
 
 
 def _cells(lead: Lead) -> list[str]:
@@ -198,8 +202,8 @@ def _steps(step: int, low: int, high: int) -> dict[str, float | str | None]:
     return {name: None if value == NO_STEP else float(value + 1) for name, value in values.items()}
 
 
-def _scores_table(summaries: pd.DataFrame, told: Sequence[Told]) -> Table:
-    choices = [one.choice for one in told]
+def _scores_table(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> Table:
+    choices = [one.choice for one in property_summaries]
     columns: dict[str, dict[int, Summary]] = {}
     for choice in choices:
         for who, rows in (

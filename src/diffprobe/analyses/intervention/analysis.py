@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.analyses.intervention.edits import Editing
-    from diffprobe.analyses.intervention.trials import InterventionFindings, Targets
+    from diffprobe.analyses.intervention.trials import InterventionResults, Targets
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
@@ -59,7 +59,7 @@ class InterventionResult:
     """The probes, what became of the edited images, the frames of the animation, and network evaluations."""
 
     bank: ProbeBank
-    found: InterventionFindings
+    found: InterventionResults
     animation: tuple[Tensor, Tensor] | None
     evaluations: int
 
@@ -122,19 +122,19 @@ class Intervention:
     def run(self, task: InterventionTask, context: RunContext) -> InterventionResult:
         """Trains the probes where they are not given, edits, and labels what comes of it."""
         from diffprobe.analyses.intervention.prompt_agreement import PromptAgreement
-        from diffprobe.analyses.intervention.trials import Running, study_intervention
+        from diffprobe.analyses.intervention.trials import InterventionExecution, study_intervention
 
         bank, evaluations = task.bank, 0
         if task.probing is not None:
             trained = train_probes(task.probing, context)
             bank, evaluations = trained.bank, trained.evaluations
         assert bank is not None  # one of the two is there
-        running = Running(
+        running = InterventionExecution(
             batch_size=task.batch_size,
             sampling_steps=task.sampling_steps,
             shown=2 * task.examples,
             agreement=PromptAgreement() if task.agreement else None,
-            tell=context.log,
+            log=context.log,
         )
         found = study_intervention(
             task.backbone, task.prompts, task.labeler, bank, task.editings, task.targets, running, context.seed
@@ -155,8 +155,8 @@ class Intervention:
         from diffprobe.activations.sources.generation import Generation
 
         probing = check_probing(inputs)
-        question, source = probing.question, probing.source
-        if question.groups:
+        probing_config, source = probing.probing_config, probing.source
+        if probing_config.groups:
             raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
         prompts = self._prompts(inputs)
         assert isinstance(source, Generation)  # check() has seen to it
@@ -166,7 +166,7 @@ class Intervention:
             raise UserError(
                 f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others"
             )
-        editings = self._editings(inputs, [layer.name for layer in question.layers], list(question.steps))
+        editings = self._editings(inputs, [layer.name for layer in probing_config.layers], list(probing_config.steps))
         return self._task(inputs, prompts, editings, probing=probing)
 
     def _with_probes(self, inputs: Inputs) -> InterventionTask:
@@ -247,7 +247,7 @@ class Intervention:
         return Targets("file", trials=1, mask=read_mask(self.mask, size))
 
     def _animation(
-        self, task: InterventionTask, bank: ProbeBank, found: InterventionFindings, context: RunContext
+        self, task: InterventionTask, bank: ProbeBank, found: InterventionResults, context: RunContext
     ) -> tuple[Tensor, Tensor] | None:
         """The first image whose map moves, see `animate`; None without one, or for fewer than two frames."""
         from diffprobe.analyses.intervention.trials import animate
@@ -272,7 +272,7 @@ class Intervention:
 def _check_labeler(task: InterventionTask) -> None:
     """Every picture that is to be labelled, before any is made. Raises UserError as the labeler does."""
     from diffprobe.analyses.intervention.trials import edited_name
-    from diffprobe.labels.labeler import check_seen
+    from diffprobe.labels.labeler import check_reference_maps
 
     names, size = [prompt.name for prompt in task.prompts], task.backbone.image_size
     edits = [
@@ -283,4 +283,4 @@ def _check_labeler(task: InterventionTask) -> None:
     ]
     edited = [edited_name(name, *edit) for edit in edits for name in names]
     task.labeler.check(names, [task.property], size)
-    check_seen(task.labeler, edited, [task.property], size)
+    check_reference_maps(task.labeler, edited, [task.property], size)

@@ -22,8 +22,8 @@ from diffprobe.probes.editing import (
     descend,
     minimum_norm,
     probe_at,
-    random_instead,
-    reading_at,
+    random_edit,
+    readout_at,
     steer,
     token_lengths,
 )
@@ -197,7 +197,7 @@ def _edit(
         probe = probe_at(bank, editing.property, layer, step)
         how = {"learning_rate": editing.learning_rate, "iterations": editing.iterations}
         return lambda activation, target: descend(activation, probe, item.loss, target, **how)
-    reading = reading_at(bank, editing.property, layer, step)
+    reading = readout_at(bank, editing.property, layer, step)
     if editing.method == "steering":
         towards = (lambda target: 2 * target - 1) if item.binary else (lambda target: target)
         return lambda activation, target: steer(activation, reading, towards(target), editing.strength)
@@ -237,7 +237,7 @@ def _edit_and_record(
 
 def _move_at_random(activation: Tensor, target: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
     noise = _noise(seeds, activation[0]).repeat(len(activation) // len(seeds), 1, 1, 1)
-    return random_instead(activation, lengths.to(activation), noise)
+    return random_edit(activation, lengths.to(activation), noise)
 
 
 def _noise(seeds: Sequence[int], like: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ METHOD_NAMES = {
     "steering": "steering",
     "gradient": "gradient descent",
 }
-CONTROL_LOOKS = {  # label, colour and hatch of each bar
+BAR_STYLES = {  # label, colour and hatch of each bar
     "unedited": ("no intervention", GREY, ""),
     "random": ("random direction", ORANGE, "///"),
     "none": ("edited", BLUE, ""),
@@ -88,8 +88,8 @@ def intervention_scores(summaries: Sequence[InterventionSummary], metric: str) -
         raise UserError(f"no {metric} of an intervention to draw")
     figure = Figure(figsize=(SINGLE_COLUMN, 2.2), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(CONTROL_LOOKS)
-    for place, (control, (label, colour, hatch)) in enumerate(CONTROL_LOOKS.items()):
+    width = 0.8 / len(BAR_STYLES)
+    for place, (control, (label, colour, hatch)) in enumerate(BAR_STYLES.items()):
         own = [rows[method, control] for method in methods]
         at = [group + (place - 1) * width for group in range(len(methods))]
         mean, low, high = (np.array([number(getattr(row, key)) for row in own]) for key in ("mean", "low", "high"))
@@ -98,7 +98,7 @@ def intervention_scores(summaries: Sequence[InterventionSummary], metric: str) -
         axes.errorbar(at, mean, errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
     axes.set_xticks(range(len(methods)), [METHOD_NAMES[method] for method in methods])
     axes.set_ylabel(f"{METRIC_NAMES.get(metric, metric)} with the target")
-    figure.legend(loc="outside upper center", ncols=len(CONTROL_LOOKS), handlelength=1.4, columnspacing=1.0)
+    figure.legend(loc="outside upper center", ncols=len(BAR_STYLES), handlelength=1.4, columnspacing=1.0)
     return figure
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
-from diffprobe.analyses.intervention.figures import CONTROL_LOOKS, METHOD_NAMES
+from diffprobe.analyses.intervention.figures import BAR_STYLES, METHOD_NAMES
 from diffprobe.report.choices import METRIC_NAMES
 from diffprobe.report.numbers import interval, rounded, there
 from diffprobe.report.report import Table
@@ -36,7 +36,7 @@ def intervention_table(summaries: Sequence[InterventionSummary]) -> Table:
             {"intervention": METHOD_NAMES[method] if control == "none" else label}
             | {COLUMNS[metric]: _cell(found.get((method, control, metric))) for metric in metrics}
             for method in dict.fromkeys(row.method for row in summaries)
-            for control, (label, *_) in CONTROL_LOOKS.items()
+            for control, (label, *_) in BAR_STYLES.items()
         ]
     )
     title = "New images held against the target map, means over images, with 95 % intervals"
@@ -52,7 +52,7 @@ def intervention_lines(summaries: Sequence[InterventionSummary], gains: Sequence
             continue
         own = [gain for gain in gains if (gain.method, gain.metric) == (row.method, row.metric)]
         against = [
-            f"{interval(gain.difference, gain.low, gain.high)} against {CONTROL_LOOKS[gain.control][0]}" for gain in own
+            f"{interval(gain.difference, gain.low, gain.high)} against {BAR_STYLES[gain.control][0]}" for gain in own
         ]
         family = sum(gain.metric == row.metric for gain in gains)
         lines.append(

@@ -21,14 +21,14 @@ from diffprobe.report.report import Animation, Plot, Report, Table
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffprobe.analyses.intervention.trials import InterventionFindings, Pictured
+    from diffprobe.analyses.intervention.trials import InterventionExample, InterventionResults
     from diffprobe.probes.bank import ProbeBank
 
 TOPICS = ("analysis", "model", "data", "layers", "steps", "property", "labeler", "probe", "seed")
 
 
 def report(
-    model: str, name: str, bank: ProbeBank, found: InterventionFindings, animation: tuple[Tensor, Tensor] | None = None
+    model: str, name: str, bank: ProbeBank, found: InterventionResults, animation: tuple[Tensor, Tensor] | None = None
 ) -> Report:
     """Whether images follow when the probes of the property `name` are made to report another map.
 
@@ -66,7 +66,7 @@ def report(
     )
 
 
-def _example(pictured: Pictured) -> EditedExample:
+def _example(pictured: InterventionExample) -> EditedExample:
     return EditedExample(
         original=_picture(pictured.original),
         label=pictured.label.numpy(),

@@ -48,7 +48,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Pictured:
+class InterventionExample:
     """One image for the pictures: `original` and edited [3, H, W] by method, with label maps [H, W].
 
     `edited` and `edited_labels` are by method; `move` is None where the target is a given mask.
@@ -64,26 +64,26 @@ class Pictured:
 
 
 @dataclass(frozen=True)
-class InterventionFindings:
+class InterventionResults:
     """Tables, pictures of the first images, what 'pattern' edits with, and evaluations of the denoiser."""
 
     scores: list[InterventionScore]
     summaries: list[InterventionSummary]
     gains: list[InterventionGain]
-    pictured: list[Pictured]
+    pictured: list[InterventionExample]
     covariances: Covariances
     evaluations: int
 
 
 @dataclass(frozen=True)
-class Running:
+class InterventionExecution:
     """How it is run: images at once, length of the trajectory, images for pictures, progress."""
 
     batch_size: int = 20
     sampling_steps: int = 15
     shown: int = 6
     agreement: Agreement | None = None
-    tell: Callable[[str], None] = field(default=lambda line: None)
+    log: Callable[[str], None] = field(default=lambda line: None)
 
 
 def edited_name(name: str, method: str, trial: int, random: bool) -> str:
@@ -98,9 +98,9 @@ def study_intervention(
     bank: ProbeBank,
     editings: Sequence[Editing],
     targets: Targets,
-    running: Running | None = None,
+    running: InterventionExecution | None = None,
     seed: int = 0,
-) -> InterventionFindings:
+) -> InterventionResults:
     """Generates every image as it is, then with each editing and with its control, and scores all against the target.
 
     The editings differ in method alone. Labels of new images are the labeler's, as those of the old ones. Moves are
@@ -109,15 +109,15 @@ def study_intervention(
     Raises:
         UserError: editings do not fit the probes or the network, or the targets are impossible.
     """
-    running = running or Running()
+    running = running or InterventionExecution()
     for editing in editings:
         editing.check(bank)
     name = editings[0].property
-    running.tell(f"generating {len(prompts)} images as they are")
+    running.log(f"generating {len(prompts)} images as they are")
     originals, covariances = _originals(backbone, prompts, editings[0], running)
     labels = labeler(originals, [prompt.name for prompt in prompts], [name])[name]
     scores: list[InterventionScore] = []
-    pictured: list[Pictured] = []
+    pictured: list[InterventionExample] = []
     for trial in range(targets.trials):
         moves, wanted = _wanted(labels, prompts, bank, name, targets, seed + trial)
         scene = _Scene(
@@ -135,11 +135,11 @@ def study_intervention(
     summaries, gains = summarise_interventions(scores, seed=seed)
     runs = 1 + 2 * len(editings) * targets.trials
     evaluations = len(prompts) * running.sampling_steps * runs
-    return InterventionFindings(scores, summaries, gains, pictured, covariances, evaluations)
+    return InterventionResults(scores, summaries, gains, pictured, covariances, evaluations)
 
 
 def _originals(
-    backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, running: Running
+    backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, running: InterventionExecution
 ) -> tuple[Tensor, Covariances]:
     """The images without intervention, and the covariances of what is to be edited."""
     moments, images = TokenMoments(), []
@@ -188,11 +188,11 @@ class _Scene:
     covariances: Covariances
     kind: str
     trial: int
-    running: Running
+    running: InterventionExecution
 
     def edited(self, editing: Editing) -> tuple[tuple[Tensor, Tensor], list[Lengths]]:
         """Edited images with their labels, and how far each batch's tokens were moved."""
-        self.running.tell(f"generating {len(self.prompts)} images with edits: {editing.method}")
+        self.running.log(f"generating {len(self.prompts)} images with edits: {editing.method}")
         lengths: list[Lengths] = [{} for _ in self._batches()]
         images = [
             self._intervene(editing, rows, record=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
@@ -201,7 +201,7 @@ class _Scene:
 
     def moved_at_random(self, editing: Editing, lengths: Sequence[Lengths]) -> tuple[Tensor, Tensor]:
         """The control's images with their labels: every token moved by the lengths that `edited` gives."""
-        self.running.tell(f"generating {len(self.prompts)} images with edits: {editing.method}, in random directions")
+        self.running.log(f"generating {len(self.prompts)} images with edits: {editing.method}, in random directions")
         images = [
             self._intervene(editing, rows, random=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
         ]
@@ -249,8 +249,10 @@ class _Scene:
                 keys = (self.backbone.name, item.name, self.kind, editing.method, control, prompt.name)
                 yield InterventionScore(*keys, self.trial, metric, cell)
 
-    def pictured(self, row: int, moves: Sequence[Move | None], edited: dict[str, tuple[Tensor, Tensor]]) -> Pictured:
-        return Pictured(
+    def pictured(
+        self, row: int, moves: Sequence[Move | None], edited: dict[str, tuple[Tensor, Tensor]]
+    ) -> InterventionExample:
+        return InterventionExample(
             prompt=self.prompts[row],
             original=self.originals[row],
             label=self.labels[row],
@@ -268,7 +270,7 @@ def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]
 
 def animate(
     backbone: Backbone,
-    example: Pictured,
+    example: InterventionExample,
     bank: ProbeBank,
     editing: Editing,
     covariances: Covariances,

@@ -11,7 +11,7 @@ from diffprobe.analyses.trained_probes import ProbingTask, check_probing, plan_p
 if TYPE_CHECKING:
     from diffprobe.analyses.analysis import Plan, RunContext
     from diffprobe.analyses.inputs import Inputs
-    from diffprobe.probes.study.two_pass import Findings, Shown
+    from diffprobe.probes.study.two_pass import ExampleImage, ProbingResults
     from diffprobe.report.example import PredictionExample
     from diffprobe.report.report import Report
 
@@ -33,31 +33,31 @@ class Probing:
         from diffprobe.analyses.probing.learning_curve import check_curve
 
         task = check_probing(inputs)
-        check_curve(self.learning_curve, task.features.store, task.question.split(task.source.names))
+        check_curve(self.learning_curve, task.features.store, task.probing_config.split(task.source.names))
         return task
 
     def plan(self, task: ProbingTask) -> Plan:
         return plan_probing(task)
 
-    def run(self, task: ProbingTask, context: RunContext) -> Findings:
+    def run(self, task: ProbingTask, context: RunContext) -> ProbingResults:
         return train_probes(task, context)
 
-    def report(self, task: ProbingTask, result: Findings, context: RunContext) -> Report:
+    def report(self, task: ProbingTask, result: ProbingResults, context: RunContext) -> Report:
         from diffprobe.analyses.probing.learning_curve import learning_points
         from diffprobe.analyses.probing.report import report
         from diffprobe.probes.controls import selectivity
         from diffprobe.probes.summaries import best_layer
 
-        best = {name: best_layer(result.summaries, name) for name in task.question.properties}
-        more = {"learning_curve": learning_points(task.question, result, best.values(), self.learning_curve)}
-        if "labels" in task.question.controls:
+        best = {name: best_layer(result.summaries, name) for name in task.probing_config.properties}
+        more = {"learning_curve": learning_points(task.probing_config, result, best.values(), self.learning_curve)}
+        if "labels" in task.probing_config.controls:
             more["selectivity"] = selectivity(result.scores)
-        captions, steps = task.source.captions, task.question.steps
+        captions, steps = task.source.captions, task.probing_config.steps
         found = report(
             result.scores,
             result.summaries,
             seed=context.seed,
-            layers=task.question.inputs,
+            layers=task.probing_config.inputs,
             examples=[_example(each, steps, captions[each.row], best) for each in result.shown],
             maps=_layer_maps(result.shown),
             published=self.published or {},
@@ -68,7 +68,7 @@ class Probing:
         return replace(found, evaluations=result.evaluations)
 
 
-def _layer_maps(shown: Sequence[Shown]) -> dict[str, dict[str, Any]]:
+def _layer_maps(shown: Sequence[ExampleImage]) -> dict[str, dict[str, Any]]:
     """What the probes of every layer see of the first image shown, [steps, h, w] by property and layer."""
     if not shown:
         return {}
@@ -77,7 +77,7 @@ def _layer_maps(shown: Sequence[Shown]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _example(shown: Shown, steps: Sequence[int], title: str, layers: dict[str, str]) -> PredictionExample:
+def _example(shown: ExampleImage, steps: Sequence[int], title: str, layers: dict[str, str]) -> PredictionExample:
     """What the best layer's probes say of one test image, step by step."""
     from diffprobe.report.example import PredictionExample
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.position import position_scores
 from diffprobe.probes.score_table import concatenate, read_csv, score_table
 from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffprobe.activations.activations import ReadableActivations
     from diffprobe.probes.bank import ProbeBank
     from diffprobe.probes.splits import Split
-    from diffprobe.probes.study.question import Findings, Question
+    from diffprobe.probes.study.question import ProbingConfig, ProbingResults
 
 COLUMNS = SUMMARY_COLUMNS | {"images": pa.int64()}
 
@@ -51,7 +51,7 @@ class Fit(Protocol):
         targets: Mapping[str, Tensor],
         split: Split,
         properties: Sequence[str],
-        recipe: Recipe,
+        probe_config: ProbeConfig,
         *,
         seed: int,
     ) -> ProbeBank: ...
@@ -65,7 +65,7 @@ def learning_curve(
     sizes: Sequence[int],
     *,
     model: str,
-    recipe: Recipe | None = None,
+    probe_config: ProbeConfig | None = None,
     fit: Fit = train_bank,
     threshold: Threshold = "validation",
     seed: int = 0,
@@ -83,13 +83,13 @@ def learning_curve(
     Raises:
         UserError: a size that the split has not (see `check_sizes`), or what `fit` and `score_bank` raise.
     """
-    recipe = recipe or Recipe()
+    probe_config = probe_config or ProbeConfig()
     scores: dict[int, pd.DataFrame] = {}
     points: list[pd.DataFrame] = []
     for size, part in nested_splits(split, sizes, seed).items():
-        bank = fit(activations, targets, part, properties, recipe, seed=seed)
+        bank = fit(activations, targets, part, properties, probe_config, seed=seed)
         bank.thresholds = choose_thresholds(bank, activations, targets, part, threshold)
-        found = score_bank(bank, activations, targets, part, model=model, probe=recipe.name)
+        found = score_bank(bank, activations, targets, part, model=model, probe=probe_config.name)
         found += position_scores(
             targets,
             part,
@@ -97,7 +97,7 @@ def learning_curve(
             names=activations.names,
             model=model,
             threshold=threshold,
-            probe=recipe.name,
+            probe=probe_config.name,
         )
         scores[size] = score_table(found)
         points.append(summarise(scores[size]).assign(images=size))
@@ -145,7 +145,7 @@ def check_curve(sizes: Sequence[int], store: str, split: Split) -> None:
 
 
 def learning_points(
-    question: Question, findings: Findings, best: Collection[str], sizes: Sequence[int]
+    probing_config: ProbingConfig, findings: ProbingResults, best: Collection[str], sizes: Sequence[int]
 ) -> pd.DataFrame | None:
     """Trains the `best` layers' probes of the last step on ever more images; None where no curve is asked for."""
     from diffprobe.probes.study.question import fit_bank
@@ -153,21 +153,21 @@ def learning_points(
     if not sizes or findings.extraction is None or findings.targets is None:
         return None
     narrow = replace(
-        question,
-        layers=[layer for layer in question.layers if layer.name in best],
-        groups=[group for group in question.groups if group.name in best],
+        probing_config,
+        layers=[layer for layer in probing_config.layers if layer.name in best],
+        groups=[group for group in probing_config.groups if group.name in best],
     )
     needed = [layer.name for layer in narrow.recorded]
     curve = learning_curve(
-        narrow.read(findings.extraction.activations.select(needed, question.steps[-1:])),
+        narrow.read(findings.extraction.activations.select(needed, probing_config.steps[-1:])),
         findings.targets,
         findings.split,
-        question.properties,
+        probing_config.properties,
         sizes,
         model=findings.summaries["model"].iloc[0],
-        recipe=question.recipe,
+        probe_config=probing_config.probe_config,
         fit=partial(fit_bank, images=findings.extraction.extras["image"]),
-        threshold=question.threshold,
-        seed=question.seed,
+        threshold=probing_config.threshold,
+        seed=probing_config.seed,
     )
     return curve.points

@@ -119,11 +119,11 @@ def _heat_map(
     maps: Mapping[str, np.ndarray] | None,
 ) -> HeatMap:
     """Scores on test images of every layer and step, each beside its controls."""
-    of_layers = {(row.layer, row.step): row for row in cell_rows(summaries, choice)}
-    order = network_order(layer for layer, _ in of_layers)
+    layer_values = {(row.layer, row.step): row for row in cell_rows(summaries, choice)}
+    order = network_order(layer for layer, _ in layer_values)
     cells = {
         key: Cell(row.mean, row.low, row.high, row.n, _notes(summaries, choice, key))
-        for key, row in sorted(of_layers.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+        for key, row in sorted(layer_values.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
     }
     title = f"{choice.property} ({group})" if group else choice.property
     heat = HeatMap(title, METRIC_NAMES.get(choice.metric, choice.metric), cells)

@@ -37,7 +37,7 @@ class Separation(ObjectAnalysis):
 
         model = task.backbone.name
         resampling = Resampling(self.resamples, self.permutations, task.seed)
-        found = study_separation(result.unchanged, model, task.measuring, resampling, tell=context.log)
+        found = study_separation(result.unchanged, model, task.distance_config, resampling, log=context.log)
         near = found.nearest
         made = report(
             f"Objects in {model}: separation",

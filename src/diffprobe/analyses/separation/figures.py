@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.analyses.separation.findings import Finding, grouped_findings
+from diffprobe.analyses.separation.findings import SeparationCell, grouped_separation_cells
 from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, retrieval_grid
 from diffprobe.errors import UserError
 from diffprobe.prototypes.histograms import SetHistogram
@@ -25,7 +25,7 @@ from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.names import network_order, resolutions, short_names
 from diffprobe.report.numbers import there
 from diffprobe.report.report import Plot
-from diffprobe.report.style import BLACK, DOUBLE_COLUMN, SET_LOOKS, SINGLE_COLUMN, style
+from diffprobe.report.style import BLACK, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, style
 from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _panel(axes: Axes, sets: Mapping[str, SetHistogram]) -> None:
 
 
 def _violin(axes: Axes, at: int, item: SetHistogram) -> None:
-    colour, filled = SET_LOOKS[item.set].colour, item.set in ("scdi", "dcdi")
+    colour, filled = SET_STYLES[item.set].colour, item.set in ("scdi", "dcdi")
     edges, counts = _merged(item)
     density = counts / np.diff(edges)
     half = WIDTH * density / density.max()
@@ -114,7 +114,7 @@ BY_MEANS = "in order by means"
 
 
 @style()
-def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -> Figure:
+def separation_heatmap(found: Sequence[SeparationCell], layers: Sequence[Layer] = ()) -> Figure:
     """AUC of scdi < dcdi of every layer (row) at every timestep (column), with a dot where the four sets are in order.
 
     A large dot: by the test of the order; a small one: by means alone. The findings are of one model
@@ -156,7 +156,7 @@ def separation_heatmap(found: Sequence[Finding], layers: Sequence[Layer] = ()) -
 
 
 def separation_figures(
-    found: Sequence[Finding],
+    found: Sequence[SeparationCell],
     histograms: Sequence[SetHistogram] = (),
     examples: Sequence[RetrievalExample] = (),
     layers: Sequence[Layer] = (),
@@ -172,7 +172,7 @@ def separation_figures(
         caption = "The distances of the four sets of pairs of objects."
         name = f"distributions_{measure}{f'_step{step + 1}' * several_steps}"
         figures[name] = Plot(partial(set_distributions, own), caption)
-    for group, members in grouped_findings(found).items():
+    for group, members in grouped_separation_cells(found).items():
         if len(members) > 1 and any(item.test("auc", "scdi", "dcdi") for item in members):
             name = "_".join(["separation", *group.split(", ")]).rstrip("_").replace("/", "-")
             caption = "How far apart the classes are at every layer and step."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SeparationCell:
     """
     Attributes:
         model, layer, step, timestep, measure: the keys of its rows.
@@ -79,14 +79,14 @@ class Finding:
         return bool(self.in_order) and there(self.order_p) and self.order_p <= SIGNIFICANT
 
 
-def findings(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[Finding]:
+def findings(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[SeparationCell]:
     """The rows gathered by model, measure, layer (in the order in which these first appear) and step."""
     gathered: dict[tuple, tuple[dict, dict]] = {}
     for row in sets:
         gathered.setdefault(_key(row), ({}, {}))[0][row.set] = row
     for row in tests:
         gathered.setdefault(_key(row), ({}, {}))[1][row.statistic, row.set_a, row.set_b] = row
-    found = [Finding(*key, sets=of_sets, tests=of_tests) for key, (of_sets, of_tests) in gathered.items()]
+    found = [SeparationCell(*key, sets=of_sets, tests=of_tests) for key, (of_sets, of_tests) in gathered.items()]
     place = {
         name: {value: at for at, value in enumerate(dict.fromkeys(getattr(item, name) for item in found))}
         for name in ("model", "measure", "layer")
@@ -94,10 +94,10 @@ def findings(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[Find
     return sorted(found, key=lambda item: (*(place[name][getattr(item, name)] for name in place), item.step))
 
 
-def grouped_findings(found: Sequence[Finding]) -> dict[str, list[Finding]]:
+def grouped_separation_cells(found: Sequence[SeparationCell]) -> dict[str, list[SeparationCell]]:
     """The findings of each model and measure, by what tells these apart: '' if there is one, 'pocket, cosine'."""
     models, measures = {item.model for item in found}, {item.measure for item in found}
-    groups: dict[str, list[Finding]] = {}
+    groups: dict[str, list[SeparationCell]] = {}
     for item in found:
         telling = [item.model] * (len(models) > 1) + [item.measure] * (len(measures) > 1)
         groups.setdefault(", ".join(telling), []).append(item)
@@ -123,7 +123,7 @@ WHY_EMPTY = {
 
 
 def separation_lines(
-    found: Sequence[Finding],
+    found: Sequence[SeparationCell],
     objects: Sequence[ObjectRow] = (),
     vanished: Mapping[tuple[int, int], Sequence[str]] | None = None,
 ) -> list[str]:
@@ -134,7 +134,7 @@ def separation_lines(
         vanished: grid (height, width) -> names of the objects that no cell of it belongs to.
     """
     lines = []
-    for group, members in grouped_findings(found).items():
+    for group, members in grouped_separation_cells(found).items():
         own = [
             *_empty_lines(members),
             *_order_lines(members),
@@ -151,7 +151,7 @@ def chance_accuracy(objects: Sequence[ObjectRow]) -> float | None:
     return max(counts.values()) / len(objects) if objects else None
 
 
-def separates(item: Finding) -> bool:
+def separates(item: SeparationCell) -> bool:
     """Same-class objects of different images are nearer than others, by interval and adjusted block permutation."""
     auc, test = item.test("auc", "scdi", "dcdi"), item.test("permutation_between_images", "scdi", "dcdi")
     if auc is None or test is None or auc.low is None:
@@ -160,7 +160,7 @@ def separates(item: Finding) -> bool:
     return auc.low > 0.5 and there(p) and p <= SIGNIFICANT
 
 
-def _empty_lines(members: Sequence[Finding]) -> list[str]:
+def _empty_lines(members: Sequence[SeparationCell]) -> list[str]:
     lines = []
     for name in SETS:
         where = [item.place for item in members if name in item.empty]
@@ -174,7 +174,7 @@ def _empty_lines(members: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def _order_lines(members: Sequence[Finding]) -> list[str]:
+def _order_lines(members: Sequence[SeparationCell]) -> list[str]:
     if len(members) <= MANY:
         return [_order_line(item) for item in members]
     judged = [item for item in members if item.in_order is not None]
@@ -195,7 +195,7 @@ def _order_lines(members: Sequence[Finding]) -> list[str]:
     return [f"{line}; {nearest}."]
 
 
-def _order_line(item: Finding) -> str:
+def _order_line(item: SeparationCell) -> str:
     there_are = [name for name in SETS if name not in item.empty]
     if len(there_are) < 2:
         return f"{item.place}: fewer than two sets have pairs, so there is no order."
@@ -214,7 +214,7 @@ def _order_line(item: Finding) -> str:
     return f"{item.place}: {what}{' < '.join(there_are)} {verdict}{reasons} ({numbers}){_order_test(item)}."
 
 
-def _order_test(item: Finding) -> str:
+def _order_test(item: SeparationCell) -> str:
     """Whether the order is more than that of the means, and why nothing is said of that."""
     if not item.in_order:
         return ""
@@ -223,7 +223,7 @@ def _order_test(item: Finding) -> str:
     return f"; {'' if item.order_shown else 'not '}shown, p = {p_text(item.order_p)} that it does not hold"
 
 
-def _class_lines(members: Sequence[Finding]) -> list[str]:
+def _class_lines(members: Sequence[SeparationCell]) -> list[str]:
     measured = [item for item in members if item.test("auc", "scdi", "dcdi")]
     if not measured:
         return []
@@ -237,7 +237,7 @@ def _class_lines(members: Sequence[Finding]) -> list[str]:
     ]
 
 
-def _class_line(item: Finding) -> str:
+def _class_line(item: SeparationCell) -> str:
     auc, test = item.tests["auc", "scdi", "dcdi"], item.test("permutation_between_images", "scdi", "dcdi")
     verdict = "are nearer than" if separates(item) else "are not shown to be nearer than"
     numbers = f"AUC {interval(auc.value, auc.low, auc.high)}"
@@ -251,7 +251,7 @@ def _class_line(item: Finding) -> str:
     return f"{item.place}: {what} ({numbers}){few}."
 
 
-def _retrieval_lines(members: Sequence[Finding], objects: Sequence[ObjectRow]) -> list[str]:
+def _retrieval_lines(members: Sequence[SeparationCell], objects: Sequence[ObjectRow]) -> list[str]:
     measured = [item for item in members if item.test("knn_accuracy")]
     if not measured:
         return []

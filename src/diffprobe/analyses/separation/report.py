@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffprobe.analyses.separation.figures import separation_figures
-from diffprobe.analyses.separation.findings import Finding, findings, grouped_findings, separation_lines
+from diffprobe.analyses.separation.findings import SeparationCell, findings, grouped_separation_cells, separation_lines
 from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, ShownObject
 from diffprobe.analyses.separation.tables import separation_tables
 from diffprobe.prototypes.collecting import Prototypes, save_prototypes
@@ -18,7 +18,7 @@ from diffprobe.report.objects import TOPICS, object_tables
 from diffprobe.report.report import Cell, HeatMap, Report, Table, scalars_over_steps
 
 if TYPE_CHECKING:
-    from diffprobe.analyses.separation.separation import Nearest, SeparationFindings
+    from diffprobe.analyses.separation.separation import NearestObjects, SeparationResults
     from diffprobe.backbone.layers import Layer
     from diffprobe.data.objects import ObjectImages, Problem
 
@@ -33,7 +33,7 @@ SCALARS = {  # name -> statistic, pair of sets
 
 def report(
     title: str,
-    results: SeparationFindings,
+    results: SeparationResults,
     prototypes: Prototypes,
     problems: Sequence[Problem] = (),
     *,
@@ -51,7 +51,7 @@ def report(
         layers: give the heat maps their order and resolutions.
     """
     found = findings(results.sets, results.tests)
-    heatmaps = [_heat_map(members, group) for group, members in grouped_findings(found).items()]
+    heatmaps = [_heat_map(members, group) for group, members in grouped_separation_cells(found).items()]
     return Report(
         title=title,
         findings=separation_lines(found, prototypes.objects, prototypes.vanished),
@@ -76,7 +76,7 @@ def is_stable_diffusion_1(denoiser: Any) -> bool:
     return (widths, config.get("cross_attention_dim")) == ((320, 640, 1280, 1280), 768)
 
 
-def retrieval_examples(nearest: Nearest, images: ObjectImages, size: int, count: int) -> list[RetrievalExample]:
+def retrieval_examples(nearest: NearestObjects, images: ObjectImages, size: int, count: int) -> list[RetrievalExample]:
     """`count` objects, spread evenly over all, with those that are nearest to them; pictures of `size` pixels."""
     places = [(row, at) for row in range(len(images)) for at in range(len(images.objects(row)))]
 
@@ -98,7 +98,7 @@ def retrieval_examples(nearest: Nearest, images: ObjectImages, size: int, count:
     ]
 
 
-def _points(found: Sequence[Finding]) -> Iterator[tuple[int, str, float | None, float | None, float | None]]:
+def _points(found: Sequence[SeparationCell]) -> Iterator[tuple[int, str, float | None, float | None, float | None]]:
     """Of '<measure>/<layer>/<what>', of several models '<model>/<measure>/...'; <what> is a set or one of SCALARS."""
     models = {item.model for item in found}
     for item in found:
@@ -112,7 +112,7 @@ def _points(found: Sequence[Finding]) -> Iterator[tuple[int, str, float | None, 
                 yield item.step, f"{start}/{name}", test.value, test.low, test.high
 
 
-def _heat_map(found: Sequence[Finding], group: str) -> HeatMap:
+def _heat_map(found: Sequence[SeparationCell], group: str) -> HeatMap:
     """AUC of scdi < dcdi; a cell opens the means of the sets and the tests at its layer and step."""
     cells = {}
     for item in found:
@@ -123,7 +123,7 @@ def _heat_map(found: Sequence[Finding], group: str) -> HeatMap:
     return HeatMap(f"{title} ({group})" if group else title, "AUC of scdi < dcdi", cells)
 
 
-def _notes(item: Finding) -> list[str]:
+def _notes(item: SeparationCell) -> list[str]:
     means = [f"{name} {interval(row.mean, row.low, row.high, 3)}" for name, row in item.sets.items() if there(row.mean)]
     notes = [f"Means of the sets: {', '.join(means)}."]
     if item.in_order is not None:

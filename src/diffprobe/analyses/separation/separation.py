@@ -10,15 +10,15 @@ from torch import Tensor
 
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.histograms import SetHistogram
-from diffprobe.prototypes.matrices import Matrix, Measuring, all_distances
+from diffprobe.prototypes.matrices import DistanceConfig, PrototypeMatrix, all_distances
 from diffprobe.prototypes.retrieval import neighbours
-from diffprobe.prototypes.separation import Resampling, Where, separate
+from diffprobe.prototypes.separation import DistanceKey, Resampling, separate
 from diffprobe.prototypes.tables import SetRow, TestRow
 from diffprobe.statistics import holm
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestObjects:
     """The objects of other images that are nearest to every object, at one input, step and measure.
 
     Attributes:
@@ -26,31 +26,31 @@ class Nearest:
         neighbours: [queries, k], nearest first; distances: the same shape.
     """
 
-    where: Where
+    where: DistanceKey
     objects: np.ndarray
     neighbours: np.ndarray
     distances: np.ndarray
 
 
 @dataclass
-class SeparationFindings:
+class SeparationResults:
     """Plain tables; `nearest` is that of the input at which the nearest objects tell the class best."""
 
     sets: list[SetRow] = field(default_factory=list)
     tests: list[TestRow] = field(default_factory=list)
     histograms: list[SetHistogram] = field(default_factory=list)
-    nearest: Nearest | None = None
+    nearest: NearestObjects | None = None
 
 
 def study_separation(
     prototypes: Prototypes,
     model: str,
-    measuring: Measuring,
+    distance_config: DistanceConfig,
     resampling: Resampling,
     *,
     shown: int = 5,
-    tell: Callable[[str], None] = lambda line: None,
-) -> SeparationFindings:
+    log: Callable[[str], None] = lambda line: None,
+) -> SeparationResults:
     """Everything that is asked of the distances between prototypes, for each input, step and measure.
 
     Args:
@@ -59,8 +59,8 @@ def study_separation(
     Raises:
         UserError: fewer than two objects, or a measure that a prototype has no distance by.
     """
-    findings, best = SeparationFindings(), -np.inf
-    for matrix, distances in all_distances(prototypes, model, measuring):
+    findings, best = SeparationResults(), -np.inf
+    for matrix, distances in all_distances(prototypes, model, distance_config):
         found = separate(matrix.where, distances, matrix.classes, matrix.images, resampling)
         findings.sets += found.sets
         findings.tests += found.tests
@@ -68,21 +68,21 @@ def study_separation(
         score = next((row.value for row in found.tests if row.statistic == "mean_average_precision"), None)
         if score is not None and score > best:
             findings.nearest, best = _nearest(matrix, distances, shown), score
-        tell(f"{matrix.where.layer}, t = {matrix.where.timestep:g}, {matrix.where.measure}: {len(matrix.rows)} objects")
-    findings.tests = _adjusted_over_inputs(findings.tests)
+        log(f"{matrix.where.layer}, t = {matrix.where.timestep:g}, {matrix.where.measure}: {len(matrix.rows)} objects")
+    findings.tests = _with_holm_over_inputs(findings.tests)
     return findings
 
 
-def _nearest(matrix: Matrix, distances: Tensor, shown: int) -> Nearest:
+def _nearest(matrix: PrototypeMatrix, distances: Tensor, shown: int) -> NearestObjects:
     """Of the objects that have so many in other images."""
     found = neighbours(distances, matrix.images, shown)
     queries = np.flatnonzero((found >= 0).all(1))
     found = found[queries]
     near = np.take_along_axis(distances[queries].numpy(), found, 1)
-    return Nearest(matrix.where, matrix.rows[queries], matrix.rows[found], near)
+    return NearestObjects(matrix.where, matrix.rows[queries], matrix.rows[found], near)
 
 
-def _adjusted_over_inputs(tests: Sequence[TestRow]) -> list[TestRow]:
+def _with_holm_over_inputs(tests: Sequence[TestRow]) -> list[TestRow]:
     """The rows with Holm's p of each permutation test, and of the order, over all inputs and steps of a measure."""
     families: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(tests):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
-from diffprobe.analyses.separation.findings import Finding, grouped_findings
+from diffprobe.analyses.separation.findings import SeparationCell, grouped_separation_cells
 from diffprobe.analyses.separation.published import (
     MEASURE,
     MODEL,
@@ -41,7 +41,7 @@ AUC: chance that a pair of scdi is nearer than one of dcdi, 95 % interval over i
 images. *: adjusted after Holm. mAP, 1-NN: objects of the same class among those of other images."""
 
 
-def separation_tables(found: Sequence[Finding], dataset: str, published: bool) -> dict[str, Table]:
+def separation_tables(found: Sequence[SeparationCell], dataset: str, published: bool) -> dict[str, Table]:
     """The closing table of each model and measure, for the console, and the papers' two tables.
 
     Args:
@@ -49,7 +49,9 @@ def separation_tables(found: Sequence[Finding], dataset: str, published: bool) -
         published: whether the model is of the family that they were published for, Stable Diffusion.
     """
     means, tests = (published_means(dataset), published_tests(dataset)) if published else ({}, {})
-    closing = {f"closing {group}".strip(): closing_table(own, group) for group, own in grouped_findings(found).items()}
+    closing = {
+        f"closing {group}".strip(): closing_table(own, group) for group, own in grouped_separation_cells(found).items()
+    }
     last = list(closing)[-1]
     return closing | {
         last: replace(closing[last], notes=[COLUMNS_OF_CLOSING_TABLE]),
@@ -58,7 +60,7 @@ def separation_tables(found: Sequence[Finding], dataset: str, published: bool) -
     }
 
 
-def closing_table(found: Sequence[Finding], group: str = "") -> Table:
+def closing_table(found: Sequence[SeparationCell], group: str = "") -> Table:
     """One line a layer and step, of one model and measure, which `group` names where there are others."""
     short = short_names(item.layer for item in found)
     text = DataFrame([{"layer": short[item.layer], **_closing_cells(item)} for item in found])
@@ -67,7 +69,7 @@ def closing_table(found: Sequence[Finding], group: str = "") -> Table:
     return Table(text, title, show=["console"], text=text)
 
 
-def _closing_cells(item: Finding) -> dict[str, str]:
+def _closing_cells(item: SeparationCell) -> dict[str, str]:
     auc = item.test("auc", "scdi", "dcdi")
     test = item.test("permutation_between_images", "scdi", "dcdi")
     means = {name: rounded(item.mean(name)) or "empty" for name in SETS}
@@ -84,7 +86,7 @@ def _closing_cells(item: Finding) -> dict[str, str]:
     )
 
 
-def _order(item: Finding) -> str:
+def _order(item: SeparationCell) -> str:
     if item.in_order is None:
         return ""
     if not item.in_order:
@@ -96,7 +98,7 @@ def _value(row: TestRow | None) -> str:
     return rounded(row.value) if row else ""
 
 
-def means_table(found: Sequence[Finding], dataset: str, published: PublishedMeans | None = None) -> Table:
+def means_table(found: Sequence[SeparationCell], dataset: str, published: PublishedMeans | None = None) -> Table:
     """One row a setup (and model, measure, step where there are several): 'mean ± std' of the four sets.
 
     Args:
@@ -118,7 +120,7 @@ def means_table(found: Sequence[Finding], dataset: str, published: PublishedMean
     return Table.of_cells(rows, title=title, notes=notes, show=["csv", "markup"])
 
 
-def pairs_table(found: Sequence[Finding], dataset: str, published: PublishedTests | None = None) -> Table:
+def pairs_table(found: Sequence[SeparationCell], dataset: str, published: PublishedTests | None = None) -> Table:
     """Two rows a pair of sets, p of Kruskal-Wallis (uncorrected, as the papers') and their Dunn index; one column a
     setup, measure, model and step, as far as there are several.
 
@@ -148,7 +150,7 @@ def pairs_table(found: Sequence[Finding], dataset: str, published: PublishedTest
     return Table.of_cells(rows, title=title, notes=notes, show=["csv", "markup"])
 
 
-def _names(found: Sequence[Finding]) -> list[dict[str, str]]:
+def _names(found: Sequence[SeparationCell]) -> list[dict[str, str]]:
     """What tells the findings apart, as it is printed: the layer, and other keys that differ."""
     short = short_names(item.layer for item in found)
     several = [key for key in ("model", "measure", "step") if len({getattr(item, key) for item in found}) > 1]
@@ -168,7 +170,7 @@ def _heading(names: Mapping[str, str]) -> str:
     return ", ".join(f"step {name}" if key == "step" else name for key, name in names.items())
 
 
-def _caption(what: str, found: Sequence[Finding], dataset: str, published: Mapping | None) -> str:
+def _caption(what: str, found: Sequence[SeparationCell], dataset: str, published: Mapping | None) -> str:
     here = f"this run ({', '.join(dict.fromkeys(item.model for item in found))}, {dataset})"
     whose = f"published ({MODEL}) / {here}" if published else here
     layers, measures = (list(dict.fromkeys(getattr(item, key) for item in found)) for key in ("layer", "measure"))
@@ -176,7 +178,7 @@ def _caption(what: str, found: Sequence[Finding], dataset: str, published: Mappi
     return f"{', '.join([what, *alike])}: {whose}."
 
 
-def _mean_cell(item: Finding, name: str, printed: PublishedMean | None, compare: bool) -> PaperCell:
+def _mean_cell(item: SeparationCell, name: str, printed: PublishedMean | None, compare: bool) -> PaperCell:
     row = item.sets.get(name)
     mean, std = (row.mean, row.std) if row else (None, None)
     here = f"{rounded(mean)} ± {rounded(std)}" if mean is not None else ""
@@ -185,7 +187,7 @@ def _mean_cell(item: Finding, name: str, printed: PublishedMean | None, compare:
     return _beside(old, here, compare), {"mean": mean, "std": std} | before
 
 
-def _p_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> PaperCell:
+def _p_cell(item: SeparationCell, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> PaperCell:
     row = item.test("kruskal", *pair)
     here = p_text(row.p, row.log10_p) if row else ""
     old = f"{short_power(f'{printed.p:g}')}{'*' * bool(printed.likely_p)}" if printed else ""
@@ -193,7 +195,7 @@ def _p_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None,
     return _beside(old, here, compare), {"": exact} | ({"published": printed and printed.p} if compare else {})
 
 
-def _dunn_cell(item: Finding, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> PaperCell:
+def _dunn_cell(item: SeparationCell, pair: tuple[str, str], printed: PublishedTest | None, compare: bool) -> PaperCell:
     row = item.test("dunn_paper", *pair)
     value = row.value if row else None
     old = f"{printed.dunn:.5f}" if printed else ""

@@ -41,7 +41,7 @@ class Family(ABC):
         options: what else `from_pretrained` is given.
         part: attribute and folder of the denoiser in a pipeline.
         denoisers: the denoiser's classes.
-        exact_vae: whether the VAE overflows in half precision and has to stay in float32.
+        vae_needs_float32: whether the VAE overflows in half precision and has to stay in float32.
         flow: whether noise is mixed in along a straight line (flow matching), not with a diffusion schedule.
         eta: what the pipeline tells samplers that take one (DDIM, TCD); None where it tells them nothing.
         kinds: patterns of layer names with their kind that hold in this family alone.
@@ -51,7 +51,7 @@ class Family(ABC):
     options: ClassVar[Mapping[str, Any]] = {}
     part: ClassVar[str] = "unet"
     denoisers: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
-    exact_vae: ClassVar[bool] = False
+    vae_needs_float32: ClassVar[bool] = False
     flow: ClassVar[bool] = False
     eta: ClassVar[float | None] = 0.0
     kinds: ClassVar[tuple[tuple[str, str], ...]] = ()
@@ -70,7 +70,7 @@ class Family(ABC):
         """Whether the denoiser runs on a guidance batch, without and with prompt."""
         return guidance > 1
 
-    def told_guidance(self, config: Any) -> bool:
+    def embeds_guidance(self, config: Any) -> bool:
         """Whether guidance is a number that the denoiser of this config is told."""
         return False
 

@@ -41,13 +41,13 @@ class Flux(Family):
     def guided(self, guidance: float) -> bool:
         return False
 
-    def told_guidance(self, config: Any) -> bool:
+    def embeds_guidance(self, config: Any) -> bool:
         return config["guidance_embeds"]
 
     def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         text, pooled, _ = backbone.pipeline.encode_prompt(list(prompts), device=backbone.device)
         conditions = {"encoder_hidden_states": text, "pooled_projections": pooled}
-        if self.told_guidance(backbone.denoiser.config):
+        if self.embeds_guidance(backbone.denoiser.config):
             conditions["guidance"] = torch.full((len(prompts),), backbone.guidance, device=backbone.device)
         return conditions
 
@@ -56,7 +56,7 @@ class Flux(Family):
             "encoder_hidden_states": torch.empty(1, EXAMPLE_TOKENS, config["joint_attention_dim"]),
             "pooled_projections": torch.empty(1, config["pooled_projection_dim"]),
         }
-        return conditions | ({"guidance": torch.empty(1)} if self.told_guidance(config) else {})
+        return conditions | ({"guidance": torch.empty(1)} if self.embeds_guidance(config) else {})
 
     def evaluate(self, denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
         height, width = latents.shape[2] // PATCH, latents.shape[3] // PATCH

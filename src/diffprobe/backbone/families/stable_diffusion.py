@@ -61,7 +61,7 @@ class StableDiffusionXL(StableDiffusion):
 
     pipeline = "StableDiffusionXLPipeline"
     options: ClassVar = {"add_watermarker": False}
-    exact_vae = True
+    vae_needs_float32 = True
 
     def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
         return not settings["force_zeros_for_empty_prompt"]

@@ -38,7 +38,7 @@ class Classifier(Protocol):
         ...
 
 
-def named_class(text: str, classes: Sequence[str], patterns: Mapping[str, str]) -> int | None:
+def class_in_text(text: str, classes: Sequence[str], patterns: Mapping[str, str]) -> int | None:
     """The class that a text is about, as a place in `classes`; None where that is not clear.
 
     The first of the `patterns` (regular expression -> class, see `checked_patterns`) that is found in the text decides.
@@ -47,7 +47,7 @@ def named_class(text: str, classes: Sequence[str], patterns: Mapping[str, str]) 
     """
     for pattern, name in patterns.items():
         if re.search(pattern, text, re.IGNORECASE):
-            return class_called(name, classes)
+            return class_named(name, classes)
     found = [(match.span(), place) for place, name in enumerate(classes) for match in _mentions(name, text)]
     outer = {
         (span, place)
@@ -57,7 +57,7 @@ def named_class(text: str, classes: Sequence[str], patterns: Mapping[str, str]) 
     return outer.pop()[1] if len(outer) == 1 else None
 
 
-def class_called(name: str, classes: Sequence[str]) -> int | None:
+def class_named(name: str, classes: Sequence[str]) -> int | None:
     """The class with this name or synonym, whatever the case."""
     wanted = name.casefold().strip()
     return next((at for at, each in enumerate(classes) if wanted in (each.casefold(), *_synonyms(each))), None)
@@ -74,7 +74,7 @@ def checked_patterns(patterns: Mapping[str, str], classes: Sequence[str], classi
             re.compile(pattern)
         except re.error as error:
             raise UserError(f"analysis.classes: {pattern!r} is no regular expression: {error}") from error
-        if class_called(str(name), classes) is None:
+        if class_named(str(name), classes) is None:
             raise UserError(
                 f"analysis.classes: {classifier} knows no class {name!r}; it knows {len(classes)}, such as "
                 f"{'; '.join(classes[:3])}"

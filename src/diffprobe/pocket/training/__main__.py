@@ -31,7 +31,7 @@ TRAIN_SCENES_MEASURED, TEST_SCENES_MEASURED = 2000, 1000
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TrainingSetup:
     """Where training happens and with what: a folder, the number of processes, their precision, sizes."""
 
     folder: Path
@@ -48,98 +48,103 @@ class Workshop:
         return self.steps or STEPS[part]
 
 
-def text(shop: Workshop) -> None:
+def text(setup: TrainingSetup) -> None:
     from diffprobe.pocket.training.text import train_text
 
-    train_text(shop.folder / "text", shop.steps_of("text"), shop.devices, "32-true")
+    train_text(setup.folder / "text", setup.steps_of("text"), setup.devices, "32-true")
 
 
-def vae(shop: Workshop) -> None:
+def vae(setup: TrainingSetup) -> None:
     from diffprobe.pocket.training.autoencoder import train_autoencoder
 
-    images = shop.scene_arrays("train", shop.scenes).images
-    train_autoencoder(images, shop.folder / "vae", shop.steps_of("vae"), shop.devices, shop.precision)
+    images = setup.scene_arrays("train", setup.scenes).images
+    train_autoencoder(images, setup.folder / "vae", setup.steps_of("vae"), setup.devices, setup.precision)
 
 
-def labeler(shop: Workshop) -> None:
+def labeler(setup: TrainingSetup) -> None:
     from diffprobe.pocket.training.labeler import train_labeler
 
-    scenes = shop.scene_arrays("train", shop.scenes)
+    scenes = setup.scene_arrays("train", setup.scenes)
     train_labeler(
-        scenes, degraded(shop), shop.folder / "labeler", shop.steps_of("labeler"), shop.devices, shop.precision
+        scenes, degraded(setup), setup.folder / "labeler", setup.steps_of("labeler"), setup.devices, setup.precision
     )
 
 
-def classifier(shop: Workshop) -> None:
+def classifier(setup: TrainingSetup) -> None:
     from diffprobe.pocket.training.classifier import train_classifier
 
-    scenes = shop.scene_arrays("train", shop.scenes)
+    scenes = setup.scene_arrays("train", setup.scenes)
     train_classifier(
-        scenes, degraded(shop), shop.folder / "classifier", shop.steps_of("classifier"), shop.devices, shop.precision
+        scenes,
+        degraded(setup),
+        setup.folder / "classifier",
+        setup.steps_of("classifier"),
+        setup.devices,
+        setup.precision,
     )
 
 
-def unet(shop: Workshop) -> None:
+def unet(setup: TrainingSetup) -> None:
     from transformers import CLIPTextModel
 
     from diffprobe.pocket.training.denoiser import train_denoiser
 
-    encoded = latents(shop)
-    text_encoder = CLIPTextModel.from_pretrained(shop.folder / "text" / "text_encoder", dtype=torch.float32)
+    encoded = latents(setup)
+    text_encoder = CLIPTextModel.from_pretrained(setup.folder / "text" / "text_encoder", dtype=torch.float32)
     train_denoiser(
         encoded["latents"],
         encoded["tokens"].long(),
         text_encoder,
-        shop.folder / "unet",
-        shop.steps_of("unet"),
-        shop.devices,
-        shop.precision,
+        setup.folder / "unet",
+        setup.steps_of("unet"),
+        setup.devices,
+        setup.precision,
     )
 
 
-def card(shop: Workshop) -> None:
+def card(setup: TrainingSetup) -> None:
     from diffprobe.pocket.training.card import assemble, install, write_card
 
-    assemble(shop.folder)
-    train = shop.scene_arrays("train", TRAIN_SCENES_MEASURED)
-    write_card(shop.folder, train, shop.scene_arrays("test", TEST_SCENES_MEASURED))
-    if shop.install:
-        install(shop.folder)
+    assemble(setup.folder)
+    train = setup.scene_arrays("train", TRAIN_SCENES_MEASURED)
+    write_card(setup.folder, train, setup.scene_arrays("test", TEST_SCENES_MEASURED))
+    if setup.install:
+        install(setup.folder)
 
 
-def latents(shop: Workshop) -> dict[str, torch.Tensor]:
+def latents(setup: TrainingSetup) -> dict[str, torch.Tensor]:
     """The training scenes as scaled latents, and their captions as tokens with the empty caption last."""
     from transformers import CLIPTokenizer
 
     from diffprobe.pocket.training.denoiser import encode
 
-    path = shop.folder / f"latents-{shop.scenes}.safetensors"
+    path = setup.folder / f"latents-{setup.scenes}.safetensors"
     if not _whole(path):
-        scenes = shop.scene_arrays("train", shop.scenes)
-        tokenizer = CLIPTokenizer.from_pretrained(shop.folder / "text" / "tokenizer")
+        scenes = setup.scene_arrays("train", setup.scenes)
+        tokenizer = CLIPTokenizer.from_pretrained(setup.folder / "text" / "tokenizer")
         tokens = tokenizer([*scenes.captions, ""], padding="max_length", return_tensors="pt").input_ids
-        values = {"latents": encode(_trained_vae(shop), scenes.images, _device()), "tokens": tokens.to(torch.int16)}
+        values = {"latents": encode(_trained_vae(setup), scenes.images, _device()), "tokens": tokens.to(torch.int16)}
         _save(values, path)
     return load_file(path)
 
 
-def degraded(shop: Workshop) -> torch.Tensor:
+def degraded(setup: TrainingSetup) -> torch.Tensor:
     """Degraded pictures of the first training scenes, as the labeler and the classifier are to know them."""
     from diffprobe.pocket.training.denoiser import encode
     from diffprobe.pocket.training.labeler import degrade
 
-    path = shop.folder / "degraded.safetensors"
+    path = setup.folder / "degraded.safetensors"
     if not _whole(path):
-        images = shop.scene_arrays("train", DEGRADED).images
-        autoencoder = _trained_vae(shop)
+        images = setup.scene_arrays("train", DEGRADED).images
+        autoencoder = _trained_vae(setup)
         _save({"images": degrade(autoencoder, encode(autoencoder, images, _device()).cpu())}, path)
     return load_file(path)["images"]
 
 
-def _trained_vae(shop: Workshop) -> torch.nn.Module:
+def _trained_vae(setup: TrainingSetup) -> torch.nn.Module:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(shop.folder / "vae" / "vae", dtype=torch.float32).eval()
+    return AutoencoderKL.from_pretrained(setup.folder / "vae" / "vae", dtype=torch.float32).eval()
 
 
 def _device() -> torch.device:
@@ -180,8 +185,8 @@ def main() -> None:
     if chosen.part == "all" and chosen.steps:
         parser.error("--steps belongs to one part; name it instead of all")
     share_threads(chosen.devices)
-    shop = Workshop(chosen.folder, chosen.devices, chosen.precision, chosen.scenes, chosen.steps, chosen.install)
-    functions: dict[str, Callable[[Workshop], None]] = {
+    setup = TrainingSetup(chosen.folder, chosen.devices, chosen.precision, chosen.scenes, chosen.steps, chosen.install)
+    functions: dict[str, Callable[[TrainingSetup], None]] = {
         "text": text,
         "vae": vae,
         "labeler": labeler,
@@ -190,7 +195,7 @@ def main() -> None:
         "card": card,
     }
     for part in PARTS if chosen.part == "all" else (chosen.part,):
-        functions[part](shop)
+        functions[part](setup)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def warnings_of(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], images: i
     return [f"Warning: {line}." for line in lines]
 
 
-class PicturesOfParts:
+class SplitOverlapCheck:
     """Remembers of each picture which part of the split it is in, and lets none into a second one."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class PicturesOfParts:
 
 def check_parts(images: Tensor, names: Sequence[str], split: Split) -> None:
     """Raises UserError if images [images, 3, H, W] of two parts are equal."""
-    seen = PicturesOfParts()
+    seen = SplitOverlapCheck()
     rows: Mapping[str, Sequence[int]] = {part: list(getattr(split, part)) for part in PARTS}
     for part, of_part in rows.items():
         for row in of_part:

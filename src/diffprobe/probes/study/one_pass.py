@@ -23,14 +23,22 @@ from diffprobe.activations.sources.source import Source
 from diffprobe.backbone.calls import decode_latents
 from diffprobe.backbone.finite import at_step, naming
 from diffprobe.errors import UserError
-from diffprobe.probes.controls import Batch, DealtLabels, Targets
+from diffprobe.probes.controls import Batch, ShuffledLabels, Targets
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.ridge import Moments, RidgePath, Strengths, edge_lines
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.splits import PARTS
-from diffprobe.probes.study.label_checks import PicturesOfParts, one_valued, skip_flat, warnings_of
-from diffprobe.probes.study.question import CONTROL_NETWORKS, Findings, Labeler, Means, Question, Shown, recipe_of
+from diffprobe.probes.study.label_checks import SplitOverlapCheck, one_valued, skip_flat, warnings_of
+from diffprobe.probes.study.question import (
+    CONTROL_NETWORKS,
+    ExampleImage,
+    ExecutionConfig,
+    Labeler,
+    ProbingConfig,
+    ProbingResults,
+    probe_config_for,
+)
 from diffprobe.probes.summaries import summarise
 from diffprobe.probes.targets import target_maps
 from diffprobe.tables import NO_STEP
@@ -41,28 +49,30 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
 
 
-def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Question, means: Means) -> Findings:
-    """See `emergence.study_emergence`, of which this is the way for `means.live`.
+def run_probing_in_one_pass(
+    backbone: Backbone, source: Source, labeler: Labeler, probing_config: ProbingConfig, means: ExecutionConfig
+) -> ProbingResults:
+    """See `emergence.run_probing`, of which this is the way for `means.live`.
 
     Raises:
         UserError: also when the probes are no ridge probes, or a part has fewer images than there are processes.
     """
-    if question.recipe.solver != "ridge":
+    if probing_config.probe_config.solver != "ridge":
         raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
-    split = question.split(source.names)
-    watch = _Watch(backbone, source, labeler, question, shown=split.test[: means.shown])
+    split = probing_config.split(source.names)
+    watch = _OnePassStudy(backbone, source, labeler, probing_config, shown=split.test[: means.shown])
     trainer = means.trainer("generate") or quiet_trainer(backbone.device)
     # Shuffled, so that neighbours in a list of prompts are not neighbours here.
-    random = np.random.default_rng(question.seed)
+    random = np.random.default_rng(probing_config.seed)
     for part in PARTS:
         rows = random.permutation(getattr(split, part)).tolist()
-        means.tell(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
+        means.log(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
         use = {"train": watch.fit, "validation": watch.validate, "test": watch.test}[part]
         stream_batches(
             backbone,
             source,
             watch.layers,
-            question.steps,
+            probing_config.steps,
             rows,
             use,
             batch_size=means.batch_size,
@@ -71,19 +81,22 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
         )
         watch.conclude(part, trainer)
     real = watch.passes["none"]
-    bank = real.candidates.bank(question.steps)  # type: ignore[attr-defined]
+    bank = real.candidates.bank(probing_config.steps)  # type: ignore[attr-defined]
     bank.thresholds = real.thresholds
-    asked = ("none", *question.controls)
+    asked = ("none", *probing_config.controls)
     blocks = {control: one.blocks(source.names) for control, one in watch.passes.items()}
     scores = score_table([block for control, several in blocks.items() if control in asked for block in several])
     scores = skip_flat(scores, watch.flat)
     position = skip_flat(score_table(blocks["position"]), watch.flat)
     warnings = warnings_of(position, watch.flat, len(source.names))
-    warnings += edge_lines(watch.strengths(), question.recipe.strengths)
+    warnings += edge_lines(watch.strengths(), probing_config.probe_config.strengths)
     for line in warnings:
-        means.tell(line)
-    each = source.evaluations(backbone, question.steps) + len(watch.networks) * len(question.steps) * source.draws
-    return Findings(
+        means.log(line)
+    each = (
+        source.evaluations(backbone, probing_config.steps)
+        + len(watch.networks) * len(probing_config.steps) * source.draws
+    )
+    return ProbingResults(
         scores,
         summarise(scores),
         bank,
@@ -94,39 +107,41 @@ def study_live(backbone: Backbone, source: Source, labeler: Labeler, question: Q
     )
 
 
-class _Watch:
+class _OnePassStudy:
     """The passes of the network ('none') and of every control, and what a batch of images does to each of them."""
 
     def __init__(
-        self, backbone: Backbone, source: Source, labeler: Labeler, question: Question, shown: Sequence[int]
+        self, backbone: Backbone, source: Source, labeler: Labeler, probing_config: ProbingConfig, shown: Sequence[int]
     ) -> None:
-        self.backbone, self.source, self.labeler, self.question = backbone, source, labeler, question
-        self.layers = [layer.name for layer in question.recorded]
-        self.wanted, self.shown = set(shown), list[Shown]()
-        self.pictures = PicturesOfParts()  # of this process
+        self.backbone, self.source, self.labeler, self.probing_config = backbone, source, labeler, probing_config
+        self.layers = [layer.name for layer in probing_config.recorded]
+        self.wanted, self.shown = set(shown), list[ExampleImage]()
+        self.pictures = SplitOverlapCheck()  # of this process
         self.flat: list[tuple[str, str]] = []  # (property, image) of labels with one value; in the end of all processes
-        self.dealt = DealtLabels()
+        self.dealt = ShuffledLabels()
         self.beside: tuple[ImageBatch, dict[str, Tensor]] | None = None
         self.inputs: dict[str, Callable[[ActivationBatch], dict[str, Tensor]]] = {"none": self._own}
         self.networks: dict[str, nn.Module] = {}  # of controls
-        for control in question.controls:
+        for control in probing_config.controls:
             if control in CONTROL_NETWORKS:
-                self._add_network(control, CONTROL_NETWORKS[control][1](backbone.denoiser, question.seed))
+                self._add_network(control, CONTROL_NETWORKS[control][1](backbone.denoiser, probing_config.seed))
             elif control in CONTROL_INPUTS:
                 control_layers(backbone, [control])  # which refuses what the model does not have
                 self.inputs[control] = partial(self._control_input, control)
             elif control == "labels":
                 self.inputs[control] = self.inputs["none"]
         timesteps = source.timesteps(backbone)
-        steps = {step: timesteps[step] for step in question.steps}
+        steps = {step: timesteps[step] for step in probing_config.steps}
         self.moments = [at_step(step, timestep) for step, timestep in steps.items()]
         self.passes = {
-            control: self._pass(Moments(question.properties, recipe_of(question, control)), control, steps)
+            control: self._pass(
+                Moments(probing_config.properties, probe_config_for(probing_config, control)), control, steps
+            )
             for control in self.inputs
         }
         # Also where it is no control that is asked for: it tells whether labels are worth learning
         self.inputs["position"] = lambda seen: {POSITION: seen.images[None, :, :1]}
-        self.passes["position"] = self._pass(PositionLearner(question.properties), "position", {NO_STEP: None})
+        self.passes["position"] = self._pass(PositionLearner(probing_config.properties), "position", {NO_STEP: None})
 
     def fit(self, seen: ActivationBatch) -> None:
         self.pictures.add(seen.images, seen.batch.names, "train")
@@ -203,7 +218,9 @@ class _Watch:
 
     def _add_network(self, control: str, denoiser: Any) -> None:
         self.networks[control] = denoiser
-        replay = partial(replay_activations, self.backbone, self.source, denoiser, self.layers, self.question.steps)
+        replay = partial(
+            replay_activations, self.backbone, self.source, denoiser, self.layers, self.probing_config.steps
+        )
         self.inputs[control] = lambda seen: self._grouped(replay(seen))
 
     def _own(self, seen: ActivationBatch) -> dict[str, Tensor]:
@@ -211,18 +228,18 @@ class _Watch:
 
     def _grouped(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """[steps, batch, channels, h, w] of the recorded layers -> of layers and groups that are probed."""
-        found = {layer.name: values[layer.name] for layer in self.question.layers}
-        for group in self.question.groups:
+        found = {layer.name: values[layer.name] for layer in self.probing_config.layers}
+        for group in self.probing_config.groups:
             parts = {layer.name: values[layer.name].flatten(0, 1) for layer in group.layers}
-            found[group.name] = concatenate(group, parts).unflatten(0, (len(self.question.steps), -1))
+            found[group.name] = concatenate(group, parts).unflatten(0, (len(self.probing_config.steps), -1))
         return found
 
     def _pass(self, learner: Any, control: str, steps: Mapping[int, float | None]) -> OnePass:
-        question, keys = self.question, (self.backbone.name, self.question.recipe.name, control)
-        return OnePass(learner, question.properties, question.threshold, keys, steps)
+        probing_config, keys = self.probing_config, (self.backbone.name, self.probing_config.probe_config.name, control)
+        return OnePass(learner, probing_config.properties, probing_config.threshold, keys, steps)
 
     def _labels(self, seen: ActivationBatch) -> Targets:
-        return self.labeler(seen.images.cpu().float(), seen.batch.names, self.question.properties)
+        return self.labeler(seen.images.cpu().float(), seen.batch.names, self.probing_config.properties)
 
     def _film(self, seen: ActivationBatch, place: int) -> Tensor:
         """One image of a batch as it looks after each probed step, [steps, 3, H, W] in [0, 1]."""
@@ -234,12 +251,12 @@ class _Watch:
 
     def _show(
         self, seen: ActivationBatch, place: int, labels: Targets, said: Mapping[str, Mapping[str, Tensor]]
-    ) -> Shown:
+    ) -> ExampleImage:
         image = seen.images[place : place + 1]
-        steps = len(self.question.steps)
-        return Shown(
+        steps = len(self.probing_config.steps)
+        return ExampleImage(
             row=seen.batch.rows[place],
-            steps=(self._film(seen, place) if self.source.walks else image.expand(steps, -1, -1, -1)).cpu(),
+            steps=(self._film(seen, place) if self.source.is_trajectory else image.expand(steps, -1, -1, -1)).cpu(),
             final=image[0].cpu(),
             labels={key: maps[place] for key, maps in labels.items()},
             predictions={

@@ -21,7 +21,7 @@ from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import Recipe
+from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.controls import fresh_weights, permute_weights
 from diffprobe.probes.exact import solve_bank
 from diffprobe.probes.properties import property_named
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import lightning
 
     from diffprobe.activations.extraction import Extraction
-    from diffprobe.activations.stores import Stores
+    from diffprobe.activations.stores import StoreFolder
     from diffprobe.probes.bank import ProbeBank
 
 
@@ -42,19 +42,20 @@ def fit_bank(
     targets: Mapping[str, Tensor],
     split: Split,
     properties: Sequence[str],
-    recipe: Recipe,
+    probe_config: ProbeConfig,
     *,
     seed: int = 0,
     images: Any = None,
     trainer: lightning.Trainer | None = None,
 ) -> ProbeBank:
-    """All probes by `recipe.solver`; see `train_bank`, `ridge_bank` and `solve_bank`, also for what they raise."""
-    if recipe.solver == "ridge":
-        return ridge_bank(activations, targets, split, properties, recipe)
-    if recipe.solver == "exact":
+    """All probes by `probe_config.solver`; see `train_bank`, `ridge_bank` and `solve_bank`, also for what they
+    raise."""
+    if probe_config.solver == "ridge":
+        return ridge_bank(activations, targets, split, properties, probe_config)
+    if probe_config.solver == "exact":
         device = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's GPUs have no float64
-        return solve_bank(activations, targets, split, properties, recipe, device=device)
-    return train_bank(activations, targets, split, properties, recipe, seed=seed, trainer=trainer, images=images)
+        return solve_bank(activations, targets, split, properties, probe_config, device=device)
+    return train_bank(activations, targets, split, properties, probe_config, seed=seed, trainer=trainer, images=images)
 
 
 Labeler = Callable[[Tensor, Sequence[str], Sequence[str]], dict[str, Tensor]]
@@ -67,7 +68,7 @@ CONTROLS = (*CONTROL_NETWORKS, *CONTROL_INPUTS, "labels", "position")
 
 
 @dataclass(frozen=True)
-class Question:
+class ProbingConfig:
     """What is asked of the network, and how carefully.
 
     Attributes:
@@ -80,7 +81,7 @@ class Question:
             shuffled 'labels'; pixel 'position' alone.
         fractions: of the images, to train, select and test on.
         test: names of the images to test on, if they are given; the others train and select.
-        recipe: what probes, and how they are trained.
+        probe_config: what probes, and how they are trained.
         threshold: at which a saliency probability is foreground: 'validation' or a number.
         seed: of split, probes, shuffling and permutation; images have their own.
 
@@ -95,7 +96,7 @@ class Question:
     controls: Sequence[str] = ("permuted", "position")
     fractions: Sequence[float] = (0.6, 0.2, 0.2)
     test: Sequence[str] = ()
-    recipe: Recipe = field(default_factory=Recipe)
+    probe_config: ProbeConfig = field(default_factory=ProbeConfig)
     threshold: Threshold = "validation"
     seed: int = 0
 
@@ -132,27 +133,27 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Means:
+class ExecutionConfig:
     """How the frozen network is run: images at once, precision and place of the activations, trainers, progress.
 
     `stores` is the folder of activation stores; without one, activations stay in memory, or, if `live`, are used while
     they are computed and not kept. `shown` test images are decoded after every step, for pictures. `trainer` makes the
-    Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'. `tell` takes one line when a stage
+    Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'. `log` takes one line when a stage
     begins.
     """
 
     batch_size: int = 8
     dtype: str = "float16"
-    stores: Stores | Path | None = None
+    stores: StoreFolder | Path | None = None
     live: bool = False
     images_per_shard: int = 16
     shown: int = 0
     trainer: Callable[[str], lightning.Trainer | None] = field(default=lambda stage: None)
-    tell: Callable[[str], None] = field(default=lambda line: None)
+    log: Callable[[str], None] = field(default=lambda line: None)
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExampleImage:
     """One test image for the pictures.
 
     Attributes:
@@ -171,7 +172,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Findings:
+class ProbingResults:
     """What the study leaves: tables of `score_table` and `summarise`, and what the pictures are made from.
 
     `extraction` and `targets` (label maps [images, H, W] by property) are None where nothing of the images was kept.
@@ -181,7 +182,7 @@ class Findings:
     scores: pd.DataFrame
     summaries: pd.DataFrame
     bank: ProbeBank
-    shown: list[Shown]
+    shown: list[ExampleImage]
     split: Split
     evaluations: int
     extraction: Extraction | None = None
@@ -189,12 +190,14 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
 
-def recipe_of(question: Question, control: str) -> Recipe:
+def probe_config_for(probing_config: ProbingConfig, control: str) -> ProbeConfig:
     """How the probes of a control (or 'none') are made. Those on no layer of a network have a bias: without one, the
     brightness that is zero would be a prediction of zero, and raw pixels would be too easy to beat."""
-    return replace(question.recipe, bias=True) if control in CONTROL_INPUTS else question.recipe
+    return replace(probing_config.probe_config, bias=True) if control in CONTROL_INPUTS else probing_config.probe_config
 
 
-def replayed_controls(question: Question) -> list[dict[str, Any]]:
+def replayed_controls(probing_config: ProbingConfig) -> list[dict[str, Any]]:
     """What the control networks are called that see the latents again, see `describe_replay`."""
-    return [{"control": name, "seed": question.seed} for name in question.controls if name in CONTROL_NETWORKS]
+    return [
+        {"control": name, "seed": probing_config.seed} for name in probing_config.controls if name in CONTROL_NETWORKS
+    ]

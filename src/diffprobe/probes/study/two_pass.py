@@ -18,16 +18,16 @@ from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.study.label_checks import check_parts, one_valued, skip_flat, warnings_of
-from diffprobe.probes.study.one_pass import study_live
+from diffprobe.probes.study.one_pass import run_probing_in_one_pass
 from diffprobe.probes.study.question import (
     CONTROL_NETWORKS,
-    Findings,
+    ExampleImage,
+    ExecutionConfig,
     Labeler,
-    Means,
-    Question,
-    Shown,
+    ProbingConfig,
+    ProbingResults,
     fit_bank,
-    recipe_of,
+    probe_config_for,
     replayed_controls,
 )
 from diffprobe.probes.summaries import summarise
@@ -37,12 +37,16 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
     from diffprobe.probes.bank import ProbeBank
 
-__all__ = ["Findings", "Means", "Question", "Shown", "replayed_controls", "study_emergence"]
+__all__ = ["ExampleImage", "ExecutionConfig", "ProbingConfig", "ProbingResults", "replayed_controls", "run_probing"]
 
 
-def study_emergence(
-    backbone: Backbone, source: Source, labeler: Labeler, question: Question, means: Means | None = None
-) -> Findings:
+def run_probing(
+    backbone: Backbone,
+    source: Source,
+    labeler: Labeler,
+    probing_config: ProbingConfig,
+    means: ExecutionConfig | None = None,
+) -> ProbingResults:
     """Takes the source's images through the network once, trains every probe, scores probes and controls.
 
     The control networks see the very latents and prompts that the network saw, and every control's probes are trained,
@@ -51,104 +55,118 @@ def study_emergence(
     Raises:
         UserError: the question does not fit the network, the images or the labels.
     """
-    means = means or Means()
+    means = means or ExecutionConfig()
     if means.live:
-        return study_live(backbone, source, labeler, question, means)
-    split = question.split(source.names)
+        return run_probing_in_one_pass(backbone, source, labeler, probing_config, means)
+    split = probing_config.split(source.names)
 
-    means.tell(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
+    means.log(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
     extraction = extract(
         backbone,
         source,
-        question.recorded,
-        question.steps,
+        probing_config.recorded,
+        probing_config.steps,
         batch_size=means.batch_size,
         dtype=means.dtype,
         stores=means.stores,
         images_per_shard=means.images_per_shard,
         trainer=means.trainer("generate"),
-        tell=means.tell,
+        log=means.log,
     )
     evaluations = extraction.computed * source.evaluations(backbone, extraction.manifest.steps)
     images = extraction.images
     check_parts(images, source.names, split)
-    targets = labeler(images, source.names, question.properties)
-    fitting = _Fitting(question, means, split, targets, images, backbone.name)
+    targets = labeler(images, source.names, probing_config.properties)
+    fitting = _Fitting(probing_config, means, split, targets, images, backbone.name)
 
-    probes = len(question.inputs) * len(question.steps) * len(question.properties)
-    means.tell(f"training {probes} probes on {len(split.train)} images")
-    activations = question.read(extraction.activations)
+    probes = len(probing_config.inputs) * len(probing_config.steps) * len(probing_config.properties)
+    means.log(f"training {probes} probes on {len(split.train)} images")
+    activations = probing_config.read(extraction.activations)
     bank, blocks = fitting.scored(activations, "none")
-    for control, control_extraction in _control_networks(backbone, extraction, question, means):
+    for control, control_extraction in _control_networks(backbone, extraction, probing_config, means):
         evaluations += control_extraction.computed * len(control_extraction.manifest.steps) * source.draws
-        blocks += fitting.scored(question.read(control_extraction.activations), control)[1]
-    for control, values in _control_inputs(backbone, extraction, question, means):
+        blocks += fitting.scored(probing_config.read(control_extraction.activations), control)[1]
+    for control, values in _control_inputs(backbone, extraction, probing_config, means):
         blocks += fitting.scored(values, control)[1]
-    if "labels" in question.controls:
-        means.tell("control: the same probes on shuffled labels")
+    if "labels" in probing_config.controls:
+        means.log("control: the same probes on shuffled labels")
         blocks += fitting.scored(activations, "labels")[1]
     position = position_scores(
         targets,
         split,
-        question.properties,
+        probing_config.properties,
         names=source.names,
         model=backbone.name,
-        threshold=question.threshold,
-        probe=question.recipe.name,
+        threshold=probing_config.threshold,
+        probe=probing_config.probe_config.name,
     )
-    if "position" in question.controls:
+    if "position" in probing_config.controls:
         blocks += position
-    flat = one_valued({name: target_maps(targets, name, source.names) for name in question.properties}, source.names)
+    flat = one_valued(
+        {name: target_maps(targets, name, source.names) for name in probing_config.properties}, source.names
+    )
     scores = skip_flat(score_table(blocks), flat)
     warnings = warnings_of(skip_flat(score_table(position), flat), flat, len(source.names))
-    warnings += edge_lines(fitting.strengths, question.recipe.strengths)
+    warnings += edge_lines(fitting.strengths, probing_config.probe_config.strengths)
     for line in warnings:
-        means.tell(line)
+        means.log(line)
     shown = [_show(backbone, extraction, activations, bank, targets, row) for row in split.test[: means.shown]]
     summaries = summarise(scores)
-    return Findings(scores, summaries, bank, shown, split, evaluations, extraction, targets, warnings)
+    return ProbingResults(scores, summaries, bank, shown, split, evaluations, extraction, targets, warnings)
 
 
 class _Fitting:
     """Trains and scores the probes of one input after another, all on the same images."""
 
     def __init__(
-        self, question: Question, means: Means, split: Split, targets: dict[str, Tensor], images: Tensor, model: str
+        self,
+        probing_config: ProbingConfig,
+        means: ExecutionConfig,
+        split: Split,
+        targets: dict[str, Tensor],
+        images: Tensor,
+        model: str,
     ) -> None:
-        self.question, self.means, self.split, self.targets = question, means, split, targets
+        self.probing_config, self.means, self.split, self.targets = probing_config, means, split, targets
         self.images, self.model = images, model
         self.strengths: dict[str, Strengths] = {}
 
     def scored(self, activations: ReadableActivations, control: str) -> tuple[ProbeBank, list[ScoreBlock]]:
-        question, targets = self.question, self.targets
+        probing_config, targets = self.probing_config, self.targets
         if control == "labels":
-            targets = shuffled_targets(targets, self.split, question.seed)
+            targets = shuffled_targets(targets, self.split, probing_config.seed)
         bank = fit_bank(
             activations,
             targets,
             self.split,
-            question.properties,
-            recipe_of(question, control),
-            seed=question.seed,
+            probing_config.properties,
+            probe_config_for(probing_config, control),
+            seed=probing_config.seed,
             images=self.images,
             trainer=self.means.trainer("train" if control == "none" else "train_control"),
         )
         self.strengths[control] = bank.strengths
-        bank.thresholds = choose_thresholds(bank, activations, targets, self.split, question.threshold)
+        bank.thresholds = choose_thresholds(bank, activations, targets, self.split, probing_config.threshold)
         blocks = score_bank(
-            bank, activations, targets, self.split, model=self.model, control=control, probe=question.recipe.name
+            bank,
+            activations,
+            targets,
+            self.split,
+            model=self.model,
+            control=control,
+            probe=probing_config.probe_config.name,
         )
         return bank, blocks
 
 
 def _control_networks(
-    backbone: Backbone, extraction: Extraction, question: Question, means: Means
+    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, means: ExecutionConfig
 ) -> Iterator[tuple[str, Extraction]]:
-    for called in replayed_controls(question):
+    for called in replayed_controls(probing_config):
         control = called["control"]
         what, make = CONTROL_NETWORKS[control]
-        means.tell(f"control: the same for the network with {what}")
-        denoiser = make(backbone.denoiser, question.seed)
+        means.log(f"control: the same for the network with {what}")
+        denoiser = make(backbone.denoiser, probing_config.seed)
         yield (
             control,
             extract_replayed(
@@ -164,12 +182,12 @@ def _control_networks(
 
 
 def _control_inputs(
-    backbone: Backbone, extraction: Extraction, question: Question, means: Means
+    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, means: ExecutionConfig
 ) -> Iterator[tuple[str, ReadableActivations]]:
-    names = [name for name in question.controls if name in CONTROL_INPUTS]
+    names = [name for name in probing_config.controls if name in CONTROL_INPUTS]
     if not names:
         return
-    means.tell(f"control: the same probes on {', '.join(names)}, without the network")
+    means.log(f"control: the same probes on {', '.join(names)}, without the network")
     found = extract_control_inputs(
         backbone,
         extraction,
@@ -179,7 +197,7 @@ def _control_inputs(
         trainer=means.trainer("replay"),
     )
     for name in names:
-        yield name, found.activations.select([name], question.steps)
+        yield name, found.activations.select([name], probing_config.steps)
 
 
 def _show(
@@ -189,8 +207,8 @@ def _show(
     bank: ProbeBank,
     targets: dict[str, Tensor],
     row: int,
-) -> Shown:
-    return Shown(
+) -> ExampleImage:
+    return ExampleImage(
         row=row,
         steps=extraction.decoded(backbone, row),
         final=extraction.extras["image"][row],

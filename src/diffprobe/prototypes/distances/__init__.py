@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.precision import full_products
+from diffprobe.precision import float32_products
 from diffprobe.prototypes.distances.correlation import distance_correlation, distance_correlation_u
 from diffprobe.prototypes.distances.products import cosine, euclidean, manhattan, mirror, pearson, runs
 
@@ -49,7 +49,7 @@ def distance_matrix(
     check(measure, prototypes)
     if not len(prototypes):
         return prototypes.new_zeros(0, 0, dtype=precision)
-    with full_products():
+    with float32_products():
         result = MEASURES[measure](prototypes, None, precision, budget)
     mirror(result)
     return result
@@ -62,7 +62,7 @@ def cross_distances(
     check(measure, a, b)
     if not len(a) or not len(b):
         return a.new_zeros(len(a), len(b), dtype=precision)
-    with full_products():
+    with float32_products():
         return MEASURES[measure](a, b, precision, budget)
 
 

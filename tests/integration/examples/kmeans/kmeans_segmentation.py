@@ -60,7 +60,7 @@ class KMeans:
             batch_size=task.batch_size,
             dtype="float32",
             trainer=context.trainer("generate"),
-            tell=context.log,
+            log=context.log,
         )
         tokens = found.activations.values[layer.name][0].permute(0, 2, 3, 1).float().numpy()
         return tokens, found.computed * task.source.evaluations(task.backbone, task.steps)
