@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.probes.splits import Split, split_by_names, split_images
+from diffprobe.probes.splits import Split, split_images
 
 
 def test_every_image_is_in_exactly_one_part() -> None:
@@ -30,13 +30,9 @@ def test_bad_fractions_are_refused(fractions: tuple[float, ...]) -> None:
         split_images(10, fractions)
 
 
-def test_parts_can_be_named() -> None:
-    assert split_by_names(["a", "b", "c", "d"], ["d", "a"], ["b"], ["c"]) == Split([3, 0], [1], [2])
-
-
 def test_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(UserError, match=r"'scene_3'.*scene_1"):
-        split_by_names(["scene_1", "scene_2", "c"], ["scene_1"], ["scene_2"], ["scene_3"])
+        split_images(["scene_1", "scene_2", "c"], test=["scene_3"])
 
 
 def test_overlapping_and_empty_parts_are_refused() -> None:

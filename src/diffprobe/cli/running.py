@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from diffprobe.report.tracking import RunName, Tracker
 
 OF_OBJECTS = ("separation", "transforms", "denoising", "video")  # analyses that keep prototypes
-Task = TypeVar("Task")
 Job = TypeVar("Job", bound=ProbingSettings)
 
 

@@ -65,8 +65,3 @@ def _split_the_others(names: Sequence[str], fractions: Sequence[float], seed: in
     validation = max(1, round(len(others) * fractions[1] / (fractions[0] + fractions[1])))
     rows = np.random.default_rng(seed).permutation(others)
     return Split(sorted(rows[validation:].tolist()), sorted(rows[:validation].tolist()), sorted(tested))
-
-
-def split_by_names(names: Sequence[str], train: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> Split:
-    """The split that is given by image names. Raises UserError on unknown names, overlaps and empty parts."""
-    return Split(rows_of(names, train), rows_of(names, validation), rows_of(names, test))
