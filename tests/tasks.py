@@ -10,8 +10,8 @@ from lightning import Trainer
 from diffprobe.analyses.analysis import RunContext
 from diffprobe.analyses.inputs import Inputs
 from diffprobe.parts import make
-from diffprobe.runs.analysis_schema import check_analysis
 from diffprobe.runs.folder import read_settings
+from diffprobe.runs.settings import check_analysis
 from tests.commands import ROOT
 
 

@@ -7,6 +7,7 @@ the classes of `CLASSES` are made, and a name that begins with the package is no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -43,6 +44,29 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "diffprobe.analyses.intervention.analysis.Intervention",
         "diffprobe.analyses.separation.analysis.Separation",
     ),
+    "model": ("diffprobe.backbone.load.load_backbone",),
+    "data": (
+        "diffprobe.data.images.ImageData",
+        "diffprobe.data.prompts.PromptData",
+    ),
+    "trajectory": (
+        "diffprobe.activations.sources.generation.Generation",
+        "diffprobe.activations.sources.real_images.ImageToImage",
+        "diffprobe.activations.sources.real_images.Inversion",
+        "diffprobe.activations.sources.real_images.Noised",
+    ),
+    "layers": ("diffprobe.activations.groups.LayerSelection",),
+    "steps": ("diffprobe.activations.sources.source.StepSelection",),
+    "property": ("diffprobe.probes.properties.property.PropertySelection",),
+    "probe": ("diffprobe.probes.config.ProbeConfig",),
+    "control": ("diffprobe.probes.study.question.ControlSelection",),
+    "features": ("diffprobe.activations.stores.ActivationConfig",),
+    "objects": ("diffprobe.data.object_selection.load_objects",),
+    "masks": ("diffprobe.prototypes.pooling.MaskResizing",),
+    "measure": ("diffprobe.prototypes.matrices.DistanceConfig",),
+    "report": ("diffprobe.report.report.ReportConfig",),
+    "prototypes": ("diffprobe.prototypes.store.PrototypeConfig",),
+    "statistics": ("diffprobe.prototypes.separation.Resampling",),
     "trainer": ("lightning.Trainer",),
     "callbacks": (
         "diffprobe.activations.progress.ImageProgressBar",
@@ -155,8 +179,12 @@ def make(chosen: Any, **given: Any) -> Any:
 
 
 def class_name(chosen: Mapping[str, Any]) -> str:
-    """The name of the class that a group names, in small letters: 'separation'."""
-    return str(chosen["_target_"]).rpartition(".")[2].lower()
+    """The name of the class that a group names, as its choice is called: 'image_to_image' of ImageToImage."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(chosen["_target_"]).rpartition(".")[2]).lower()
+
+
+# `${class_name:${analysis}}`: the name of the folder that runs of an analysis go to.
+OmegaConf.register_new_resolver("class_name", class_name, replace=True)
 
 
 def check_recorded(config: Any, also: Collection[str] = ()) -> None:

@@ -194,6 +194,8 @@ class OneOrMore:
 Count = Annotated[int, Number(1, 100_000)]
 Share = Annotated[float, Number(above=0, high=1)]
 Folder = Annotated[str, Place()]  # or file
+# Of the images, to train, select and test on.
+Fractions = Annotated[list[Annotated[float, Number(above=0, below=1)]], Items(3, 3, distinct=False)]
 
 
 def checked_value(value: Any, hint: Any, key: str) -> Any:
@@ -280,7 +282,7 @@ def _parted(hint: Any) -> tuple[Any, tuple[Range, ...]]:
     """A hint without its ranges, and the ranges."""
     if get_origin(hint) is Annotated:
         bare, *ranges = get_args(hint)
-        return bare, tuple(ranges)
+        return bare, tuple(each for each in ranges if hasattr(type(each), "checked"))  # others may note other things
     return hint, ()
 
 

@@ -159,7 +159,7 @@ def test_noised_images_show_the_clean_picture_at_every_step(tiny_backbone, layer
     random = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(random.integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / f"{name}.png")
-    source = Noised(ImageFileCollection(load_images(tmp_path)), at=[10, 500])
+    source = Noised(ImageFileCollection(load_images(tmp_path)), timesteps=[10, 500])
     extraction = extract(tiny_backbone, source, layers, [0, 1], dtype="float32")
     with counted(tiny_backbone.vae.decoder.conv_in) as decodings:
         found = extract_control_inputs(tiny_backbone, extraction, CONTROL_INPUTS).activations.values

@@ -56,7 +56,7 @@ def by_function(tiny_backbone, files, layers):
 
 def sources(files):
     return {
-        "noised": Noised(ImageFileCollection(files), at=[10, 500], draws=2),
+        "noised": Noised(ImageFileCollection(files), timesteps=[10, 500], draws=2),
         "inversion": Inversion(ImageFileCollection(files), sampling_steps=3),
         "image_to_image": ImageToImage(ImageFileCollection(files), strength=0.7, sampling_steps=3),
     }
@@ -80,7 +80,7 @@ def test_an_image_that_is_replaced_during_a_run_does_not_get_into_its_store(tiny
     (tmp_path / "photos").mkdir()
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (8, 8, 3), np.uint8))
     picture.save(tmp_path / "photos/a.png")
-    source = Noised(ImageFileCollection(load_images(tmp_path / "photos")), at=[10])
+    source = Noised(ImageFileCollection(load_images(tmp_path / "photos")), timesteps=[10])
     before = describe(tiny_backbone, source, layers, [0], "float32", 4, identified=True)  # hashes, as a plan does
     Image.new("RGB", (8, 8)).save(tmp_path / "photos/a.png")
     with pytest.raises(UserError, match=r"the image .*a\.png was changed while it was in use"):
@@ -131,8 +131,8 @@ def test_whatever_changes_activations_changes_the_fingerprint(tiny_backbone, fil
     Image.open(files[0].path).rotate(90).save(copy)
     every = [
         Noised(ImageFileCollection(files)),
-        Noised(ImageFileCollection(files), at=[1]),
-        Noised(ImageFileCollection(files), at=[1], draws=2),
+        Noised(ImageFileCollection(files), timesteps=[1]),
+        Noised(ImageFileCollection(files), timesteps=[1], draws=2),
         Noised(ImageFileCollection(files), noise="off"),
         Noised(ImageFileCollection(files, "crop")),
         Noised(ImageFileCollection(files[:2])),

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from diffprobe.analyses.classification.photos import load_photos
@@ -16,17 +17,19 @@ def told() -> list[str]:
 
 
 def settings(**data: Any) -> Any:
-    """Those that a source of prompts asks for."""
-    given = {"prompts": None, "test_prompts": None, "images": None, "root": None, "count": None, "on_error": "skip"}
-    return SimpleNamespace(
-        data=SimpleNamespace(**{**given, "fit": "stretch", **data}),
-        trajectory=SimpleNamespace(
-            kind="noised" if "images" in data else "generation", timesteps=[0], noise="on", draws=1
-        ),
-        steps=SimpleNamespace(sampling=2),
-        features=SimpleNamespace(half="conditional"),
-        analysis=SimpleNamespace(photos=None, classes=None),
-        seed=0,
+    """Those that a source asks for."""
+    real = "images" in data
+    place = "real_images.Noised" if real else "generation.Generation"
+    trajectory = {"_target_": f"diffprobe.activations.sources.{place}", **({"timesteps": [0]} if real else {})}
+    given = {"root": None, "on_error": "skip", "fit": "stretch"} if real else {"prompts": None, "test_prompts": None}
+    return OmegaConf.create(
+        {
+            "data": {"count": None, **given, **data},
+            "trajectory": trajectory,
+            "steps": {"sampling": 2},
+            "features": {"half": "conditional"},
+            "seed": 0,
+        }
     )
 
 
@@ -47,10 +50,9 @@ def test_photos_that_are_left_out_are_told(tmp_path, told):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (4, 4), (20 * len(folder), 0, 0)).save(tmp_path / folder / "1.png")
     (tmp_path / "whale/2.png").write_bytes(b"broken")
-    asked = settings()
-    asked.analysis.photos = str(tmp_path)
+    data = {"on_error": "skip", "fit": "stretch"}
     classifier: Any = SimpleNamespace(classes=["red fox", "whale"], name="a classifier")
-    photos = load_photos(asked, classifier, {0}, 1, 4, told.append)
+    photos = load_photos(str(tmp_path), {}, data, classifier, {0}, 1, 4, told.append)
     assert photos is not None
     assert photos.names == ["red_fox/1"]
     assert told[0].startswith("left out whale/2: cannot read")

@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 from diffprobe.analyses.inputs import chosen_steps
 from diffprobe.cli.errors import explanation
 from diffprobe.errors import UserError
+from diffprobe.parts import class_name
 from diffprobe.probes.properties import PROPERTIES
-from diffprobe.runs.analysis_schema import check_analysis as checked_analysis
-from diffprobe.runs.schema import checked
+from diffprobe.runs.settings import check_analysis as checked_analysis
+from diffprobe.runs.settings import checked
 
 CONF = Path(__file__).parents[2] / "conf"
 CHOICES = [
@@ -154,8 +155,8 @@ def test_a_programming_error_is_not_explained_away():
 
 
 def test_real_images_are_noised_unless_asked_otherwise():
-    assert settings("data=images", "data.images=somewhere").trajectory.kind == "noised"
-    assert settings("data=images", "data.images=somewhere", "trajectory=inversion").trajectory.kind == "inversion"
+    assert class_name(settings("data=images", "data.images=somewhere").trajectory) == "noised"
+    assert class_name(settings("data=images", "data.images=here", "trajectory=inversion").trajectory) == "inversion"
 
 
 PRESETS = [choice for choice in EXPERIMENTS if "scene_representation" in choice]

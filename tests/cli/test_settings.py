@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -14,32 +13,36 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.errors import UserError
-from diffprobe.parts import Part
-from diffprobe.runs import schema
-from diffprobe.runs.analysis_schema import AnalysisJobSettings, check_analysis
+from diffprobe.parts import CLASSES, Part, Parts
+from diffprobe.runs.settings import AnalysisJobSettings, check_analysis
+from diffprobe.signatures import signature_of
 from tests.commands import ROOT
 
 CONF = ROOT / "conf"
 
 
-# An analysis that has the setting.
-ANALYSES = {
-    **dict.fromkeys(("strengths", "sampling_steps"), "denoising"),
-    **dict.fromkeys(("range", "methods", "margin", "learning_rate", "frames"), "intervention"),
-    **dict.fromkeys(("fractions", "probes"), "emergence"),
-    **{"gaps": "video", "runs": "compare", "classes": "classification", "photos": "classification"},
+# The choice that has a setting, where it is not the first.
+CHOICES = {
+    **dict.fromkeys(("analysis.strengths", "analysis.sampling_steps"), "analysis=denoising"),
+    **{
+        f"analysis.{name}": "analysis=intervention"
+        for name in ("range", "methods", "margin", "learning_rate", "frames")
+    },
+    **dict.fromkeys(("analysis.fractions", "analysis.probes"), "analysis=emergence"),
+    **{"analysis.gaps": "analysis=video", "analysis.runs": "analysis=compare"},
+    **{"data.fit": "data=images", "trajectory.strength": "trajectory=image_to_image"},
 }
 
 
 @cache
-def _composed(analysis: str):
+def _composed(choice: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("analyze", [f"analysis={analysis}"])
+        return compose("analyze", [choice, *(["data.images=x"] if choice == "data=images" else [])])
 
 
 def checked_with(key: str, value: Any):
-    """The settings of an analysis with one key set, whether or not its choice has it."""
-    config = deepcopy(_composed(ANALYSES.get(key.removeprefix("analysis."), "transforms")))
+    """The settings of an analysis with one key set."""
+    config = deepcopy(_composed(CHOICES.get(key, "analysis=transforms")))
     OmegaConf.set_struct(config, False)
     OmegaConf.update(config, key, value, merge=isinstance(value, dict))
     return check_analysis(config)
@@ -85,7 +88,6 @@ NONSENSE = {
     "trajectory.noise": ["foo", "", False, None],
     "trajectory.draws": [0, -1, 10**6],
     "trajectory.strength": [0, -0.5, 1.5, float("nan")],
-    "trajectory.kind": ["foo", "", None],
     "trainer.devices": [0, -1, 10**6, "auto"],
     "trainer.accelerator": ["foo", "", 0, 1.5],
     "trainer.precision": ["foo", "", 1e12],
@@ -173,15 +175,21 @@ def test_home_is_replaced_in_every_path():
     assert checked_with("labeler", files).labeler.path == f"{home}/maps"
 
 
-def _settings(kind: type, key: str = ""):
-    """(key, hint with its ranges) of every setting."""
-    hints = get_type_hints(kind, include_extras=True)
-    for item in fields(kind):
-        place = f"{key}.{item.name}" if key else item.name
-        if is_dataclass(hints[item.name]):
-            yield from _settings(hints[item.name], place)
-        else:
-            yield place, hints[item.name]
+def _settings():
+    """(key, hint with its ranges) of every setting: the arguments of every class that conf/ names."""
+    for group, targets in CLASSES.items():
+        given = getattr(_part(group), "given", {}) if group in get_type_hints(AnalysisJobSettings) else {}
+        for target in targets:
+            takes = signature_of(target, imported=False)
+            assert takes is not None
+            if target.startswith("diffprobe."):
+                yield from ((f"{group}.{name}", one.hint) for name, one in takes.arguments.items() if name not in given)
+
+
+def _part(group: str) -> Part:
+    hint = get_type_hints(AnalysisJobSettings, include_extras=True)[group]
+    hints = [each for each in (hint, *get_args(hint)) if get_origin(each) is Annotated]
+    return next(part for each in hints for part in each.__metadata__ if isinstance(part, Part | Parts))
 
 
 def _bare(hint: Any):
@@ -196,8 +204,14 @@ def _bare(hint: Any):
     return [hint] if hint in (int, float, str, Any) else []
 
 
+def _is_path(hint: Any) -> bool:
+    return Path in get_args(hint)  # checked as a path
+
+
 # Their range depends on other settings, and is held against them in the doors, or they are text of any kind.
 FREE = (
+    "labeler.weights",
+    "analysis.classes",
     "report.published",
     "layers.groups",
     "prototypes.groups",
@@ -205,52 +219,35 @@ FREE = (
 
 
 def test_every_setting_declares_its_range():
-    free = [key for key, hint in _settings(AnalysisJobSettings) if _bare(hint) and key not in FREE]
+    free = [key for key, hint in _settings() if _bare(hint) and key not in FREE and not _is_path(hint)]
     assert not free
 
 
-def test_choices_are_those_of_the_code():
+def test_choices_that_are_written_twice_are_the_same():
     from diffprobe.activations.budget import STORES
     from diffprobe.analyses.drift import analysis as drift
-    from diffprobe.analyses.inputs import OF_IMAGES
     from diffprobe.analyses.intervention import analysis as intervention
     from diffprobe.analyses.intervention.edits import HALVES, METHODS
     from diffprobe.analyses.intervention.target_maps import KINDS as TARGETS
-    from diffprobe.backbone.load import DTYPES, OWN, SCHEDULERS
-    from diffprobe.backbone.noising import NOISES
+    from diffprobe.backbone.load import DTYPES
     from diffprobe.data.image_changes import CHANGES, STRENGTHS
-    from diffprobe.data.images import FITS, ON_ERROR
-    from diffprobe.data.object_selection import KINDS
-    from diffprobe.probes.config import HEADS, SOLVERS
+    from diffprobe.probes import config
     from diffprobe.probes.properties import PROPERTIES
-    from diffprobe.probes.study.question import CONTROLS
-    from diffprobe.prototypes.distances import MEASURES
     from diffprobe.report.choices import METRIC_NAMES
+    from diffprobe.report.report import METRICS
 
-    declared = dict(_settings(AnalysisJobSettings))
+    declared = dict(_settings())
 
     def options(key: str) -> set[str]:
         return set(_options(declared[key]))
 
-    def arguments(name: str) -> set[str]:
-        return set(_options(get_type_hints(intervention.Intervention, include_extras=True)[name]))
-
-    assert set(schema.METRICS) == set(METRIC_NAMES)
-    assert set(schema.PROPERTIES) == options("property.names") == set(PROPERTIES)
-    assert options("control.names") == set(CONTROLS)
-    assert options("model.dtype") == options("features.dtype") == set(DTYPES)
-    assert options("model.scheduler") == {*SCHEDULERS, OWN}
-    assert options("trajectory.kind") == {"generation", *OF_IMAGES}
-    assert options("trajectory.noise") == set(NOISES)
-    assert options("data.fit") == set(FITS)
-    assert options("data.on_error") == options("objects.on_error") == set(ON_ERROR)
+    assert set(METRICS) == set(METRIC_NAMES)
+    assert set(config.PROPERTIES) == options("property.names") == set(PROPERTIES)
+    assert options("features.dtype") == set(DTYPES)
     assert options("features.store") == set(STORES)
-    assert (options("probe.solver"), options("probe.head")) == (set(SOLVERS), set(HEADS))
-    assert options("measure.names") == set(MEASURES)
-    assert options("objects.kind") == set(KINDS)
     assert set(drift.CHANGES) == set(CHANGES) == set(STRENGTHS)
     assert set(intervention.METHODS) == set(METHODS)
-    assert (arguments("target"), arguments("half")) == (set(TARGETS), set(HALVES))
+    assert (options("analysis.target"), options("analysis.half")) == (set(TARGETS), set(HALVES))
 
 
 def _options(hint: Any):
@@ -264,7 +261,7 @@ def test_the_arguments_of_every_named_class_fit_its_signature(path):
     content = yaml.safe_load(path.read_text())
     if "_target_" in content:
         content = {name: value for name, value in content.items() if name != "defaults" and "${" not in str(value)}
-        part = schema.LOGGER if path.parent.name == "logger" else Part()
+        part = _part(path.parent.name) if path.parent.name in CLASSES else Part()
         assert part.checked(content, "group")["_target_"] == content["_target_"]
 
 

@@ -25,7 +25,7 @@ from diffprobe.runs.folder import (
     record_configuration,
     run_lock,
 )
-from diffprobe.runs.schema import checked
+from diffprobe.runs.settings import checked
 from diffprobe.runs.sweeps import Job, find_jobs, grouped, join_scores
 from tests.reference.score_rows import Score, rows_of, summary_table, table_of
 

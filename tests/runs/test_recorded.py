@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from diffprobe.analyses.comparison import analysis as comparing_runs
 from diffprobe.analyses.given_probes import read_probes
+from diffprobe.analyses.inputs import Inputs
 from diffprobe.app.equipment import of_run
 from diffprobe.cli import retelling as reporting
 from diffprobe.errors import UserError
@@ -21,7 +22,7 @@ from diffprobe.labels.per_property import PerProperty
 from diffprobe.parts import CLASSES, check_recorded, make, targets
 from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_configuration
 from diffprobe.runs.recorded import read_overrides, read_recorded
-from diffprobe.runs.schema import checked
+from diffprobe.runs.settings import checked
 from diffprobe.runs.sweeps import find_jobs
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -55,7 +56,7 @@ READERS = {
     "settings": read_settings,
     "recorded": read_recorded,
     "app": of_run,
-    "probes": lambda folder: read_probes(folder, checked(composed()), "pocket"),
+    "probes": lambda folder: read_probes(folder, Inputs(checked(composed()), print, read_settings)),
     "gather": lambda folder: find_jobs(folder.parent),
     "compare": lambda folder: comparing_runs._read("it", folder),
     "report": lambda folder: reporting.rebuild_report(folder, 0),
@@ -167,8 +168,8 @@ def test_what_names_no_class_is_refused(chosen):
 def test_every_choice_of_the_configuration_can_be_made():
     """The list of classes is that of conf/, no more and no less."""
     for group, known in CLASSES.items():
-        folder = CONF / group
-        contents = [OmegaConf.to_container(OmegaConf.load(path)) for path in folder.rglob("*.yaml")]
+        contents: list = [OmegaConf.to_container(OmegaConf.load(path)) for path in (CONF / group).rglob("*.yaml")]
+        contents.append(OmegaConf.to_container(OmegaConf.load(CONF / "analyze.yaml")).get(group))
         named = {target for content in contents for _, target in targets(content)}
         assert named == set(known), group
 

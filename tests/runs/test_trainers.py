@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import DeviceStatsMonitor, EarlyStopping, ProgressBar
 
 from diffprobe.activations.progress import ImageProgressBar
-from diffprobe.runs.schema import checked
+from diffprobe.runs.settings import checked
 from diffprobe.runs.trainers import StopWhenAsked, make_trainer
 from tests.commands import ROOT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,22 @@ from torch import Tensor
 from diffprobe.activations.activations import ReadableActivations, Values
 from diffprobe.backbone.layers import Layer, select_layers
 from diffprobe.errors import UserError
+from diffprobe.ranges import OneOrMore, Text
 
 NAME = r"[\w.-]+"
+
+
+# What `select` may hold: a layer's name, a pattern, a kind, a stage; one or a list of them.
+LayerItems = OneOrMore(Annotated[str, Text()])
+Groups = dict[str, Annotated[Any, LayerItems]]
+
+
+@dataclass(frozen=True)
+class LayerSelection:
+    """Which layers are looked at: those that `select` names, and groups of layers that are one input each."""
+
+    select: Annotated[Any, LayerItems] | None = None
+    groups: Groups | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from lightning.pytorch.callbacks import RichProgressBar
 from rich import get_console
@@ -13,6 +13,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+
+from diffprobe.ranges import Number
 
 
 @dataclass
@@ -77,7 +79,7 @@ class ImageProgressBar(RichProgressBar):
 
     def __init__(
         self,
-        refresh_rate: int = 1,
+        refresh_rate: Annotated[int, Number(0, 100_000)] = 1,
         leave: bool = False,
         log: Callable[[str], None] | None = None,
         console: Console | None = None,

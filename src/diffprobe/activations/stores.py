@@ -5,9 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+from diffprobe.activations.groups import LayerItems
+from diffprobe.activations.sources.source import Steps
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Count, Folder
+
+
+@dataclass(frozen=True)
+class ActivationConfig:
+    """How activations are made and kept.
+
+    Attributes:
+        store: 'memory', 'disk', or 'none', which uses them while they are computed.
+        folder: of stores on disk.
+        layers, steps: that a store keeps, as `layers.select` and `steps.select`; None those that are probed.
+        images_per_shard: of a store on disk.
+        dtype: of stores.
+        half: of the guidance batch.
+        batch_size: images at once.
+    """
+
+    store: Annotated[str, Choice("memory", "disk", "none")] = "memory"
+    folder: Folder = "stores"
+    layers: Annotated[Any, LayerItems] | None = None
+    steps: Annotated[Any, Steps] | None = None
+    images_per_shard: Count = 16
+    dtype: Annotated[str, Choice("float32", "float16", "bfloat16")] = "float16"
+    half: Annotated[str, Choice("conditional", "unconditional")] = "conditional"
+    batch_size: Count = 20
 
 
 @dataclass(frozen=True)

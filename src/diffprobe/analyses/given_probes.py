@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # What makes other activations of the same step; probes of one kind say nothing of the other.
 _SAME = (
     *("model.guidance", "model.scheduler", "model.size", "model.revision"),
-    *("steps.sampling", "trajectory.kind", "features.half"),
+    *("steps.sampling", "trajectory._target_", "features.half"),
 )
 
 

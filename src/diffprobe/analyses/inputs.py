@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from diffprobe.errors import UserError
-from diffprobe.parts import make
+from diffprobe.parts import class_name, make
 from diffprobe.ranges import shown
 
 if TYPE_CHECKING:
@@ -72,13 +72,7 @@ class Inputs:
     @cached_property
     def objects(self) -> tuple[ObjectImages, list[Problem]]:
         """Images with objects of `objects`, and what was left out of them."""
-        from diffprobe.data.object_selection import load_objects
-
-        chosen: Any = OmegaConf.to_container(self.settings.objects)
-        return load_objects(**chosen, seed=self.settings.seed, log=self.log)
-
-
-OF_IMAGES = ("noised", "inversion", "image_to_image")
+        return make(self.settings.objects, seed=self.settings.seed, log=self.log)
 
 
 def make_source(settings: Any, log: Callable[[str], None]) -> Source:
@@ -90,12 +84,10 @@ def make_source(settings: Any, log: Callable[[str], None]) -> Source:
     from diffprobe.activations.sources.generation import Generation
     from diffprobe.data.prompts import duplicate_prompts, load_prompts
 
-    kind, data = settings.trajectory.kind, settings.data
-    if kind not in ("generation", *OF_IMAGES):
-        raise UserError(f"trajectory.kind={kind}: choose one of generation, {', '.join(OF_IMAGES)}")
-    if kind != "generation":
+    data = settings.data
+    if class_name(settings.trajectory) != "generation":
         return _of_images(settings, log)
-    if data.images is not None:
+    if "images" in data:
         raise UserError("trajectory=generation makes its own images; for data=images choose trajectory=noised")
     prompts = load_prompts(data.prompts, data.count, settings.seed, log)
     names = {prompt.name for prompt in prompts}
@@ -123,7 +115,7 @@ def test_prompts(settings: Any, log: Callable[[str], None]) -> list[Prompt]:
     from diffprobe.data.prompts import load_prompts
 
     data = settings.data
-    if data.test_prompts is None:
+    if data.get("test_prompts") is None:
         return []
     if data.prompts is None:
         raise UserError("data.test_prompts names the images to test on; give those to train on as data.prompts=FILE")
@@ -134,9 +126,9 @@ def _of_images(settings: Any, log: Callable[[str], None]) -> Source:
     from diffprobe.data.images import load_images, split_readable
     from diffprobe.data.pictures import ImageFileCollection
 
-    data, trajectory = settings.data, settings.trajectory
-    if data.images is None:
-        raise UserError(f"trajectory={trajectory.kind} needs real images: data=images data.images=FOLDER")
+    data = settings.data
+    if "images" not in data:
+        raise UserError(f"{class_name(settings.trajectory)} needs real images: data=images data.images=FOLDER")
     files, bad = split_readable(load_images(data.images, root=data.root, count=data.count, log=log), data.on_error)
     for image in bad:
         log(f"left out {image.name}: {image.reason}")
@@ -150,11 +142,10 @@ def load_model(settings: Any) -> Backbone:
         UserError: as `load_backbone` and `device_of_model`.
     """
     from diffprobe.activations.module import device_of_model
-    from diffprobe.backbone.load import load_backbone
     from diffprobe.runs.trainers import make_trainer
 
     device = device_of_model(settings.model.device, make_trainer(settings, "predict", None))
-    return load_backbone(**{**settings.model, "device": device})
+    return make(settings.model, device=device)
 
 
 def check_noise(settings: Any, backbone: Backbone) -> None:
@@ -162,7 +153,7 @@ def check_noise(settings: Any, backbone: Backbone) -> None:
     from diffprobe.backbone.noising import check_noising
 
     trajectory = settings.trajectory
-    if trajectory.kind == "noised":
+    if class_name(trajectory) == "noised":
         check_noising(backbone, list(trajectory.timesteps), trajectory.noise, trajectory.draws)
 
 
@@ -174,16 +165,12 @@ def source_of_pictures(
     Raises:
         UserError: for a trajectory that makes its own.
     """
-    from diffprobe.activations.sources.real_images import ImageToImage, Inversion, Noised
-
-    trajectory, sampling = settings.trajectory, settings.steps.sampling
-    if trajectory.kind == "noised":
-        return Noised(images, list(trajectory.timesteps), trajectory.noise, trajectory.draws, again)
-    if trajectory.kind == "inversion":
-        return Inversion(images, sampling, again)
-    if trajectory.kind == "image_to_image":
-        return ImageToImage(images, trajectory.strength, sampling, half, again)
-    raise UserError(f"trajectory.kind={trajectory.kind}: for real images choose one of {', '.join(OF_IMAGES)}")
+    if class_name(settings.trajectory) == "generation":
+        raise UserError("trajectory=generation makes its own images; for real ones choose trajectory=noised")
+    chosen = settings.trajectory
+    walk = {"inversion": ("sampling_steps",), "image_to_image": ("sampling_steps", "half")}.get(class_name(chosen), ())
+    given = {"sampling_steps": settings.steps.sampling, "half": half}
+    return make(chosen, images=images, again=again, **{name: given[name] for name in walk})
 
 
 def chosen_layers(select: Any, backbone: Backbone) -> list[Layer]:
@@ -213,12 +200,9 @@ def make_stores(settings: Any, backbone: Backbone, source: Source) -> StoreFolde
     Raises:
         UserError: no such place, or layers and steps to keep that the network or the source does not have.
     """
-    from diffprobe.activations.budget import STORES
     from diffprobe.activations.stores import StoreFolder
 
-    features = settings.features
-    if features.store not in STORES:
-        raise UserError(f"features.store={features.store}: choose one of {', '.join(STORES)}")
+    features = make(settings.features)
     if features.store == "none" and settings.probe.solver != "ridge":
         raise UserError("features=none keeps nothing, which only probe.solver=ridge can do without (probe=ridge)")
     if features.store != "disk":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from diffprobe.analyses.analysis import Plan
 from diffprobe.analyses.inputs import check_noise, chosen_groups, chosen_layers, source_of_pictures
 from diffprobe.errors import UserError
+from diffprobe.parts import make
 
 if TYPE_CHECKING:
     from diffprobe.activations.groups import LayerGroup
@@ -95,10 +96,9 @@ def check_objects(inputs: Inputs) -> ObjectTask:
     """Validated inputs without changes. Raises UserError for what the user got wrong."""
     from diffprobe.activations.budget import free_disk
     from diffprobe.prototypes.collecting import check_timesteps, single
-    from diffprobe.prototypes.pooling import MaskResizing
 
     settings = inputs.settings
-    distance_config = _distance_config(settings.measure)
+    distance_config = make(settings.measure)
     inputs.log(f"reading {settings.objects.kind}")
     images, problems = inputs.objects
     _list_problems(problems, inputs)
@@ -108,7 +108,7 @@ def check_objects(inputs: Inputs) -> ObjectTask:
             f"objects={settings.objects.kind}: {count} object in {len(images)} images, and distances are between at "
             "least 2; take more images (objects.count)"
         )
-    keeping, masks = settings.prototypes, settings.masks
+    keeping = make(settings.prototypes)
     free_disk(Path(keeping.folder), "prototypes.folder")
     backbone = inputs.backbone
     source = source_of_pictures(settings, images, "conditional")
@@ -128,7 +128,7 @@ def check_objects(inputs: Inputs) -> ObjectTask:
         [*also, *chosen_groups(keeping.groups, backbone)],
         steps,
         distance_config,
-        MaskResizing(masks.hard, masks.antialias),
+        make(settings.masks),
         Path(keeping.folder),
         keeping.batch_size,
         keeping.images_per_shard,
@@ -151,7 +151,7 @@ class ObjectAnalysis:
         numbers = objects * channels * len(task.steps) * len(sources)
         line = (
             f"{task.backbone.name} on {task.backbone.device}: {objects} objects in {len(task.images)} images, "
-            f"{len(task.inputs)} inputs, {len(task.steps)} steps, {', '.join(task.distance_config.measures)}; "
+            f"{len(task.inputs)} inputs, {len(task.steps)} steps, {', '.join(task.distance_config.names)}; "
             f"{len(task.images) * evaluations} network evaluations at most, {4 * numbers / 1e6:.1f} MB of prototypes"
         )
         return Plan([line])
@@ -190,11 +190,3 @@ def _list_problems(problems: Sequence[Problem], inputs: Inputs) -> None:
         inputs.log(f"left out {problem}")
     if len(problems) > LISTED_PROBLEMS:
         inputs.log(f"left out {len(problems) - LISTED_PROBLEMS} more; problems.csv names all {len(problems)}")
-
-
-def _distance_config(measure) -> DistanceConfig:
-    import torch
-
-    from diffprobe.prototypes.matrices import DistanceConfig
-
-    return DistanceConfig(list(measure.names), getattr(torch, measure.precision), measure.budget_mb * 2**20)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffprobe.analyses.analysis import Plan
 from diffprobe.analyses.inputs import check_noise, make_stores, test_prompts
+from diffprobe.parts import make
 
 if TYPE_CHECKING:
     from diffprobe.activations.budget import Plan as Budget
@@ -42,7 +43,6 @@ class ProbingTask:
 def check_probing(inputs: Inputs) -> ProbingTask:
     """Validated inputs for probes that are trained. Raises UserError for what the user got wrong."""
     from diffprobe.labels.labeler import GeometryAwareLabeler
-    from diffprobe.probes.config import ProbeConfig
     from diffprobe.probes.study.question import ProbingConfig
 
     settings, source, labeler, backbone = inputs.settings, inputs.source, inputs.labeler, inputs.backbone
@@ -55,7 +55,7 @@ def check_probing(inputs: Inputs) -> ProbingTask:
         controls=list(settings.control.names),
         fractions=list(settings.data.fractions),
         test=[prompt.name for prompt in test_prompts(settings, lambda _: None)],  # making the source logged its lines
-        probe_config=ProbeConfig(**settings.probe),
+        probe_config=make(settings.probe),
         threshold=settings.property.threshold,
         seed=settings.seed,
     )
@@ -71,7 +71,14 @@ def task_of(inputs: Inputs, source: Source, probing_config: ProbingConfig) -> Pr
     stores = make_stores(settings, backbone, source)
     budget = _budget(settings, backbone, source, probing_config, stores)
     return ProbingTask(
-        backbone, source, inputs.labeler, probing_config, stores, budget, settings.features, settings.report.examples
+        backbone,
+        source,
+        inputs.labeler,
+        probing_config,
+        stores,
+        budget,
+        make(settings.features),
+        settings.report.examples,
     )
 
 
@@ -115,7 +122,7 @@ def _budget(
     from diffprobe.activations.description import describe
     from diffprobe.probes.study.two_pass import replayed_controls
 
-    features = settings.features
+    features = make(settings.features)
     layers, steps = (
         stores.kept(probing_config.recorded, probing_config.steps)
         if stores

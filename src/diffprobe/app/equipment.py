@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffprobe.analyses.intervention.edits import Covariances, Editing, TokenMoments
 from diffprobe.errors import UserError
-from diffprobe.parts import make
+from diffprobe.parts import class_name, make
 
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
@@ -65,9 +65,7 @@ def of_run(folder: Path) -> Equipment:
         UserError: the folder is no such run of a generation, its labeler knows no new images, or it has no probes of
             saliency at the steps that are edited.
     """
-    from omegaconf import OmegaConf
 
-    from diffprobe.backbone.load import load_backbone
     from diffprobe.data.prompts import load_prompts
     from diffprobe.probes.storage import load_bank
     from diffprobe.runs.folder import FINISHED, read_settings
@@ -75,14 +73,15 @@ def of_run(folder: Path) -> Equipment:
     if not (folder / FINISHED).exists():
         raise UserError(f"--probes {folder}: no finished run of train.py is there; give such a run's folder")
     settings = read_settings(folder)
-    if settings.trajectory.kind != "generation":
-        raise UserError(f"--probes {folder}: made with trajectory={settings.trajectory.kind}; give one of generation")
-    model: dict[str, Any] = OmegaConf.to_container(settings.model, resolve=True) | {"device": "auto"}  # type: ignore
+    if class_name(settings.trajectory) != "generation":
+        raise UserError(
+            f"--probes {folder}: made with trajectory={class_name(settings.trajectory)}; give one of generation"
+        )
     chosen = settings.labeler
     if chosen is not None and "cache" in chosen:
         chosen.cache = None  # a folder that the run's maker chose: nothing is written there
     labeler = make(chosen)
-    backbone = load_backbone(**model)
+    backbone = make(settings.model, device="auto")
     labeler.check(["a new image"], ["saliency"], backbone.image_size)
     prompts = load_prompts(settings.data.prompts, seed=settings.seed)
     return build_equipment(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,15 +19,16 @@ from diffprobe.backbone.frozen import FrozenNetworks
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
 from diffprobe.backbone.parts import check_tokenizers, read_networks
 from diffprobe.backbone.samplers import OWN, SCHEDULERS, sampler_for
-from diffprobe.backbone.speed import speed_up
+from diffprobe.backbone.speed import AUTOCAST, speed_up
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Folder, Number, Text
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-Choice = TypeVar("Choice")
+Chosen = TypeVar("Chosen")
 
 
 @dataclass
@@ -124,16 +125,16 @@ class Backbone:
 
 
 def load_backbone(
-    path: str,
+    path: Folder,
     *,
-    device: str = "auto",
-    dtype: str = "float32",
-    guidance: float = 7.5,
-    scheduler: str = "lms",
-    revision: str | None = None,
-    size: int | None = None,
-    tokenizer: str | None = None,
-    autocast: str | None = None,
+    device: Annotated[str, Text()] = "auto",
+    dtype: Annotated[str, Choice(*DTYPES)] = "float32",
+    guidance: Annotated[float, Number(0, 100)] = 7.5,
+    scheduler: Annotated[str, Choice(*SCHEDULERS, OWN)] = "lms",
+    revision: Annotated[str, Text()] | None = None,
+    size: Annotated[int, Number(8, 8192)] | None = None,
+    tokenizer: Folder | None = None,
+    autocast: Annotated[str, Choice(*AUTOCAST)] | None = None,
     channels_last: bool = False,
     compile: bool = False,
     family: Family | None = None,
@@ -268,7 +269,7 @@ def _local_rank() -> int:
     return next((int(os.environ[name]) for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in os.environ), 0)
 
 
-def _one_of(choices: Mapping[str, Choice], wanted: str, what: str) -> Choice:
+def _one_of(choices: Mapping[str, Chosen], wanted: str, what: str) -> Chosen:
     if wanted not in choices:
         raise UserError(f"no {what} {wanted!r}; use one of {', '.join(choices)}")
     return choices[wanted]

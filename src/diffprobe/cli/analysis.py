@@ -10,7 +10,7 @@ from diffprobe.cli.errors import job_errors, plain_errors
 from diffprobe.cli.running import carry_out
 from diffprobe.errors import UserError
 from diffprobe.parts import make
-from diffprobe.runs.analysis_schema import check_analysis
+from diffprobe.runs.settings import check_analysis
 from diffprobe.terminal import plain_console
 
 

@@ -99,7 +99,7 @@ def _publish(found: GatheredTables, folder: Path, console: Console) -> GatheredT
     reproduce = [("command", shlex.join(["python", "analyze.py", f"gather={jobs[0].folder.parent}"]))]
     reproduce += [(f"job {job.folder.name}", shlex.join(job.overrides)) for job in jobs]
     settings = jobs[0].settings
-    gathered = report(found.scores, found.summaries, seed=settings.seed, published=settings.report.published)
+    gathered = report(found.scores, found.summaries, seed=settings.seed, published=settings.report.get("published", {}))
     publish(gathered, GatheredRun(folder, console, reproduce))
     return found
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffprobe.analyses.probing.analysis import Probing
 from diffprobe.cli.errors import job_errors
 from diffprobe.cli.running import carry_out
+from diffprobe.parts import make
 from diffprobe.runs.folder import objective_of
-from diffprobe.runs.schema import ProbingSettings, checked
+from diffprobe.runs.settings import ProbingSettings, checked
 
 
 @job_errors
@@ -25,5 +24,5 @@ def run(config: DictConfig) -> float | None:
 
 
 def _probing(settings: ProbingSettings) -> Probing:
-    published: Any = OmegaConf.to_container(settings.report.published)  # type: ignore[arg-type]
-    return Probing(list(settings.report.learning_curve), published)
+    report = make(settings.report)
+    return Probing(report.learning_curve, report.published)

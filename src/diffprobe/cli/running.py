@@ -19,7 +19,7 @@ from diffprobe.errors import UserError
 from diffprobe.parts import class_name, make
 from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, run_lock
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
-from diffprobe.runs.schema import ProbingSettings
+from diffprobe.runs.settings import ProbingSettings
 from diffprobe.runs.trainers import check_trainer, make_trainer, quiet_libraries
 from diffprobe.signals import Stopped
 from diffprobe.signals import check as stop_if_asked

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from diffprobe.data.decoding import Contents, decoded, inspect_image_file
 from diffprobe.data.text_lists import Log, read_lines, read_table, warn
 from diffprobe.errors import UserError
 from diffprobe.fitting import FITS, visible_box
-from diffprobe.ranges import expanded
+from diffprobe.ranges import Choice, Count, Folder, Fractions, expanded
 from diffprobe.threads import decoding_threads
 
 # A file of a folder with one of these is an image, and an error if it cannot be read; others are left alone.
@@ -31,6 +32,24 @@ COLUMNS = ("path", "src")  # of a CSV list; the second is the Diff-Props authors
 ON_ERROR = ("error", "skip")
 # Folders of copies and thumbnails that systems put beside images; so are all whose name begins with a dot.
 HIDDEN = ("__MACOSX", "@eaDir")
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Real images of a folder or list, see `load_images`.
+
+    Attributes:
+        root: what relative paths start from.
+        count: None takes all of them.
+        fractions: of the images, to train, select and test on.
+    """
+
+    images: Folder
+    root: Folder | None = None
+    fit: Annotated[str, Choice(*FITS)] = "stretch"
+    on_error: Annotated[str, Choice(*ON_ERROR)] = "error"
+    count: Count | None = None
+    fractions: Fractions = field(default_factory=lambda: [0.6, 0.2, 0.2])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
 
@@ -13,10 +14,11 @@ from diffprobe.data.coco import coco_images
 from diffprobe.data.davis import davis_frames
 from diffprobe.data.images import ON_ERROR, without_extension
 from diffprobe.data.objects import AnnotatedImages, AnnotatedObject, ObjectImages, Problem
-from diffprobe.data.scenes import moving_scenes, scene_objects
+from diffprobe.data.scenes import LABELS, moving_scenes, scene_objects
 from diffprobe.data.text_lists import Log, Row, check_unique, read_lines, read_table, warn
 from diffprobe.data.voc import voc_images
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Count, Folder, Number, Text
 from diffprobe.threads import decoding_threads
 
 # What a list's column `dataset` may call a set; Diff-Props says pascal.
@@ -39,20 +41,20 @@ class _Selection:
 
 
 def load_objects(
-    kind: str,
+    kind: Annotated[str, Choice(*KINDS)],
     *,
-    root: str | Path | None = None,
-    split: str | None = None,
-    list: str | Path | None = None,
-    count: int | None = None,
+    root: Folder | None = None,
+    split: Annotated[str, Text()] | None = None,
+    list: Folder | None = None,
+    count: Count | None = None,
     seed: int = 0,
-    on_error: str = "error",
-    largest_over: float = 0.01,
-    min_area: float = 0.0,
-    label: str = "shape",
-    size: int = 64,
-    every: int = 1,
-    frames: int | None = None,
+    on_error: Annotated[str, Choice(*ON_ERROR)] = "error",
+    largest_over: Annotated[float, Number(0, below=1)] = 0.01,
+    min_area: Annotated[float, Number(0, below=1)] = 0.0,
+    label: Annotated[str, Choice(*LABELS)] = "shape",
+    size: Annotated[int, Number(8, 2048)] = 64,
+    every: Count = 1,
+    frames: Count | None = None,
     log: Log = warn,
 ) -> tuple[ObjectImages, list[Problem]]:
     """The images of a set with the objects to be used, and all that was left out of them. Decodes everything once.

@@ -5,17 +5,34 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffprobe.data.text_lists import Log, Row, read_table, warn
 from diffprobe.errors import UserError
+from diffprobe.ranges import Count, Folder, Fractions
 
 DEFAULT_SCENES = 200
 LARGEST_SEED = 2**63 - 1
 SHOWN_CHARACTERS = 60
 # What no keyboard writes: control characters but tabs and line ends, and the mark of what could not be decoded.
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
+
+
+@dataclass(frozen=True)
+class PromptData:
+    """Prompts of a file or of the scene grammar, see `load_prompts`.
+
+    Attributes:
+        test_prompts: file with those of the images to test on.
+        count: prompts of each file; None takes all of them, or 200 scenes.
+        fractions: of the images, to train, select and test on.
+    """
+
+    prompts: Folder | None = None
+    test_prompts: Folder | None = None
+    count: Count | None = None
+    fractions: Fractions = field(default_factory=lambda: [0.6, 0.2, 0.2])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
+from diffprobe.ranges import Text
 
 INSTALL = "pip install https://github.com/compphoto/Intrinsic/archive/main.zip"
 GREY = 1  # the stage of its pipeline that gives grey shading
@@ -40,7 +41,7 @@ class IntrinsicShading(SinglePropertyLabeler):
 
     labels = "shading"
 
-    def __init__(self, weights: str | Sequence[str] = "paper_weights", device: str = "auto") -> None:
+    def __init__(self, weights: str | Sequence[str] = "paper_weights", device: Annotated[str, Text()] = "auto") -> None:
         self.device = str(chosen_device(device))
         self._pipeline = _import()
         named = weights if isinstance(weights, str) else [_checked_pickle(file) for file in weights]

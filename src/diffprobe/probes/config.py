@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Count, Items, Keys, Name, Number
 
 SOLVERS = ("adam", "ridge", "exact")
 HEADS = ("linear", "mlp")
+PROPERTIES = ("saliency", "depth", "shading")
+Rate = Annotated[float, Number(above=0, high=10)]
+Strengths = Annotated[Sequence[Annotated[float, Number(1e-12, 1_000_000)]], Items(1)]
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,25 @@ class ProbeConfig:
         UserError: an unknown solver or head, or a head or penalty that the solver does not know.
     """
 
-    name: str = "linear"
-    solver: str = "adam"
-    head: str = "linear"
+    name: Annotated[str, Name()] = "linear"
+    solver: Annotated[str, Choice(*SOLVERS)] = "adam"
+    head: Annotated[str, Choice(*HEADS)] = "linear"
     bias: bool = False
-    l1: float = 0.0
-    smoothness: float = 0.0
-    epochs: int = 30
-    batch_size: int = 4
-    validate_every: int = 2
-    learning_rates: Mapping[str, float] = field(default_factory=dict)
-    strengths: Sequence[float] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    l1: Annotated[float, Number(0, 1000)] = 0.0
+    smoothness: Annotated[float, Number(0, 1000)] = 0.0
+    epochs: Count = 30
+    batch_size: Count = 4
+    validate_every: Count = 2
+    learning_rates: Annotated[Mapping[str, Rate], Keys(*PROPERTIES, called="property")] = field(default_factory=dict)
+    strengths: Strengths = (
+        1e-6,
+        1e-5,
+        1e-4,
+        1e-3,
+        1e-2,
+        1e-1,
+        1.0,
+    )
 
     def __post_init__(self) -> None:
         for key, value, choices in (("solver", self.solver, SOLVERS), ("head", self.head, HEADS)):

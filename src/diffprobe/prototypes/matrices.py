@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,17 +13,28 @@ from torch import Tensor
 from diffprobe.activations.groups import LayerGroup
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes
-from diffprobe.prototypes.distances import distance_matrix
+from diffprobe.prototypes.distances import MEASURES, distance_matrix
 from diffprobe.prototypes.separation import DistanceKey
+from diffprobe.ranges import Choice, Items, Number
 
 
 @dataclass(frozen=True)
 class DistanceConfig:
     """Which distances are taken, and how: precision of the products, and bytes of working memory."""
 
-    measures: Sequence[str]
-    precision: torch.dtype = torch.float32
-    budget: int = 512 * 2**20
+    names: Annotated[Sequence[Annotated[str, Choice(*MEASURES)]], Items(1)]
+    precision: Annotated[str, Choice("float32", "float64")] = "float32"
+    budget_mb: Annotated[int, Number(1, 1_000_000)] = 512
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products."""
+        return getattr(torch, self.precision)
+
+    @property
+    def budget(self) -> int:
+        """Bytes of working memory."""
+        return self.budget_mb * 2**20
 
 
 @dataclass(frozen=True)
@@ -73,10 +85,10 @@ def all_distances(
 ) -> Iterator[tuple[PrototypeMatrix, Tensor]]:
     """Every matrix with its distances [n, n] by every measure."""
     for matrix in matrices(prototypes, model):
-        for measure in distance_config.measures:
+        for measure in distance_config.names:
             at = DistanceKey(model, matrix.where.layer, matrix.where.step, matrix.where.timestep, measure)
             named = PrototypeMatrix(at, matrix.rows, matrix.values, matrix.classes, matrix.images)
             distances = distance_matrix(
-                matrix.values, measure, precision=distance_config.precision, budget=distance_config.budget
+                matrix.values, measure, precision=distance_config.dtype, budget=distance_config.budget
             )
             yield named, distances

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import log10
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,7 @@ from diffprobe.prototypes.retrieval import retrieve
 from diffprobe.prototypes.set_intervals import SetIntervals, set_intervals
 from diffprobe.prototypes.sets import set_statistics, split_pairs
 from diffprobe.prototypes.tables import SetRow, TestRow
+from diffprobe.ranges import Number
 from diffprobe.tables import Step
 
 
@@ -36,8 +37,8 @@ class Resampling:
     """How much of it: at most so many resamples with images left out for intervals, permutations of labels for p, and
     the seed of both."""
 
-    resamples: int = 1000
-    permutations: int = 1000
+    resamples: Annotated[int, Number(19, 100_000)] = 1000  # the fewest permutations with which p can be 0.05
+    permutations: Annotated[int, Number(19, 100_000)] = 1000
     seed: int = 0
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,15 +19,33 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffprobe.activations.description import folder_name, identity
+from diffprobe.activations.groups import Groups, LayerItems
 from diffprobe.activations.sources.source import Source
 from diffprobe.activations.store.shards import set_aside
 from diffprobe.backbone.load import Backbone
 from diffprobe.checksums import Damaged, read_sealed, sealed
 from diffprobe.errors import UserError
 from diffprobe.prototypes.pooling import MaskResizing
+from diffprobe.ranges import Count, Folder
 from diffprobe.writing import remove_leftovers, temporary_beside
 
 FORMAT = "diffprobe-prototypes/2"
+
+
+@dataclass(frozen=True)
+class PrototypeConfig:
+    """DistanceKey prototypes are kept, and what is pooled in the same pass for other jobs of a sweep.
+
+    Attributes:
+        layers, groups: pooled beside those of this job, as `layers.select` and `layers.groups`.
+        batch_size: images shown to the network at once.
+    """
+
+    folder: Folder
+    layers: Annotated[Any, LayerItems] | None = None
+    groups: Groups | None = None
+    batch_size: Count = 8
+    images_per_shard: Count = 64
 
 
 @dataclass(frozen=True)

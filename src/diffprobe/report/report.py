@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 from pandas import DataFrame, Series
 
+from diffprobe.ranges import Count, Items, Keys, Number
 from diffprobe.tables import NO_STEP, Step
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ _TYPES: dict[Any, str] = {
     float: "float64",
     float | None: "float64",
 }
+
+
+Numbers = dict[str, float]
+METRICS = ("dice", "dice_background", "spearman", "pearson", "rmse")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What a report shows beside the scores.
+
+    Attributes:
+        examples: images that are drawn.
+        learning_curve: numbers of training images, for the best layers' probes; none draws no curve.
+        published: property -> metric, or 'step' -> number of a paper, to print beside the run's.
+    """
+
+    examples: Annotated[int, Number(0, 1000)] = 3
+    learning_curve: Annotated[list[Count], Items()] = field(default_factory=list)
+    published: Annotated[
+        dict[str, Annotated[Numbers, Keys(*METRICS, "step", called="score")]],
+        Keys("saliency", "depth", "shading", called="property"),
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

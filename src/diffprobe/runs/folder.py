@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffprobe.errors import UserError
 from diffprobe.parts import check_recorded, targets
 from diffprobe.runs.recorded import CONFIGURATION, read_recorded, resolve_lookups
-from diffprobe.runs.schema import Settings, checked
+from diffprobe.runs.settings import checked
 from diffprobe.writing import remove_leftovers, replacing
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ RUN_ONLY_KEYS = (
 )
 
 
-def read_settings(
-    folder: Path, check: Callable[[DictConfig], Settings] = checked, also: Collection[str] = ()
-) -> Settings:
+def read_settings(folder: Path, check: Callable[[DictConfig], Any] = checked, also: Collection[str] = ()) -> Any:
     """The settings that a run folder was made with.
 
     Args:

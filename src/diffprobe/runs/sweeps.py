@@ -14,7 +14,7 @@ from diffprobe.runs.recorded import read_overrides, read_recorded
 if TYPE_CHECKING:
     import pandas as pd
 
-    from diffprobe.runs.schema import ProbingSettings
+    from diffprobe.runs.settings import ProbingSettings
 
 # Settings, and groups of them in overrides, that say which rows a job has; columns tell these apart.
 ROWS = (

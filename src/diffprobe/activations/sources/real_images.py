@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,11 @@ from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
 from diffprobe.backbone.inversion import ddim_scheduler, invert
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.noising import check_noise, evaluate_noised, seed_of
+from diffprobe.backbone.noising import NOISES, check_noise, evaluate_noised, seed_of
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
 from diffprobe.data.pictures import ImageCollection
 from diffprobe.fitting import Geometry
+from diffprobe.ranges import Choice, Items, Number, Share
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,13 @@ class Noised(RealImages):
     def __init__(
         self,
         images: ImageCollection,
-        at: Sequence[float] = (0,),
-        noise: str = "seeded",
-        draws: int = 1,
+        timesteps: Annotated[Sequence[Annotated[float, Number(0, 1000)]], Items(1)] = (0,),
+        noise: Annotated[str, Choice(*NOISES)] = "seeded",
+        draws: Annotated[int, Number(1, 1000)] = 1,
         again: PartialDenoising | None = None,
     ) -> None:
         super().__init__(images, again)
-        self.at, self.noise, self.draws = list(at), noise, draws
+        self.at, self.noise, self.draws = list(timesteps), noise, draws
 
     def timesteps(self, backbone: Backbone) -> dict[int, float]:
         """Raises UserError if the pipeline's own scheduler has no noise of timesteps."""
@@ -204,7 +205,7 @@ class ImageToImage(RealImages, TrajectorySource):
     def __init__(
         self,
         images: ImageCollection,
-        strength: float = 0.5,
+        strength: Share = 0.5,
         sampling_steps: int = 15,
         half: str = "conditional",
         again: PartialDenoising | None = None,

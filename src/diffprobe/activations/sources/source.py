@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,18 @@ from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, replay
 from diffprobe.fitting import Geometry
+from diffprobe.ranges import Number, OneOrMore, WordOr
+
+STEP_WORDS = ("all", "first", "last", "first_third")
+Steps = OneOrMore(Annotated[Any, WordOr(STEP_WORDS, Annotated[int, Number(0, 999)])])
+
+
+@dataclass(frozen=True)
+class StepSelection:
+    """How long a trajectory is, and which of its steps are looked at, see `chosen_steps`."""
+
+    sampling: Annotated[int, Number(1, 1000)]
+    select: Annotated[Any, Steps]
 
 
 class Source(ABC):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from diffprobe.analyses.analysis import Plan
 from diffprobe.errors import UserError
+from diffprobe.parts import class_name
 from diffprobe.ranges import Folder
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Classification:
         from diffprobe.labels.classifiers.classifier import checked_patterns, class_in_text
 
         settings, data = inputs.settings, inputs.settings.data
-        if settings.trajectory.kind != "generation" or data.images is not None:
+        if class_name(settings.trajectory) != "generation" or "images" in data:
             raise UserError(
                 "analysis=classification makes its own images from prompts (data=prompts trajectory=generation); real "
                 "photos to hold them against are analysis.photos=FOLDER"

@@ -100,7 +100,7 @@ def _of_folder(
 
     if not place.exists():
         raise UserError(f"analysis.photos={place}: there is no such folder or list of images; null goes without")
-    files, bad = split_readable(load_images(place, log=log), data.on_error)
+    files, bad = split_readable(load_images(place, log=log), data.get("on_error", "error"))
     for image in bad:
         log(f"left out {image.name}: {image.reason}")
     shown = [_class_text(file.caption, file.path) for file in files]
@@ -113,7 +113,7 @@ def _of_folder(
         )
     if len(kept) < len(files):
         log(f"left out {len(files) - len(kept)} of {len(files)} photos, which are of no class that the prompts name")
-    fit = data.fit
+    fit = data.get("fit", "stretch")
     return Photos(
         [file.name for file, _ in kept],
         [at for _, at in kept if at is not None],

@@ -112,7 +112,7 @@ def study_drift(
                 matrix.values[there],
                 after[there],
                 matrix.where.measure,
-                precision=distance_config.precision,
+                precision=distance_config.dtype,
                 budget=distance_config.budget,
             ).numpy()
             rows += drift_rows(matrix.where, each.change, each.strength, own, matrix.images[there.numpy()], sets)

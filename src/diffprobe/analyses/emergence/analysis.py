@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from diffprobe.analyses.analysis import Plan
 from diffprobe.analyses.trained_probes import ProbingTask, check_probing, plan_probing, task_of, train_probes
 from diffprobe.errors import UserError
+from diffprobe.parts import class_name
 from diffprobe.ranges import Folder, Items, Share
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class Emergence:
         from diffprobe.analyses.emergence.image_models import check_labeler
 
         settings = inputs.settings
-        if settings.trajectory.kind != "generation":
+        if class_name(settings.trajectory) != "generation":
             raise UserError(
-                f"trajectory={settings.trajectory.kind}: analysis=emergence follows images while they are made, which "
-                "is trajectory=generation"
+                f"trajectory={class_name(settings.trajectory)}: analysis=emergence follows images while they are made, "
+                "which is trajectory=generation"
             )
         if settings.features.store == "none":
             raise UserError("features=none keeps no latents to decode; choose features=memory or features=disk")

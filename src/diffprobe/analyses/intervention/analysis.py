@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from diffprobe.analyses.analysis import Plan
 from diffprobe.analyses.trained_probes import ProbingTask, check_probing, plan_probing, train_probes
 from diffprobe.errors import UserError
+from diffprobe.parts import class_name
 from diffprobe.ranges import Choice, Count, Folder, Items, Number
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ class Intervention:
 
     def check(self, inputs: Inputs) -> InterventionTask:
         settings = inputs.settings
-        if settings.trajectory.kind != "generation":
-            raise UserError(f"trajectory={settings.trajectory.kind}: interventions are in trajectory=generation")
+        if class_name(settings.trajectory) != "generation":
+            raise UserError(f"trajectory={class_name(settings.trajectory)}: interventions are in trajectory=generation")
         if len(settings.property.names) != 1:
             raise UserError(f"property.names={list(settings.property.names)}: intervene on one property at a time")
         task = self._with_probes(inputs) if self.probes else self._to_train(inputs)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Items, Number, WordOr
+
+
+@dataclass(frozen=True)
+class PropertySelection:
+    """Which properties are probed, and from which probability on a pixel is foreground: a number, or the best on
+    validation images."""
+
+    names: Annotated[list[Annotated[str, Choice("saliency", "depth", "shading")]], Items(1)]
+    threshold: Annotated[Any, WordOr(("validation",), Annotated[float, Number(above=0, below=1)])] = "validation"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import torch
@@ -28,6 +28,7 @@ from diffprobe.probes.properties import property_named
 from diffprobe.probes.ridge import ridge_bank
 from diffprobe.probes.scoring import Threshold, check_threshold
 from diffprobe.probes.splits import Split, split_images
+from diffprobe.ranges import Choice, Items
 
 if TYPE_CHECKING:
     import lightning
@@ -65,6 +66,13 @@ CONTROL_NETWORKS: dict[str, tuple[str, Callable[[Any, int], Any]]] = {
     "fresh": ("new, untrained weights", fresh_weights),
 }
 CONTROLS = (*CONTROL_NETWORKS, *CONTROL_INPUTS, "labels", "position")
+
+
+@dataclass(frozen=True)
+class ControlSelection:
+    """What results must beat, see docs/controls.md."""
+
+    names: Annotated[list[Annotated[str, Choice(*CONTROLS)]], Items()]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def _model(config: Configuration) -> str:
 def _data(config: Configuration) -> str:
     data, trajectory, sampling = config["data"], config["trajectory"], config["steps"]["sampling"]
     count = f"{data['count']} " if data.get("count") else ""
-    if trajectory["kind"] == "generation":
+    if class_name(trajectory) == "generation":
         prompts = f"prompts of {data['prompts']}" if data.get("prompts") else "captions of the scene grammar"
         return f"made by the model from {count}{prompts}, in {sampling} steps"
     return f"{count}images of {data.get('images')}, {_shown(trajectory, sampling)}"
@@ -35,9 +35,9 @@ def _data(config: Configuration) -> str:
 
 def _shown(trajectory: Configuration, sampling: int) -> str:
     """How real images are shown to the network."""
-    if trajectory["kind"] == "noised":
+    if class_name(trajectory) == "noised":
         return f"noised at timesteps {_listed(trajectory['timesteps'])}"
-    if trajectory["kind"] == "inversion":
+    if class_name(trajectory) == "inversion":
         return f"inverted in {sampling} steps"
     return f"noised and denoised again, {trajectory['strength']:g} of {sampling} steps"
 

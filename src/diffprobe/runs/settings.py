@@ -1,0 +1,106 @@
+"""The settings of a run: its composed configuration, each part held against the signature of the class it names."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from typing import Annotated, Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffprobe.errors import UserError
+from diffprobe.parts import Part, Parts
+from diffprobe.ranges import Choice, Folder, Name, Number, checked_value
+
+# Arguments that the run itself gives, and what decides on them.
+_TRAJECTORY = {
+    **{"prompts": "by the group data", "images": "by the group data", "again": "by the analysis"},
+    **{"sampling_steps": "by steps.sampling", "half": "by features.half"},
+}
+_TRAINER = {
+    "logger": "by the group logger",
+    "callbacks": "by the group callbacks",
+    "enable_progress_bar": "by the group callbacks",
+    "max_epochs": "by probe.epochs",
+    "check_val_every_n_epoch": "by probe.validate_every",
+    "num_sanity_val_steps": "to none",
+    "enable_checkpointing": "to false, since probes and activations are written by the run",
+    "enable_model_summary": "to false",
+    "limit_predict_batches": "to all, since every image is taken once; say how many with data.count",
+    "fast_dev_run": "to false; a short run is debug=default",
+    "use_distributed_sampler": "to false where processes share images",
+}
+# Where less is supported than Lightning takes.
+_TRAINER_LIMITS = {
+    "accelerator": Annotated[str, Choice("auto", "cpu", "gpu", "cuda", "mps")],
+    "strategy": Annotated[str, Choice("auto", "ddp")],
+    "devices": Annotated[int, Number(1, 1024)],
+    "num_nodes": Annotated[int, Number(1, 1024)],
+}
+
+Group = Annotated[Any, Part()]
+
+
+@dataclass
+class ProbingSettings:
+    """Everything `train.py` takes: groups, whose settings are the arguments of the classes that they name, and keys."""
+
+    model: Group
+    data: Group
+    trajectory: Annotated[Any, Part(given=_TRAJECTORY)]
+    labeler: Group
+    layers: Group
+    steps: Group
+    property: Group
+    probe: Group
+    control: Group
+    features: Group
+    trainer: Annotated[Any, Part(given=_TRAINER, limits=_TRAINER_LIMITS)]
+    callbacks: Annotated[Any, Parts()]
+    logger: Annotated[Any, Part(given=dict.fromkeys(("folder", "config", "called"), "by the folder of the run"))]
+    report: Group
+    seed: Annotated[int, Number(0, 2**32 - 1)]
+    job: Annotated[str, Name(folders=True)]
+    dry_run: bool
+
+
+@dataclass
+class AnalysisJobSettings(ProbingSettings):
+    """Everything `analyze.py` takes: what `train.py` takes, and what is asked of objects."""
+
+    objects: Annotated[Any, Part(given={"seed": "by seed", "log": "to the console"})]
+    masks: Group
+    measure: Group
+    prototypes: Group
+    analysis: Group
+    statistics: Annotated[Any, Part(given={"seed": "by seed"})]
+    run: Folder | None
+    gather: Folder | None
+    classifier: Group | None = None
+
+
+def checked(config: DictConfig, kind: type = ProbingSettings) -> Any:
+    """The configuration as settings of a kind, each of its type and in its range, with ~ in paths replaced.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or out of its range, or one that must be given and is not.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        where = error.full_key or error.key
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+    hints = get_type_hints(kind, include_extras=True)
+    found: dict[str, Any] = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
+    for name, value in plain.items():
+        if name not in hints:
+            raise UserError(f"unknown key {name!r}; a run has {', '.join(hints)}")
+        found[name] = value if value == "???" else checked_value(value, hints[name], str(name))
+    missing = sorted({*OmegaConf.missing_keys(config), *(hints.keys() - found.keys())})
+    if missing:
+        raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
+    return OmegaConf.create(found)
+
+
+check_analysis = partial(checked, kind=AnalysisJobSettings)
