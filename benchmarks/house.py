@@ -103,7 +103,7 @@ def _frames() -> Iterator[tuple[str, str]]:
 
 def settings_declared_twice() -> int:
     """Settings of a class named in conf/ that another class declares too, beside the class's own signature."""
-    own = (SOURCE / "cli").glob("*schema*.py")
+    own = SOURCE.rglob("*schema*.py")
     return sum(isinstance(node, ast.AnnAssign) for path in own for node in ast.walk(ast.parse(path.read_text())))
 
 

@@ -24,6 +24,7 @@ from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_c
 from diffprobe.runs.recorded import read_overrides, read_recorded
 from diffprobe.runs.settings import checked
 from diffprobe.runs.sweeps import find_jobs
+from tests.commands import command, one_line
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -221,3 +222,14 @@ def test_a_group_of_jobs_gets_no_folder_above_its_own(name):
 
     assert ".." not in _as_folder(name)
     assert "/" not in _as_folder(name)
+
+
+def test_a_configuration_that_is_composed_from_a_run_folder_names_no_class_of_a_stranger(tmp_path: Path) -> None:
+    there = run_folder(tmp_path / "theirs")
+    path = there / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.labeler = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
+    OmegaConf.save(config, path)
+    done = command("train.py", "-cp", str(path.parent), "-cn", "config", f"hydra.run.dir={tmp_path / 'run'}")
+    assert "only classes of this package are made" in one_line(done)
+    assert not (tmp_path / "made").exists()

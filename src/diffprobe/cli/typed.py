@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.errors import UserError
+from diffprobe.parts import check_recorded
 from diffprobe.ranges import shown
 
 GLOBAL = "# @package _global_"
@@ -25,8 +26,12 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
 
     Raises:
         UserError: a run folder without a name; several choices of a group; a choice that something overrules; a mapping
-            typed empty, or the learning rate of what is not trained, without effect.
+            typed empty, or the learning rate of what is not trained, without effect; a class that is not this package's
+            in a configuration that lies in a run folder (`-cp RUN/.hydra`), which may be a stranger's.
     """
+    sources = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    if any(path.resolve().name == ".hydra" for path in sources):
+        check_recorded(config)
     overrides: Any = OmegaConf.to_container(hydra.overrides, resolve=False)  # words, whatever ${} they hold
     typed = [item.lstrip("+~").partition("=") for item in overrides["task"]]
     empty = [item for item in overrides["hydra"] if re.fullmatch(r"hydra\.(run|sweep)\.dir=(''|\"\")?", item)]
@@ -36,14 +41,13 @@ def check_typed(config: DictConfig, hydra: Any) -> None:
         chosen = [value for key, _, value in typed if key == group]
         if len(set(chosen)) > 1:
             raise UserError(f"{group} is given twice, {chosen[0]} and {chosen[-1]}; leave one of them out")
-    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     keys = [key for key, _, _ in typed if key not in hydra.runtime.choices]
     _check_rates([key for key, _, _ in typed], config)
     for key, _, value in typed:
-        if value[:1] in ("[", "{") and any((folder / key).is_dir() for folder in folders):
+        if value[:1] in ("[", "{") and any((folder / key).is_dir() for folder in sources):
             raise UserError(f"{key}={value}: a group has one choice; write {key}=CHOICE")
         if key in hydra.runtime.choices and "@" not in key:
-            _check_choice(key, value.strip("'\""), config, folders, keys)
+            _check_choice(key, value.strip("'\""), config, sources, keys)
         elif value.replace(" ", "") == "{}" and OmegaConf.select(config, key):
             names = ", ".join(map(str, OmegaConf.select(config, key)))
             raise UserError(
