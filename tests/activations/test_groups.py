@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import choose_thresholds, score_bank
 from diffprobe.probes.splits import Split
 from tests.activations.store.made_up import LARGE, SMALL, filled
@@ -94,9 +96,10 @@ def test_a_bank_trains_on_a_group_as_on_a_layer_of_its_channels() -> None:
     for source in (grouped, plain):
         bank = train_bank(source, targets, split, ["saliency", "depth"], ProbeConfig(epochs=2))
         bank.thresholds = choose_thresholds(bank, source, targets, split)  # type: ignore[arg-type]
-        scores.append(score_bank(bank, source, targets, split, model="made_up"))  # type: ignore[arg-type]
-    assert scores[0] == scores[1]
-    assert {score.layer for score in scores[0]} == {"both"}
+        blocks = score_bank(bank, source, targets, split, model="made_up")  # type: ignore[arg-type]
+        scores.append(score_table(blocks))
+    pd.testing.assert_frame_equal(*scores)
+    assert set(scores[0]["layer"]) == {"both"}
 
 
 def test_a_layer_that_was_not_recorded_is_named() -> None:

@@ -44,7 +44,8 @@ LOADED: dict[str, dict[str, Any]] = {
     "size": {"size": 16},
     "autocast": {"autocast": "bfloat16"},
 }
-ELSEWHERE = {"path", "revision", "tokenizer"}  # which files are read: the tests of `EDITS` change what is in them
+# Which files are read: the tests of `EDITS` change what is in them. A family: tests/integration/examples/test_dit.py
+ELSEWHERE = {"path", "revision", "tokenizer", "family"}
 SAME_NUMBERS = {"device", "channels_last", "compile"}
 
 

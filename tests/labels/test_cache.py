@@ -173,11 +173,11 @@ def test_checks_are_the_labelers_and_the_folders(tmp_path):
 def test_two_processes_may_share_a_folder(tmp_path):
     script = f"""
 import torch
-from tests.labels.test_cache import Brightness, Cached
+from tests.labels.test_cache import Brightness, CachedLabeler
 images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 names = [str(number) for number in range(40)]
 for round in range(5):
-    maps = Cached(Brightness(), {str(tmp_path)!r} + f"/{{round}}")(images, names, ["depth"])["depth"]
+    maps = CachedLabeler(Brightness(), {str(tmp_path)!r} + f"/{{round}}")(images, names, ["depth"])["depth"]
     assert torch.equal(maps, images.mean(1))
 """
     processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]

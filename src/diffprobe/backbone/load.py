@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import torch
 from torch import nn
 
-from diffprobe.backbone.families import BY_PIPELINE, Family, register
+from diffprobe.backbone.families import BY_PIPELINE, CHOSEN, Family
 from diffprobe.backbone.fingerprint import fingerprint_of, fingerprint_of_tokenizer
 from diffprobe.backbone.frozen import FrozenNetworks
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
@@ -81,6 +81,9 @@ class Backbone:
                 found[name] = fingerprint_of(part)
             elif hasattr(part, "get_vocab"):
                 found[name] = fingerprint_of_tokenizer(part)
+        kind = type(self.family)
+        if self.family not in BY_PIPELINE.values():  # which may run the same networks otherwise
+            found["family"] = f"{kind.__module__}.{kind.__qualname__}"
         return found | {"settings": self.settings}
 
     @property
@@ -165,10 +168,9 @@ def load_backbone(
     precision = _one_of(DTYPES, dtype, "dtype")
     _one_of({**SCHEDULERS, OWN: None}, scheduler, "scheduler")
     source = find_model(path)
+    own = family is not None
     if family is None:
         family = _family(path, source, revision)
-    else:
-        register(family)
     if family.flow and scheduler != OWN:
         raise UserError(f"{path!r} is a flow-matching model, which {scheduler} cannot sample; use scheduler={OWN}")
     pipeline = _read(path, source, family, precision, revision, tokenizer)
@@ -179,6 +181,8 @@ def load_backbone(
     pipeline.set_progress_bar_config(disable=True)
     name = source.name if isinstance(source, Path) and path != "pocket" else path
     backbone = Backbone(pipeline, family, name, guidance, autocast).to(place)  # already of the wanted precision
+    if own:
+        setattr(backbone.denoiser, CHOSEN, family)
     _check_channels(backbone, path)
     if size is not None:
         _resize(backbone, size)

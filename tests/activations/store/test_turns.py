@@ -13,8 +13,8 @@ from diffprobe.activations.store.folder import store_lock
 HOLD = """
 import sys, time
 from pathlib import Path
-from diffprobe.activations.store.folder import taking_turns
-with taking_turns(Path(sys.argv[1]), print):
+from diffprobe.activations.store.folder import store_lock
+with store_lock(Path(sys.argv[1]), print):
     print("inside", flush=True)
     time.sleep(float(sys.argv[2]))
 """

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone import families
+from diffprobe.backbone.calls import encode_prompts, evaluate
+from diffprobe.backbone.families.stable_diffusion import StableDiffusion
 from diffprobe.backbone.layers import catalogue
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
@@ -18,12 +19,10 @@ FOLDER = Path(__file__).parent / "dit"
 
 @pytest.fixture
 def dit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A random pipeline of 16x16 latents; what registers the family is taken back at the end."""
+    """A random pipeline of 16x16 latents."""
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
     monkeypatch.syspath_prepend(FOLDER)
-    for name in ("BY_PIPELINE", "BY_DENOISER"):
-        monkeypatch.setattr(families, name, dict(getattr(families, name)))
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
         num_attention_heads=2,
@@ -58,8 +57,6 @@ def test_its_guidance_is_that_of_the_pipeline(dit: Path) -> None:
     """Unconditional and conditional halves, evaluated alone, give the guided noise that a step of DDIM takes."""
     from dit_family import DiT
 
-    from diffprobe.backbone.calls import encode_prompts, evaluate
-
     backbone = load_backbone(str(dit), device="cpu", guidance=4.0, scheduler="ddim", family=DiT())
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -69,3 +66,23 @@ def test_its_guidance_is_that_of_the_pipeline(dit: Path) -> None:
             for label in (10, 3)
         ]
     torch.testing.assert_close(both, torch.cat(apart), rtol=1e-4, atol=1e-5)
+
+
+def test_a_family_that_is_given_runs_the_networks_of_another_and_is_in_the_fingerprint(
+    tiny_pipeline_folder: Path,
+) -> None:
+    class Halved(StableDiffusion):
+        def evaluate(self, denoiser, latents, timestep, conditions):
+            return super().evaluate(denoiser, latents, timestep, conditions) / 2
+
+    usual = load_backbone(str(tiny_pipeline_folder), device="cpu")
+    given = load_backbone(str(tiny_pipeline_folder), device="cpu", family=Halved())
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        one, other = (
+            evaluate(each.denoiser, latents, 500, encode_prompts(each, ["a cat"], guided=False))
+            for each in (usual, given)
+        )
+    torch.testing.assert_close(other, one / 2)
+    assert given.fingerprints != usual.fingerprints
+    assert {**given.fingerprints, "family": None} == {**usual.fingerprints, "family": None}

@@ -12,9 +12,11 @@ from diffprobe.backbone.families.stable_diffusion import StableDiffusion, Stable
 from diffprobe.backbone.families.stable_diffusion_3 import StableDiffusion3
 from diffprobe.errors import UserError
 
-__all__ = ["BY_DENOISER", "BY_PIPELINE", "Conditions", "Family", "family_of", "register"]
+__all__ = ["BY_DENOISER", "BY_PIPELINE", "CHOSEN", "Conditions", "Family", "family_of"]
 
 _ALL: tuple[Family, ...] = (StableDiffusionXL(), StableDiffusion(), StableDiffusion3(), Flux(), PixArt(), Ddpm())
+
+CHOSEN = "chosen_family"  # attribute of a denoiser, which its copies have too
 
 BY_PIPELINE: dict[str, Family] = {family.pipeline: family for family in _ALL}
 
@@ -22,19 +24,15 @@ BY_PIPELINE: dict[str, Family] = {family.pipeline: family for family in _ALL}
 BY_DENOISER: dict[str, Family] = {denoiser: family for family in _ALL for denoiser in family.denoisers}
 
 
-def register(family: Family) -> None:
-    """Makes a family known whose pipelines or denoisers are of classes of their own."""
-    BY_PIPELINE.setdefault(family.pipeline, family)
-    for denoiser in family.denoisers:
-        BY_DENOISER.setdefault(denoiser, family)
-
-
 def family_of(denoiser: nn.Module) -> Family:
-    """The family that knows how to run a denoiser.
+    """The family that knows how to run a denoiser: the one that `load_backbone` was given, or that of its class.
 
     Raises:
         UserError: a network of another class.
     """
+    chosen = vars(denoiser).get(CHOSEN)
+    if chosen is not None:
+        return chosen
     name = type(denoiser).__name__
     if name not in BY_DENOISER:
         raise UserError(f"a {name} is no denoiser that is supported; those are {', '.join(BY_DENOISER)}")
