@@ -29,7 +29,7 @@ from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.reader import StoredActivations
 from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.backbone.layers import Layer
-from diffprobe.probes.adam import Batch, train_bank
+from diffprobe.probes.adam import ProbeBatch, train_bank
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.score_table import score_table, select
@@ -144,7 +144,7 @@ class Batches(lightning.Callback):
     def on_train_epoch_start(self, *_: object) -> None:
         self.epochs.append([])
 
-    def on_train_batch_start(self, trainer: object, module: object, batch: Batch, index: int) -> None:
+    def on_train_batch_start(self, trainer: object, module: object, batch: ProbeBatch, index: int) -> None:
         self.epochs[-1].append(batch.rows)
 
 

@@ -76,7 +76,7 @@ def one_pass(backbone: Backbone, layers: Sequence[Layer]) -> None:
 @contextmanager
 def live_activations() -> Iterator[list[int]]:
     """Inside: bytes of captured activations that are alive, after each one that is captured."""
-    alive, found, compute_activations = [0], [0], Capture._see
+    alive, found, compute_activations = [0], [0], Capture._on_output
 
     def gone(size: int) -> None:
         alive[0] -= size
@@ -89,11 +89,11 @@ def live_activations() -> Iterator[list[int]]:
         weakref.finalize(values, gone, values.nbytes)
         return output
 
-    Capture._see = counted  # type: ignore[method-assign]
+    Capture._on_output = counted  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        Capture._see = compute_activations  # type: ignore[method-assign]
+        Capture._on_output = compute_activations  # type: ignore[method-assign]
 
 
 def allocated(work: Callable[[], None]) -> int:

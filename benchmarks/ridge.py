@@ -100,7 +100,9 @@ def study(backbone: Any, prompts: list[Any]) -> Any:
     layers = select_layers(catalogue(backbone.denoiser), "self_attention")
     probing_config = ProbingConfig(layers, range(15), controls=(), probe_config=ProbeConfig("ridge", solver="ridge"))
     source = Generation(prompts, sampling_steps=15)
-    return run_probing(backbone, source, PocketLabeler(), probing_config, ExecutionConfig(batch_size=BATCH, live=True))
+    return run_probing(
+        backbone, source, PocketLabeler(), probing_config, ExecutionConfig(batch_size=BATCH, one_pass=True)
+    )
 
 
 @torch.no_grad()

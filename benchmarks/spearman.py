@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from diffprobe.probes.functional import pool, rank_maps, spearman
+from diffprobe.probes.functional import pool_target, rank_maps, spearman
 
 IMAGES, PROBES, SIZE, TOKENS, REPEATS = 4, 8, 512, 64, 5
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,7 +47,7 @@ def fastest(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
 
 def shared(target: Tensor, maps: Tensor) -> Tensor:
     """The target is ranked and pooled once for all probes: [probes, images]."""
-    ranks = pool(rank_maps(target), (maps.shape[-2], maps.shape[-1]))
+    ranks = pool_target(rank_maps(target), (maps.shape[-2], maps.shape[-1]))
     return torch.stack([spearman(one, ranks) for one in maps])
 
 

@@ -88,7 +88,7 @@ def test_latents_are_what_the_denoiser_was_asked_about(extraction, inputs):
 
 def test_a_token_of_pixels_is_its_patch_of_the_picture_after_the_step(tiny_backbone, extraction, inputs):
     for row in range(len(PROMPTS)):
-        pictures = extraction.decoded(tiny_backbone, row)
+        pictures = extraction.decode_steps(tiny_backbone, row)
         for at, picture in enumerate(pictures):
             assert torch.allclose(inputs.values["pixels"][at, row], patches(picture, 8), atol=1e-5)
     assert torch.allclose(inputs.values["pixels"][1, 0], patches(extraction.images[0], 8), atol=1e-4)
@@ -100,7 +100,7 @@ def test_decoder_is_the_output_of_the_attention_while_the_latents_are_decoded(ti
     hook = attention.register_forward_hook(lambda module, given, output: seen.append(output))
     try:
         for row in range(len(PROMPTS)):
-            extraction.decoded(tiny_backbone, row)
+            extraction.decode_steps(tiny_backbone, row)
     finally:
         hook.remove()
     assert seen[0].shape == (1, 8, 16, 16)

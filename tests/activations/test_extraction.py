@@ -48,7 +48,7 @@ def test_images_are_the_plain_generation(tiny_backbone, extraction):
 
 
 def test_an_image_is_decoded_after_every_kept_step(tiny_backbone, extraction):
-    first, last = extraction.decoded(tiny_backbone, 1)
+    first, last = extraction.decode_steps(tiny_backbone, 1)
     assert torch.allclose(last, extraction.images[1], atol=1e-4)
     assert not torch.allclose(first, last, atol=1e-2)
 
@@ -68,7 +68,7 @@ def test_batch_size_and_place_make_no_difference(tiny_backbone, layers, extracti
     assert torch.allclose(extraction.images, other.images, atol=1e-4)
     for name in ("noisy", "latents"):
         assert torch.allclose(extraction.extras[name], other.extras[name][:, rows], atol=1e-4)
-    assert torch.allclose(extraction.decoded(tiny_backbone, 1), other.decoded(tiny_backbone, 1), atol=1e-4)
+    assert torch.allclose(extraction.decode_steps(tiny_backbone, 1), other.decode_steps(tiny_backbone, 1), atol=1e-4)
 
 
 def test_what_is_stored_is_not_computed_again(tiny_backbone, layers, tmp_path):

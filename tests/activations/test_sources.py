@@ -120,9 +120,9 @@ def test_only_wanted_timesteps_are_evaluated(tiny_backbone, files, layers):
 def test_real_images_are_kept_as_they_are_and_generated_ones_decoded(tiny_backbone, files, layers):
     noised = extract(tiny_backbone, sources(files)["noised"], layers, [0])
     assert torch.equal(noised.images[1], read_image(files[1], 128))
-    assert torch.equal(noised.decoded(tiny_backbone, 1)[0], noised.images[1])
+    assert torch.equal(noised.decode_steps(tiny_backbone, 1)[0], noised.images[1])
     redrawn = extract(tiny_backbone, sources(files)["image_to_image"], layers, [2])
-    assert torch.allclose(redrawn.decoded(tiny_backbone, 0)[-1], redrawn.images[0], atol=1e-4)
+    assert torch.allclose(redrawn.decode_steps(tiny_backbone, 0)[-1], redrawn.images[0], atol=1e-4)
     assert not torch.allclose(redrawn.images[1], noised.images[1], atol=0.05)
 
 

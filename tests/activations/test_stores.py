@@ -47,9 +47,12 @@ def test_what_is_not_there_cannot_be_selected(layers, steps):
 
 def test_what_is_probed_must_be_among_what_is_kept():
     deep, shallow = layer(DEEP, 5, 4), layer(SHALLOW, 6, 8)
-    assert StoreFolder(Path("stores")).kept([deep], [2]) == ([deep], [2])
-    assert StoreFolder(Path("stores"), [shallow, deep], [0, 2]).kept([deep], [2]) == ([shallow, deep], [0, 2])
+    assert StoreFolder(Path("stores")).stored_layers_and_steps([deep], [2]) == ([deep], [2])
+    assert StoreFolder(Path("stores"), [shallow, deep], [0, 2]).stored_layers_and_steps([deep], [2]) == (
+        [shallow, deep],
+        [0, 2],
+    )
     with pytest.raises(UserError, match=f"1 of 1 layers to probe .* features.layers, first {SHALLOW}"):
-        StoreFolder(Path("stores"), [deep]).kept([shallow], [0])
+        StoreFolder(Path("stores"), [deep]).stored_layers_and_steps([shallow], [0])
     with pytest.raises(UserError, match=r"steps \[1\] .* features\.steps=\[0\]"):
-        StoreFolder(Path("stores"), None, [0]).kept([deep], [0, 1])
+        StoreFolder(Path("stores"), None, [0]).stored_layers_and_steps([deep], [0, 1])

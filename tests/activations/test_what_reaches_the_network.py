@@ -175,8 +175,8 @@ def variants(kind: type[Source], values: dict[str, Any]) -> Iterator[tuple[str, 
         for value in table[name][1:]:
             yield f"{name}={value}", kind(**{**usual, name: value})
     if kind is Noised:
-        yield "again.strength", Noised(usual["images"], [300], again=PartialDenoising(1.0, 2))
-        yield "again.sampling_steps", Noised(usual["images"], [300], again=PartialDenoising(0.5, 3))
+        yield "again.strength", Noised(usual["images"], [300], partial_denoising=PartialDenoising(1.0, 2))
+        yield "again.sampling_steps", Noised(usual["images"], [300], partial_denoising=PartialDenoising(0.5, 3))
         yield "noise at 0", Noised(usual["images"], [0])
         yield "noise off", Noised(usual["images"], [0], "off")
 
@@ -278,7 +278,7 @@ def test_whatever_changes_an_evaluation_changes_the_fingerprint(
     bare, described = pictures["images"][0], pictures["images"][3]
     sources = [Generation(pictures["prompts"][0], 2), Noised(described, [300])]
     # With an empty caption guidance counts where the unconditional half is no empty prompt.
-    sources += [ImageToImage(bare, 0.5, 2), Noised(bare, [300], again=PartialDenoising(0.5, 2))]
+    sources += [ImageToImage(bare, 0.5, 2), Noised(bare, [300], partial_denoising=PartialDenoising(0.5, 2))]
     sources += [] if name in FLOW else [Inversion(described, 1)]
     before = [evaluated(plain, source) for source in sources]
     prints = [fingerprint(plain, source) for source in sources]

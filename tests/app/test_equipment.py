@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffprobe.app.equipment import build_equipment, of_run, trained_bank
+from diffprobe.app.equipment import build_equipment, load_from_run, trained_bank
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from tests.app.conftest import LAYERS, PROMPTS, LighterHalf
@@ -29,7 +29,7 @@ def test_probes_that_cannot_edit_are_refused(tiny_backbone, steps, name):
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no finished run of train\.py"):
-        of_run(tmp_path)
+        load_from_run(tmp_path)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffprobe.backbone.calls import decode_latents, encode_images
-from diffprobe.backbone.finite import NotFinite, check_finite, naming, one_at_a_time
+from diffprobe.backbone.finite import NotFinite, check_finite, naming_images, one_at_a_time
 from diffprobe.backbone.image_to_image import image_to_image
 from diffprobe.backbone.inversion import invert
 from diffprobe.backbone.load import load_backbone
@@ -44,7 +44,7 @@ WALKS = {
 def test_the_layer_image_and_step_of_an_activation_are_named(tiny_backbone, way, value):
     call = 2 if way == "evaluate_noised" else 1  # of the second step; two draws at each timestep
     layer = tiny_backbone.denoiser.get_submodule(LAYER)
-    with spoilt(layer, -2, call=call, value=value), pytest.raises(NotFinite) as caught, naming(TEXTS):
+    with spoilt(layer, -2, call=call, value=value), pytest.raises(NotFinite) as caught, naming_images(TEXTS):
         list(WALKS[way](tiny_backbone, [LAYER]))
     message = str(caught.value)
     assert message.startswith(f"NaN or infinity in the activation of {LAYER} of image 'a dog' at ")
@@ -69,7 +69,11 @@ def test_pictures_are_looked_at_before_infinity_becomes_white(tiny_backbone):
 
 
 def test_an_image_that_goes_alone_keeps_its_place_in_the_batch(tiny_backbone):
-    with spoilt(tiny_backbone.vae.decoder, 0, call=2), pytest.raises(NotFinite, match="image 'a house'"), naming(TEXTS):
+    with (
+        spoilt(tiny_backbone.vae.decoder, 0, call=2),
+        pytest.raises(NotFinite, match="image 'a house'"),
+        naming_images(TEXTS),
+    ):
         one_at_a_time(lambda one: decode_latents(tiny_backbone, one), LATENTS)
 
 

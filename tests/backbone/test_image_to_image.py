@@ -137,8 +137,8 @@ def test_whether_the_half_without_prompt_is_the_empty_prompt_is_known(tmp_path: 
     halves = [value.chunk(2) for value in encode_prompts(backbone, [""], guided=True).values()]
     same = all(torch.allclose(one, other, atol=1e-6) for one, other in halves)
     assert backbone.family.unconditional_is_empty_prompt(backbone.settings) == same
-    assert backbone.guides([""]) != same
-    assert backbone.guides(["a ball"])
+    assert backbone.guidance_matters([""]) != same
+    assert backbone.guidance_matters(["a ball"])
 
 
 def test_steps_have_the_index_and_timestep_they_have_in_generation(tiny_backbone: Backbone) -> None:

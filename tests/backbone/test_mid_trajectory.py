@@ -14,7 +14,7 @@ from torch import Tensor
 from diffprobe.backbone import trajectory
 from diffprobe.backbone.image_to_image import image_to_image, steps_taken
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.trajectory import fresh_scheduler, generate, walk
+from diffprobe.backbone.trajectory import fresh_scheduler, generate, sample_steps
 
 PROMPTS = ["a red ball", "two cubes, left and right"]
 SEEDS = [7, 12345678]
@@ -132,7 +132,7 @@ def test_a_timestep_that_steps_share_does_not_shift_a_trajectory(
         trajectory, "evaluate", lambda denoiser, inputs, timestep, conditions: torch.zeros(2, 4, 16, 16)
     )
     begin = torch.ones(2, 4, 16, 16)
-    first = next(walk(backbone, scheduler, begin, PROMPTS, [], range(start, 50)))
+    first = next(sample_steps(backbone, scheduler, begin, PROMPTS, [], range(start, 50)))
     # Without noise to take away, the first-order step only scales the image to its share at the next level.
     before, after = (1 / (1 + float(scheduler.sigmas[index]) ** 2) ** 0.5 for index in (start, start + 1))
     assert torch.allclose(first.latents, begin * after / before, rtol=1e-4)

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from diffprobe.pocket.evaluation import measure_position
 from diffprobe.pocket.render import _INTERSECT, _NORMAL, FAR, render, render_indices
 from diffprobe.pocket.scenes import SHAPES, Scene, SceneObject, sample_scene
-from diffprobe.pocket.shards import rendered
+from diffprobe.pocket.shards import load_scenes
 
 # Camera at height 10 looking straight down: right is x, up in the picture is y.
 DOWN = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, -1.0]])
@@ -129,8 +129,8 @@ def test_masks_classes_and_captions_agree():
 
 @pytest.mark.slow
 def test_pixel_position_alone_predicts_little(tmp_path):
-    scenes = rendered(tmp_path, "train", 1000, size=32)
-    found = measure_position(scenes, rendered(tmp_path, "test", 1000, size=32))
+    scenes = load_scenes(tmp_path, "train", 1000, size=32)
+    found = measure_position(scenes, load_scenes(tmp_path, "test", 1000, size=32))
     assert found["depth_rank_correlation"] <= 0.6
     assert found["shading_rank_correlation"] <= 0.35
     assert found["saliency_dice"] <= 0.4
@@ -139,26 +139,26 @@ def test_pixel_position_alone_predicts_little(tmp_path):
 def test_shards_are_the_rendered_scenes_and_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr("diffprobe.pocket.shards.SHARD", 4)
     monkeypatch.setattr("diffprobe.pocket.shards.BATCH", 2)
-    arrays = rendered(tmp_path, "test", 6, size=16, workers=1)
+    arrays = load_scenes(tmp_path, "test", 6, size=16, workers=1)
     direct = render_indices(range(6), "test", 16)
     assert torch.equal(arrays.images, (direct.images * 255).round().to(torch.uint8))
     assert torch.equal(arrays.salient, direct.salient)
     assert spearmanr(arrays.depth.flatten(), direct.depth.flatten()).statistic > 0.9999
     assert arrays.captions == direct.captions
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    rendered(tmp_path, "test", 6, size=16, workers=1)
+    load_scenes(tmp_path, "test", 6, size=16, workers=1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
 def test_damaged_shards_and_those_of_other_scenes_are_rendered_again(tmp_path, monkeypatch):
     monkeypatch.setattr("diffprobe.pocket.shards.SHARD", 2)
     monkeypatch.setattr("diffprobe.pocket.shards.BATCH", 2)
-    whole = rendered(tmp_path, "test", 6, size=16, workers=1)
+    whole = load_scenes(tmp_path, "test", 6, size=16, workers=1)
     first, second, third = sorted(tmp_path.iterdir())
     data = second.read_bytes()
     second.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
     third.write_bytes(first.read_bytes())
-    again = rendered(tmp_path, "test", 6, size=16, workers=1)
+    again = load_scenes(tmp_path, "test", 6, size=16, workers=1)
     for name in ("images", "salient", "depth", "shading", "classes", "colours"):
         assert torch.equal(getattr(again, name), getattr(whole, name)), name
     assert second.read_bytes()[-5:] == data[-5:]

@@ -15,9 +15,9 @@ from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
 from diffprobe.pocket.evaluation import measure_autoencoder, measure_classifier, measure_labeler
-from diffprobe.pocket.networks import Labeler, load_classifier, load_labeler, load_weights
+from diffprobe.pocket.networks import LabelerNetwork, load_classifier, load_labeler, load_weights
 from diffprobe.pocket.scenes import COLOURS, sample_scene
-from diffprobe.pocket.shards import rendered
+from diffprobe.pocket.shards import load_scenes
 from diffprobe.weights import check_unchanged, record_checksums
 
 WEIGHTS = Path(str(files("diffprobe.pocket"))) / "weights"
@@ -32,7 +32,7 @@ def pocket():
 def scenes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("diffprobe.pocket.shards.SHARD", 100)
-        return rendered(tmp_path_factory.mktemp("scenes"), "validation", 100, workers=1)
+        return load_scenes(tmp_path_factory.mktemp("scenes"), "validation", 100, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +120,13 @@ def test_a_network_takes_exactly_its_weights(tmp_path, change, said):
 
     save_file(change(load_file(WEIGHTS / "labeler.safetensors")), tmp_path / "labeler.safetensors")
     with pytest.raises(UserError, match=said):
-        load_weights(Labeler(), tmp_path / "labeler.safetensors")
+        load_weights(LabelerNetwork(), tmp_path / "labeler.safetensors")
 
 
 def test_a_network_file_that_is_cut_short_is_named(tmp_path):
     (tmp_path / "labeler.safetensors").write_bytes((WEIGHTS / "labeler.safetensors").read_bytes()[:-9])
     with pytest.raises(UserError, match=r"labeler\.safetensors is cut short"):
-        load_weights(Labeler(), tmp_path / "labeler.safetensors")
+        load_weights(LabelerNetwork(), tmp_path / "labeler.safetensors")
 
 
 def test_the_shipped_weights_are_those_whose_checksums_are_recorded():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffprobe.errors import UserError
-from diffprobe.probes.adam import Batch, Collate, ProbeBankModule, edge_weights
+from diffprobe.probes.adam import Collate, ProbeBankModule, ProbeBatch, edge_weights
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.targets import token_targets
@@ -113,7 +113,7 @@ def test_every_probe_sees_the_gradient_it_would_see_alone() -> None:
     bank = ProbeBank(CHANNELS, activations.steps, ["saliency"])
     tokens = token_targets(targets["saliency"], [(8, 8), (4, 4)])
     ProbeBankModule(bank, images=6).training_step(
-        Batch(torch.arange(6), activations.values, {"saliency": tokens})
+        ProbeBatch(torch.arange(6), activations.values, {"saliency": tokens})
     ).backward()
     for layer in CHANNELS:
         for step in (0, 1):

@@ -8,31 +8,31 @@ import pytest
 from scipy import stats
 
 from diffprobe.errors import UserError
-from diffprobe.probes.comparisons import Comparison, Key, compare, compare_run, control_keys
+from diffprobe.probes.comparisons import Comparison, ScoreKey, compare, compare_run, control_keys
 from diffprobe.probes.summaries import summarise
 from diffprobe.statistics import holm
 from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import Score, table_of
 
-FIRST, SECOND = Key("pocket", "a", 0, "linear"), Key("pocket", "b", 0, "linear")
+FIRST, SECOND = ScoreKey("pocket", "a", 0, "linear"), ScoreKey("pocket", "b", 0, "linear")
 
 
-def column(key: Key, values: list[float | None] | np.ndarray, **changes: object) -> list[Score]:
+def column(key: ScoreKey, values: list[float | None] | np.ndarray, **changes: object) -> list[Score]:
     """One score an image; `changes` for other properties and splits."""
     row = Score(key.model, key.layer, key.step, None, "depth", key.probe, key.control, "test", "", "spearman", None)
     listed = values.tolist() if isinstance(values, np.ndarray) else values
     return [replace(row, image=f"image_{n}", value=value, **changes) for n, value in enumerate(listed)]
 
 
-def key_of(row: Comparison) -> Key:
-    return Key(row.model, row.layer, row.step, row.probe, row.control)
+def key_of(row: Comparison) -> ScoreKey:
+    return ScoreKey(row.model, row.layer, row.step, row.probe, row.control)
 
 
-def other_of(row: Comparison) -> Key:
-    return Key(row.other_model, row.other_layer, row.other_step, row.other_probe, row.other_control)
+def other_of(row: Comparison) -> ScoreKey:
+    return ScoreKey(row.other_model, row.other_layer, row.other_step, row.other_probe, row.other_control)
 
 
-def compared(scores: list[Score], pairs: list[tuple[Key, Key]], **options: int) -> list[Comparison]:
+def compared(scores: list[Score], pairs: list[tuple[ScoreKey, ScoreKey]], **options: int) -> list[Comparison]:
     return compare(table_of(scores), pairs, property="depth", metric="spearman", family="layer", **options)  # type: ignore[arg-type]
 
 
@@ -89,7 +89,7 @@ def test_the_smallest_p_is_one_in_flips_plus_one_and_no_difference_has_one() -> 
 def test_a_null_difference_is_rejected_about_as_often_as_stated() -> None:
     rng = np.random.default_rng(1)
     easy = rng.normal(size=40)  # what pairs have in common
-    keys = [Key("pocket", f"layer {number}", 0, "linear") for number in range(400)]
+    keys = [ScoreKey("pocket", f"layer {number}", 0, "linear") for number in range(400)]
     scores = [row for key in keys for row in column(key, easy + rng.normal(size=40))]
     pairs = list(zip(keys[::2], keys[1::2], strict=True))
     found = compared(scores, pairs)
@@ -107,14 +107,16 @@ def test_a_run_is_compared_with_controls_layers_and_steps_at_its_best_layer() ->
         for layer, bonus in (("a", 0.3), ("b", 0.0)):
             for step in (0, 1):
                 for control, loss in (("none", 0.0), ("permuted", 0.4)):
-                    key = Key("pocket", layer, step, "ridge", control)
+                    key = ScoreKey("pocket", layer, step, "ridge", control)
                     scores += column(key, bonus - loss + 0.2 * step + rng.normal(0, 0.1, 12), split=split)
-        scores += column(Key("pocket", "pixels", 1, "ridge", "pixels"), rng.normal(0, 0.1, 12), split=split)
-        scores += column(Key("pocket", "position", NO_STEP, "ridge", "position"), rng.normal(0, 0.1, 12), split=split)
+        scores += column(ScoreKey("pocket", "pixels", 1, "ridge", "pixels"), rng.normal(0, 0.1, 12), split=split)
+        scores += column(
+            ScoreKey("pocket", "position", NO_STEP, "ridge", "position"), rng.normal(0, 0.1, 12), split=split
+        )
 
     found = compare_run(table_of(scores), summarise(table_of(scores)))
 
-    best = Key("pocket", "a", 1, "ridge")
+    best = ScoreKey("pocket", "a", 1, "ridge")
     assert {key_of(row) for row in found} == {best}
     assert [(row.family, row.other_layer, row.other_step, row.other_control) for row in found] == [
         ("control", "a", 1, "permuted"),
@@ -129,7 +131,11 @@ def test_a_run_is_compared_with_controls_layers_and_steps_at_its_best_layer() ->
 
 def test_probes_and_models_are_compared_where_there_are_several() -> None:
     rng = np.random.default_rng(0)
-    keys = [Key("pocket", "a", 0, "linear"), Key("pocket", "a", 0, "ridge"), Key("sd14", "b", 0, "linear")]
+    keys = [
+        ScoreKey("pocket", "a", 0, "linear"),
+        ScoreKey("pocket", "a", 0, "ridge"),
+        ScoreKey("sd14", "b", 0, "linear"),
+    ]
     scores = [
         row for split in ("validation", "test") for key in keys for row in column(key, rng.normal(size=8), split=split)
     ]
@@ -141,7 +147,7 @@ def test_probes_and_models_are_compared_where_there_are_several() -> None:
 
 
 def test_controls_of_another_layer_step_or_probe_do_not_count() -> None:
-    real = Key("pocket", "a", 3, "linear")
+    real = ScoreKey("pocket", "a", 3, "linear")
     permuted = replace(real, control="permuted")
     foreign = [replace(permuted, step=2), replace(permuted, layer="b"), replace(permuted, probe="mlp")]
     assert control_keys([real, *foreign, permuted], real) == {"permuted": permuted}

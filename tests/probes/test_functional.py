@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from diffprobe.probes import functional
-from diffprobe.probes.functional import Grid, Pooled, average_ranks, pool, rank_maps
+from diffprobe.probes.functional import Grid, PooledTarget, average_ranks, pool_target, rank_maps
 from tests.reference.scores import SCORES
 
 FUNCTIONS = {
@@ -98,7 +98,7 @@ def test_empty_masks() -> None:
 @pytest.mark.parametrize("metric", FUNCTIONS)
 def test_a_pooled_target_gives_what_the_target_gives(metric: str) -> None:
     prediction, target = random_case(metric, 1, (4, 4), (16, 16))
-    pooled: Pooled = pool(rank_maps(target) if metric == "spearman" else target, (4, 4))
+    pooled: PooledTarget = pool_target(rank_maps(target) if metric == "spearman" else target, (4, 4))
     torch.testing.assert_close(FUNCTIONS[metric](prediction, pooled), FUNCTIONS[metric](prediction, target))
 
 

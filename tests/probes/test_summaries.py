@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from diffprobe.errors import UserError
-from diffprobe.probes.summaries import Emergence, Summary, best_layer, emergence_step, summarise, summary_rows
+from diffprobe.probes.summaries import EmergenceStep, Summary, best_layer, emergence_step, summarise, summary_rows
 from tests.reference.score_rows import Score, table_of
 
 
@@ -121,8 +121,8 @@ def test_emergence_is_told_of_one_model_alone() -> None:
 def test_emergence_is_the_first_step_near_the_last() -> None:
     curve = [0.1, 0.5, 0.94, 0.955, 0.9, 1.0]
     scores = [row for step, value in enumerate(curve) for row in column([value] * 5, step=2 * step)]
-    assert emergence_step(table_of(scores), "a", "depth") == Emergence(6, 6, 10, 5)  # at step 8 it is below again
-    assert emergence_step(table_of(scores), "a", "depth", fraction=0.5) == Emergence(2, 2, 2, 5)
+    assert emergence_step(table_of(scores), "a", "depth") == EmergenceStep(6, 6, 10, 5)  # at step 8 it is below again
+    assert emergence_step(table_of(scores), "a", "depth", fraction=0.5) == EmergenceStep(2, 2, 2, 5)
 
 
 def test_emergence_differs_between_images_within_its_interval() -> None:
@@ -139,7 +139,7 @@ def test_emergence_differs_between_images_within_its_interval() -> None:
 
 def test_what_never_rises_above_zero_does_not_emerge() -> None:
     scores = [row for step in range(3) for row in column([-0.1, -0.2], step=step)]
-    assert emergence_step(table_of(scores), "a", "depth") == Emergence(None, None, None, 2)
+    assert emergence_step(table_of(scores), "a", "depth") == EmergenceStep(None, None, None, 2)
 
 
 def test_a_step_at_which_few_images_have_a_score_has_not_emerged() -> None:
@@ -149,7 +149,7 @@ def test_a_step_at_which_few_images_have_a_score_has_not_emerged() -> None:
 
 def test_emergence_in_few_images_has_no_interval() -> None:
     scores = [row for step, value in enumerate([0.1, 0.9, 1.0]) for row in column([value] * 4, step=step)]
-    assert emergence_step(table_of(scores), "a", "depth", fraction=0.8) == Emergence(1, None, None, 4)
+    assert emergence_step(table_of(scores), "a", "depth", fraction=0.8) == EmergenceStep(1, None, None, 4)
 
 
 def test_emergence_needs_scores_of_that_layer() -> None:

@@ -19,11 +19,11 @@ from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import (
     MaskResizing,
     Prototypes,
+    as_group,
     collect_prototypes,
     masked_means,
     resize_masks,
     save_prototypes,
-    single,
 )
 from diffprobe.prototypes.matrices import matrix_of
 
@@ -38,7 +38,7 @@ def scenes() -> ObjectImages:
 @pytest.fixture(scope="module")
 def inputs(tiny_backbone) -> list[LayerGroup]:
     layers = select_layers(catalogue(tiny_backbone.denoiser), "resnet&stage=decoder")
-    return [single(layers[0]), single(layers[-1]), LayerGroup("both", (layers[0], layers[-1]))]
+    return [as_group(layers[0]), as_group(layers[-1]), LayerGroup("both", (layers[0], layers[-1]))]
 
 
 def collected(backbone, images, inputs, folder: Path, at=(0.0,), noise="off", steps=None, **how) -> Prototypes:
@@ -79,7 +79,7 @@ def test_what_is_kept_is_not_computed_again_and_what_lacks_is_added(tiny_backbon
 
 def test_a_timestep_is_evaluated_once_by_all_jobs_of_a_sweep(tiny_backbone, scenes, inputs, tmp_path) -> None:
     jobs = [
-        collected(tiny_backbone, scenes, [group], tmp_path, at=at, noise="seeded", also=inputs)
+        collected(tiny_backbone, scenes, [group], tmp_path, at=at, noise="seeded", extra_inputs=inputs)
         for at in ((100.0,), (100.0, 500.0), (500.0,))
         for group in inputs
     ]
@@ -164,6 +164,6 @@ def test_kept_prototypes_that_are_no_numbers_are_not_taken_for_vanished_objects(
     found = collected(tiny_backbone, scenes, inputs[:1], tmp_path)
     values = found.matrix(inputs[0], 0)
     values[2, 1] = value
-    monkeypatch.setattr(type(found.kept), "read", lambda kept, unit: values)
+    monkeypatch.setattr(type(found.cache), "read", lambda kept, unit: values)
     with pytest.raises(UserError, match=f"object '{found.objects[2].object}'.*delete"):
         matrix_of(found, inputs[0], 0, "tiny", np.zeros(len(found.objects), int))

@@ -15,7 +15,7 @@ from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
-from diffprobe.prototypes.collecting import Prototypes, collect_prototypes, single
+from diffprobe.prototypes.collecting import Prototypes, as_group, collect_prototypes
 from diffprobe.prototypes.pooling import MaskResizing
 from diffprobe.prototypes.store import PrototypeCache, PrototypeKey
 
@@ -30,7 +30,7 @@ def scenes() -> ObjectImages:
 @pytest.fixture(scope="module")
 def inputs(tiny_backbone) -> list[LayerGroup]:
     layers = select_layers(catalogue(tiny_backbone.denoiser), "resnet&stage=decoder")
-    return [single(layers[0]), single(layers[-1])]
+    return [as_group(layers[0]), as_group(layers[-1])]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_files_without_checksums_are_not_believed(tmp_path) -> None:
     unit = PrototypeKey("a", (2, 2), 0.0)
     kept = PrototypeCache(tmp_path, "f" * 64, images=2, images_per_shard=2)
     save_file({unit.name: torch.zeros(2, 3)}, tmp_path / "images_000000-000001_0.safetensors")
-    assert kept.lacking(kept.shards[0], [unit]) == [unit]
+    assert kept.missing(kept.shards[0], [unit]) == [unit]
     kept.write(kept.shards[0], {unit: torch.ones(2, 3)})
-    assert kept.lacking(kept.shards[0], [unit]) == []
+    assert kept.missing(kept.shards[0], [unit]) == []
     assert torch.equal(kept.read(unit), torch.ones(2, 3))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from diffprobe.probes.functional import pool
+from diffprobe.probes.functional import pool_target
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import SCORED_PARTS, Threshold, best_thresholds, pooled_targets, score_maps
@@ -37,7 +37,7 @@ def position_scores(
         maps = prediction.expand(1, 1, *grid)
         cut = [0.5] if fixed is None else [fixed]
         if item.binary and fixed is None:
-            cut = best_thresholds(maps, pool(target[split.validation], grid))
+            cut = best_thresholds(maps, pool_target(target[split.validation], grid))
         for part in SCORED_PARTS:
             rows: list[int] = getattr(split, part)
             pooled = pooled_targets(item, target[rows], [grid])[grid]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from diffprobe.probes.comparisons import Comparison
-from diffprobe.probes.summaries import Emergence, Summary
-from diffprobe.report.choices import Choice
+from diffprobe.probes.summaries import EmergenceStep, Summary
+from diffprobe.report.choices import LayerChoice
 from diffprobe.report.example import PredictionExample
 from diffprobe.tables import NO_STEP
 
@@ -47,9 +47,11 @@ def make_summaries(layers: list[str] = LAYERS, steps: range = range(STEPS)) -> l
     return rows
 
 
-def make_choices() -> list[Choice]:
-    emergence = Emergence(step=4, low=3, high=6)
-    return [Choice("pocket", "linear", property, metric, BEST, emergence) for property, (metric, _) in FINAL.items()]
+def make_choices() -> list[LayerChoice]:
+    emergence = EmergenceStep(step=4, low=3, high=6)
+    return [
+        LayerChoice("pocket", "linear", property, metric, BEST, emergence) for property, (metric, _) in FINAL.items()
+    ]
 
 
 def make_comparison(control: str, difference: float, half: float = 0.02, p: float = 0.001, property: str = "depth"):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.probes.summaries import Emergence
-from diffprobe.report.choices import at_step, choose, control_curve, controls, curve, grouped, number
+from diffprobe.probes.summaries import EmergenceStep
+from diffprobe.report.choices import at_step, choose, control_curve, controls, curve, grouped, or_nan
 from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, LAYERS, make_comparison, make_summaries
 
@@ -26,7 +26,7 @@ def test_choose_takes_the_best_validation_layer_and_its_emergence():
     (choice,) = choose(summary_table(summaries), table_of(make_scores([0.2, 0.5, 0.77, 0.8])))
 
     assert (choice.property, choice.metric, choice.best) == ("depth", "spearman", BEST)
-    assert choice.emergence == Emergence(step=2, low=None, high=None, n=4)
+    assert choice.emergence == EmergenceStep(step=2, low=None, high=None, n=4)
 
 
 def test_test_scores_have_no_say_in_the_choice_of_the_layer():
@@ -114,5 +114,5 @@ def test_a_choice_keeps_the_comparisons_that_are_its_own():
 
 
 def test_a_missing_value_is_nan_and_not_zero():
-    assert number(None) != number(None)
-    assert number(0.0) == 0.0
+    assert or_nan(None) != or_nan(None)
+    assert or_nan(0.0) == 0.0

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from diffprobe.analyses.comparison import analysis as comparing_runs
 from diffprobe.analyses.given_probes import read_probes
 from diffprobe.analyses.inputs import Inputs
-from diffprobe.app.equipment import of_run
+from diffprobe.app.equipment import load_from_run
 from diffprobe.cli import retelling as reporting
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
@@ -56,7 +56,7 @@ def rewrite(folder: Path, change) -> Path:
 READERS = {
     "settings": read_settings,
     "recorded": read_recorded,
-    "app": of_run,
+    "app": load_from_run,
     "probes": lambda folder: read_probes(folder, Inputs(checked(composed()), print, read_settings)),
     "gather": lambda folder: find_jobs(folder.parent),
     "compare": lambda folder: comparing_runs._read("it", folder),
@@ -189,7 +189,7 @@ def test_the_page_makes_no_class_of_a_strangers_run(tmp_path, target):
     own = "_target_: diffprobe.labels.pocket.PocketLabeler"
     rewrite(folder, lambda text: text.replace(own, f"_target_: {target}\n  command: touch {tmp_path / 'ran'}"))
     with pytest.raises(UserError, match=rf"_target_={target}"):
-        of_run(folder)
+        load_from_run(folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -200,7 +200,7 @@ def test_the_page_keeps_no_maps_where_a_strangers_run_says(tmp_path, monkeypatch
     made: list = []
     monkeypatch.setattr(equipment, "make", lambda chosen: made.append(chosen) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        of_run(folder)
+        load_from_run(folder)
     assert made[0].cache is None
 
 

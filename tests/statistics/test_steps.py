@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffprobe.statistics import Steps, median_step, steps_reaching
+from diffprobe.statistics import StepInterval, median_step, steps_reaching
 
 
 def above(seed: int, images: int, noise: float = 0.1, kind: str = "normal") -> np.ndarray:
@@ -33,21 +33,23 @@ def test_intervals_hold_the_true_step_as_often_as_they_say(kind: str, images: in
 
 
 def test_a_step_that_is_not_reached_is_beyond_the_last() -> None:
-    assert steps_reaching(np.full((3, 6), -1.0)) == Steps(3, 3, 3)
+    assert steps_reaching(np.full((3, 6), -1.0)) == StepInterval(3, 3, 3)
 
 
 def test_few_images_have_a_step_and_no_interval() -> None:
-    assert steps_reaching(np.array([[-1.0] * 4, [1.0] * 4])) == Steps(1, None, None)
+    assert steps_reaching(np.array([[-1.0] * 4, [1.0] * 4])) == StepInterval(1, None, None)
 
 
 def test_a_step_with_scores_of_few_images_does_not_count() -> None:
     values = np.full((3, 10), np.nan)
     values[0, :3], values[1], values[2] = 1.0, -1.0, 1.0  # three images alone say that the first step is there
-    assert steps_reaching(values) == Steps(2, 2, 2)
+    assert steps_reaching(values) == StepInterval(2, 2, 2)
 
 
 def test_the_median_has_the_interval_of_order_statistics() -> None:
-    assert median_step(np.array([3, 1, 2, 9, 4, 7])) == Steps(3, 1, 9)  # of 6: the smallest and the largest, 96.9 %
+    assert median_step(np.array([3, 1, 2, 9, 4, 7])) == StepInterval(
+        3, 1, 9
+    )  # of 6: the smallest and the largest, 96.9 %
     steps = np.arange(20)
     found = median_step(steps)
     assert (found.low, found.high) == (5, 14)  # the 6th and the 15th of 20 hold it in 95.9 %
@@ -55,4 +57,4 @@ def test_the_median_has_the_interval_of_order_statistics() -> None:
 
 
 def test_five_images_cannot_hold_a_median_in_95_percent() -> None:
-    assert median_step(np.array([1, 1, 1, 1, 1])) == Steps(1, None, None)
+    assert median_step(np.array([1, 1, 1, 1, 1])) == StepInterval(1, None, None)

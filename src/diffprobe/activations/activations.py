@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
 
 
-class Values(Protocol):
+class StepValues(Protocol):
     """One layer at every step over all images, [steps, images, channels, h, w]."""
 
     @property
@@ -56,7 +56,7 @@ class ReadableActivations(Protocol):
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """`Values` by name of the layer."""
+        """`StepValues` by name of the layer."""
         ...
 
 

@@ -142,7 +142,11 @@ def _layer(backbone: Backbone, name: str) -> Layer:
     channels, height, width = backbone.latent_shape
     if name == "pixels":
         patch = _patch(backbone)
-        channels, height, width = 3 * patch**2, height * backbone.pixels // patch, width * backbone.pixels // patch
+        channels, height, width = (
+            3 * patch**2,
+            height * backbone.pixels_per_latent // patch,
+            width * backbone.pixels_per_latent // patch,
+        )
     elif name == "decoder":
         channels = _decoder_attention(backbone).to_out[0].out_features
     elif name != "latent":
@@ -153,7 +157,7 @@ def _layer(backbone: Backbone, name: str) -> Layer:
 def _patch(backbone: Backbone) -> int:
     """Height and width in pixels of a token of the picture: of a latent, or as little as `LARGEST_GRID` allows."""
     if backbone.vae is not None:
-        return backbone.pixels
+        return backbone.pixels_per_latent
     _, height, width = backbone.latent_shape
     common = math.gcd(height, width)
     return next(

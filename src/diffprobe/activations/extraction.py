@@ -25,7 +25,7 @@ from diffprobe.activations.store.reader import StoredActivations
 from diffprobe.activations.store.writer import MemoryWriter, StoreWriter
 from diffprobe.activations.stores import StoreFolder, as_store_folder
 from diffprobe.backbone.calls import decode_latents
-from diffprobe.backbone.finite import at_step, naming
+from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
@@ -59,7 +59,7 @@ class Extraction:
         return self.extras["image"][:]
 
     @torch.no_grad()
-    def decoded(self, backbone: Backbone, row: int) -> Tensor:
+    def decode_steps(self, backbone: Backbone, row: int) -> Tensor:
         """One image as it looks after each wanted step, [steps, 3, H, W] in [0, 1]."""
         if not self.source.is_trajectory:
             return self.extras["image"][row].expand(len(self.activations.steps), -1, -1, -1)
@@ -67,7 +67,7 @@ class Extraction:
         found = []
         for place, step in zip(places, self.activations.steps, strict=True):
             latents = self.extras["latents"][place, row].to(backbone.device, backbone.dtype)
-            with naming([self.activations.names[row]], at_step(step, self.manifest.timesteps[place])):
+            with naming_images([self.activations.names[row]], at_step(step, self.manifest.timesteps[place])):
                 found.append(decode_latents(backbone, latents[None]).cpu())
         return torch.cat(found)
 
@@ -106,7 +106,7 @@ def extract(
             devices without a store.
     """
     where = as_store_folder(stores)
-    kept, kept_steps = where.kept(layers, steps) if where else (list(layers), list(steps))
+    kept, kept_steps = where.stored_layers_and_steps(layers, steps) if where else (list(layers), list(steps))
     manifest = describe(backbone, source, kept, kept_steps, dtype, images_per_shard, identified=where is not None)
     names = [layer.name for layer in kept]
 
@@ -188,7 +188,7 @@ def fill(
     module = make(StoreWriter(store))
     trainer = trainer or quiet_trainer(module.device)
     computed = 0
-    with _turn(store, trainer, log):
+    with _store_lock(store, trainer, log):
         unfinished = [shard.rows.start for shard in store.survey().unfinished]
         data = ImageData(load, [shard.rows for shard in store.shards], batch_size, unfinished=unfinished)
         if data.share(trainer.global_rank, trainer.world_size) or trainer.world_size > 1:
@@ -199,7 +199,7 @@ def fill(
     return stored, stored.extras, int(trainer.strategy.reduce(own, reduce_op="sum"))
 
 
-def _turn(store: Store, trainer: lightning.Trainer, log: Log) -> AbstractContextManager[None]:
+def _store_lock(store: Store, trainer: lightning.Trainer, log: Log) -> AbstractContextManager[None]:
     """Waits until nobody else fills the store. The first of several processes stands for all of its run, which take
     part even where they find nothing to do, since Lightning's processes wait for each other; a finished store is
     nobody's turn."""

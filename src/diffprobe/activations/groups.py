@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffprobe.activations.activations import ReadableActivations, Values
+from diffprobe.activations.activations import ReadableActivations, StepValues
 from diffprobe.backbone.layers import Layer, select_layers
 from diffprobe.errors import UserError
 from diffprobe.ranges import OneOrMore, Text
@@ -97,7 +97,7 @@ def resize_activation(values: Tensor, grid: tuple[int, int]) -> Tensor:
 class GroupValues:
     """A group at every step over all images, [steps, images, channels, h, w]; read and concatenated when indexed."""
 
-    def __init__(self, group: LayerGroup, values: Mapping[str, Values]) -> None:
+    def __init__(self, group: LayerGroup, values: Mapping[str, StepValues]) -> None:
         self.group, self.parts = group, {layer.name: values[layer.name] for layer in group.layers}
         first = next(iter(self.parts.values()))
         made = group.layer
@@ -132,7 +132,7 @@ class GroupedActivations:
                 raise UserError(f"group {group.name!r} needs {lacking[0]}, which was not recorded; record it too")
         self.layers = [*layers, *(group.layer for group in groups)]
         self.steps, self.timesteps, self.names = activations.steps, activations.timesteps, activations.names
-        self.values: dict[str, Values] = {
+        self.values: dict[str, StepValues] = {
             **{layer.name: activations.values[layer.name] for layer in layers},
             **{group.name: GroupValues(group, activations.values) for group in groups},
         }

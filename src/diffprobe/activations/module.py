@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffprobe.activations.batches import ImageBatch, ImageData
 from diffprobe.activations.consumer import Consumer, ConsumerCallback
 from diffprobe.activations.progress import PassProgress
-from diffprobe.backbone.finite import naming
+from diffprobe.backbone.finite import naming_images
 from diffprobe.backbone.frozen import FrozenNetworks
 from diffprobe.backbone.load import Backbone, chosen_device
 from diffprobe.errors import UserError
@@ -84,7 +84,7 @@ class ActivationModule(lightning.LightningModule):
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> int:
         """Takes a batch through its steps; the number of its images."""
         self.progress.begin(len(batch.rows))
-        with naming(batch.names):
+        with naming_images(batch.names):
             latents = torch.empty(0)
             for step in self.run(batch):
                 self.consumer.consume(batch, step)

@@ -90,17 +90,17 @@ def stream_batches(
     layers: Sequence[str],
     steps: Sequence[int],
     rows: Sequence[int],
-    use: Callable[[ActivationBatch], None],
+    consume: Callable[[ActivationBatch], None],
     *,
     batch_size: int,
     networks: Mapping[str, nn.Module] = MappingProxyType({}),
     trainer: lightning.Trainer | None = None,
 ) -> None:
-    """Takes some images of the source through their steps, each once, and hands them to `use` a batch at a time.
+    """Takes some images of the source through their steps, each once, and hands them to `consume` a batch at a time.
 
     Args:
         rows: in this order; processes share them.
-        networks: others that `use` evaluates.
+        networks: others that `consume` evaluates.
 
     Raises:
         UserError: a process would have no image, or an image is not finite.
@@ -111,7 +111,7 @@ def stream_batches(
     module = ActivationModule(
         backbone,
         lambda batch: source.run(backbone, batch, layers, steps),
-        WholeBatches(steps, use),
+        WholeBatches(steps, consume),
         steps=source.steps_taken(backbone, steps),
         images=partial(source.images, backbone),
         networks=networks,

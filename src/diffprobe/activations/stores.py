@@ -51,7 +51,7 @@ class StoreFolder:
     layers: Sequence[Layer] | None = None
     steps: Sequence[int] | None = None
 
-    def kept(self, layers: Sequence[Layer], steps: Sequence[int]) -> tuple[list[Layer], list[int]]:
+    def stored_layers_and_steps(self, layers: Sequence[Layer], steps: Sequence[int]) -> tuple[list[Layer], list[int]]:
         """What is kept for a study of these layers and steps.
 
         Raises:

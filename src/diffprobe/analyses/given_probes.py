@@ -46,7 +46,7 @@ class LoadedProbes:
         Raises:
             UserError: there are none.
         """
-        found = [one for one in prompts if one.name not in self.used and one.picture not in self.pictures]
+        found = [one for one in prompts if one.name not in self.used and one.image_key not in self.pictures]
         if not found:
             raise UserError(
                 "the probes of analysis.probes were trained or selected on all of these images; give others, such as "
@@ -87,5 +87,5 @@ def read_probes(folder: str | Path, inputs: Inputs) -> LoadedProbes:
     source = make_source(made_by, lambda line: None)
     used = set(source.names) - tested
     prompts = source.prompts if isinstance(source, Generation) else []
-    pictures = {prompt.picture for prompt in prompts if prompt.name in used}
+    pictures = {prompt.image_key for prompt in prompts if prompt.name in used}
     return LoadedProbes(load_bank(folder / "probes"), probe, select(scores, split="validation"), used, pictures)

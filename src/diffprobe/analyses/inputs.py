@@ -158,9 +158,9 @@ def check_noise(settings: Any, backbone: Backbone) -> None:
 
 
 def source_of_pictures(
-    settings: Any, images: ImageCollection, half: str, again: PartialDenoising | None = None
+    settings: Any, images: ImageCollection, half: str, partial_denoising: PartialDenoising | None = None
 ) -> Source:
-    """Shows the network real images as `trajectory` says, as they are or noised and denoised `again`.
+    """Shows the network real images as `trajectory` says, as they are or after `partial_denoising`.
 
     Raises:
         UserError: for a trajectory that makes its own.
@@ -170,7 +170,7 @@ def source_of_pictures(
     chosen = settings.trajectory
     walk = {"inversion": ("sampling_steps",), "image_to_image": ("sampling_steps", "half")}.get(class_name(chosen), ())
     given = {"sampling_steps": settings.steps.sampling, "half": half}
-    return make(chosen, images=images, again=again, **{name: given[name] for name in walk})
+    return make(chosen, images=images, partial_denoising=partial_denoising, **{name: given[name] for name in walk})
 
 
 def chosen_layers(select: Any, backbone: Backbone) -> list[Layer]:

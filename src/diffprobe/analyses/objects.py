@@ -43,7 +43,7 @@ class ObjectTask:
     Attributes:
         problems: what was left out of the images.
         inputs: layers and groups of them whose prototypes are compared.
-        also: those that are pooled in the same pass for other runs.
+        extra_inputs: those that are pooled in the same pass for other runs.
         folder: where prototypes are kept.
     """
 
@@ -52,7 +52,7 @@ class ObjectTask:
     problems: Sequence[Problem]
     source: Source
     inputs: Sequence[LayerGroup]
-    also: Sequence[LayerGroup]
+    extra_inputs: Sequence[LayerGroup]
     steps: list[int]
     distance_config: DistanceConfig
     resizing: MaskResizing
@@ -95,7 +95,7 @@ class CollectedPrototypes:
 def check_objects(inputs: Inputs) -> ObjectTask:
     """Validated inputs without changes. Raises UserError for what the user got wrong."""
     from diffprobe.activations.budget import free_disk
-    from diffprobe.prototypes.collecting import check_timesteps, single
+    from diffprobe.prototypes.collecting import as_group, check_timesteps
 
     settings = inputs.settings
     distance_config = make(settings.measure)
@@ -115,10 +115,10 @@ def check_objects(inputs: Inputs) -> ObjectTask:
     check_noise(settings, backbone)
     steps = inputs.steps(source.timesteps(backbone))
     check_timesteps(source, backbone, steps)
-    groups = [*map(single, inputs.layers), *inputs.groups]
+    groups = [*map(as_group, inputs.layers), *inputs.groups]
     if not groups:
         raise UserError("layers.select and layers.groups are both empty; choose at least one layer or group of layers")
-    also = [single(layer) for layer in chosen_layers(keeping.layers, backbone)] if keeping.layers else []
+    also = [as_group(layer) for layer in chosen_layers(keeping.layers, backbone)] if keeping.layers else []
     return ObjectTask(
         backbone,
         images,
@@ -147,7 +147,7 @@ class ObjectAnalysis:
         objects = sum(len(task.images.objects(row)) for row in range(len(task.images)))
         sources = [task.source, *(change.source for change in task.changes)]
         evaluations = sum(source.evaluations(task.backbone, task.steps) for source in sources)
-        channels = sum(group.layer.channels for group in (*task.inputs, *task.also))
+        channels = sum(group.layer.channels for group in (*task.inputs, *task.extra_inputs))
         numbers = objects * channels * len(task.steps) * len(sources)
         line = (
             f"{task.backbone.name} on {task.backbone.device}: {objects} objects in {len(task.images)} images, "
@@ -177,7 +177,7 @@ def _collect(task: ObjectTask, source: Source, images: ObjectImages, context: Ru
         task.steps,
         resizing=task.resizing,
         folder=task.folder,
-        also=task.also,
+        extra_inputs=task.extra_inputs,
         batch_size=task.batch_size,
         images_per_shard=task.images_per_shard,
         trainer=context.trainer("prototypes"),

@@ -105,10 +105,10 @@ def train_probes(task: ProbingTask, context: RunContext) -> ProbingResults:
         batch_size=task.features.batch_size,
         dtype=task.features.dtype,
         stores=task.stores,
-        live=task.features.store == "none",
+        one_pass=task.features.store == "none",
         images_per_shard=task.features.images_per_shard,
-        shown=task.examples,
-        trainer=context.trainer,
+        example_count=task.examples,
+        make_trainer=context.trainer,
         log=context.log,
     )
     return run_probing(task.backbone, task.source, task.labeler, task.probing_config, means)
@@ -124,7 +124,7 @@ def _budget(
 
     features = make(settings.features)
     layers, steps = (
-        stores.kept(probing_config.recorded, probing_config.steps)
+        stores.stored_layers_and_steps(probing_config.recorded, probing_config.steps)
         if stores
         else (probing_config.recorded, probing_config.steps)
     )

@@ -45,7 +45,7 @@ def start(probes: Path | None, stores: Path, port: int) -> None:
     Raises:
         UserError: gradio is missing, the port is taken, or the probes cannot be used.
     """
-    from diffprobe.app.equipment import built_in, of_run
+    from diffprobe.app.equipment import load_built_in, load_from_run
     from diffprobe.app.page import LOOPBACK, serve
     from diffprobe.runs.trainers import quiet_libraries
 
@@ -55,7 +55,7 @@ def start(probes: Path | None, stores: Path, port: int) -> None:
         raise UserError(f"--port {port} cannot be used: {error}; give another") from error
     print("loading the model", flush=True)
     with quiet_libraries():
-        equipment = of_run(probes) if probes else built_in(stores, lambda line: print(line, flush=True))
+        equipment = load_from_run(probes) if probes else load_built_in(stores, lambda line: print(line, flush=True))
     serve(equipment, port)
 
 

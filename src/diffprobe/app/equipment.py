@@ -46,7 +46,7 @@ class Equipment:
     sampling_steps: int
 
 
-def built_in(stores: Path, log: Log) -> Equipment:
+def load_built_in(stores: Path, log: Log) -> Equipment:
     """The built-in model with ridge probes, trained on scenes of its grammar the first time and kept in `stores`."""
     from diffprobe.backbone.load import load_backbone
     from diffprobe.data.prompts import scene_prompts
@@ -58,7 +58,7 @@ def built_in(stores: Path, log: Log) -> Equipment:
     return build_equipment(backbone, labeler, bank, prompts, SAMPLING_STEPS)
 
 
-def of_run(folder: Path) -> Equipment:
+def load_from_run(folder: Path) -> Equipment:
     """Model, labeler and probes of a finished run of train.py.
 
     Raises:
@@ -151,14 +151,14 @@ def trained_bank(
 
 def _covariances(backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, sampling_steps: int) -> Covariances:
     """Of the activations to be edited, in the images of these prompts. Other methods than 'pattern' need none."""
-    from diffprobe.backbone.finite import naming
+    from diffprobe.backbone.finite import naming_images
     from diffprobe.backbone.trajectory import generate
 
     if editing.method != "pattern":
         return {}
     moments = TokenMoments()
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
-    with naming([prompt.name for prompt in prompts]):
+    with naming_images([prompt.name for prompt in prompts]):
         for step in generate(backbone, texts, seeds, steps=sampling_steps, layers=editing.layers):
             if step.index in editing.steps:
                 moments.add(step.index, step.activations)

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffprobe.analyses.intervention.edits import intervene
 from diffprobe.analyses.intervention.target_maps import Move, move
 from diffprobe.app.equipment import Equipment
-from diffprobe.backbone.finite import NotFinite, naming
+from diffprobe.backbone.finite import NotFinite, naming_images
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import LARGEST_SEED
 from diffprobe.errors import UserError
@@ -137,7 +137,7 @@ def denoise_towards(equipment: Equipment, generated: GeneratedImage, target: Ten
 def _named(prompt: str) -> Iterator[None]:
     """Says of which image something is not finite, with advice that can be followed on the page."""
     try:
-        with naming([prompt]):
+        with naming_images([prompt]):
             yield
     except NotFinite as error:
         own = f"{error.advice} (settings of the run that --probes names)"

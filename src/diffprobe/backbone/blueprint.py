@@ -13,7 +13,7 @@ from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_con
 from diffprobe.errors import UserError
 
 SD14 = Path(str(files("diffprobe") / "backbone" / "configs" / "stable-diffusion-v1-4"))
-PLACES = ("unet/config.json", "transformer/config.json", "config.json")
+CONFIG_FILES = ("unet/config.json", "transformer/config.json", "config.json")
 
 
 def denoiser_without_weights(path: str) -> Any:
@@ -50,7 +50,7 @@ def _class_name(config: dict[str, Any]) -> str | None:
 
 
 def _denoiser_config(folder: Path) -> dict[str, Any]:
-    file = next((folder / place for place in PLACES if (folder / place).is_file()), None)
+    file = next((folder / place for place in CONFIG_FILES if (folder / place).is_file()), None)
     if file is None:
-        raise UserError(f"{folder} has none of {', '.join(PLACES)}; name a pipeline folder or a denoiser's")
+        raise UserError(f"{folder} has none of {', '.join(CONFIG_FILES)}; name a pipeline folder or a denoiser's")
     return read_config(file)

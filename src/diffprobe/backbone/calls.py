@@ -79,7 +79,7 @@ def add_noise(backbone: Backbone, clean: Tensor, noise: Tensor, timesteps: Any) 
     Returns:
         Noisy latents of the shape and precision of `clean`.
     """
-    if backbone.family.flow:
+    if backbone.family.flow_matching:
         steps = backbone.pipeline.scheduler.config.num_train_timesteps
         share = _of_rows(timesteps, clean) / steps
         mixed = (1 - share) * clean.float() + share * noise.float()

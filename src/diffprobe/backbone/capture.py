@@ -88,9 +88,9 @@ class Capture:
     def __enter__(self) -> Capture:
         hooked = sorted(self._wanted.union(self._replace))
         self._sizes = SpatialSizes(self._modules, {around for name in hooked for around in enclosing(name)})
-        self._handles = [*self._sizes.handles, self._modules[""].register_forward_pre_hook(self._begin)]
+        self._handles = [*self._sizes.handles, self._modules[""].register_forward_pre_hook(self._on_forward)]
         for name in hooked:
-            self._handles.append(self._modules[name].register_forward_hook(partial(self._see, name)))
+            self._handles.append(self._modules[name].register_forward_hook(partial(self._on_output, name)))
         return self
 
     def __exit__(
@@ -100,11 +100,11 @@ class Capture:
             handle.remove()
         return isinstance(error, _Stop) and error.args == (self,)  # not the stop of a capture around this one
 
-    def _begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _on_forward(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.activations, self._waiting = {}, set(self._wanted)
 
-    def _see(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        place = self._sizes.place(name, output)
+    def _on_output(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        place = self._sizes.image_location(name, output)
         if place is None:
             raise UserError(f"layer {name!r} has no spatial output; `python -m diffprobe.backbone MODEL` lists those")
         image = place.read(output)
@@ -112,14 +112,14 @@ class Capture:
             image = _checked(name, image, self._replace[name](image))
             output = place.write(output, image)
         if name in self._wanted:
-            part = self._part(name, image)
+            part = self._select_half(name, image)
             self.activations[name] = part.detach().clone(memory_format=torch.contiguous_format)
             self._waiting.discard(name)
             if self._stop and not self._waiting:
                 raise _Stop(self)
         return output
 
-    def _part(self, name: str, image: Tensor) -> Tensor:
+    def _select_half(self, name: str, image: Tensor) -> Tensor:
         if not self._guided or self._half == "both":
             return image
         if len(image) % 2:

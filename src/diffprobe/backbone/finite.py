@@ -1,7 +1,7 @@
 """The one check that latents, activations and decoded images are finite: whatever runs a network goes through it.
 
 `trajectory` and `noising` check every step, and `calls` what a VAE encodes and decodes. They know an image by its place
-in the batch; whoever has names for images puts them in with `naming`.
+in the batch; whoever has names for images puts them in with `naming_images`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def layer_values(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def naming(names: Sequence[str], when: str = "") -> Iterator[None]:
+def naming_images(names: Sequence[str], when: str = "") -> Iterator[None]:
     """Says what the images of a batch are called, and at which step they are, where a `NotFinite` did not."""
     try:
         yield

@@ -12,7 +12,7 @@ from diffprobe.backbone.calls import add_noise
 from diffprobe.backbone.capture import HALVES, capture
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import checked_prompts
-from diffprobe.backbone.trajectory import TrajectoryStep, begin_at, fresh_scheduler, walk
+from diffprobe.backbone.trajectory import TrajectoryStep, begin_at, fresh_scheduler, sample_steps
 from diffprobe.errors import UserError
 
 
@@ -57,14 +57,14 @@ def image_to_image(
     if len(seeds) != len(latents):
         raise UserError(f"{len(seeds)} seeds for {len(latents)} images; give one seed per image")
     taken = steps_taken(steps, strength)
-    guided = backbone.guides(captions) or (backbone.guided and half != "conditional")
+    guided = backbone.guidance_matters(captions) or (backbone.guided and half != "conditional")
     if half not in HALVES or (half == "unconditional" and not guided):
         raise UserError(f"no half {half!r} at guidance {backbone.guidance}; use one of {', '.join(HALVES)}")
     capture(backbone.denoiser, layers)  # unknown layers are an error now, not at the first step
     scheduler = fresh_scheduler(backbone, steps)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     noisy = _noised(backbone, scheduler, latents.to(backbone.device, backbone.dtype), taken.start, generators)
-    return walk(backbone, scheduler, noisy, captions, list(layers), taken, generators, half, guided, decode)
+    return sample_steps(backbone, scheduler, noisy, captions, list(layers), taken, generators, half, guided, decode)
 
 
 def _noised(

@@ -11,7 +11,7 @@ from diffprobe.backbone.capture import capture
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import checked_prompts
 from diffprobe.backbone.samplers import TRAINED_ON, has_betas
-from diffprobe.backbone.trajectory import TrajectoryStep, walk
+from diffprobe.backbone.trajectory import TrajectoryStep, sample_steps
 from diffprobe.errors import UserError
 
 
@@ -110,4 +110,4 @@ def _start(
     capture(backbone.denoiser, layers)  # unknown layers are an error now, not at the first step
     start = latents.to(backbone.device, backbone.dtype)
     indices = range(len(scheduler.timesteps))
-    return walk(backbone, scheduler, start, captions, list(layers), indices, decode=decode)
+    return sample_steps(backbone, scheduler, start, captions, list(layers), indices, decode=decode)

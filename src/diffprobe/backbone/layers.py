@@ -31,7 +31,7 @@ _NO_IMAGE = re.compile(r"_context\b|\bcontext_|\bcaption_|\.(add_[qkv]_proj|to_a
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageLocation:
     """Where in a module's output the image is.
 
     Attributes:
@@ -77,7 +77,7 @@ class SpatialSizes:
         if size is not None:
             self._sizes[name] = size
 
-    def place(self, name: str, output: Any) -> Place | None:
+    def image_location(self, name: str, output: Any) -> ImageLocation | None:
         """Where the image is in the output of module `name`; None if there is none (text tokens, a time embedding)."""
         index = None
         if isinstance(output, tuple):
@@ -86,13 +86,13 @@ class SpatialSizes:
         if not isinstance(output, Tensor) or output.ndim not in (3, 4) or _NO_IMAGE.search(name):
             return None
         if output.ndim == 4:
-            return Place(index, 0, None)
+            return ImageLocation(index, 0, None)
         size = next((self._sizes[around] for around in enclosing(name) if around in self._sizes), None)
         if size is None:
             return None
         text = output.shape[1] - size[0] * size[1]
         if text == 0 or (text > 0 and _JOINED.search(name)):
-            return Place(index, text, size)
+            return ImageLocation(index, text, size)
         return None
 
 
@@ -195,7 +195,7 @@ def _observe(denoiser: nn.Module, family: Family, run: Callable[[], Any]) -> lis
 
     def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         runs[name] += 1
-        place = sizes.place(name, output)
+        place = sizes.image_location(name, output)
         if place is not None and not (inputs and output is inputs[0]):
             shape = place.read(output).shape[1:]
             found.append(Layer(name, _kind(name, module, family), _stage(name, side_by_side), *shape))

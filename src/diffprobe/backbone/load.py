@@ -18,7 +18,7 @@ from diffprobe.backbone.fingerprint import fingerprint_of, fingerprint_of_tokeni
 from diffprobe.backbone.frozen import FrozenNetworks
 from diffprobe.backbone.locate import fetch_configs, find_model, quiet, read_config, unreachable, unreadable
 from diffprobe.backbone.parts import check_tokenizers, read_networks
-from diffprobe.backbone.samplers import OWN, SCHEDULERS, sampler_for
+from diffprobe.backbone.samplers import OWN_SCHEDULER, SCHEDULERS, sampler_for
 from diffprobe.backbone.speed import AUTOCAST, speed_up
 from diffprobe.errors import UserError
 from diffprobe.ranges import Choice, Folder, Number, Text
@@ -70,7 +70,7 @@ class Backbone:
     @property
     def denoiser(self) -> Any:
         """The U-Net or transformer."""
-        return getattr(self.pipeline, self.family.part)
+        return getattr(self.pipeline, self.family.denoiser_part)
 
     @cached_property
     def fingerprints(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Backbone:
         """Whether the denoiser runs on a guidance batch, without and with prompt."""
         return self.family.guided(self.guidance)
 
-    def guides(self, prompts: Sequence[str]) -> bool:
+    def guidance_matters(self, prompts: Sequence[str]) -> bool:
         """Whether guidance makes a difference to an image of these prompts: mostly not to those of empty ones."""
         return self.guided and (any(prompts) or not self.family.unconditional_is_empty_prompt(self.settings))
 
@@ -119,10 +119,10 @@ class Backbone:
     @property
     def image_size(self) -> int:
         """Height of the images in pixels (and their width, in every published model)."""
-        return self.latent_shape[1] * self.pixels
+        return self.latent_shape[1] * self.pixels_per_latent
 
     @property
-    def pixels(self) -> int:
+    def pixels_per_latent(self) -> int:
         """Height and width in pixels of what one latent stands for."""
         return 1 if self.vae is None else self.pipeline.vae_scale_factor
 
@@ -133,7 +133,7 @@ def load_backbone(
     device: Annotated[str, Text()] = "auto",
     dtype: Annotated[str, Choice(*DTYPES)] = "float32",
     guidance: Annotated[float, Number(0, 100)] = 7.5,
-    scheduler: Annotated[str, Choice(*SCHEDULERS, OWN)] = "lms",
+    scheduler: Annotated[str, Choice(*SCHEDULERS, OWN_SCHEDULER)] = "lms",
     revision: Annotated[str, Text()] | None = None,
     size: Annotated[int, Number(8, 8192)] | None = None,
     tokenizer: Folder | None = None,
@@ -166,15 +166,17 @@ def load_backbone(
     """
     place = chosen_device(device)
     precision = _one_of(DTYPES, dtype, "dtype")
-    _one_of({**SCHEDULERS, OWN: None}, scheduler, "scheduler")
+    _one_of({**SCHEDULERS, OWN_SCHEDULER: None}, scheduler, "scheduler")
     source = find_model(path)
     own = family is not None
     if family is None:
         family = _family(path, source, revision)
-    if family.flow and scheduler != OWN:
-        raise UserError(f"{path!r} is a flow-matching model, which {scheduler} cannot sample; use scheduler={OWN}")
+    if family.flow_matching and scheduler != OWN_SCHEDULER:
+        raise UserError(
+            f"{path!r} is a flow-matching model, which {scheduler} cannot sample; use scheduler={OWN_SCHEDULER}"
+        )
     pipeline = _read(path, source, family, precision, revision, tokenizer)
-    if scheduler != OWN:
+    if scheduler != OWN_SCHEDULER:
         pipeline.scheduler = sampler_for(pipeline.scheduler, scheduler)
     if family.vae_needs_float32 and precision == torch.float16:
         pipeline.vae.to(torch.float32)
@@ -202,10 +204,10 @@ def _check_channels(backbone: Backbone, path: str) -> None:
 
 def _resize(backbone: Backbone, size: int) -> None:
     """Another size of images, written into the denoiser's config, where everything reads it."""
-    step = backbone.pixels * backbone.family.size_step(backbone.denoiser.config)
+    step = backbone.pixels_per_latent * backbone.family.size_step(backbone.denoiser.config)
     if size < 1 or size % step:
         raise UserError(f"size {size}: images of {backbone.name} must be a multiple of {step} pixels high and wide")
-    backbone.denoiser.register_to_config(sample_size=size // backbone.pixels)
+    backbone.denoiser.register_to_config(sample_size=size // backbone.pixels_per_latent)
 
 
 def _family(path: str, source: Path | str, revision: str | None) -> Family:
@@ -235,12 +237,12 @@ def _read(
         if tokenizer is not None:
             raise UserError(f"{path!r} has a tokenizer of its own; leave out tokenizer={tokenizer}")
         kind: Any = getattr(diffusers, family.pipeline)
-        options = {"use_safetensors": True, **family.options}
+        options = {"use_safetensors": True, **family.load_options}
         try:
             folder = source if local else Path(kind.download(source, revision=revision, **options))
         except Exception as error:  # whatever the hub's libraries raise
             raise unreachable(path, error) from error
-        wanted = signature(kind.__init__).parameters.keys() - family.options.keys()
+        wanted = signature(kind.__init__).parameters.keys() - family.load_options.keys()
         networks = read_networks(folder, wanted, dtype)
         try:
             pipeline = kind.from_pretrained(folder, local_files_only=True, **networks, **options)

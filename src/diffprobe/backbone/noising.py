@@ -148,7 +148,7 @@ def checked_prompts(latents: Tensor, prompts: Sequence[str] | None) -> list[str]
 
 def check_noise(backbone: Backbone) -> None:
     """Raises UserError if timesteps of training do not say how much noise there is in an image."""
-    if not backbone.family.flow:
+    if not backbone.family.flow_matching:
         check_betas(backbone.pipeline.scheduler)
 
 
@@ -176,4 +176,4 @@ def _check_timesteps(timesteps: Sequence[float], last: int, noise: str) -> None:
 
 def _last_timestep(backbone: Backbone) -> int:
     """Flow matching ends at pure noise, timestep 1000; a noise schedule has as many levels, counted from 0."""
-    return backbone.pipeline.scheduler.config.num_train_timesteps - (not backbone.family.flow)
+    return backbone.pipeline.scheduler.config.num_train_timesteps - (not backbone.family.flow_matching)

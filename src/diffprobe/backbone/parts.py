@@ -20,10 +20,10 @@ from diffprobe.errors import UserError, one_line
 from diffprobe.weights import check_names, header_of
 
 WORDS = ("a", "dog", "red", "table", "of", "water")
-LEAST = 0.98  # of the text encoder's words: T5 has 32100 words and a table of 32128 rows
+MINIMUM_KNOWN = 0.98  # of the text encoder's words: T5 has 32100 words and a table of 32128 rows
 MINIMUM_LETTERS = 5  # letters of a word that is in the vocabulary as a whole, and should be found there
 WORDS_TRIED = 40
-AGAIN = "get the tokenizer's files again (vocabulary and merges, or tokenizer.json, or spiece.model)"
+HOW_TO_MEND = "get the tokenizer's files again (vocabulary and merges, or tokenizer.json, or spiece.model)"
 
 
 def check_tokenizers(pipeline: Any, where: str) -> None:
@@ -51,21 +51,23 @@ def check_tokenizer(what: str, words: Any, config: Any) -> None:
         UserError: it is not the encoder's tokenizer, or files of it are missing.
     """
     rows = config.vocab_size
-    if not LEAST * rows <= len(words) <= rows:
-        raise UserError(f"{what} has {len(words)} words and its text encoder {rows}; {AGAIN}")
+    if not MINIMUM_KNOWN * rows <= len(words) <= rows:
+        raise UserError(f"{what} has {len(words)} words and its text encoder {rows}; {HOW_TO_MEND}")
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and words.model_max_length > longest:
         words.model_max_length = longest
     tokens = {word: _tokens(words, word) for word in WORDS}
     for one, other in combinations(WORDS, 2):
         if tokens[one] == tokens[other]:
-            raise UserError(f"{what} gives {one!r} and {other!r} the same tokens; {AGAIN}")
+            raise UserError(f"{what} gives {one!r} and {other!r} the same tokens; {HOW_TO_MEND}")
     beyond = max(max(ids, default=0) for ids in tokens.values())
     if beyond >= rows:
-        raise UserError(f"{what} gives the token {beyond}, and its text encoder has {rows} words; {AGAIN}")
+        raise UserError(f"{what} gives the token {beyond}, and its text encoder has {rows} words; {HOW_TO_MEND}")
     spelled = _spelled(words)
     if spelled:
-        raise UserError(f"{what} spells {spelled!r} in parts, which its vocabulary has: merges are missing; {AGAIN}")
+        raise UserError(
+            f"{what} spells {spelled!r} in parts, which its vocabulary has: merges are missing; {HOW_TO_MEND}"
+        )
 
 
 def _tokens(words: Any, text: str) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 
 from diffprobe.errors import UserError
 
-OWN = "own"  # the pipeline's own scheduler
+OWN_SCHEDULER = "own"  # the pipeline's own scheduler
 
 # Class of diffusers, and what Stable Diffusion sets where the pipeline's own scheduler has no such setting.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -88,7 +88,7 @@ def check_betas(own: Any) -> None:
     if not has_betas(own):
         raise UserError(
             f"the pipeline's own {type(own).__name__} has no noise schedule made of betas, which other samplers, "
-            f"noised real images and inversion need; use scheduler={OWN} and generation"
+            f"noised real images and inversion need; use scheduler={OWN_SCHEDULER} and generation"
         )
 
 
@@ -106,5 +106,5 @@ def _cannot(name: str, own: Any, why: str) -> UserError:
     others = ", ".join(other for other in SCHEDULERS if other != name)
     return UserError(
         f"scheduler={name} cannot follow the noise schedule of the pipeline's own {type(own).__name__} ({why}); "
-        f"use scheduler={OWN}, or one of {others}"
+        f"use scheduler={OWN_SCHEDULER}, or one of {others}"
     )

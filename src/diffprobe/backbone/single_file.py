@@ -30,7 +30,7 @@ V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
 # A noise schedule of another kind (Karras et al. 2022), with its constants.
 EDM = "edm_"
 # The authors' files hold their schedule too. Half precision rounds it by 0.002; another schedule is further off.
-SCHEDULE, SAME = "alphas_cumprod", 0.01
+SCHEDULE, TOLERANCE = "alphas_cumprod", 0.01
 
 
 def checkpoint_scheduler(file: Path, weights: Mapping[str, Any], configs: Path) -> Any:
@@ -81,7 +81,8 @@ def _check_schedule(file: Path, found: Tensor | None, known: list[Tensor]) -> No
     if found is None:
         return
     same = any(
-        found.shape == each.shape and torch.allclose(found.float(), each.float(), rtol=0, atol=SAME) for each in known
+        found.shape == each.shape and torch.allclose(found.float(), each.float(), rtol=0, atol=TOLERANCE)
+        for each in known
     )
     if not same:
         raise UserError(
@@ -103,7 +104,7 @@ def _prediction_in_header(file: Path) -> str | None:
 SD14 = Path(str(files("diffprobe") / "backbone" / "configs" / "stable-diffusion-v1-4"))
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 # What the authors' training left in its checkpoints, and no picture depends on.
-LEFT = {
+IGNORED_PARTS = {
     r"^first_stage_model\.loss\.": "the discriminator and the measure of likeness that the VAE was trained with",
     r"^first_stage_model\.model_ema\.": "averages of the VAE's weights",
     r"^cond_stage_model\.(logit_scale|text_projection)": "of the whole CLIP; 1.x takes hidden states from before it",
@@ -223,6 +224,8 @@ def _fill(file: Path, part: nn.Module, prefix: str, weights: dict[str, Tensor], 
     """
     what = f"{file}: the {type(part).__name__} of a Stable Diffusion 1.x"
     used = {value.data_ptr() for value in translated.values()}
-    own = {name: value for name, value in weights.items() if name.startswith(prefix) and not matching(name, LEFT)}
+    own = {
+        name: value for name, value in weights.items() if name.startswith(prefix) and not matching(name, IGNORED_PARTS)
+    }
     unused = {name: value for name, value in own.items() if value.data_ptr() not in used}
     fill(part, translated | unused, what)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from diffprobe.backbone.calls import decode_latents, encode_prompts, evaluate
 from diffprobe.backbone.capture import HALVES, capture
-from diffprobe.backbone.finite import at_step, check_finite, layer_values, naming
+from diffprobe.backbone.finite import at_step, check_finite, layer_values, naming_images
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError, one_line
 
@@ -131,10 +131,10 @@ def generate(
     latents = latents.to(backbone.device, backbone.dtype)
     indices = range(len(scheduler.timesteps))
     options = (generators, half, guided, decode, replace)
-    return walk(backbone, scheduler, latents, list(prompts), list(layers), indices, *options)
+    return sample_steps(backbone, scheduler, latents, list(prompts), list(layers), indices, *options)
 
 
-def walk(
+def sample_steps(
     backbone: Backbone,
     scheduler: Any,
     latents: Tensor,
@@ -172,7 +172,7 @@ def walk(
         when = at_step(index, timestep)
         values = {**layer_values(taken.activations), "the latents": after}
         check_finite(backbone, values, images=len(after), network=backbone.denoiser, when=when, edited=bool(replace))
-        with naming((), when):
+        with naming_images((), when):
             images = decode_latents(backbone, after) if decode else None
         return TrajectoryStep(index, float(timestep), noisy, after, taken.activations, images)
 

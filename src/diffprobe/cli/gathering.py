@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from diffprobe.report.choices import Choice
+    from diffprobe.report.choices import LayerChoice
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GatheredTables:
     group: Group
     scores: pd.DataFrame
     summaries: pd.DataFrame
-    choices: list[Choice]
+    choices: list[LayerChoice]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _publish(found: GatheredTables, folder: Path, console: Console) -> GatheredT
     return found
 
 
-def _row(found: GatheredTables, choice: Choice) -> dict[str, Any]:
+def _row(found: GatheredTables, choice: LayerChoice) -> dict[str, Any]:
     """One property of one group: its best layer's test score at the last step."""
     from diffprobe.report.choices import curve
 

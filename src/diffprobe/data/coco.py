@@ -16,7 +16,7 @@ import numpy as np
 
 from diffprobe.data.coco_file import CocoImage, read_coco_file
 from diffprobe.data.images import without_extension
-from diffprobe.data.objects import AnnotatedObject, ImageFiles, Instance, Reading, digest, find_set
+from diffprobe.data.objects import AnnotatedObject, Annotation, ImageFiles, Instance, digest, find_set
 from diffprobe.data.text_lists import Log, warn
 from diffprobe.errors import UserError
 
@@ -123,27 +123,27 @@ class CocoImages(ImageFiles):
     def file(self, row: int) -> Path:
         return self.images[self.names[row]].file
 
-    def read(self, row: int) -> Reading:
+    def read(self, row: int) -> Annotation:
         image = self.images[self.names[row]]
-        if image.wrong:
-            raise UserError(image.wrong)
-        reading = Reading()
+        if image.fault:
+            raise UserError(image.fault)
+        reading = Annotation()
         for item in image.objects:
             try:
-                if item.wrong or isinstance(item.number, str):
-                    raise UserError(item.wrong)
+                if item.fault or isinstance(item.number, str):
+                    raise UserError(item.fault)
                 mask = decode_segmentation(item.segmentation, image.height, image.width)
                 reading.instances.append(Instance(item.number, item.label, mask))
             except UserError as error:
-                reading.wrong.append((item.number, str(error)))
+                reading.faults.append((item.number, str(error)))
         return reading
 
     def annotation_digest(self, row: int) -> str:
         objects = self.images[self.names[row]].objects
         return digest(json.dumps([[item.number, item.label, item.segmentation] for item in objects]).encode())
 
-    def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
-        chosen = super().chosen(rows, objects)
+    def subset(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
+        chosen = super().subset(rows, objects)
         chosen.images = {name: self.images[name] for name in chosen.names}
         return chosen
 
@@ -210,7 +210,7 @@ def _looked_up(names: Sequence[str], images: dict[str, CocoImage], place: Path, 
             found[alike[0]] = images[alike[0]]
         elif alike:
             wrong = f"the list may mean {' or '.join(alike[:3])}; name its folder too"
-            found[name] = CocoImage(place / name, wrong=wrong)
+            found[name] = CocoImage(place / name, fault=wrong)
         else:
-            found[name] = CocoImage(place / name, wrong=f"{where} has no image of this name")
+            found[name] = CocoImage(place / name, fault=f"{where} has no image of this name")
     return found

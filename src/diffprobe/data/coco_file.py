@@ -42,7 +42,7 @@ class CocoObject:
     number: Key
     label: str = ""
     segmentation: Any = None
-    wrong: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CocoImage:
     height: int = 0
     width: int = 0
     objects: tuple[CocoObject, ...] = ()
-    wrong: str = ""
+    fault: str = ""
 
 
 @dataclass
@@ -61,16 +61,18 @@ class OmittedCounts:
     """What a file has that is left out by rule."""
 
     crowds: int = 0
-    others: Counter[str] = field(default_factory=Counter)
+    other_classes: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
 
     def lines(self, file: str) -> list[str]:
         """What there is to tell, if anything."""
         said = []
-        if self.others:
-            named = ", ".join(f"{times} {_shown(name)[1:-1]}" for name, times in self.others.most_common(SHOWN))
-            more = f" and {len(self.others) - SHOWN} more" if len(self.others) > SHOWN else ""
-            said.append(f"{_counted(self.others.total(), 'object')} of classes that VOC does not have ({named}{more})")
+        if self.other_classes:
+            named = ", ".join(f"{times} {_shown(name)[1:-1]}" for name, times in self.other_classes.most_common(SHOWN))
+            more = f" and {len(self.other_classes) - SHOWN} more" if len(self.other_classes) > SHOWN else ""
+            said.append(
+                f"{_counted(self.other_classes.total(), 'object')} of classes that VOC does not have ({named}{more})"
+            )
         if self.crowds:
             said.append(_counted(self.crowds, "crowd"))
         lines = [f"{file}: left out {' and '.join(said)}"] if said else []
@@ -87,7 +89,7 @@ class _Entry:
     key: Key | None = None
     height: int = 0
     width: int = 0
-    wrong: str = ""
+    fault: str = ""
 
 
 def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], OmittedCounts]:
@@ -110,7 +112,7 @@ def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], Omit
     for name, same in by_name.items():
         first = same[0]
         found = tuple(item for entry in same if entry.key is not None for item in objects.get(entry.key, ()))
-        wrong = next((entry.wrong for entry in same if entry.wrong), "")
+        wrong = next((entry.fault for entry in same if entry.fault), "")
         if len(same) > 1:
             wrong = f"{file.name} lists its file {len(same)} times, with different values"
         elif first.key is not None and times[first.key] > 1:
@@ -118,9 +120,9 @@ def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], Omit
         images[name] = CocoImage(folder / name, first.height, first.width, found, wrong)
     for key in objects.keys() - times.keys():
         wrong = f"{file.name} has objects of an image {_shown(key)} that it does not list"
-        images[f"image_id {_shown(key)}"] = CocoImage(folder, objects=tuple(objects[key]), wrong=wrong)
+        images[f"image_id {_shown(key)}"] = CocoImage(folder, objects=tuple(objects[key]), fault=wrong)
     for item in lost:
-        images[str(item.number)] = CocoImage(folder, objects=(item,), wrong=item.wrong)
+        images[str(item.number)] = CocoImage(folder, objects=(item,), fault=item.fault)
     return images, left_out
 
 
@@ -174,20 +176,20 @@ def _entries(images: list[Any], folder: str, left_out: OmittedCounts) -> list[_E
 
 def _entry(item: Any, place: str, folder: str) -> _Entry:
     if not isinstance(item, dict):
-        return _Entry(place, wrong=f"its entry {_shown(item)} is no object")
+        return _Entry(place, fault=f"its entry {_shown(item)} is no object")
     key, file_name = _key(item.get("id")), item.get("file_name")
     name = _path_below(file_name)
     if name is None:
         wrong = f"its file_name is {_shown(file_name)}; a path below {folder} is wanted"
-        return _Entry(place, key, wrong=wrong)
+        return _Entry(place, key, fault=wrong)
     if key is None:
-        return _Entry(name, wrong=f"its id is {_shown(item.get('id'))}; a whole number is wanted")
+        return _Entry(name, fault=f"its id is {_shown(item.get('id'))}; a whole number is wanted")
     height, width = item.get("height"), item.get("width")
     if type(height) is not int or type(width) is not int or min(height, width) < 1:  # True is an int too
         wrong = f"its height is {_shown(height)} and its width {_shown(width)}; numbers of pixels are wanted"
-        return _Entry(name, key, wrong=wrong)
+        return _Entry(name, key, fault=wrong)
     if height * width > LARGEST_PICTURE:
-        return _Entry(name, key, wrong=f"its size is said to be {width} x {height} pixels, more than are read")
+        return _Entry(name, key, fault=f"its size is said to be {width} x {height} pixels, more than are read")
     return _Entry(name, key, height, width)
 
 
@@ -217,7 +219,7 @@ def _objects(
             continue
         image = _key(item.get("image_id")) if isinstance(item, dict) else None
         if image is None:
-            lost.append(CocoObject(f"annotations[{place}]", wrong=made.wrong or "it does not say of which image it is"))
+            lost.append(CocoObject(f"annotations[{place}]", fault=made.fault or "it does not say of which image it is"))
         else:
             found[image].append(made)
     return {image: _unique(objects) for image, objects in found.items()}, lost
@@ -226,12 +228,12 @@ def _objects(
 def _object(item: Any, place: str, classes: dict[Key, str], left_out: OmittedCounts) -> CocoObject | None:
     """None for what is left out."""
     if not isinstance(item, dict):
-        return CocoObject(place, wrong=f"its annotation {_shown(item)} is no object")
+        return CocoObject(place, fault=f"its annotation {_shown(item)} is no object")
     number, category, crowd = _key(item.get("id")), _key(item.get("category_id")), item.get("iscrowd", 0)
     name = None if category is None else classes.get(category)
     label = None if name is None else voc_class(name)
     if name is not None and label is None:
-        left_out.others[name] += 1
+        left_out.other_classes[name] += 1
         return None
     if crowd == 1:
         left_out.crowds += 1
@@ -258,7 +260,7 @@ def _unique(objects: list[CocoObject]) -> list[CocoObject]:
     return [
         same[0]
         if len(same) == 1
-        else replace(same[0], wrong=f"{len(same)} annotations of its image have this id; give each its own")
+        else replace(same[0], fault=f"{len(same)} annotations of its image have this id; give each its own")
         for _, same in sorted(by_number.items(), key=lambda each: (isinstance(each[0], str), each[0]))
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffprobe.data.mask_numbers import IGNORED, check_not_ignored, read_numbers
-from diffprobe.data.objects import ImageFiles, Instance, Reading, digest, find_set
+from diffprobe.data.objects import Annotation, ImageFiles, Instance, digest, find_set
 from diffprobe.data.text_lists import Log, read_names, warn
 from diffprobe.errors import UserError
 
@@ -30,7 +30,7 @@ class Frame:
     name: str
     sequence: str
     number: int
-    wrong: str = ""
+    fault: str = ""
 
 
 class DavisFrames(ImageFiles):
@@ -46,17 +46,17 @@ class DavisFrames(ImageFiles):
             [frame.name for frame in frames], [frame.sequence for frame in frames], [frame.number for frame in frames]
         )
         self.root = root
-        self.wrong = {frame.name: frame.wrong for frame in frames if frame.wrong}
+        self.wrong = {frame.name: frame.fault for frame in frames if frame.fault}
 
     def file(self, row: int) -> Path:
         return self.root / "JPEGImages" / RESOLUTION / f"{self.names[row]}.jpg"
 
-    def read(self, row: int) -> Reading:
+    def read(self, row: int) -> Annotation:
         if self.names[row] in self.wrong:
             raise UserError(self.wrong[self.names[row]])
         numbers = read_numbers(self._mask(row))
         check_not_ignored(numbers)
-        return Reading(
+        return Annotation(
             [
                 Instance(int(number), f"{self.sequences[row]}/{number}", numbers == number)
                 for number in np.unique(numbers)

@@ -25,7 +25,7 @@ STRIP = 2**20  # pixels that are worked on at once, where a whole picture would 
 
 
 @dataclass(frozen=True)
-class Contents:
+class DecodedFile:
     """What an image file held when it was first read.
 
     Attributes:
@@ -43,7 +43,7 @@ class Contents:
 
 
 @contextmanager
-def decoded(path: Path, contents: Contents | None = None) -> Iterator[Picture]:
+def open_upright(path: Path, contents: DecodedFile | None = None) -> Iterator[Picture]:
     """The picture upright in mode RGB, or, of 16-bit grey, in mode F with values in [0, 1]; of an animation the first.
 
     Args:
@@ -63,11 +63,11 @@ def decoded(path: Path, contents: Contents | None = None) -> Iterator[Picture]:
         yield _without_mode(picture)
 
 
-def inspect_image_file(path: Path) -> Contents:
+def inspect_image_file(path: Path) -> DecodedFile:
     """Decodes all of an image file.
 
     Raises:
-        UserError: as `decoded`.
+        UserError: as `open_upright`.
     """
     content = read_file(path, "the image")
     with opened_picture(path, "the image", content=content) as (picture, stored):
@@ -76,7 +76,7 @@ def inspect_image_file(path: Path) -> Contents:
         pixels = hashlib.sha256(repr((shown.mode, shown.size)).encode())
         for _, strip in _strips(shown):
             pixels.update(strip.tobytes())
-    return Contents(hashlib.sha256(content).hexdigest(), pixels.hexdigest(), *stored, orientation)
+    return DecodedFile(hashlib.sha256(content).hexdigest(), pixels.hexdigest(), *stored, orientation)
 
 
 def orientation_of(picture: Picture) -> int:

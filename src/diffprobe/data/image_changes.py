@@ -65,7 +65,7 @@ STRENGTHS = {
     "crop": Number(0.1, 1),
     "shift": Number(-2, 2),
 }
-CALLED = {"padding": "padding of", "crop": "crop to"}
+CHANGE_WORDS = {"padding": "padding of", "crop": "crop to"}
 
 
 def change_matrix(change: str, strength: float) -> Tensor:
@@ -80,7 +80,7 @@ def check_strength(change: str, strength: float, where: str = "") -> None:
     """Raises UserError, which begins with `where`, for a strength that is out of its change's range."""
     limits = STRENGTHS[change]
     if not limits.contains(strength):
-        raise UserError(f"{where}{CALLED.get(change, f'{change} by')} {strength:g}: must be {limits.told}")
+        raise UserError(f"{where}{CHANGE_WORDS.get(change, f'{change} by')} {strength:g}: must be {limits.told}")
 
 
 class ChangedImages(ObjectImages):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffprobe.data.decoding import Contents, decoded, inspect_image_file
+from diffprobe.data.decoding import DecodedFile, inspect_image_file, open_upright
 from diffprobe.data.text_lists import Log, read_lines, read_table, warn
 from diffprobe.errors import UserError
 from diffprobe.fitting import FITS, visible_box
@@ -22,7 +22,7 @@ from diffprobe.ranges import Choice, Count, Folder, Fractions, expanded
 from diffprobe.threads import decoding_threads
 
 # A file of a folder with one of these is an image, and an error if it cannot be read; others are left alone.
-ENDINGS = frozenset(
+IMAGE_EXTENSIONS = frozenset(
     {
         *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
         *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
@@ -63,7 +63,7 @@ class ImageFile:
     name: str
     path: Path
     caption: str = ""
-    contents: Contents | None = field(default=None, compare=False, repr=False)
+    contents: DecodedFile | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,9 @@ def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str, l
     if hidden:
         log(f"left out {len(hidden)} hidden image{'s' * (len(hidden) > 1)} of {place}, such as {hidden[0]}")
     if not images:
-        raise UserError(f"{place} has no images; files that count as images end in {' '.join(sorted(ENDINGS))}")
+        raise UserError(
+            f"{place} has no images; files that count as images end in {' '.join(sorted(IMAGE_EXTENSIONS))}"
+        )
     missing = [image.path for image in images if not image.path.exists()]
     if missing:
         raise UserError(
@@ -167,13 +169,13 @@ def _is_hidden(below: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS
+    return path.suffix.lower() in IMAGE_EXTENSIONS
 
 
 def without_extension(path: str) -> str:
     """'x/0001.jpg' is 'x/0001'; what is no ending of an image stays: 'tiny.2'."""
     place = PurePosixPath(path)
-    return (place.with_suffix("") if place.suffix.lower() in ENDINGS else place).as_posix()
+    return (place.with_suffix("") if place.suffix.lower() in IMAGE_EXTENSIONS else place).as_posix()
 
 
 def _name(path: Path, root: Path) -> str:
@@ -194,12 +196,12 @@ def split_readable(images: Sequence[ImageFile], on_error: str = "error") -> tupl
     if on_error not in ON_ERROR:
         raise UserError(f"data.on_error={on_error}: choose one of {', '.join(ON_ERROR)}")
     with decoding_threads() as pool:
-        looked = list(pool.map(_look, images))
+        looked = list(pool.map(_inspect, images))
     reasons = [found if isinstance(found, str) else "" for found in looked]
     what = "cannot be read"
     first: dict[str, ImageFile] = {}  # by what it shows
     for row, (image, found) in enumerate(zip(images, looked, strict=True)):
-        if isinstance(found, Contents) and first.setdefault(found.pixels, image) is not image:
+        if isinstance(found, DecodedFile) and first.setdefault(found.pixels, image) is not image:
             reasons[row] = f"the image {image.path} shows the same picture as {first[found.pixels].path}"
             what = "cannot be read or are there twice"
     bad = [BadImage(image.name, reason) for image, reason in zip(images, reasons, strict=True) if reason]
@@ -210,12 +212,12 @@ def split_readable(images: Sequence[ImageFile], on_error: str = "error") -> tupl
     good = [
         replace(image, contents=found)
         for image, found, reason in zip(images, looked, reasons, strict=True)
-        if isinstance(found, Contents) and not reason
+        if isinstance(found, DecodedFile) and not reason
     ]
     return good, bad
 
 
-def _look(image: ImageFile) -> Contents | str:
+def _inspect(image: ImageFile) -> DecodedFile | str:
     """What the file holds, or why it cannot be read."""
     try:
         return inspect_image_file(image.path)
@@ -254,7 +256,7 @@ def read_image(image: ImageFile, size: int, fit: str = "stretch") -> Tensor:
     from PIL import Image
 
     _check_fit(size, fit)
-    with decoded(image.path, image.contents) as picture:
+    with open_upright(image.path, image.contents) as picture:
         box = visible_box(*picture.size, fit)
         pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box), np.float32)
     if pixels.ndim == 2:

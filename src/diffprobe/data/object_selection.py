@@ -85,7 +85,7 @@ def load_objects(
     drawn = names is None and kind in ("voc", "coco")
     wanted = count if kind in ("voc", "coco") else None  # the others already have so many
     order = np.random.default_rng(seed).permutation(len(candidates)).tolist() if drawn else range(len(candidates))
-    found = _look(candidates, order, wanted, largest_over if drawn else None, min_area)
+    found = _select(candidates, order, wanted, largest_over if drawn else None, min_area)
     if found.wrong and on_error == "error":
         shown = "; ".join(map(str, found.wrong[:3]))
         raise UserError(
@@ -105,7 +105,7 @@ def load_objects(
             f"that covers more than {largest_over:.2%} (objects.largest_over)"
         )
     rows = sorted(found.objects)  # by name where drawn, else as listed
-    return candidates.chosen(rows, [found.objects[row] for row in rows]), [*found.wrong, *found.left_out]
+    return candidates.subset(rows, [found.objects[row] for row in rows]), [*found.wrong, *found.left_out]
 
 
 def _counted(problems: Sequence[Problem]) -> str:
@@ -149,13 +149,13 @@ def _candidates(
     return davis_frames(place, split or "val", names, count=count, seed=seed, every=every, frames=frames, log=log)
 
 
-def _look(
+def _select(
     candidates: AnnotatedImages, order: Sequence[int], wanted: int | None, over: float | None, min_area: float
 ) -> _Selection:
     """Takes candidates in order until there are enough, so that images that are not needed are not read."""
     found = _Selection()
     first: dict[str, str] = {}  # image by what it shows, of those that are used
-    for row, objects, wrong in _looked_at(candidates, order):
+    for row, objects, wrong in _read_candidates(candidates, order):
         image = candidates.names[row]
         found.looked_at += 1
         found.wrong += wrong
@@ -168,8 +168,8 @@ def _look(
             for item in objects
             if item.area < min_area
         ]
-        if kept and first.setdefault(candidates.shown(row), image) != image:
-            reason = f"it shows the same picture as {first[candidates.shown(row)]}, whose objects are not others"
+        if kept and first.setdefault(candidates.picture_key(row), image) != image:
+            reason = f"it shows the same picture as {first[candidates.picture_key(row)]}, whose objects are not others"
             found.wrong.append(Problem(image, "", reason))
         elif kept:
             found.objects[row] = kept
@@ -180,13 +180,13 @@ def _look(
     return found
 
 
-def _looked_at(
+def _read_candidates(
     candidates: AnnotatedImages, order: Sequence[int]
 ) -> Iterator[tuple[int, list[AnnotatedObject], list[Problem]]]:
     with decoding_threads() as pool:
         for start in range(0, len(order), CHECK_INTERVAL):
             part = order[start : start + CHECK_INTERVAL]
-            for row, (objects, wrong) in zip(part, pool.map(candidates.look, part), strict=True):
+            for row, (objects, wrong) in zip(part, pool.map(candidates.usable_objects, part), strict=True):
                 yield row, objects, wrong
 
 

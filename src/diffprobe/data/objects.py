@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.data.decoding import Contents, inspect_image_file
+from diffprobe.data.decoding import DecodedFile, inspect_image_file
 from diffprobe.data.images import ImageFile, read_image
 from diffprobe.errors import UserError
 from diffprobe.fitting import UPRIGHT, Geometry
@@ -103,15 +103,15 @@ class Instance:
 
 
 @dataclass
-class Reading:
+class Annotation:
     """What an annotation says: its instances in the order of their numbers, and (number, reason) of what is wrong."""
 
     instances: list[Instance] = field(default_factory=list)
-    wrong: list[tuple[int | str, str]] = field(default_factory=list)
+    faults: list[tuple[int | str, str]] = field(default_factory=list)
 
 
 class AnnotatedImages(ObjectImages):
-    """Images of a set, first all candidates and without objects, then with `chosen` those to be used."""
+    """Images of a set, first all candidates and without objects, then with `subset` those to be used."""
 
     def __init__(
         self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
@@ -123,7 +123,7 @@ class AnnotatedImages(ObjectImages):
         self._objects: list[list[AnnotatedObject]] = [[] for _ in self.names]
 
     @abstractmethod
-    def read(self, row: int) -> Reading:
+    def read(self, row: int) -> Annotation:
         """The annotation of an image.
 
         Raises:
@@ -138,7 +138,7 @@ class AnnotatedImages(ObjectImages):
             UserError: it cannot be read, or does not have the size of its masks.
         """
 
-    def shown(self, row: int) -> str:
+    def picture_key(self, row: int) -> str:
         """The same for two images of one picture, which would count as two; frames of a film may be alike."""
         return self.names[row]
 
@@ -149,7 +149,7 @@ class AnnotatedImages(ObjectImages):
         masks = {instance.number: instance.mask for instance in self.read(row).instances}
         return torch.from_numpy(np.stack([masks[item.instance] for item in self._objects[row]]))
 
-    def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
+    def subset(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
         """The same set with these images only, and these objects of each."""
         chosen = copy(self)
         chosen.names = [self.names[row] for row in rows]
@@ -159,19 +159,19 @@ class AnnotatedImages(ObjectImages):
         chosen._objects = list(objects)
         return chosen
 
-    def look(self, row: int) -> tuple[list[AnnotatedObject], list[Problem]]:
+    def usable_objects(self, row: int) -> tuple[list[AnnotatedObject], list[Problem]]:
         """Reads annotation and picture once: the objects that can be used, and what is wrong."""
         image = self.names[row]
         try:
-            reading = self.read(row)
-            if reading.instances:
-                self.check_picture(row, *reading.instances[0].mask.shape)
+            annotation = self.read(row)
+            if annotation.instances:
+                self.check_picture(row, *annotation.instances[0].mask.shape)
         except UserError as error:
             return [], [Problem(image, "", str(error))]
-        problems = [Problem(image, f"{image}#{number}", reason) for number, reason in reading.wrong]
+        problems = [Problem(image, f"{image}#{number}", reason) for number, reason in annotation.faults]
         objects = [
             AnnotatedObject(f"{image}#{found.number}", found.label, found.number, float(found.mask.mean()))
-            for found in reading.instances
+            for found in annotation.instances
         ]
         problems += [Problem(image, item.name, "its mask has no pixels") for item in objects if item.area == 0]
         return [item for item in objects if item.area > 0], problems
@@ -185,7 +185,7 @@ class ImageFiles(AnnotatedImages):
         self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
     ) -> None:
         super().__init__(names, sequences, frames)
-        self._contents: dict[str, Contents] = {}  # of the pictures, by image name
+        self._contents: dict[str, DecodedFile] = {}  # of the pictures, by image name
         self._annotations: dict[str, str] = {}  # digests, by image name
 
     @abstractmethod
@@ -196,7 +196,7 @@ class ImageFiles(AnnotatedImages):
     def annotation_digest(self, row: int) -> str:
         """SHA-256 of all that the annotation says of an image."""
 
-    def shown(self, row: int) -> str:
+    def picture_key(self, row: int) -> str:
         return self.names[row] if self.sequences[row] else self._first_contents(row).pixels
 
     def check_picture(self, row: int, height: int, width: int) -> None:
@@ -230,14 +230,14 @@ class ImageFiles(AnnotatedImages):
             "annotation": self._annotations[name],
         }
 
-    def chosen(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
-        chosen = super().chosen(rows, objects)
+    def subset(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
+        chosen = super().subset(rows, objects)
         for known in ("_contents", "_annotations"):
             values = getattr(self, known)
             setattr(chosen, known, {name: values[name] for name in chosen.names if name in values})
         return chosen
 
-    def _first_contents(self, row: int) -> Contents:
+    def _first_contents(self, row: int) -> DecodedFile:
         name = self.names[row]
         if name not in self._contents:
             self._contents[name] = inspect_image_file(self.file(row))

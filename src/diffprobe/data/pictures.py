@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from diffprobe.data.decoding import Contents, inspect_image_file
+from diffprobe.data.decoding import DecodedFile, inspect_image_file
 from diffprobe.data.images import ImageFile, read_image
 from diffprobe.fitting import Geometry
 
@@ -56,7 +56,7 @@ class ImageFileCollection:
         found = self._contents(row)
         return Geometry(found.width, found.height, found.orientation, self.fit)
 
-    def _contents(self, row: int) -> Contents:
+    def _contents(self, row: int) -> DecodedFile:
         file = self.files[row]
         if file.contents is None:
             file = self.files[row] = replace(file, contents=inspect_image_file(file.path))

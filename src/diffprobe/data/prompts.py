@@ -44,7 +44,7 @@ class Prompt:
     name: str
 
     @property
-    def picture(self) -> tuple[str, int]:
+    def image_key(self) -> tuple[str, int]:
         """What makes one picture of it whatever it is called: the seed, and the words as a text encoder tells them
         apart, which for CLIP's have no capitals and single spaces."""
         return " ".join(self.text.split()).lower(), self.seed
@@ -52,8 +52,10 @@ class Prompt:
 
 def duplicate_prompts(prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> list[tuple[Prompt, Prompt]]:
     """Pairs of one picture: each prompt with the first before it, or in `others`, that makes the same."""
-    first = {prompt.picture: prompt for prompt in reversed(others)}
-    return [(first[prompt.picture], prompt) for prompt in prompts if first.setdefault(prompt.picture, prompt) != prompt]
+    first = {prompt.image_key: prompt for prompt in reversed(others)}
+    return [
+        (first[prompt.image_key], prompt) for prompt in prompts if first.setdefault(prompt.image_key, prompt) != prompt
+    ]
 
 
 def load_prompts(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffprobe.data.objects import AnnotatedImages, Instance, Reading, digest
+from diffprobe.data.objects import AnnotatedImages, Annotation, Instance, digest
 from diffprobe.errors import UserError
 from diffprobe.pocket.render import render
 from diffprobe.pocket.scenes import Scene, sample_scene
@@ -43,15 +43,15 @@ class SceneObjects(AnnotatedImages):
         super().__init__([f"scene-{index:06d}" for index in indices])
         self.label, self.size = label, size
 
-    def read(self, row: int) -> Reading:
+    def read(self, row: int) -> Annotation:
         scene = self.scene(row)
-        masks = _drawn(self.scene_named, self.names[row], self.size)[1].numpy()
+        masks = _rendered(self.scene_named, self.names[row], self.size)[1].numpy()
         labels = [
             {"shape": item.shape, "colour": item.colour, "both": f"{item.colour} {item.shape}"}[self.label]
             for item in scene.objects
         ]
         # An object that others hide is not annotated.
-        return Reading(
+        return Annotation(
             [
                 Instance(number, label, mask)
                 for number, (label, mask) in enumerate(zip(labels, masks, strict=False), 1)
@@ -63,7 +63,7 @@ class SceneObjects(AnnotatedImages):
         """A rendered picture cannot be broken."""
 
     def picture(self, row: int, size: int) -> Tensor:
-        return _drawn(self.scene_named, self.names[row], size)[0]
+        return _rendered(self.scene_named, self.names[row], size)[0]
 
     def record(self, row: int) -> dict[str, Any]:
         scene = repr(self.scene(row)).encode()
@@ -79,7 +79,7 @@ class SceneObjects(AnnotatedImages):
         return sample_scene(int(name.removeprefix("scene-")), STREAM)
 
 
-def _drawn(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
+def _rendered(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
     """Picture [3, size, size] and masks [3, size, size] of an image; small ones are remembered."""
     draw = _rendered_cached if size <= SMALL else _rendered_cached.__wrapped__
     return draw(scene_named, name, size)
@@ -116,9 +116,9 @@ class MovingScenes(SceneObjects):
         self.frames = [frame for _ in scenes for frame in frames]
         self.names = [f"{name}/{frame:05d}" for name, frame in zip(self.sequences, self.frames, strict=True)]
 
-    def read(self, row: int) -> Reading:
+    def read(self, row: int) -> Annotation:
         found = super().read(row).instances
-        return Reading([replace(item, label=f"{self.sequences[row]}/{item.number}") for item in found])
+        return Annotation([replace(item, label=f"{self.sequences[row]}/{item.number}") for item in found])
 
     @staticmethod
     def scene_named(name: str) -> Scene:

@@ -157,7 +157,7 @@ def read_table(
     start = 1
     try:
         header = next(reader, [])
-        places = _places(header, path, required, optional)
+        places = _column_indices(header, path, required, optional)
         start = reader.line_num + 1
         for cells in reader:
             if any(cell.strip() for cell in cells):
@@ -174,7 +174,7 @@ def read_table(
     return rows
 
 
-def _places(
+def _column_indices(
     header: Sequence[str], path: Path, required: Sequence[Sequence[str]], optional: Sequence[str]
 ) -> dict[str, int]:
     """Where the wanted columns are, by the first of their names."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffprobe.data.mask_numbers import IGNORED, check_not_ignored, check_not_luma, read_numbers
-from diffprobe.data.objects import ImageFiles, Instance, Reading, digest, find_set
+from diffprobe.data.objects import Annotation, ImageFiles, Instance, digest, find_set
 from diffprobe.data.text_lists import Log, read_names, warn
 from diffprobe.errors import UserError
 
@@ -38,14 +38,14 @@ class VocImages(ImageFiles):
     def file(self, row: int) -> Path:
         return self.root / "JPEGImages" / f"{self.names[row]}.jpg"
 
-    def read(self, row: int) -> Reading:
+    def read(self, row: int) -> Annotation:
         numbers, classes = (read_numbers(path) for path in self._masks(row))
         if numbers.shape != classes.shape:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (numbers.shape, classes.shape)]
             raise UserError(f"its mask of objects is {sizes[0]} pixels, its mask of classes {sizes[1]}")
         check_not_luma(numbers, classes)
         check_not_ignored(numbers)
-        reading = Reading()
+        reading = Annotation()
         for number in np.unique(numbers):
             if number in (0, IGNORED):
                 continue
@@ -54,7 +54,7 @@ class VocImages(ImageFiles):
             if len(found) == 1 and 1 <= found[0] <= len(CLASSES):
                 reading.instances.append(Instance(int(number), CLASSES[found[0] - 1], mask))
             else:
-                reading.wrong.append((int(number), f"its pixels have {_said(found)}; one of 1 to 20 is wanted"))
+                reading.faults.append((int(number), f"its pixels have {_said(found)}; one of 1 to 20 is wanted"))
         return reading
 
     def annotation_digest(self, row: int) -> str:

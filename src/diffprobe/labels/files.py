@@ -78,7 +78,7 @@ def _of_equal_channels(picture: ImageFile) -> np.ndarray:
     return channels[..., 0].copy()
 
 
-ENDINGS = (".npy", ".png")
+MAP_EXTENSIONS = (".npy", ".png")
 SALIENCY = "saliency"
 
 
@@ -148,14 +148,16 @@ class FilesLabeler:
 
     def fingerprint(self, name: str) -> str:
         """Of the names and contents of all maps of property `name`, which are read for it."""
-        paths = sorted(path for path in (self.path / name).rglob("*") if path.suffix in ENDINGS and path.is_file())
+        paths = sorted(
+            path for path in (self.path / name).rglob("*") if path.suffix in MAP_EXTENSIONS and path.is_file()
+        )
         described = [
             (path.relative_to(self.path).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths
         ]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     def _files(self, name: str, image: str) -> list[Path]:
-        paths = (self.path / name / (image + ending) for ending in ENDINGS)
+        paths = (self.path / name / (image + ending) for ending in MAP_EXTENSIONS)
         return [path for path in paths if path.exists() or path.is_symlink()]
 
     def _wrong(self, name: str, image: str, *, size: int, may_be_constant: bool) -> str:

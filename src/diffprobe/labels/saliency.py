@@ -21,7 +21,7 @@ from diffprobe.ranges import Choice, Items, Number, Text
 
 
 @dataclass(frozen=True)
-class Family:
+class OnnxFamily:
     """How a kind of model wants its pictures and gives its answer.
 
     Attributes:
@@ -42,9 +42,9 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # As the inference code of each has it: xuebinqin/DIS, xuebinqin/U-2-Net, ZhengPeng7/BiRefNet.
 FAMILIES = {
-    "isnet": Family(1024, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),
-    "u2net": Family(320, *IMAGENET, to_brightest=True),
-    "birefnet": Family(1024, *IMAGENET, logits=True),
+    "isnet": OnnxFamily(1024, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),
+    "u2net": OnnxFamily(320, *IMAGENET, to_brightest=True),
+    "birefnet": OnnxFamily(1024, *IMAGENET, logits=True),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.pocket.networks import Classifier, Labeler
+from diffprobe.pocket.networks import ClassifierNetwork, LabelerNetwork
 from diffprobe.pocket.scenes import COLOURS, SHAPES, sample_scene
 from diffprobe.pocket.shards import SceneArrays
 from diffprobe.pocket.training.autoencoder import to_signed
@@ -66,7 +66,7 @@ def measure_autoencoder(autoencoder: Any, images: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure_labeler(labeler: Labeler, scenes: SceneArrays) -> dict[str, float]:
+def measure_labeler(labeler: LabelerNetwork, scenes: SceneArrays) -> dict[str, float]:
     """Agreement with the exact maps of rendered scenes."""
     batches = [labeler.maps(batch.float() / 255) for batch in scenes.images.split(100)]
     maps = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
@@ -78,7 +78,7 @@ def measure_labeler(labeler: Labeler, scenes: SceneArrays) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure_classifier(classifier: Classifier, scenes: SceneArrays) -> dict[str, float]:
+def measure_classifier(classifier: ClassifierNetwork, scenes: SceneArrays) -> dict[str, float]:
     """Share of the objects of rendered scenes whose colour, shape, and both are named rightly at their place."""
     logits = [classifier(batch.float() / 255) for batch in scenes.images.split(100)]
     colour = torch.cat([by_colour.argmax(-1) for by_colour, _ in logits]) == numbered(scenes.colours, len(COLOURS))
@@ -106,7 +106,7 @@ def sample_pictures(pipeline: Any, captions: list[str], first_seed: int, batch: 
 
 
 @torch.no_grad()
-def measure_samples(pipeline: Any, classifier: Classifier, objects: int) -> dict[str, float]:
+def measure_samples(pipeline: Any, classifier: ClassifierNetwork, objects: int) -> dict[str, float]:
     """What the classifier sees in pictures of 200 captions of one or two objects, not one of them selected."""
     scenes = [sample_scene(index, "prompts", objects) for index in range(10_000_000, 10_000_000 + CAPTIONS)]
     pictures, seconds = sample_pictures(pipeline, [scene.caption for scene in scenes], first_seed=objects * 1_000_000)

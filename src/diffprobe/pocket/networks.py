@@ -20,7 +20,7 @@ MAPS = ("saliency", "depth", "shading")
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Labeler(nn.Module):
+class LabelerNetwork(nn.Module):
     """A small U-Net from a picture to its saliency logit, inverse depth (standardised) and shading (standardised).
 
     It works on blocks of 2x2 pixels, at a quarter of the cost of full resolution.
@@ -64,7 +64,7 @@ class Labeler(nn.Module):
         }
 
 
-class Classifier(nn.Module):
+class ClassifierNetwork(nn.Module):
     """Names the colour and shape of up to three objects, from left to right; the last class of each is 'no object'."""
 
     def __init__(self, width: int = 32) -> None:
@@ -100,14 +100,14 @@ class _Block(nn.Module):
         return features + self.body(features)
 
 
-def load_labeler() -> Labeler:
+def load_labeler() -> LabelerNetwork:
     """The shipped labeler, frozen."""
-    return load_weights(Labeler(), shipped("labeler.safetensors"))
+    return load_weights(LabelerNetwork(), shipped("labeler.safetensors"))
 
 
-def load_classifier() -> Classifier:
+def load_classifier() -> ClassifierNetwork:
     """The shipped classifier, frozen."""
-    return load_weights(Classifier(), shipped("classifier.safetensors"))
+    return load_weights(ClassifierNetwork(), shipped("classifier.safetensors"))
 
 
 def shipped(name: str) -> Path:

@@ -43,7 +43,7 @@ class SceneArrays:
     captions: list[str]
 
 
-def rendered(folder: Path, stream: str, count: int, size: int = 64, workers: int | None = None) -> SceneArrays:
+def load_scenes(folder: Path, stream: str, count: int, size: int = 64, workers: int | None = None) -> SceneArrays:
     """The first `count` scenes of a stream, rendered where the folder does not hold them yet, or holds them damaged."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)

@@ -79,7 +79,7 @@ def _token_of_pixel(pixels: int, tokens: int) -> Tensor:
     return torch.arange(pixels) * tokens // pixels
 
 
-class Batch(NamedTuple):
+class ProbeBatch(NamedTuple):
     """Images at all layers and steps. `rows` [batch] are row numbers of the images; `activations[layer]` is
     [steps, batch, channels, h, w]; `targets[property][(h, w)]` is [batch, h, w], the mean target of each token;
     `edges[(h, w)]` are the images' edges, needed by the smoothness penalty alone. `share` is what the mean loss of the
@@ -93,16 +93,17 @@ class Batch(NamedTuple):
 
 
 class ProbeBankModule(lightning.LightningModule):
-    """Trains every probe of `bank` on batches of `Batch`, and leaves in it each probe's weights of its best epoch.
+    """Trains every probe of `bank` on batches of `ProbeBatch`, and leaves in it each probe's weights of its best epoch.
 
     The loss is the sum over probes of the mean loss of the batch and the recipe's penalties, so each probe sees exactly
     the gradient it would see alone, and Adam, which works element by element, takes the steps it would take alone.
-    Among several processes, whose gradients DDP averages, `Batch.share` makes it the gradient of the whole batch.
+    Among several processes, whose gradients DDP averages, `ProbeBatch.share` makes it the gradient of the whole batch.
     After every validation epoch the probes whose validation loss (without penalties) is their lowest so far are copied
     (`best_loss[property]` is [layers, steps]); at the end of training the copies become the bank. Test data is never
     seen here.
 
-    images: number of rows that `Batch.rows` can name. recipe: learning rates and penalties; without one the papers'.
+    images: number of rows that `ProbeBatch.rows` can name. recipe: learning rates and penalties; without one the
+    papers'.
     """
 
     def __init__(self, bank: ProbeBank, images: int, probe_config: ProbeConfig | None = None) -> None:
@@ -131,7 +132,7 @@ class ProbeBankModule(lightning.LightningModule):
         ]
         return torch.optim.Adam(groups, fused=True)
 
-    def outputs(self, batch: Batch) -> Iterator[tuple[str, Grid, list[int], Tensor]]:
+    def outputs(self, batch: ProbeBatch) -> Iterator[tuple[str, Grid, list[int], Tensor]]:
         """Layers of one resolution together: (property, resolution, numbers of the layers,
         [layers, steps, batch, outputs, h, w]) each."""
         numbered = sorted(enumerate(self.bank.layers), key=lambda item: self._grid(batch, item[1]))
@@ -141,7 +142,7 @@ class ProbeBankModule(lightning.LightningModule):
             for name, part in self.bank.separate(outputs).items():
                 yield name, grid, list(numbers), part
 
-    def training_step(self, batch: Batch, *_: Any) -> Tensor:
+    def training_step(self, batch: ProbeBatch, *_: Any) -> Tensor:
         terms = []
         for name, grid, _numbers, outputs in self.outputs(batch):
             item = self.bank.properties[name]
@@ -166,7 +167,7 @@ class ProbeBankModule(lightning.LightningModule):
         self._loss_sums = {name: torch.zeros(shape, device=self.device) for name in self.bank.properties}
         self._counts = torch.zeros(self.images, device=self.device)
 
-    def validation_step(self, batch: Batch, *_: Any) -> None:
+    def validation_step(self, batch: ProbeBatch, *_: Any) -> None:
         self._counts.index_add_(0, batch.rows, torch.ones(len(batch.rows), device=self.device))
         for name, grid, numbers, outputs in self.outputs(batch):
             loss = self.bank.properties[name].loss(outputs, batch.targets[name][grid])
@@ -212,7 +213,7 @@ class ProbeBankModule(lightning.LightningModule):
         return self.trainer.strategy.reduce(values, reduce_op="sum")  # type: ignore[return-value]
 
     @staticmethod
-    def _grid(batch: Batch, layer: str) -> Grid:
+    def _grid(batch: ProbeBatch, layer: str) -> Grid:
         height, width = batch.activations[layer].shape[-2:]
         return height, width
 
@@ -221,7 +222,7 @@ IMAGES_AT_ONCE = 16
 
 
 class Collate:
-    """Row numbers -> `Batch`. Slices the activations, which stay in the precision they are stored in."""
+    """Row numbers -> `ProbeBatch`. Slices the activations, which stay in the precision they are stored in."""
 
     def __init__(
         self,
@@ -233,9 +234,9 @@ class Collate:
         self.targets = targets
         self.edges = edges or {}
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
+    def __call__(self, rows: Sequence[int]) -> ProbeBatch:
         index = torch.tensor(rows)
-        return Batch(
+        return ProbeBatch(
             index,
             {layer: values[:, index] for layer, values in self.values.items()},
             {name: {grid: maps[index] for grid, maps in grids.items()} for name, grids in self.targets.items()},
@@ -256,7 +257,7 @@ class SharedBatches:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ProbeBatch]:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         for rows in self.rows:
             own = rows[rank::processes]

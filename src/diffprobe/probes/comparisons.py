@@ -18,7 +18,7 @@ from diffprobe.tables import NO_STEP, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ScoreKey:
     """Whose scores: a probe of one model on one layer at one step, or a control's. `step` counts from 0."""
 
     model: str
@@ -61,12 +61,14 @@ class Comparison:
     left_out: int
 
 
-Values = dict[Key, np.ndarray]  # [2, images]: scores, NaN where undefined, and 1 where there is a row, else 0
+ScoresByImage = dict[
+    ScoreKey, np.ndarray
+]  # [2, images]: scores, NaN where undefined, and 1 where there is a row, else 0
 
 
 def compare(
     scores: pd.DataFrame,
-    pairs: Sequence[tuple[Key, Key]],
+    pairs: Sequence[tuple[ScoreKey, ScoreKey]],
     *,
     property: str,
     metric: str,
@@ -110,8 +112,8 @@ def compare_run(
     for name in summaries["property"].unique():
         metric = property_named(name).headline
         values = _values(scores, name, metric, "test")
-        best: list[Key] = []
-        families: dict[tuple[str, str, str], list[tuple[Key, Key]]] = {}
+        best: list[ScoreKey] = []
+        families: dict[tuple[str, str, str], list[tuple[ScoreKey, ScoreKey]]] = {}
         kinds = select(summaries, property=name)[["model", "probe"]].drop_duplicates()
         for model, probe in kinds.itertuples(index=False):
             mine = [key for key in values if (key.model, key.probe) == (model, probe)]
@@ -127,12 +129,12 @@ def compare_run(
     return found
 
 
-def control_keys(keys: Iterable[Key], real: Key) -> dict[str, Key]:
+def control_keys(keys: Iterable[ScoreKey], real: ScoreKey) -> dict[str, ScoreKey]:
     """What stands against a key: of each control the key at the same layer and step, else its only layer's.
 
     A control without steps is taken as it is. Only keys of the same model and probe count.
     """
-    mine: dict[str, list[Key]] = {}
+    mine: dict[str, list[ScoreKey]] = {}
     for key in keys:
         if key.control != "none" and (key.model, key.probe) == (real.model, real.probe):
             mine.setdefault(key.control, []).append(key)
@@ -146,7 +148,7 @@ def control_keys(keys: Iterable[Key], real: Key) -> dict[str, Key]:
     return found
 
 
-def _others(keys: Sequence[Key], best: Key) -> dict[str, list[Key]]:
+def _others(keys: Sequence[ScoreKey], best: ScoreKey) -> dict[str, list[ScoreKey]]:
     """What a best layer at its last step is compared with, by family; empty families are left out."""
     real = [key for key in keys if key.control == "none"]
     families = {
@@ -157,9 +159,9 @@ def _others(keys: Sequence[Key], best: Key) -> dict[str, list[Key]]:
     return {family: others for family, others in families.items() if others}
 
 
-def _between(best: Sequence[Key]) -> dict[tuple[str, str, str], list[tuple[Key, Key]]]:
+def _between(best: Sequence[ScoreKey]) -> dict[tuple[str, str, str], list[tuple[ScoreKey, ScoreKey]]]:
     """Pairs of probes of one model, and of models with one probe."""
-    families: dict[tuple[str, str, str], list[tuple[Key, Key]]] = {}
+    families: dict[tuple[str, str, str], list[tuple[ScoreKey, ScoreKey]]] = {}
     for first, second in combinations(best, 2):
         if first.model == second.model:
             families.setdefault(("probe", first.model, ""), []).append((first, second))
@@ -168,18 +170,18 @@ def _between(best: Sequence[Key]) -> dict[tuple[str, str, str], list[tuple[Key, 
     return families
 
 
-def _values(scores: pd.DataFrame, property: str, metric: str, split: str) -> Values:
+def _values(scores: pd.DataFrame, property: str, metric: str, split: str) -> ScoresByImage:
     found = by_image(
         select(scores, property=property, metric=metric, split=split), ["model", "layer", "step", "probe", "control"]
     )
     keys = found.keys.assign(step=found.keys["step"].fillna(NO_STEP))
     both = np.stack([found.values, found.there], 1)
-    return {Key(*key): values for key, values in zip(keys.itertuples(index=False), both, strict=True)}
+    return {ScoreKey(*key): values for key, values in zip(keys.itertuples(index=False), both, strict=True)}
 
 
 def _compare(
-    values: Values,
-    pairs: Sequence[tuple[Key, Key]],
+    values: ScoresByImage,
+    pairs: Sequence[tuple[ScoreKey, ScoreKey]],
     what: tuple[str, str, str, str],
     *,
     level: float,
@@ -187,7 +189,7 @@ def _compare(
 ) -> list[Comparison]:
     """`compare` on values that have been gathered; what: family, property, metric, split."""
     pairings = [_differences(values, *pair) for pair in pairs]
-    figures = _figures(pairings, level, seed)
+    figures = _statistics(pairings, level, seed)
     found: list[Comparison] = []
     for pair, pairing, numbers in zip(pairs, pairings, figures, strict=True):
         cells: tuple = (
@@ -213,7 +215,7 @@ class _Pairing:
     share: bool
 
 
-def _differences(values: Values, key: Key, other: Key) -> _Pairing:
+def _differences(values: ScoresByImage, key: ScoreKey, other: ScoreKey) -> _Pairing:
     for wanted in (key, other):
         if wanted not in values:
             raise UserError(f"there are no scores of {wanted.layer} at step {wanted.step + 1}: {wanted}")
@@ -224,7 +226,7 @@ def _differences(values: Values, key: Key, other: Key) -> _Pairing:
     return _Pairing(kept[0] - kept[1], left_out, bool(is_share(kept).all()))
 
 
-def _figures(pairings: Sequence[_Pairing], level: float, seed: int) -> list[tuple[float | None, ...]]:
+def _statistics(pairings: Sequence[_Pairing], level: float, seed: int) -> list[tuple[float | None, ...]]:
     """(difference, low, high, p) of each; those of equally many images are computed together."""
     found: list[tuple[float | None, ...]] = [(None,) * 4] * len(pairings)
     by_number: dict[int, list[int]] = {}

@@ -125,7 +125,7 @@ def selectivity(scores: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 Targets = dict[str, Tensor]
 
 
-class Batch(NamedTuple):
+class LabeledBatch(NamedTuple):
     """Activations {layer: [steps, images, C, h, w]} and target maps {property: [images, H, W]} of images."""
 
     values: dict[str, Tensor]
@@ -137,24 +137,26 @@ class ShuffledLabels:
     """Deals labels on from image to image. The first image waits, with its activations, until the last has passed."""
 
     def __init__(self) -> None:
-        self._first: Batch | None = None
+        self._first: LabeledBatch | None = None
         self._last: Targets = {}
 
-    def deal(self, batch: Batch) -> Iterator[Batch]:
+    def shift(self, batch: LabeledBatch) -> Iterator[LabeledBatch]:
         """The images of a batch with the labels of those before them; all but the first image of the part."""
         before, self._last = self._last, {name: maps[-1:] for name, maps in batch.targets.items()}
         if self._first is None:
             waiting = {layer: values[:, :1].clone() for layer, values in batch.values.items()}
-            self._first = Batch(waiting, {}, batch.names[:1])
+            self._first = LabeledBatch(waiting, {}, batch.names[:1])
             dealt = {name: maps[:-1] for name, maps in batch.targets.items()}
-            batch = Batch({layer: values[:, 1:] for layer, values in batch.values.items()}, dealt, batch.names[1:])
+            batch = LabeledBatch(
+                {layer: values[:, 1:] for layer, values in batch.values.items()}, dealt, batch.names[1:]
+            )
         else:
             dealt = {name: torch.cat([before[name], maps[:-1]]) for name, maps in batch.targets.items()}
             batch = batch._replace(targets=dealt)
         if batch.names:
             yield batch
 
-    def close(self, from_neighbour: Callable[[Targets], Targets]) -> Iterator[Batch]:
+    def close(self, from_neighbour: Callable[[Targets], Targets]) -> Iterator[LabeledBatch]:
         """The first image, with the last labels of the process before this one. The next part may begin."""
         first, last, self._first, self._last = self._first, from_neighbour(self._last), None, {}
         if first is not None:

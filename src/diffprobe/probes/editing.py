@@ -20,7 +20,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LinearReadout:
     """What a linear probe reads off a token: direction . activation + offset.
 
     Of a binary property that are log odds of foreground, which begins above `level`; of others the standardised value.
@@ -45,7 +45,7 @@ def probe_at(bank: ProbeBank, name: str, layer: str, step: int) -> Callable[[Ten
     return lambda activation: functional_call(head, {k: v.to(activation) for k, v in own.items()}, activation[None])[0]
 
 
-def readout_at(bank: ProbeBank, name: str, layer: str, step: int) -> Reading:
+def readout_at(bank: ProbeBank, name: str, layer: str, step: int) -> LinearReadout:
     """What the linear probe of property `name` on `layer` reads at a step.
 
     Raises:
@@ -57,9 +57,9 @@ def readout_at(bank: ProbeBank, name: str, layer: str, step: int) -> Reading:
     weight = head.weight[at].detach()
     bias = torch.zeros(len(weight)) if head.bias is None else head.bias[at].detach()
     if not bank.properties[name].binary:
-        return Reading(weight[0], bias[0])
+        return LinearReadout(weight[0], bias[0])
     threshold = bank.thresholds[name][layer][at]
-    return Reading(weight[1] - weight[0], bias[1] - bias[0], log(threshold / (1 - threshold)))
+    return LinearReadout(weight[1] - weight[0], bias[1] - bias[0], log(threshold / (1 - threshold)))
 
 
 def bounds(target: Tensor, level: float, margin: float, *, binary: bool) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def bounds(target: Tensor, level: float, margin: float, *, binary: bool) -> tupl
 
 
 def minimum_norm(
-    activation: Tensor, reading: Reading, low: Tensor, high: Tensor, covariance: Tensor | None = None
+    activation: Tensor, readout: LinearReadout, low: Tensor, high: Tensor, covariance: Tensor | None = None
 ) -> Tensor:
     """The smallest change of each token after which its reading is within [low, high], both [batch, h, w].
 
@@ -84,21 +84,21 @@ def minimum_norm(
 
     Shapes: activation [batch, channels, h, w], and so is what is returned.
     """
-    direction = reading.direction.to(activation)
+    direction = readout.direction.to(activation)
     along = direction if covariance is None else covariance.to(activation) @ direction
-    read = reading.of(activation)
+    read = readout.of(activation)
     missing = read.clamp(low, high) - read
     return activation + missing[:, None] * _of_channels(along / (direction @ along))
 
 
-def steer(activation: Tensor, reading: Reading, towards: Tensor, strength: float) -> Tensor:
+def steer(activation: Tensor, readout: LinearReadout, towards: Tensor, strength: float) -> Tensor:
     """Moves every token along the probe's direction, whatever it reads now.
 
     Args:
         towards: how far and which way, [batch, h, w]: 1 to more of the property, -1 to less.
         strength: of a whole move, as a share of the root mean square length of the image's tokens.
     """
-    direction = reading.direction.to(activation)
+    direction = readout.direction.to(activation)
     length = activation.square().sum(1).mean((-2, -1)).sqrt()[:, None, None]
     return activation + (strength * length * towards.to(activation))[:, None] * _of_channels(
         direction / direction.norm()

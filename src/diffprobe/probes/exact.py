@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffprobe.activations.activations import ReadableActivations, Values
+from diffprobe.activations.activations import ReadableActivations, StepValues
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.properties import Property
@@ -82,7 +82,7 @@ class Tokens:
 
     def __init__(
         self,
-        values: Values,
+        values: StepValues,
         steps: slice,
         rows: Sequence[int],
         bias: bool,
@@ -217,7 +217,7 @@ def solve_bank(
     return bank.eval().requires_grad_(False)
 
 
-def _groups(values: Values, images: int) -> list[slice]:
+def _groups(values: StepValues, images: int) -> list[slice]:
     """The steps in groups whose training tokens can be kept in memory, one step at least."""
     steps = values.shape[0]
     size = images * values.shape[2:].numel() * values.dtype.itemsize

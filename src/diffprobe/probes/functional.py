@@ -22,7 +22,7 @@ _RADIX_FROM = 2**15  # from here on torch sorts a single row of integers on the 
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledTarget:
     """A target map seen from a grid of tokens: `mean` over each token's pixels [images, h, w], `variance` over all
     pixels of an image [images], and whether the image is `constant` [images]."""
 
@@ -39,13 +39,13 @@ def token_means(maps: Tensor, grid: Grid) -> Tensor:
     return F.adaptive_avg_pool2d(maps[:, None], grid)[:, 0]
 
 
-def pool(target: Tensor, grid: Grid) -> Pooled:
+def pool_target(target: Tensor, grid: Grid) -> PooledTarget:
     """Statistics of target maps [images, H, W] for predictions on `grid` (h, w), or on (H, W) if that is no divisor."""
     size = (target.shape[-2], target.shape[-1])
     divides = size[0] % grid[0] == 0 and size[1] % grid[1] == 0
     values = to_float64(target)
     flat = values.flatten(-2)
-    return Pooled(
+    return PooledTarget(
         mean=token_means(values, grid) if divides and grid != size else values,
         variance=(flat - flat.mean(-1, keepdim=True)).square().mean(-1),
         constant=flat.amax(-1) == flat.amin(-1),
@@ -91,7 +91,7 @@ def rank_maps(maps: Tensor) -> Tensor:
     return average_ranks(maps.flatten(-2)).view(maps.shape)
 
 
-def dice(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+def dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """2 |P and T| / (|P| + |T|) of masks: prediction [..., images, h, w] in {0, 1}, target [images, H, W] in {0, 1}.
 
     Both empty is agreement: 1. One empty: 0. (Dice 1945; the foreground score of Chen et al. 2023.)
@@ -102,13 +102,13 @@ def dice(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
     return torch.where(total > 0, 2 * overlap / total.where(total > 0, 1), 1.0)
 
 
-def background_dice(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+def background_dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """Dice of the complements of two masks, see `dice`."""
     mask, pooled = _aligned(prediction, target)
-    return dice(1 - mask, Pooled(1 - pooled.mean, pooled.variance, pooled.constant))
+    return dice(1 - mask, PooledTarget(1 - pooled.mean, pooled.variance, pooled.constant))
 
 
-def pearson(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+def pearson(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """Pearson correlation over pixels of prediction [..., images, h, w] and target [images, H, W].
 
     NaN where either is constant (the correlation is undefined) or the prediction holds NaN.
@@ -125,32 +125,32 @@ def pearson(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
     return correlation.clamp(-1, 1).masked_fill(constant, float("nan"))
 
 
-def spearman(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+def spearman(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """Spearman rank correlation: the Pearson correlation of average ranks. NaN as in `pearson`.
 
-    A target given as `Pooled` must be the pooled *ranks*: `pool(rank_maps(target), grid)`. The ranks of an upsampled
-    prediction are an affine function of the ranks of its tokens, so ranking the tokens suffices.
+    A target given as `PooledTarget` must be the pooled *ranks*: `pool_target(rank_maps(target), grid)`. The ranks of an
+    upsampled prediction are an affine function of the ranks of its tokens, so ranking the tokens suffices.
     """
     grid = (prediction.shape[-2], prediction.shape[-1])
-    ranks = pool(rank_maps(target), grid) if isinstance(target, Tensor) else target
+    ranks = pool_target(rank_maps(target), grid) if isinstance(target, Tensor) else target
     missing = prediction.isnan().flatten(-2).any(-1)
     return pearson(rank_maps(_upsampled(prediction, ranks)), ranks).masked_fill(missing, float("nan"))
 
 
-def rmse(prediction: Tensor, target: Tensor | Pooled) -> Tensor:
+def rmse(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """Root mean squared error over pixels of prediction [..., images, h, w] and target [images, H, W]; their units."""
     values, pooled = _aligned(prediction, target)
     within = (pooled.variance - pooled.mean.var((-2, -1), correction=0)).clamp(min=0)
     return ((values - pooled.mean).square().mean((-2, -1)) + within).sqrt()
 
 
-def _aligned(prediction: Tensor, target: Tensor | Pooled) -> tuple[Tensor, Pooled]:
+def _aligned(prediction: Tensor, target: Tensor | PooledTarget) -> tuple[Tensor, PooledTarget]:
     """The prediction on the grid of the pooled target, upsampled only where it has to be."""
-    pooled = pool(target, (prediction.shape[-2], prediction.shape[-1])) if isinstance(target, Tensor) else target
+    pooled = pool_target(target, (prediction.shape[-2], prediction.shape[-1])) if isinstance(target, Tensor) else target
     return _upsampled(to_float64(prediction), pooled), pooled
 
 
-def _upsampled(values: Tensor, pooled: Pooled) -> Tensor:
+def _upsampled(values: Tensor, pooled: PooledTarget) -> Tensor:
     """Values [..., images, h, w] on the grid of the pooled target, each pixel with its token's value."""
     grid = pooled.mean.shape[-2:]
     if values.shape[-2:] == grid:

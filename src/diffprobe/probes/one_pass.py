@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.probes.functional import Grid, Pooled
+from diffprobe.probes.functional import Grid, PooledTarget
 from diffprobe.probes.properties import Property, Standardisation, property_named
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import METRICS, Threshold, candidate_thresholds, pooled_targets
@@ -163,14 +163,14 @@ class OnePass:
 
     def _pooled(
         self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]
-    ) -> dict[str, dict[Grid, dict[str, Pooled]]]:
+    ) -> dict[str, dict[Grid, dict[str, PooledTarget]]]:
         grids = {_grid(activation) for activation in values.values()}
         return {
             name: pooled_targets(item, self.candidates.standardisations[name].apply(targets[name]), grids)
             for name, item in self.properties.items()
         }
 
-    def _metrics(self, item: Property, maps: Tensor, pooled: Mapping[str, Pooled]) -> dict[str, Tensor]:
+    def _metrics(self, item: Property, maps: Tensor, pooled: Mapping[str, PooledTarget]) -> dict[str, Tensor]:
         """Of maps [candidates, steps, batch, h, w]: [candidates, steps, batch], or [thresholds, ...] if binary."""
         if not item.binary:
             return {name: METRICS[name](maps, pooled[name]).cpu() for name in item.metrics}

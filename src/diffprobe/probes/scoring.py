@@ -12,7 +12,7 @@ from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
 from diffprobe.probes import functional
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.functional import Grid, Pooled, pool, rank_maps
+from diffprobe.probes.functional import Grid, PooledTarget, pool_target, rank_maps
 from diffprobe.probes.properties import Property
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.splits import Split
@@ -61,7 +61,7 @@ def choose_thresholds(
     chosen: dict[str, dict[str, list[float]]] = {name: {} for name in binary}
     for name in binary:
         target = target_maps(targets, name, activations.names)[split.validation]
-        pooled = {grid: pool(target, grid) for grid in activations.grids}
+        pooled = {grid: pool_target(target, grid) for grid in activations.grids}
         for layer in bank.layers:
             maps = predict_maps(bank, activations, name, layer, split.validation)
             chosen[name][layer] = best_thresholds(maps, pooled[_grid(maps)])
@@ -80,25 +80,25 @@ def candidate_thresholds(threshold: Threshold) -> list[float]:
     return list(THRESHOLDS) if threshold == "validation" else [check_threshold(threshold)]
 
 
-def best_thresholds(maps: Tensor, target: Pooled) -> list[float]:
+def best_thresholds(maps: Tensor, target: PooledTarget) -> list[float]:
     """Of `THRESHOLDS` the one with the best mean Dice over images, for maps [steps, images, h, w]; one per step."""
     scores = torch.stack([functional.dice(maps > value, target).mean(-1) for value in THRESHOLDS])
     return [THRESHOLDS[index] for index in scores.argmax(0).tolist()]
 
 
-def pooled_targets(item: Property, target: Tensor, grids: Iterable[Grid]) -> dict[Grid, dict[str, Pooled]]:
+def pooled_targets(item: Property, target: Tensor, grids: Iterable[Grid]) -> dict[Grid, dict[str, PooledTarget]]:
     """What every metric of a property compares with, for each grid: computed once and shared by all probes."""
     ranks = rank_maps(target) if "spearman" in item.metrics else target
     found = {}
     for grid in grids:
-        values = pool(target, grid)
-        pooled_ranks = pool(ranks, grid) if "spearman" in item.metrics else values
+        values = pool_target(target, grid)
+        pooled_ranks = pool_target(ranks, grid) if "spearman" in item.metrics else values
         found[grid] = {metric: pooled_ranks if metric == "spearman" else values for metric in item.metrics}
     return found
 
 
 def score_maps(
-    item: Property, maps: Tensor, targets: Mapping[str, Pooled], thresholds: Sequence[float]
+    item: Property, maps: Tensor, targets: Mapping[str, PooledTarget], thresholds: Sequence[float]
 ) -> dict[str, Tensor]:
     """Metrics of decoded maps [steps, images, h, w]: {metric: [steps, images]}; `thresholds` cut binary maps."""
     prediction = maps > torch.tensor(thresholds, device=maps.device)[:, None, None, None] if item.binary else maps

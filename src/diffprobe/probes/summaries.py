@@ -48,7 +48,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Emergence:
+class EmergenceStep:
     """0-based step at which a property has emerged, with its interval over the `n` images of the last step.
 
     All None if it never does; `low` and `high` None where there are too few images for an interval, or where the last
@@ -131,7 +131,7 @@ def best_layer(
     """
     metric = property_named(name).headline
     rows = select(summaries, property=name, metric=metric, split="validation", control=control)
-    rows = _of_one(rows[rows["mean"].notna()], model, probe)
+    rows = _rows_of(rows[rows["mean"].notna()], model, probe)
     steps = rows["step"].fillna(NO_STEP)
     at = (steps.max() if len(steps) else 0) if step is None else step
     rows = rows[steps == at]
@@ -150,7 +150,7 @@ def emergence_step(
     probe: str | None = None,
     control: str = "none",
     level: float = 0.95,
-) -> Emergence:
+) -> EmergenceStep:
     """First step whose mean headline metric over the test images reaches `fraction` of the last step's mean.
 
     Each image's score is compared with `fraction` of its own last one (`statistics.steps_reaching`); scores whose last
@@ -160,22 +160,22 @@ def emergence_step(
     rows = select(scores, layer=layer, property=name, metric=metric, split="test", control=control)
     if not len(rows):
         raise UserError(f"no test scores ({metric}) of {name} at layer {layer!r}.")
-    steps, _, values = over_steps(_of_one(rows, model, probe))
+    steps, _, values = over_steps(_rows_of(rows, model, probe))
     last = mean_intervals(values[-1:], level)
     n = int(last.n[0])
     if not last.mean[0] > 0:
-        return Emergence(None, None, None, n)
+        return EmergenceStep(None, None, None, n)
     found = steps_reaching(values - fraction * values[-1], level)
     if found.low is None or found.high is None or not last.low[0] > 0:
-        return Emergence(steps[found.first], None, None, n)
-    return Emergence(steps[found.first], steps[found.low], steps[found.high], n)
+        return EmergenceStep(steps[found.first], None, None, n)
+    return EmergenceStep(steps[found.first], steps[found.low], steps[found.high], n)
 
 
 def _with_none(column: pd.Series) -> list:
     return column.where(column.notna(), None).tolist()
 
 
-def _of_one(rows: pd.DataFrame, model: str | None, probe: str | None) -> pd.DataFrame:
+def _rows_of(rows: pd.DataFrame, model: str | None, probe: str | None) -> pd.DataFrame:
     """The rows of one model and one probe: the given ones, else the only ones."""
     for column, wanted in (("model", model), ("probe", probe)):
         present = list(rows[column].unique())

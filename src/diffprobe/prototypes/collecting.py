@@ -50,7 +50,7 @@ class Prototypes:
     inputs: list[LayerGroup]
     steps: list[int]
     timesteps: list[float]
-    kept: PrototypeCache
+    cache: PrototypeCache
     evaluations: int
 
     def matrix(self, group: LayerGroup, step: int) -> Tensor:
@@ -62,11 +62,11 @@ class Prototypes:
         return torch.cat([self._read(unit) for unit in prototype_keys(group, self.timestep(step))], 1)
 
     def _read(self, unit: PrototypeKey) -> Tensor:
-        values = self.kept.read(unit)
+        values = self.cache.read(unit)
         broken = (~values.isfinite().all(1) & ~values.isnan().all(1)).nonzero()[:, 0].tolist()
         if broken:
             raise UserError(
-                f"{self.kept.folder}: the prototype of object {self.objects[broken[0]].object!r} at {unit.name} is "
+                f"{self.cache.folder}: the prototype of object {self.objects[broken[0]].object!r} at {unit.name} is "
                 f"infinite or not a number, as are {len(broken)} in all; delete that folder, and they will be computed "
                 "again"
             )
@@ -83,7 +83,7 @@ class Prototypes:
         for group in self.inputs:
             unit = prototype_keys(group, self.timesteps[0])[0]
             if unit.grid not in found:
-                gone = self.kept.read(unit).isnan().any(1).tolist()
+                gone = self.cache.read(unit).isnan().any(1).tolist()
                 found[unit.grid] = [row.object for row, lost in zip(self.objects, gone, strict=True) if lost]
         return found
 
@@ -109,7 +109,7 @@ def check_timesteps(source: Source, backbone: Backbone, steps: Sequence[int]) ->
             )
 
 
-def single(layer: Layer) -> LayerGroup:
+def as_group(layer: Layer) -> LayerGroup:
     """A layer as an input of its own."""
     return LayerGroup(layer.name, (layer,))
 
@@ -141,7 +141,7 @@ def collect_prototypes(
     *,
     resizing: MaskResizing,
     folder: Path,
-    also: Sequence[LayerGroup] = (),
+    extra_inputs: Sequence[LayerGroup] = (),
     batch_size: int = 8,
     images_per_shard: int = 64,
     trainer: lightning.Trainer | None = None,
@@ -154,7 +154,7 @@ def collect_prototypes(
 
     Args:
         source: shows the network these `images`, row by row.
-        also: inputs that are pooled in the same pass, for other jobs; they are not in what is returned.
+        extra_inputs: inputs that are pooled in the same pass, for other jobs; they are not in what is returned.
 
     Raises:
         UserError: steps that the source does not have, or of one timestep, or a folder that cannot be written.
@@ -163,7 +163,9 @@ def collect_prototypes(
     check_timesteps(source, backbone, steps)
     there = source.timesteps(backbone)
     units = list(
-        dict.fromkeys(unit for group in (*inputs, *also) for at in steps for unit in prototype_keys(group, there[at]))
+        dict.fromkeys(
+            unit for group in (*inputs, *extra_inputs) for at in steps for unit in prototype_keys(group, there[at])
+        )
     )
     records = [
         {**images.record(row), "objects": [each.name for each in images.objects(row)]}
@@ -210,7 +212,7 @@ class PrototypePooling(Consumer):
         self.backbone, self.source, self.kept, self.resizing = backbone, source, kept, resizing
         self.timesteps = source.timesteps(backbone)
         self.shard_of = {row: shard for shard in kept.shards for row in shard}
-        self.lacking = {shard: kept.lacking(shard, units) for shard in kept.shards}
+        self.lacking = {shard: kept.missing(shard, units) for shard in kept.shards}
         self.weights: dict[tuple[int, int], list[Tensor]] = {}  # by grid, of the objects of each image of the batch
         self.pooled: dict[PrototypeKey, list[Tensor]] = defaultdict(list)  # of the batches of a shard
 

@@ -47,7 +47,7 @@ class PrototypeMatrix:
         classes, images: [n], integers.
     """
 
-    where: DistanceKey
+    key: DistanceKey
     rows: np.ndarray
     values: Tensor
     classes: np.ndarray
@@ -86,7 +86,7 @@ def all_distances(
     """Every matrix with its distances [n, n] by every measure."""
     for matrix in matrices(prototypes, model):
         for measure in distance_config.names:
-            at = DistanceKey(model, matrix.where.layer, matrix.where.step, matrix.where.timestep, measure)
+            at = DistanceKey(model, matrix.key.layer, matrix.key.step, matrix.key.timestep, measure)
             named = PrototypeMatrix(at, matrix.rows, matrix.values, matrix.classes, matrix.images)
             distances = distance_matrix(
                 matrix.values, measure, precision=distance_config.dtype, budget=distance_config.budget

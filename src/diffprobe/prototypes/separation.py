@@ -52,7 +52,7 @@ class Separation:
 
 
 def separate(
-    where: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
+    key: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
 ) -> Separation:
     """The four sets of pairs, what tells them apart, and how well the nearest objects tell an object's class.
 
@@ -67,28 +67,28 @@ def separate(
     for name, of_set in values.items():
         interval = intervals.means[name]
         statistics = asdict(set_statistics(of_set, seed=seed))
-        sets.append(SetRow(**asdict(where), set=name, **statistics, low=interval.low, high=interval.high))
+        sets.append(SetRow(**asdict(key), set=name, **statistics, low=interval.low, high=interval.high))
     tests = [
-        *_pair_rows(where, values, intervals),
-        *_difference_rows(where, intervals),
+        *_pair_rows(key, values, intervals),
+        *_difference_rows(key, intervals),
         _permutation_row(
-            where,
+            key,
             ("scdi", "dcdi"),
             "between",
             between_images(distances, classes, images, resampling.permutations, seed),
         ),
         _permutation_row(
-            where, ("scsi", "dcsi"), "within", within_images(distances, classes, images, resampling.permutations, seed)
+            key, ("scsi", "dcsi"), "within", within_images(distances, classes, images, resampling.permutations, seed)
         ),
-        *_retrieval_rows(where, distances, classes, images, resampling),
-        _order_row(where, intervals),
+        *_retrieval_rows(key, distances, classes, images, resampling),
+        _order_row(key, intervals),
     ]
-    histograms = set_histograms(values, where.layer, where.step, where.measure)
+    histograms = set_histograms(values, key.layer, key.step, key.measure)
     return Separation(sets, tests, histograms)
 
 
 def _row(
-    where: DistanceKey,
+    key: DistanceKey,
     pair: tuple[str, str],
     statistic: str,
     value: float | None,
@@ -96,10 +96,10 @@ def _row(
 ) -> TestRow:
     """A row whose other cells are empty."""
     found: dict[str, Any] = {"low": None, "high": None, "p": None, "log10_p": None, "p_holm": None, **some}
-    return TestRow(**asdict(where), set_a=pair[0], set_b=pair[1], statistic=statistic, value=value, **found)
+    return TestRow(**asdict(key), set_a=pair[0], set_b=pair[1], statistic=statistic, value=value, **found)
 
 
-def _pair_rows(where: DistanceKey, values: dict[str, np.ndarray], intervals: SetIntervals) -> Iterator[TestRow]:
+def _pair_rows(key: DistanceKey, values: dict[str, np.ndarray], intervals: SetIntervals) -> Iterator[TestRow]:
     """The statistics of pairs of sets; AUC and Cliff's delta with intervals over images."""
     for test in pair_tests(values):
         pair = (test.set_a, test.set_b)
@@ -110,7 +110,7 @@ def _pair_rows(where: DistanceKey, values: dict[str, np.ndarray], intervals: Set
             if test.statistic == "cliffs_delta" and low is not None and high is not None:
                 low, high = 2 * low - 1, 2 * high - 1
         yield _row(
-            where,
+            key,
             pair,
             test.statistic,
             test.value,
@@ -122,15 +122,15 @@ def _pair_rows(where: DistanceKey, values: dict[str, np.ndarray], intervals: Set
         )
 
 
-def _difference_rows(where: DistanceKey, intervals: SetIntervals) -> Iterator[TestRow]:
+def _difference_rows(key: DistanceKey, intervals: SetIntervals) -> Iterator[TestRow]:
     for pair, interval in intervals.differences.items():
         if interval.value is not None:
-            yield _row(where, pair, "mean_difference", interval.value, low=interval.low, high=interval.high)
+            yield _row(key, pair, "mean_difference", interval.value, low=interval.low, high=interval.high)
 
 
-def _permutation_row(where: DistanceKey, pair: tuple[str, str], how: str, test: PermutationTest) -> TestRow:
+def _permutation_row(key: DistanceKey, pair: tuple[str, str], how: str, test: PermutationTest) -> TestRow:
     return _row(
-        where,
+        key,
         pair,
         f"permutation_{how}_images",
         test.statistic,
@@ -140,14 +140,14 @@ def _permutation_row(where: DistanceKey, pair: tuple[str, str], how: str, test: 
 
 
 def _retrieval_rows(
-    where: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
+    key: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
 ) -> Iterator[TestRow]:
     found = retrieve(distances, classes, images, seed=resampling.seed)
     for name, interval in found.intervals.items():
-        yield _row(where, ("", ""), name, interval.value, low=interval.low, high=interval.high)
+        yield _row(key, ("", ""), name, interval.value, low=interval.low, high=interval.high)
 
 
-def _order_row(where: DistanceKey, intervals: SetIntervals) -> TestRow:
+def _order_row(key: DistanceKey, intervals: SetIntervals) -> TestRow:
     """Whether scsi < scdi < dcsi < dcdi by means; p of the hypothesis that it does not."""
     holds = None if intervals.order_holds is None else float(intervals.order_holds)
-    return _row(where, ("", ""), "order_holds", holds, p=intervals.order_p)
+    return _row(key, ("", ""), "order_holds", holds, p=intervals.order_p)

@@ -80,13 +80,13 @@ class PrototypeCache:
         ]
         self.damaged: dict[Path, str] = {}
 
-    def lacking(self, shard: range, units: Iterable[PrototypeKey]) -> list[PrototypeKey]:
+    def missing(self, shard: range, keys: Iterable[PrototypeKey]) -> list[PrototypeKey]:
         """Those of the units that are not there, undamaged. Reads all of them.
 
         Raises:
             UserError: damage that cannot be put aside, since the folder cannot be written to.
         """
-        wanted = list(units)
+        wanted = list(keys)
         there: set[str] = set()
         for path in self._files(shard):
             try:
@@ -111,14 +111,14 @@ class PrototypeCache:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def read(self, unit: PrototypeKey) -> Tensor:
+    def read(self, key: PrototypeKey) -> Tensor:
         """[objects of all images, channels], float32.
 
         Raises:
             KeyError: a shard does not have it.
             UserError: a file is not any more what it was when it was looked for.
         """
-        return torch.cat([self._read(shard, unit) for shard in self.shards])
+        return torch.cat([self._read(shard, key) for shard in self.shards])
 
     def _read(self, shard: range, unit: PrototypeKey) -> Tensor:
         for path in self._files(shard):

@@ -11,7 +11,7 @@ import pandas as pd
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import select
-from diffprobe.probes.summaries import Emergence, Summary, best_layer, emergence_step, summary_rows
+from diffprobe.probes.summaries import EmergenceStep, Summary, best_layer, emergence_step, summary_rows
 from diffprobe.report.report import scalars_over_steps
 from diffprobe.tables import NO_STEP
 
@@ -37,7 +37,7 @@ CONTROL_NAMES = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayerChoice:
     """One property's part of the report, of one model and one kind of probe.
 
     Attributes:
@@ -53,7 +53,7 @@ class Choice:
     property: str
     metric: str
     best: str
-    emergence: Emergence
+    emergence: EmergenceStep
     comparisons: tuple[Comparison, ...] = ()
     fraction: float = 0.95
     headline: str = HEADLINE_LAYER
@@ -69,7 +69,7 @@ def choose(
     scores: pd.DataFrame,
     comparisons: Sequence[Comparison] = (),
     fraction: float = 0.95,
-) -> list[Choice]:
+) -> list[LayerChoice]:
     """One choice for each model, probe and property among the summaries, in their order.
 
     comparisons: of `compare_run`; each choice keeps its own.
@@ -84,14 +84,14 @@ def choose(
         emergence = emergence_step(scores, best, name, model=model, probe=probe, fraction=fraction)
         key = (model, probe, name, best)
         own = tuple(row for row in comparisons if (row.model, row.probe, row.property, row.layer) == key)
-        choices.append(Choice(model, probe, name, property_named(name).headline, best, emergence, own, fraction))
+        choices.append(LayerChoice(model, probe, name, property_named(name).headline, best, emergence, own, fraction))
     return choices
 
 
-def grouped(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
+def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:
     """The choices of each model and probe, by what tells these apart: '' if there is one alone, 'pocket, ridge'."""
     models, probes = {choice.model for choice in choices}, {choice.probe for choice in choices}
-    groups: dict[str, list[Choice]] = {}
+    groups: dict[str, list[LayerChoice]] = {}
     for choice in choices:
         telling = [choice.model] * (len(models) > 1) + [choice.probe] * (len(probes) > 1)
         groups.setdefault(", ".join(telling), []).append(choice)
@@ -100,7 +100,7 @@ def grouped(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
 
 def curve(
     summaries: pd.DataFrame,
-    choice: Choice,
+    choice: LayerChoice,
     layer: str,
     control: str = "none",
 ) -> list[Summary]:
@@ -109,23 +109,23 @@ def curve(
     return sorted(summary_rows(rows), key=lambda row: row.step)
 
 
-def _of(summaries: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+def _of(summaries: pd.DataFrame, choice: LayerChoice) -> pd.DataFrame:
     return select(summaries, model=choice.model, probe=choice.probe, property=choice.property)
 
 
-def cell_rows(summaries: pd.DataFrame, choice: Choice) -> list[Summary]:
+def cell_rows(summaries: pd.DataFrame, choice: LayerChoice) -> list[Summary]:
     """Test scores of every layer and step of the network itself."""
     return summary_rows(select(_of(summaries, choice), metric=choice.metric, split="test", control="none"))
 
 
-def controls(summaries: pd.DataFrame, choice: Choice) -> list[str]:
+def controls(summaries: pd.DataFrame, choice: LayerChoice) -> list[str]:
     """The controls that were run for this choice, in the order of `CONTROL_NAMES`, others after them."""
     present = [name for name in _of(summaries, choice)["control"].unique() if name != "none"]
     known = [name for name in CONTROL_NAMES if name in present]
     return known + [name for name in present if name not in CONTROL_NAMES]
 
 
-def control_curve(summaries: pd.DataFrame, choice: Choice, control: str) -> list[Summary]:
+def control_curve(summaries: pd.DataFrame, choice: LayerChoice, control: str) -> list[Summary]:
     """A control's rows over the steps: at the best layer, or at the only layer it has, such as 'pixels'.
 
     A control without steps has one row, with step `NO_STEP`.
@@ -145,12 +145,12 @@ def control_name(control: str) -> str:
     return CONTROL_NAMES.get(control, control)
 
 
-def number(value: float | None) -> float:
+def or_nan(value: float | None) -> float:
     """A missing value as NaN, so that plots and comparisons can take it."""
     return math.nan if value is None else float(value)
 
 
-def curve_scalars(summaries: pd.DataFrame, choices: Sequence[Choice]) -> pd.DataFrame:
+def curve_scalars(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> pd.DataFrame:
     """'<property>/<metric>/<curve>' of test images, as of `scalars_over_steps`.
 
     The curves are best, headline and every control by its name (one without steps is the same at every step). The

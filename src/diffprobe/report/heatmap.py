@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from diffprobe.errors import UserError
-from diffprobe.report.choices import METRIC_NAMES, Choice, cell_rows, number
+from diffprobe.report.choices import METRIC_NAMES, LayerChoice, cell_rows, or_nan
 from diffprobe.report.names import network_order, resolutions, short_names
 from diffprobe.report.style import (
     BEST_LABEL,
@@ -68,7 +68,7 @@ def draw_cells(
 @style()
 def layer_step_heatmap(
     summaries: pd.DataFrame,
-    choice: Choice,
+    choice: LayerChoice,
     layers: Sequence[Layer] = (),
 ) -> Figure:
     """The metric on test images of every layer (row, in network order) at every step (column), without controls.
@@ -79,7 +79,7 @@ def layer_step_heatmap(
     Raises:
         UserError: no row of test images has the choice's property and metric.
     """
-    scores = {(row.layer, row.step): number(row.mean) for row in cell_rows(summaries, choice)}
+    scores = {(row.layer, row.step): or_nan(row.mean) for row in cell_rows(summaries, choice)}
     if not scores:
         raise UserError(f"no test score '{choice.metric}' of property '{choice.property}' to draw")
     present = {layer for layer, _ in scores}
@@ -94,7 +94,7 @@ def layer_step_heatmap(
     return figure
 
 
-def _mark_rows(figure: Figure, axes: Axes, names: list[str], choice: Choice, missing: bool) -> None:
+def _mark_rows(figure: Figure, axes: Axes, names: list[str], choice: LayerChoice, missing: bool) -> None:
     """Marks the two layers that are talked about, right of their rows, and explains the marks below."""
     # x: a little right of the axes; y: the row, in data coordinates. One layer may carry both marks.
     beside = axes.get_yaxis_transform() + ScaledTranslation(8 / 72, 0, figure.dpi_scale_trans)

@@ -59,21 +59,21 @@ SMALL = -300.0  # log10 p from here on is written from the logarithm, since p it
 
 def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
     """'0.86 [0.83, 0.89]', '0.86' without an interval, '' without a value."""
-    if not (there(low) and there(high)):
+    if not (is_number(low) and is_number(high)):
         return rounded(value, digits)
-    return f"{rounded(value, digits)} [{rounded(low, digits)}, {rounded(high, digits)}]" if there(value) else ""
+    return f"{rounded(value, digits)} [{rounded(low, digits)}, {rounded(high, digits)}]" if is_number(value) else ""
 
 
 def rounded(value: float | None, digits: int = 2) -> str:
     """Fixed decimals, no minus before a zero; '' without a value."""
-    return f"{round(value, digits) + 0.0:.{digits}f}" if there(value) else ""
+    return f"{round(value, digits) + 0.0:.{digits}f}" if is_number(value) else ""
 
 
 def p_text(p: float | None, log10_p: float | None = None) -> str:
     """Two digits of p: '0.00029', '1.5e-31', and '3.1e-436' from its logarithm where p underflows; '' without p."""
-    if there(log10_p) and log10_p < SMALL:
+    if is_number(log10_p) and log10_p < SMALL:
         return _power(log10_p)
-    return short_power(f"{p:.2g}") if there(p) else ""
+    return short_power(f"{p:.2g}") if is_number(p) else ""
 
 
 def short_power(text: str) -> str:
@@ -82,7 +82,7 @@ def short_power(text: str) -> str:
     return f"{number}e{int(exponent)}" if sign else text
 
 
-def there(value: float | None) -> TypeGuard[float]:
+def is_number(value: float | None) -> TypeGuard[float]:
     """Whether it is a number: neither None nor NaN."""
     return value is not None and not math.isnan(value)
 

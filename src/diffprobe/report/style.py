@@ -16,7 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.report.choices import number
+from diffprobe.report.choices import or_nan
 from diffprobe.writing import replacing
 
 SINGLE_COLUMN = 3.3  # inches
@@ -82,7 +82,7 @@ BEST_LABEL = "best layer on validation"
 HEADLINE_LABEL = "the papers' layer"
 
 
-class Interval(Protocol):
+class HasInterval(Protocol):
     """A row of any table with a mean and its interval."""
 
     @property
@@ -105,10 +105,10 @@ class CurveStyle:
     band: float = 0.13
 
 
-BEST = CurveStyle(VERMILION, "-", "o", band=0.2)
-HEADLINE = CurveStyle(BLUE, "--", "D", band=0.2)
+BEST_STYLE = CurveStyle(VERMILION, "-", "o", band=0.2)
+HEADLINE_STYLE = CurveStyle(BLUE, "--", "D", band=0.2)
 # Okabe and Ito's colours as far as they go, then two of Paul Tol's muted ones (personal.sron.nl/~pault, 2021)
-CONTROLS = {
+CONTROL_STYLES = {
     "permuted": CurveStyle(GREEN, "-.", "s"),
     "fresh": CurveStyle(SKY, (0, (4, 1, 1, 1, 1, 1)), "^"),
     "latent": CurveStyle(PURPLE, (0, (3, 1)), "v"),
@@ -118,27 +118,29 @@ CONTROLS = {
     "position": CurveStyle(GREY, ":", "", band=0.25),
     "image_model": CurveStyle("#332288", (0, (8, 2)), "d"),
 }
-OTHER = CurveStyle("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
+OTHER_STYLE = CurveStyle("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
 
 
-def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Interval], label: str, look: CurveStyle) -> None:
+def draw_curve(
+    axes: Axes, at: Sequence[float], rows: Sequence[HasInterval], label: str, curve_style: CurveStyle
+) -> None:
     """Means over `at` as a line, intervals as a band; NaN where there is no score. Nothing without rows."""
     if not rows:
         return
-    low, mean, high = ([number(getattr(row, field)) for row in rows] for field in ("low", "mean", "high"))
-    axes.fill_between(at, low, high, color=look.colour, alpha=look.band, linewidth=0)
+    low, mean, high = ([or_nan(getattr(row, field)) for row in rows] for field in ("low", "mean", "high"))
+    axes.fill_between(at, low, high, color=curve_style.colour, alpha=curve_style.band, linewidth=0)
     axes.plot(
-        at, mean, color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=2.8,
+        at, mean, color=curve_style.colour, linestyle=curve_style.dashes, marker=curve_style.marker, markersize=2.8,
         markeredgewidth=0.6, label=label,
     )  # fmt: skip
 
 
-def draw_level(axes: Axes, row: Interval | None, label: str, look: CurveStyle) -> None:
+def draw_level(axes: Axes, row: HasInterval | None, label: str, curve_style: CurveStyle) -> None:
     """A score that is the same everywhere, as a horizontal line and band. Nothing without a score."""
-    if row is None or math.isnan(number(row.mean)):
+    if row is None or math.isnan(or_nan(row.mean)):
         return
-    axes.axhspan(number(row.low), number(row.high), color=look.colour, alpha=look.band, linewidth=0)
-    axes.axhline(number(row.mean), color=look.colour, linestyle=look.dashes, label=label)
+    axes.axhspan(or_nan(row.low), or_nan(row.high), color=curve_style.colour, alpha=curve_style.band, linewidth=0)
+    axes.axhline(or_nan(row.mean), color=curve_style.colour, linestyle=curve_style.dashes, label=label)
 
 
 def shared_legend(figure: Figure, columns: int) -> None:

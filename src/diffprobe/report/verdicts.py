@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffprobe.report.choices import number
+from diffprobe.report.choices import or_nan
 from diffprobe.report.numbers import interval
 from diffprobe.statistics import SIGNIFICANT, images_needed
 
@@ -31,7 +31,7 @@ def difference_text(row: Comparison | None, sign: int = 1) -> str:
 
 def significant(row: Comparison | None) -> int:
     """1: the first is higher, -1: it is lower, 0: neither is shown; by interval and adjusted p together."""
-    if row is None or row.low is None or row.high is None or number(row.p_holm) > SIGNIFICANT:
+    if row is None or row.low is None or row.high is None or or_nan(row.p_holm) > SIGNIFICANT:
         return 0
     return 1 if row.low > 0 else -1 if row.high < 0 else 0
 

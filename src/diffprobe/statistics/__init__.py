@@ -22,7 +22,7 @@ from diffprobe.statistics.intervals import (
     skewed_t_p,
 )
 from diffprobe.statistics.jackknife import jackknife_interval, jackknife_p, left_out_weights
-from diffprobe.statistics.steps import Steps, best_of, median_step, rank_value, steps_reaching, well_covered
+from diffprobe.statistics.steps import StepInterval, best_of, median_step, rank_value, steps_reaching, well_covered
 from diffprobe.statistics.strata import Stratified, stratified_difference
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "Interval",
     "MeanIntervals",
     "PairedDifferences",
-    "Steps",
+    "StepInterval",
     "Stratified",
     "best_of",
     "clopper_pearson",

@@ -42,7 +42,7 @@ def well_covered(items: Iterable[Item], n: Callable[[Item], int]) -> list[Item]:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class StepInterval:
     """Places among the steps, counted from 0; the number of steps for what is beyond the last.
 
     `low` and `high` None where there are too few images for an interval.
@@ -53,7 +53,7 @@ class Steps:
     high: int | None
 
 
-def steps_reaching(above: np.ndarray, level: float = 0.95) -> Steps:
+def steps_reaching(above: np.ndarray, level: float = 0.95) -> StepInterval:
     """The first step at which the mean of above [steps, images] is not negative, with its interval.
 
     `above` is each image's score less the level that is to be reached, NaN where either is missing. A step with less
@@ -69,13 +69,13 @@ def steps_reaching(above: np.ndarray, level: float = 0.95) -> Steps:
     stays = np.logical_and.accumulate((reached | ~counts)[::-1])[::-1]
     first = _first(reached)
     if found.n.max(initial=0) < MINIMUM_IMAGES:
-        return Steps(first, None, None)
+        return StepInterval(first, None, None)
     possible = counts & ~(found.high < -1e-12)  # unknown where too few images are left: not spoken against
     sure = counts & (found.low >= -1e-12) & stays
-    return Steps(first, min(_first(possible), first), max(_first(sure), first))
+    return StepInterval(first, min(_first(possible), first), max(_first(sure), first))
 
 
-def median_step(steps: np.ndarray, level: float = 0.95) -> Steps:
+def median_step(steps: np.ndarray, level: float = 0.95) -> StepInterval:
     """The step by which half of the images are there, for steps [images]; what never is counts as beyond the last.
 
     The interval is between order statistics, by the binomial distribution (Conover 1999, section 3.2): exact whatever
@@ -85,8 +85,8 @@ def median_step(steps: np.ndarray, level: float = 0.95) -> Steps:
     middle = int(ordered[(images - 1) // 2])
     cut = int(stats.binom.ppf((1 - level) / 2, images, 0.5))  # P(fewer than `cut` of the images before the median)
     if images < MINIMUM_IMAGES or cut < 1:
-        return Steps(middle, None, None)
-    return Steps(middle, int(ordered[cut - 1]), int(ordered[images - cut]))
+        return StepInterval(middle, None, None)
+    return StepInterval(middle, int(ordered[cut - 1]), int(ordered[images - cut]))
 
 
 def _first(there: np.ndarray) -> int:

@@ -122,8 +122,8 @@ def test_the_classifier_sees_what_the_latents_decode_to_after_each_chosen_step(t
     wanted = torch.stack([Brightness()(steps[at].images) for at in (0, 2)], 1)
     np.testing.assert_allclose(found.probabilities, wanted.numpy(), atol=1e-5)
     assert found.timesteps == {at: steps[at].timestep for at in (0, 2)}
-    torch.testing.assert_close(found.films[0, 1], steps[2].images[0], atol=1e-4, rtol=0)
-    assert len(found.films) == 1
+    torch.testing.assert_close(found.example_images[0, 1], steps[2].images[0], atol=1e-4, rtol=0)
+    assert len(found.example_images) == 1
 
 
 def test_the_first_answers_are_in_order_and_photos_have_no_step():

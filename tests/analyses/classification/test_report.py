@@ -7,7 +7,7 @@ import numpy as np
 from diffprobe.analyses.classification.classes import TopRow
 from diffprobe.analyses.classification.figures import ClassExample, class_curves, class_example
 from diffprobe.analyses.classification.report import class_lines
-from diffprobe.probes.summaries import Emergence, Summary
+from diffprobe.probes.summaries import EmergenceStep, Summary
 from diffprobe.statistics import Interval, Stratified
 from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import summary_table
@@ -26,21 +26,21 @@ def summaries(steps=15):
 
 
 def test_the_step_and_the_last_scores_are_told_with_their_intervals():
-    lines = class_lines(summary_table(summaries()), Emergence(8, 7, 10))
+    lines = class_lines(summary_table(summaries()), EmergenceStep(8, 7, 10))
     assert lines[0].startswith("Half of the images are named right for good from step 9 of 15 [8, 11] on (n = 40;")
     assert "At step 15 resnet names the right class first for 0.93 [0.88, 0.98] of the images (n = 40)" in lines[1]
     assert len(lines) == 2
 
 
 def test_an_interval_that_ends_beyond_the_last_step_says_so_and_no_step_is_made_up():
-    assert "[8, after the last]" in class_lines(summary_table(summaries()), Emergence(14, 7, None))[0]
-    assert "no step is named" in class_lines(summary_table(summaries()), Emergence(None, 9, None))[0]
+    assert "[8, after the last]" in class_lines(summary_table(summaries()), EmergenceStep(14, 7, None))[0]
+    assert "no step is named" in class_lines(summary_table(summaries()), EmergenceStep(None, 9, None))[0]
 
 
 def test_a_difference_from_photos_is_claimed_only_where_its_interval_leaves_zero_out():
     def told(*difference):
         found = Stratified(0.7, 0.8, Interval(*difference), 3, 38, 36)
-        return class_lines(summary_table(summaries()), Emergence(8, 7, 10), found, "rendered scenes")[2]
+        return class_lines(summary_table(summaries()), EmergenceStep(8, 7, 10), found, "rendered scenes")[2]
 
     assert "less sure of generated images than of rendered scenes" in told(-0.1, -0.2, -0.05)
     assert "surer of generated images than of rendered scenes" in told(0.1, 0.05, 0.2)
@@ -51,17 +51,17 @@ def test_a_difference_from_photos_is_claimed_only_where_its_interval_leaves_zero
 
 def test_without_a_common_class_nothing_is_said_of_photos():
     found = Stratified(None, None, Interval(None, None, None), 0, 0, 0)
-    line = class_lines(summary_table(summaries()), Emergence(8, 7, 10), found, "rendered scenes")[2]
+    line = class_lines(summary_table(summaries()), EmergenceStep(8, 7, 10), found, "rendered scenes")[2]
     assert line.startswith("Nothing is said of rendered scenes: none of them is of a class")
 
 
 def test_a_step_of_few_images_is_no_verdict():
-    line = class_lines(summary_table(summaries()), Emergence(8, None, None, 4))[0]
+    line = class_lines(summary_table(summaries()), EmergenceStep(8, None, None, 4))[0]
     assert "of 4: too few for an interval, so that is no verdict" in line
 
 
 def test_the_curves_have_every_measure_the_level_of_photos_and_the_step():
-    figure = class_curves(summary_table(summaries()), Emergence(8, 7, None), "real photos")
+    figure = class_curves(summary_table(summaries()), EmergenceStep(8, 7, None), "real photos")
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"right class first", "mean confidence in real photos", "half of the images right for good"} <= labels
     assert len(labels) == 6

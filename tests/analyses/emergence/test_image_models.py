@@ -76,7 +76,7 @@ def test_metrics_and_timesteps_are_those_of_the_probes(findings, seen):
 
 def test_scores_are_those_of_the_maps_against_the_label_of_the_finished_image(tiny_backbone, probed, seen):
     row = probed.rows[0]
-    first = probed.extraction.decoded(tiny_backbone, row)[:1]
+    first = probed.extraction.decode_steps(tiny_backbone, row)[:1]
     maps = brightness(first, ["any"], ["saliency", "depth"])
     found = {
         (score.property, score.metric): score.value
@@ -105,7 +105,7 @@ def test_probes_scored_without_training_score_as_they_did_when_they_were_trained
 def test_what_is_shown_is_what_was_seen_of_the_first_test_image(tiny_backbone, probed, seen):
     (one,) = seen[1]
     assert one.row == probed.rows[0]
-    assert torch.equal(one.steps, probed.extraction.decoded(tiny_backbone, one.row))
+    assert torch.equal(one.steps, probed.extraction.decode_steps(tiny_backbone, one.row))
     assert torch.equal(one.image_models["depth"], brightness(one.steps, [], ["depth"])["depth"])
     assert one.probes["depth"].keys() == set(probed.bank.layers)
     assert torch.equal(one.labels["shading"], probed.targets["shading"][one.row])

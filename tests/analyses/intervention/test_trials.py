@@ -130,7 +130,7 @@ def test_scores_do_not_depend_on_the_batch_and_start_from_the_image_as_it_is(tin
             bank,
             editings,
             targets,
-            InterventionExecution(batch_size=size, sampling_steps=2, shown=2),
+            InterventionExecution(batch_size=size, sampling_steps=2, example_count=2),
         )
         for size in (3, 1)
     ]
@@ -144,7 +144,7 @@ def test_scores_do_not_depend_on_the_batch_and_start_from_the_image_as_it_is(tin
     assert {(row.method, row.control) for row in found[0].gains} == {
         (method, control) for method in ("minimum_norm", "gradient") for control in ("unedited", "random")
     }
-    assert [list(shown.edited) for shown in found[0].pictured] == [["minimum_norm", "gradient"]] * 2
+    assert [list(shown.edited) for shown in found[0].examples] == [["minimum_norm", "gradient"]] * 2
     assert found[0].evaluations == 3 * 2 * (1 + 2 * 2 * 2)
 
 

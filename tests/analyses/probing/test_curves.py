@@ -7,9 +7,9 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from diffprobe.analyses.probing.curves import learning_curves, scores_over_steps
-from diffprobe.probes.summaries import Emergence
+from diffprobe.probes.summaries import EmergenceStep
 from diffprobe.report.choices import HEADLINE_LAYER, control_name
-from diffprobe.report.style import CONTROLS, ORANGE
+from diffprobe.report.style import CONTROL_STYLES, ORANGE
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, make_choices
 
@@ -57,7 +57,7 @@ class TestCurves:
         assert set(vertical.get_xdata()) == {5}
 
     def test_no_emergence_no_vertical_line(self, summaries, choices):
-        never = [replace(choice, emergence=Emergence(None, None, None)) for choice in choices]
+        never = [replace(choice, emergence=EmergenceStep(None, None, None)) for choice in choices]
 
         assert not any(
             "reached" in text
@@ -83,21 +83,26 @@ class TestCurves:
     def test_any_number_of_controls_is_drawn_with_bands_and_told_apart(self, summaries, choices):
         permuted = [row for row in summaries if row.control == "permuted"]
         more = [
-            replace(row, control=name) for name in CONTROLS if name not in ("permuted", "position") for row in permuted
+            replace(row, control=name)
+            for name in CONTROL_STYLES
+            if name not in ("permuted", "position")
+            for row in permuted
         ]
 
         figure = scores_over_steps(summary_table([*summaries, *more]), choices)
 
         drawn = {line.get_label(): line for line in figure.axes[0].get_lines()}
         looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn.values()}
-        assert {control_name(name) for name in CONTROLS} < set(drawn)
+        assert {control_name(name) for name in CONTROL_STYLES} < set(drawn)
         assert len(looks) == len(drawn)
-        assert len(figure.axes[0].collections) == 2 + len(CONTROLS) - 1  # two layers, controls; position is a span
+        assert (
+            len(figure.axes[0].collections) == 2 + len(CONTROL_STYLES) - 1
+        )  # two layers, controls; position is a span
         assert figure.get_figheight() > scores_over_steps(summary_table(summaries), choices).get_figheight()
 
     def test_no_two_controls_share_colour_dashes_or_marker(self):
         for field in ("colour", "dashes", "marker"):
-            assert len({getattr(look, field) for look in CONTROLS.values()}) == len(CONTROLS)
+            assert len({getattr(look, field) for look in CONTROL_STYLES.values()}) == len(CONTROL_STYLES)
 
     def test_a_negative_score_is_inside_the_panel(self, summaries, choices):
         rows = [replace(r, mean=-0.4, low=-0.5, high=-0.3) if r.control == "permuted" else r for r in summaries]

@@ -6,7 +6,7 @@ import pytest
 
 from diffprobe.analyses.probing.findings import verdict_lines
 from diffprobe.probes.comparisons import compare_run
-from diffprobe.probes.summaries import Emergence, summarise
+from diffprobe.probes.summaries import EmergenceStep, summarise
 from diffprobe.report.choices import choose
 from diffprobe.report.verdicts import interval_text
 from tests.reference.score_rows import Score, summary_table, table_of
@@ -121,19 +121,19 @@ def test_an_interval_above_zero_does_not_outweigh_the_adjusted_p(summaries):
 
 
 def test_a_property_there_from_the_first_step_is_not_said_to_emerge(summaries):
-    choice = replace(DEPTH, emergence=Emergence(0, 0, 1))
+    choice = replace(DEPTH, emergence=EmergenceStep(0, 0, 1))
 
     assert lines(summaries, choice)[0].endswith("already at the first step probed, so nothing is seen to emerge.")
 
 
 def test_a_score_still_rising_at_the_end_is_said_to(summaries):
-    choice = replace(DEPTH, emergence=Emergence(14, 12, 14))
+    choice = replace(DEPTH, emergence=EmergenceStep(14, 12, 14))
 
     assert lines(summaries, choice)[0].endswith("not before the last step, so it may still be rising.")
 
 
 def test_no_emergence_is_said(summaries):
-    assert lines(summaries, replace(DEPTH, emergence=Emergence(None, None, None)))[0].startswith("No step was")
+    assert lines(summaries, replace(DEPTH, emergence=EmergenceStep(None, None, None)))[0].startswith("No step was")
 
 
 def test_a_missing_last_score_gives_no_verdict(summaries):

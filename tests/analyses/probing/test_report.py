@@ -10,7 +10,7 @@ from diffprobe.analyses.probing.findings import verdict_lines
 from diffprobe.analyses.probing.report import report
 from diffprobe.analyses.probing.tables import best_layers, closing_tables
 from diffprobe.probes.score_table import ScoreBlock, score_table
-from diffprobe.probes.summaries import Emergence, summarise
+from diffprobe.probes.summaries import EmergenceStep, summarise
 from diffprobe.report.columns import lines_of
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
@@ -90,7 +90,7 @@ def test_the_verdicts_follow_the_table(summaries, choices):
 
 
 def test_a_papers_layer_that_was_not_probed_and_no_emergence_are_said():
-    choices = [replace(choice, emergence=Emergence(None, None, None)) for choice in make_choices()]
+    choices = [replace(choice, emergence=EmergenceStep(None, None, None)) for choice in make_choices()]
 
     lines = closing(make_summaries(LAYERS[10:12]), choices)
 

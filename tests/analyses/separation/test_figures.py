@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffprobe.analyses.separation.figures import separation_figures, separation_heatmap, set_distributions
-from diffprobe.analyses.separation.findings import findings
+from diffprobe.analyses.separation.findings import separation_cells
 from diffprobe.analyses.separation.retrieval_grid import RIGHT, WRONG, retrieval_grid
 from diffprobe.errors import UserError
 from diffprobe.prototypes.histograms import set_histograms
@@ -37,7 +37,7 @@ class TestHeatmap:
             for layer, step in places
             for row in make_tests(layer, step, auc=0.6 + 0.1 * step, share=0.99 if step == 0 else 0.6)
         ]
-        return findings(sets, tests)
+        return separation_cells(sets, tests)
 
     def test_cells_are_auc_by_layer_in_network_order_and_timestep(self):
         found = [replace(item, timestep=100.0 * item.step) for item in self.found()]
@@ -66,7 +66,7 @@ class TestHeatmap:
 
     def test_nothing_to_draw_is_refused(self):
         with pytest.raises(UserError, match="no AUC"):
-            separation_heatmap(findings(make_sets()))
+            separation_heatmap(separation_cells(make_sets()))
 
 
 class TestDistributions:
@@ -140,7 +140,7 @@ class TestRetrieval:
 
 def test_figures_have_stable_names():
     places = [(layer, 0) for layer in (FIRST, SECOND)]
-    found = findings(
+    found = separation_cells(
         [row for place in places for row in make_sets(*place)], [row for place in places for row in make_tests(*place)]
     )
     histograms = [row for layer, step in places for row in set_histograms(make_distances(), layer, step, "pearson")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.separation.findings import findings
+from diffprobe.analyses.separation.findings import separation_cells
 from diffprobe.analyses.separation.published import PAIRS, published_means, published_tests
 from diffprobe.analyses.separation.tables import means_table, pairs_table, separation_tables
 from diffprobe.prototypes.sets import SETS
@@ -16,7 +16,7 @@ from tests.report.made_up_analysis import ENCODER, FIRST, MEANS, make_sets, make
 
 
 def test_published_and_this_runs_means_stand_beside_each_other_and_the_caption_says_whose():
-    found = findings([*make_sets(), *make_sets(FIRST, means={**MEANS, "scsi": None})])
+    found = separation_cells([*make_sets(), *make_sets(FIRST, means={**MEANS, "scsi": None})])
 
     table = means_table(found, "voc", published_means("voc"))
 
@@ -30,20 +30,20 @@ def test_published_and_this_runs_means_stand_beside_each_other_and_the_caption_s
 
 def test_nothing_published_stands_beside_another_measure_timestep_or_data_set():
     sets = make_sets()
-    cosine = findings([replace(row, measure="cosine") for row in sets])
-    noisy = findings([replace(row, timestep=500.0) for row in sets])
+    cosine = separation_cells([replace(row, measure="cosine") for row in sets])
+    noisy = separation_cells([replace(row, timestep=500.0) for row in sets])
 
     for found in (cosine, noisy):
         assert lines_of(means_table(found, "voc", published_means("voc")))[1][1] == "\N{EN DASH} / 0.42 ± 0.10"
-    means = separation_tables(findings(sets), "scenes", published=True)["tables/means"]
+    means = separation_tables(separation_cells(sets), "scenes", published=True)["tables/means"]
     assert lines_of(means)[1][1] == "0.42 ± 0.10"
     assert "published" not in means.title
 
 
 def test_misprints_are_kept_marked_and_explained():
-    found = findings(make_sets("64"), make_tests("64"))
+    found = separation_cells(make_sets("64"), make_tests("64"))
     means = means_table(found, "voc", published_means("voc"))
-    pairs = pairs_table(findings(make_sets(), make_tests()), "voc", published_tests("voc"))
+    pairs = pairs_table(separation_cells(make_sets(), make_tests()), "voc", published_tests("voc"))
 
     assert lines_of(means)[1][3].startswith("0.18 ± 0.18* / ")
     assert means.notes == [
@@ -56,7 +56,7 @@ def test_misprints_are_kept_marked_and_explained():
 
 def test_pairs_of_sets_have_p_and_dunn_index_by_measure():
     measures = ("euclidean", "pearson", "distance_correlation")
-    found = findings(
+    found = separation_cells(
         [row for name in measures for row in make_sets("all", measure=name)],
         [row for name in measures for row in make_tests("all", measure=name)],
     )
@@ -72,7 +72,7 @@ def test_pairs_of_sets_have_p_and_dunn_index_by_measure():
 
 def test_a_table_of_many_columns_is_printed_on_its_side():
     places = [(ENCODER, step) for step in range(9)]
-    found = findings([], [row for place in places for row in make_tests(*place)])
+    found = separation_cells([], [row for place in places for row in make_tests(*place)])
 
     lines = lines_of(pairs_table(found, "scenes"))
 
@@ -81,7 +81,7 @@ def test_a_table_of_many_columns_is_printed_on_its_side():
 
 
 def test_the_csv_has_full_precision_and_the_published_numbers_apart(tmp_path):
-    found = findings([replace(row, mean=1 / 3) for row in make_sets()], make_tests())
+    found = separation_cells([replace(row, mean=1 / 3) for row in make_sets()], make_tests())
 
     write_tables(Report("", tables=separation_tables(found, "voc", published=True)), tmp_path)
 
@@ -107,7 +107,7 @@ def test_on_the_console_a_line_a_layer_and_step_fits_100_columns():
     sets = [*make_sets(), *make_sets(FIRST, 14, means={**MEANS, "scsi": None})]
     tests = [*make_tests(), *make_tests(FIRST, 14, share=1.0)]
 
-    text = report_text(Report("", tables=separation_tables(findings(sets, tests), "scenes", published=False)))
+    text = report_text(Report("", tables=separation_tables(separation_cells(sets, tests), "scenes", published=False)))
 
     assert max(map(len, text.splitlines())) <= 100
     cells = {line.split()[0]: line.split() for line in text.splitlines() if "[" in line and "-" not in line}
@@ -120,7 +120,7 @@ def test_on_the_console_a_line_a_layer_and_step_fits_100_columns():
 
 def test_measures_have_a_closing_table_each_and_one_explanation():
     sets = [*make_sets(), *(replace(row, measure="cosine") for row in make_sets())]
-    text = report_text(Report("", tables=separation_tables(findings(sets), "scenes", published=False)))
+    text = report_text(Report("", tables=separation_tables(separation_cells(sets), "scenes", published=False)))
     assert "pearson: Distances of object prototypes" in text
     assert "cosine: Distances of object prototypes" in text
     assert " ".join(text.split()).count("*: adjusted after Holm") == 1

@@ -56,13 +56,15 @@ def studies(model: str, stores: Path, processes: int) -> dict[str, ProbingResult
         probing_config = ProbingConfig(
             layers, steps=[0, 2], controls=controls, fractions=FRACTIONS, probe_config=probe_config
         )
-        means = ExecutionConfig(batch_size=2, dtype="float32", images_per_shard=2, shown=2, trainer=made, **options)
+        means = ExecutionConfig(
+            batch_size=2, dtype="float32", images_per_shard=2, example_count=2, make_trainer=made, **options
+        )
         return run_probing(backbone, SOURCE, brightness, probing_config, means)
 
     controls = ("permuted", "latent", "position")
     found = {"adam": study(STORED["adam"], (*controls, "labels"), stores=stores)}
     found["exact"] = study(STORED["exact"], (), stores=stores)
-    found["live"] = study(RIDGE, (*controls, "labels"), live=True)
+    found["live"] = study(RIDGE, (*controls, "labels"), one_pass=True)
     return found
 
 
@@ -73,7 +75,7 @@ def reduced(found: ProbingResults) -> dict[str, Any]:
         "summaries": summary_rows(found.summaries),
         "weights": found.bank.state_dict(),
         "thresholds": found.bank.thresholds,
-        "shown": found.shown,
+        "shown": found.examples,
         "evaluations": found.evaluations,
     }
 

@@ -67,7 +67,7 @@ def test_a_run_without_that_control_is_warned_too(tiny_backbone, live):
     probe_config = ProbeConfig("ridge", solver="ridge", strengths=(1.0,))
     probing_config = ProbingConfig(layers, steps=[0], properties=["saliency"], controls=[], probe_config=probe_config)
     told: list[str] = []
-    means = ExecutionConfig(batch_size=4, live=live, log=told.append)
+    means = ExecutionConfig(batch_size=4, one_pass=live, log=told.append)
     found = run_probing(tiny_backbone, SOURCE, nearly_alike, probing_config, means)
     assert [line for line in told if line in found.warnings] == found.warnings
     assert set(found.scores["control"]) == {"none"}

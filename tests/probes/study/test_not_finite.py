@@ -20,7 +20,7 @@ from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.config import ProbeConfig
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
-from diffprobe.prototypes.collecting import collect_prototypes, single
+from diffprobe.prototypes.collecting import as_group, collect_prototypes
 from diffprobe.prototypes.pooling import MaskResizing
 from tests.probes.study.test_two_pass import PROMPTS, SOURCE, brightness
 from tests.spoilt import spoilt
@@ -89,7 +89,7 @@ def test_prototypes_name_layer_image_and_timestep(tiny_backbone, layers, tmp_pat
             tiny_backbone,
             Noised(scenes, [0.0], "off"),
             scenes,
-            [single(layers[0])],
+            [as_group(layers[0])],
             [0],
             resizing=MaskResizing(),
             folder=tmp_path,

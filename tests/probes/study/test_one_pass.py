@@ -31,14 +31,18 @@ def probing_config(tiny_backbone):
 @pytest.fixture(scope="module")
 def found(tiny_backbone, probing_config):
     return run_probing(
-        tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=3, live=True, shown=2)
+        tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=3, one_pass=True, example_count=2)
     )
 
 
 @pytest.fixture(scope="module")
 def kept(tiny_backbone, probing_config):
     return run_probing(
-        tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=3, dtype="float32", shown=2)
+        tiny_backbone,
+        SOURCE,
+        brightness,
+        probing_config,
+        ExecutionConfig(batch_size=3, dtype="float32", example_count=2),
     )
 
 
@@ -66,8 +70,8 @@ def test_the_bank_and_the_pictures_are_those_of_stored_activations(found, kept):
         torch.testing.assert_close(
             found.bank.weight("depth", layer), kept.bank.weight("depth", layer), rtol=1e-2, atol=1e-2
         )
-    assert [one.row for one in found.shown] == [one.row for one in kept.shown]
-    for ours, theirs in zip(found.shown, kept.shown, strict=True):
+    assert [one.row for one in found.examples] == [one.row for one in kept.examples]
+    for ours, theirs in zip(found.examples, kept.examples, strict=True):
         torch.testing.assert_close(ours.steps, theirs.steps, atol=1e-3, rtol=0)
         torch.testing.assert_close(ours.final, theirs.final, atol=1e-3, rtol=0)
         torch.testing.assert_close(ours.labels["depth"], theirs.labels["depth"], atol=1e-3, rtol=0)
@@ -87,7 +91,7 @@ def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(
 
     monkeypatch.setattr(SOURCE, "batch", counted)
     alone = replace(probing_config, controls=())
-    findings = run_probing(tiny_backbone, SOURCE, brightness, alone, ExecutionConfig(batch_size=3, live=True))
+    findings = run_probing(tiny_backbone, SOURCE, brightness, alone, ExecutionConfig(batch_size=3, one_pass=True))
     assert sorted(seen) == list(range(len(PROMPTS)))
     assert findings.evaluations == len(PROMPTS) * 3
     assert found.evaluations == len(PROMPTS) * (3 + 2 * 2)
@@ -101,7 +105,7 @@ def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image(
     for method in ("fit", "validate", "test"):
         monkeypatch.setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
     alone = replace(probing_config, controls=("labels",), groups=())
-    found = run_probing(tiny_backbone, SOURCE, brightness, alone, ExecutionConfig(batch_size=batch_size, live=True))
+    found = run_probing(tiny_backbone, SOURCE, brightness, alone, ExecutionConfig(batch_size=batch_size, one_pass=True))
     split = found.split
     for method, rows in (("fit", split.train), ("validate", split.validation), ("test", split.test)):
         own, dealt = shown[method, "none"], shown[method, "labels"]
@@ -138,7 +142,7 @@ def test_test_images_change_nothing_but_their_scores(tiny_backbone, probing_conf
             for key, values in maps.items()
         }
 
-    other = run_probing(tiny_backbone, SOURCE, corrupted, probing_config, ExecutionConfig(batch_size=3, live=True))
+    other = run_probing(tiny_backbone, SOURCE, corrupted, probing_config, ExecutionConfig(batch_size=3, one_pass=True))
     for key, value in found.bank.state_dict().items():
         assert torch.equal(value, other.bank.state_dict()[key])
     assert found.bank.thresholds == other.bank.thresholds
@@ -152,5 +156,5 @@ def test_probes_that_need_stored_activations_are_refused(tiny_backbone, probing_
                 SOURCE,
                 brightness,
                 replace(probing_config, probe_config=ProbeConfig(solver=solver)),
-                ExecutionConfig(live=True),
+                ExecutionConfig(one_pass=True),
             )

@@ -34,7 +34,9 @@ def probing_config(tiny_backbone):
 
 @pytest.fixture(scope="module")
 def findings(tiny_backbone, probing_config):
-    return run_probing(tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=4, shown=1))
+    return run_probing(
+        tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=4, example_count=1)
+    )
 
 
 def test_probes_and_controls_are_scored_on_the_same_images(findings, probing_config):
@@ -84,7 +86,7 @@ def test_evaluations_are_counted_and_stages_told(tiny_backbone, probing_config, 
 
 
 def test_shown_images_are_test_images(findings):
-    assert [one.row for one in findings.shown] == findings.split.test[:1]
+    assert [one.row for one in findings.examples] == findings.split.test[:1]
 
 
 def test_an_unknown_control_property_or_threshold_is_refused(probing_config):

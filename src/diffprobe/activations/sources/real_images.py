@@ -53,7 +53,7 @@ class PartialDenoising:
         return {
             "strength": self.strength,
             "sampling_steps": self.sampling_steps,
-            "guidance": backbone.guidance_for(backbone.guides(captions)),
+            "guidance": backbone.guidance_for(backbone.guidance_matters(captions)),
             "scheduler": described(fresh_scheduler(backbone, self.sampling_steps)),
         }
 
@@ -62,18 +62,18 @@ class RealImages(Source):
     """What all sources of real images share.
 
     Args:
-        again: what becomes of the images before they are shown; None shows them as they are.
+        partial_denoising: what becomes of the images before they are shown; None shows them as they are.
     """
 
-    def __init__(self, images: ImageCollection, again: PartialDenoising | None = None) -> None:
+    def __init__(self, images: ImageCollection, partial_denoising: PartialDenoising | None = None) -> None:
         self.pictures, self.names, self.captions = images, images.names, images.captions
-        self.again = again
+        self.partial_denoising = partial_denoising
 
     def read(self, rows: Sequence[int], size: int) -> Tensor:
         return torch.stack([self.pictures.picture(row, size) for row in rows])
 
     def images(self, backbone: Backbone, batch: ImageBatch, latents: Tensor) -> Tensor:
-        if self.again:
+        if self.partial_denoising:
             return super().images(backbone, batch, self.latents(backbone, batch))
         assert batch.images is not None
         return batch.images
@@ -83,14 +83,24 @@ class RealImages(Source):
         """Clean latents [batch, channels, h, w], one image at a time: a VAE takes more memory than a denoiser."""
         assert batch.images is not None
         clean = torch.cat(one_at_a_time(partial(encode_images, backbone), batch.images))
-        return clean if self.again is None else self.again.latents(backbone, clean, batch.names, batch.prompts)
+        return (
+            clean
+            if self.partial_denoising is None
+            else self.partial_denoising.latents(backbone, clean, batch.names, batch.prompts)
+        )
 
     def evaluations(self, backbone: Backbone, steps: Sequence[int]) -> int:
-        return super().evaluations(backbone, steps) + (self.again.evaluations if self.again else 0)
+        return super().evaluations(backbone, steps) + (
+            self.partial_denoising.evaluations if self.partial_denoising else 0
+        )
 
     def description(self, backbone: Backbone) -> dict[str, Any]:
         """Of the kinds of sources to add to."""
-        return {"denoised_again": self.again.description(backbone, self.captions) if self.again else None}
+        return {
+            "denoised_again": self.partial_denoising.description(backbone, self.captions)
+            if self.partial_denoising
+            else None
+        }
 
     def seeds(self, rows: Sequence[int]) -> list[int]:
         return [seed_of(self.names[row]) for row in rows]
@@ -112,15 +122,15 @@ class Noised(RealImages):
         timesteps: Annotated[Sequence[Annotated[float, Number(0, 1000)]], Items(1)] = (0,),
         noise: Annotated[str, Choice(*NOISES)] = "seeded",
         draws: Annotated[int, Number(1, 1000)] = 1,
-        again: PartialDenoising | None = None,
+        partial_denoising: PartialDenoising | None = None,
     ) -> None:
-        super().__init__(images, again)
-        self.at, self.noise, self.draws = list(timesteps), noise, draws
+        super().__init__(images, partial_denoising)
+        self.noise_timesteps, self.noise, self.draws = list(timesteps), noise, draws
 
     def timesteps(self, backbone: Backbone) -> dict[int, float]:
         """Raises UserError if the pipeline's own scheduler has no noise of timesteps."""
         check_noise(backbone)
-        return {step: float(timestep) for step, timestep in enumerate(self.at)}
+        return {step: float(timestep) for step, timestep in enumerate(self.noise_timesteps)}
 
     def run(
         self, backbone: Backbone, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
@@ -157,7 +167,7 @@ class Noised(RealImages):
             backbone,
             self.latents(backbone, batch),
             batch.seeds,
-            [self.at[step] for step in steps],
+            [self.noise_timesteps[step] for step in steps],
             layers,
             prompts=batch.prompts,
             noise=self.noise,
@@ -176,9 +186,9 @@ class Inversion(RealImages, TrajectorySource):
     """Walked up to noise by DDIM inversion; step 0 is the clean end."""
 
     def __init__(
-        self, images: ImageCollection, sampling_steps: int = 15, again: PartialDenoising | None = None
+        self, images: ImageCollection, sampling_steps: int = 15, partial_denoising: PartialDenoising | None = None
     ) -> None:
-        super().__init__(images, again)
+        super().__init__(images, partial_denoising)
         self.sampling_steps = sampling_steps
 
     def scheduler(self, backbone: Backbone) -> Any:
@@ -208,9 +218,9 @@ class ImageToImage(RealImages, TrajectorySource):
         strength: Share = 0.5,
         sampling_steps: int = 15,
         half: str = "conditional",
-        again: PartialDenoising | None = None,
+        partial_denoising: PartialDenoising | None = None,
     ) -> None:
-        super().__init__(images, again)
+        super().__init__(images, partial_denoising)
         self.strength, self.sampling_steps, self.half = strength, sampling_steps, half
 
     def scheduler(self, backbone: Backbone) -> Any:
@@ -244,6 +254,6 @@ class ImageToImage(RealImages, TrajectorySource):
             "half": self.half,
             "strength": self.strength,
             "sampling_steps": self.sampling_steps,
-            "guidance": backbone.guidance_for(backbone.guides(self.captions) or self.half != "conditional"),
+            "guidance": backbone.guidance_for(backbone.guidance_matters(self.captions) or self.half != "conditional"),
             "scheduler": described(self.scheduler(backbone)),
         }

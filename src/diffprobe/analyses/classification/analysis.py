@@ -100,7 +100,7 @@ class Classification:
 
     def plan(self, task: ClassificationTask) -> Plan:
         left_out = task.given - len(task.prompts)
-        photos = f"{len(task.photos.names)} {task.photos.called}" if task.photos else "no real photos"
+        photos = f"{len(task.photos.names)} {task.photos.description}" if task.photos else "no real photos"
         cost = (
             f"{task.backbone.name} on {task.backbone.device}: {len(task.prompts)} images of {len(set(task.right))} "
             f"classes, {len(task.steps)} of {task.sampling_steps} steps, {photos}, classified by "
@@ -128,13 +128,15 @@ class Classification:
         photos = task.photos
         if photos is None:
             return generated, None
-        return generated, classify_photos(photos.names, photos.batches(task.batch_size), photos.right, task.classifier)
+        return generated, classify_photos(
+            photos.names, photos.batches(task.batch_size), photos.class_indices, task.classifier
+        )
 
     def report(
         self, task: ClassificationTask, result: tuple[ClassifierOutputs, ClassifierOutputs | None], context: RunContext
     ) -> Report:
         from diffprobe.analyses.classification.report import report
 
-        real_images = task.photos.called if task.photos else ""
+        real_images = task.photos.description if task.photos else ""
         found = report(task.backbone.name, task.classifier, task.prompts, task.steps, *result, real_images)
         return replace(found, evaluations=task.evaluations)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.calls import decode_latents
-from diffprobe.backbone.finite import at_step, naming
+from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.labels.classifiers.classifier import CONFIDENCE, PROPERTY, STABLE, TOP_1, TOP_5
 from diffprobe.probes.score_table import ScoreBlock
-from diffprobe.probes.summaries import Emergence
+from diffprobe.probes.summaries import EmergenceStep
 from diffprobe.statistics import Stratified, median_step, stratified_difference
 from diffprobe.tables import NO_STEP, Step
 
@@ -62,22 +62,22 @@ class ClassifierOutputs:
 
     Attributes:
         names: of the images.
-        right: the place of each image's class in the classifier's `classes`, [images].
+        class_indices: the place of each image's class in the classifier's `classes`, [images].
         probabilities: [images, steps, classes].
         timesteps: the scheduler's t by step; {NO_STEP: None} of real photos.
-        films: the first images after every step, [shown, steps, 3, H, W] in [0, 1].
+        example_images: the first images after every step, [shown, steps, 3, H, W] in [0, 1].
     """
 
     names: list[str]
-    right: np.ndarray
+    class_indices: np.ndarray
     probabilities: np.ndarray
     timesteps: dict[int, float | None]
-    films: Tensor
+    example_images: Tensor
 
     @property
     def confidence(self) -> np.ndarray:
         """Of the right class, [images, steps]."""
-        return np.take_along_axis(self.probabilities, self.right[:, None, None], 2)[..., 0]
+        return np.take_along_axis(self.probabilities, self.class_indices[:, None, None], 2)[..., 0]
 
     @property
     def rank(self) -> np.ndarray:
@@ -107,7 +107,7 @@ def classify_steps(
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         seen, frames = [], []
-        with naming([prompt.name for prompt in batch]):
+        with naming_images([prompt.name for prompt in batch]):
             for step, images in _after_each_step(backbone, batch, sampling_steps, wanted):
                 timesteps[step.index] = step.timestep
                 seen.append(classifier(images))
@@ -128,7 +128,7 @@ def _after_each_step(
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
     for step in generate(backbone, texts, seeds, steps=sampling_steps):
         if step.index in wanted:
-            with torch.no_grad(), naming((), at_step(step.index, step.timestep)):
+            with torch.no_grad(), naming_images((), at_step(step.index, step.timestep)):
                 images = decode_latents(backbone, step.latents).cpu()
             yield step, images
 
@@ -141,73 +141,74 @@ def classify_photos(
     return ClassifierOutputs(list(names), np.array(right), probabilities, {NO_STEP: None}, torch.zeros(0, 1, 3, 1, 1))
 
 
-def class_scores(watched: ClassifierOutputs, model: str, classifier: str, control: str = "none") -> list[ScoreBlock]:
+def class_scores(outputs: ClassifierOutputs, model: str, classifier: str, control: str = "none") -> list[ScoreBlock]:
     """Of every image: confidence in the right class, whether it is the first and among the first five answers and, of
     generated images, whether it is the first from this step on."""
-    first = watched.rank == 1
-    metrics = {CONFIDENCE: watched.confidence, TOP_1: first, TOP_5: watched.rank <= TOP}
+    first = outputs.rank == 1
+    metrics = {CONFIDENCE: outputs.confidence, TOP_1: first, TOP_5: outputs.rank <= TOP}
     if control == "none":
         metrics[STABLE] = _stable_from(first)
-    moments = list(watched.timesteps.items())
+    moments = list(outputs.timesteps.items())
     return [
         ScoreBlock(
             *(model, LAYER, PROPERTY, classifier, control, "test", metric),
             moments,
-            watched.names,
+            outputs.names,
             values.T.astype(float),
         )
         for metric, values in metrics.items()
     ]
 
 
-def top_rows(watched: ClassifierOutputs, model: str, classifier: Classifier) -> list[TopRow]:
+def top_rows(outputs: ClassifierOutputs, model: str, classifier: Classifier) -> list[TopRow]:
     """The five most probable classes of every image at every step, the most probable first."""
-    order = np.argsort(-watched.probabilities, axis=2, kind="stable")[..., :TOP]
+    order = np.argsort(-outputs.probabilities, axis=2, kind="stable")[..., :TOP]
     return [
         TopRow(
-            model, classifier.name, name, classifier.classes[int(watched.right[row])], step, watched.timesteps[step],
-            rank + 1, classifier.classes[int(place)], float(watched.probabilities[row, column, place]),
+            model, classifier.name, name, classifier.classes[int(outputs.class_indices[row])], step,
+            outputs.timesteps[step], rank + 1, classifier.classes[int(place)],
+            float(outputs.probabilities[row, column, place]),
         )
-        for row, name in enumerate(watched.names)
-        for column, step in enumerate(watched.timesteps)
+        for row, name in enumerate(outputs.names)
+        for column, step in enumerate(outputs.timesteps)
         for rank, place in enumerate(order[row, column])
     ]  # fmt: skip
 
 
 def stable_rows(
-    watched: ClassifierOutputs, prompts: Sequence[Prompt], model: str, classifier: Classifier
+    outputs: ClassifierOutputs, prompts: Sequence[Prompt], model: str, classifier: Classifier
 ) -> list[StableRow]:
     """The first step of the stable right answer, image by image."""
-    steps, stable = list(watched.timesteps), _stable_from(watched.rank == 1)
+    steps, stable = list(outputs.timesteps), _stable_from(outputs.rank == 1)
     first = [steps[int(row.argmax())] if row.any() else NO_STEP for row in stable]
     return [
         StableRow(model, classifier.name, prompt.name, prompt.text, classifier.classes[int(right)], step)
-        for prompt, right, step in zip(prompts, watched.right, first, strict=True)
+        for prompt, right, step in zip(prompts, outputs.class_indices, first, strict=True)
     ]
 
 
-def half_stable(watched: ClassifierOutputs, *, level: float = 0.95) -> Emergence:
+def half_stable(outputs: ClassifierOutputs, *, level: float = 0.95) -> EmergenceStep:
     """The median over images of the first step of the stable right answer, with its interval (`median_step`).
 
     Images that are wrong at the last step count as later than all. An end of the interval that lies beyond the last
     step is None, and so is the step where less than half of the images are right in the end. Where the images are too
     few for an interval, both of its ends are None.
     """
-    steps, stable = list(watched.timesteps), _stable_from(watched.rank == 1)
+    steps, stable = list(outputs.timesteps), _stable_from(outputs.rank == 1)
     first = np.where(stable.any(1), stable.argmax(1), len(steps))
     found = median_step(first, level)
     places = (found.first, found.low, found.high)
     step, low, high = (None if at is None or at == len(steps) else steps[at] for at in places)
-    return Emergence(step, low, high, len(stable))
+    return EmergenceStep(step, low, high, len(stable))
 
 
-def against_photos(watched: ClassifierOutputs, photos: ClassifierOutputs, *, level: float = 0.95) -> Stratified:
+def against_photos(outputs: ClassifierOutputs, photos: ClassifierOutputs, *, level: float = 0.95) -> Stratified:
     """Confidence in generated images at the last step against that in real photos, class by class.
 
     The classes that both have count the same, whatever the number of their images: `statistics.stratified_difference`.
     """
-    generated, real = watched.confidence[:, -1], photos.confidence[:, -1]
-    return stratified_difference(generated, watched.right, real, photos.right, level)
+    generated, real = outputs.confidence[:, -1], photos.confidence[:, -1]
+    return stratified_difference(generated, outputs.class_indices, real, photos.class_indices, level)
 
 
 def _stable_from(right: np.ndarray) -> np.ndarray:

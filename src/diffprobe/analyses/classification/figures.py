@@ -34,7 +34,7 @@ from diffprobe.report.style import (
 
 if TYPE_CHECKING:
     from diffprobe.analyses.classification.classes import TopRow
-    from diffprobe.probes.summaries import Emergence
+    from diffprobe.probes.summaries import EmergenceStep
 
 CURVES = {
     TOP_5: ("right class among the first five", CurveStyle(GREEN, "-.", "s")),
@@ -56,7 +56,7 @@ class ClassExample:
 
 
 @style()
-def class_curves(summaries: pd.DataFrame, half: Emergence, real_images: str = "real photos") -> Figure:
+def class_curves(summaries: pd.DataFrame, half: EmergenceStep, real_images: str = "real photos") -> Figure:
     """Shares of images and mean confidence over steps with 95 % intervals; the line is where half are right for good.
 
     The horizontal line is the mean confidence in the real images, where there are any.

@@ -23,9 +23,9 @@ class Photos:
     they are called in sentences."""
 
     names: list[str]
-    right: list[int]
+    class_indices: list[int]
     read: Callable[[Sequence[int]], Tensor]
-    called: str = "real photos"
+    description: str = "real photos"
 
     def batches(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self.names), size):

@@ -32,7 +32,7 @@ from diffprobe.report.report import Example, Frames, Plot, Report, Table, scalar
 if TYPE_CHECKING:
     from diffprobe.data.prompts import Prompt
     from diffprobe.labels.classifiers.classifier import Classifier
-    from diffprobe.probes.summaries import Emergence
+    from diffprobe.probes.summaries import EmergenceStep
     from diffprobe.statistics import Stratified
 
 TOPICS = ("analysis", "model", "data", "steps", "classifier", "seed")
@@ -69,7 +69,7 @@ def report(
             pictures.permute(0, 2, 3, 1).numpy(),
             {step: [row for row in top if (row.image, row.step) == (prompt.name, step)] for step in steps},
         )
-        for prompt, pictures in zip(prompts, generated.films, strict=False)
+        for prompt, pictures in zip(prompts, generated.example_images, strict=False)
     ]
     return Report(
         title=f"Classes in {model}, step by step",
@@ -107,7 +107,7 @@ def report(
 
 def class_lines(
     summaries: pd.DataFrame,
-    half: Emergence,
+    half: EmergenceStep,
     difference: Stratified | None = None,
     real_images: str = "real photos",
 ) -> list[str]:
@@ -124,7 +124,7 @@ def class_lines(
     return lines + ([_photo_line(sure, real[0], difference, real_images)] if real and difference else [])
 
 
-def _stable_line(half: Emergence, last: int, first: Summary) -> str:
+def _stable_line(half: EmergenceStep, last: int, first: Summary) -> str:
     if half.step is None:
         return f"Less than half of the images are right at step {last + 1}, so no step is named by which half are."
     if half.low is None:

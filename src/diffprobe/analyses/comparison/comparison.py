@@ -11,7 +11,7 @@ import pandas as pd
 from diffprobe.errors import UserError
 from diffprobe.labels.classifiers.classifier import PROPERTY as CLASS
 from diffprobe.labels.classifiers.classifier import TOP_1
-from diffprobe.probes.comparisons import Comparison, Key, compare
+from diffprobe.probes.comparisons import Comparison, ScoreKey, compare
 from diffprobe.probes.properties import PROPERTIES, property_named
 from diffprobe.probes.score_table import concatenate, select
 from diffprobe.probes.summaries import best_layer, summary_rows
@@ -88,7 +88,7 @@ def run_differences(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], 
         chosen = [
             row for row in headlines if (row.what, row.metric) == (what, metric) and (row.run, row.model) in labels
         ]
-        keys = [Key(labels[row.run, row.model], row.layer, row.step, row.probe) for row in chosen]
+        keys = [ScoreKey(labels[row.run, row.model], row.layer, row.step, row.probe) for row in chosen]
         layers = {row.layer for row in chosen}
         pairs = list(combinations(keys, 2))
         if pairs:

@@ -24,15 +24,15 @@ from diffprobe.analyses.comparison.comparison import (
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import summary_rows
-from diffprobe.report.choices import METRIC_NAMES, number
-from diffprobe.report.numbers import interval, p_text, there
+from diffprobe.report.choices import METRIC_NAMES, or_nan
+from diffprobe.report.numbers import interval, is_number, p_text
 from diffprobe.report.report import Plot, Report, Table
 from diffprobe.report.style import (
-    BEST,
+    BEST_STYLE,
     BLUE,
-    CONTROLS,
+    CONTROL_STYLES,
     DOUBLE_COLUMN,
-    HEADLINE,
+    HEADLINE_STYLE,
     SINGLE_COLUMN,
     CurveStyle,
     draw_curve,
@@ -81,7 +81,7 @@ def report(folders: Mapping[str, Path], runs: Sequence[FinishedRun], *, seed: in
     )
 
 
-RUN_STYLES: list[CurveStyle] = [HEADLINE, BEST, *CONTROLS.values()]
+RUN_STYLES: list[CurveStyle] = [HEADLINE_STYLE, BEST_STYLE, *CONTROL_STYLES.values()]
 
 
 @style()
@@ -95,8 +95,8 @@ def run_scores(headlines: Sequence[RunScore]) -> Figure:
     for axes, (what, metric) in zip(panels, groups, strict=True):
         rows = [row for row in headlines if (row.what, row.metric) == (what, metric)]
         for at, row in enumerate(rows):
-            axes.plot([number(row.low), number(row.high)], [at, at], color=BLUE, linewidth=1.5)
-            axes.plot(number(row.mean), at, "o", color=BLUE, markersize=4)
+            axes.plot([or_nan(row.low), or_nan(row.high)], [at, at], color=BLUE, linewidth=1.5)
+            axes.plot(or_nan(row.mean), at, "o", color=BLUE, markersize=4)
         axes.set_yticks(range(len(rows)), labels_of(rows))
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=METRIC_NAMES.get(metric, metric))
         axes.set_title(what, parse_math=False)
@@ -170,7 +170,7 @@ def _difference_line(row: Comparison, comparisons: int) -> str:
             f"show a difference{rest}."
         )
     verdict = {1: "is above", -1: "is below", 0: "is not shown to differ from"}[significant(row)]
-    p = f", p = {p_text(row.p_holm)} after Holm" if there(row.p_holm) else ""
+    p = f", p = {p_text(row.p_holm)} after Holm" if is_number(row.p_holm) else ""
     return f"{row.property}: {one} {verdict} {other} {common}: {difference_text(row)}{p}{rest}."
 
 

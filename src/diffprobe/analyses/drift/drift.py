@@ -34,7 +34,7 @@ class PairDistances:
 
 
 def drift_rows(
-    where: DistanceKey,
+    key: DistanceKey,
     change: str,
     strength: float,
     own: np.ndarray,
@@ -50,7 +50,7 @@ def drift_rows(
     """
     mean = cluster_mean(own, images)
     std = float(own.std()) if len(own) else None
-    keys = {**asdict(where), "change": change, "strength": strength}
+    keys = {**asdict(key), "change": change, "strength": strength}
     rows = [DriftRow(**keys, set=SELF, n=len(own), mean=mean.value, std=std, low=mean.low, high=mean.high, auc=None)]
     for name, pairs in others.items():
         found: dict[str, Any] = {
@@ -104,19 +104,19 @@ def study_drift(
     rows = []
     for matrix, distances in all_distances(unchanged, model, distance_config):
         sets = _sets(matrix, distances, resampling)
-        group = next(group for group in unchanged.inputs if group.name == matrix.where.layer)
+        group = next(group for group in unchanged.inputs if group.name == matrix.key.layer)
         for each in changed:
             after = each.prototypes.matrix(group, each.step)[matrix.rows]
             there = after.isfinite().all(1)
             own = paired_distances(
                 matrix.values[there],
                 after[there],
-                matrix.where.measure,
+                matrix.key.measure,
                 precision=distance_config.dtype,
                 budget=distance_config.budget,
             ).numpy()
-            rows += drift_rows(matrix.where, each.change, each.strength, own, matrix.images[there.numpy()], sets)
-        log(f"{matrix.where.layer}, {matrix.where.measure}: {len(matrix.rows)} objects, {len(changed)} changes")
+            rows += drift_rows(matrix.key, each.change, each.strength, own, matrix.images[there.numpy()], sets)
+        log(f"{matrix.key.layer}, {matrix.key.measure}: {len(matrix.rows)} objects, {len(changed)} changes")
     return rows
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from diffprobe.errors import UserError
-from diffprobe.report.numbers import there
+from diffprobe.report.numbers import is_number
 from diffprobe.report.report import Plot
 from diffprobe.report.style import (
     DOUBLE_COLUMN,
@@ -101,7 +101,7 @@ def video_curves(rows: Sequence[DriftRow]) -> Figure:
 def _distances(axes: Axes, rows: Sequence[DriftRow]) -> None:
     """The curve of every set; a set that is the same at every strength is a level."""
     for name, label in SET_LABELS.items():
-        own = sorted((row for row in rows if row.set == name and there(row.mean)), key=lambda row: row.strength)
+        own = sorted((row for row in rows if row.set == name and is_number(row.mean)), key=lambda row: row.strength)
         if name != "self" and len({row.mean for row in own}) == 1:
             draw_level(axes, own[0], label, SET_STYLES[name])
         elif own:
@@ -116,7 +116,7 @@ def _curve(axes: Axes, rows: Sequence[DriftRow], label: str, name: str) -> None:
     look = SET_STYLES[name]
     rows = sorted(rows, key=lambda row: row.strength)
     draw_curve(axes, [row.strength for row in rows], rows, label, look)
-    if len(rows) == 1 and there(rows[0].low) and there(rows[0].high):  # a band of no width is not seen
+    if len(rows) == 1 and is_number(rows[0].low) and is_number(rows[0].high):  # a band of no width is not seen
         axes.vlines(rows[0].strength, rows[0].low, rows[0].high, color=look.colour, linewidth=1)
 
 

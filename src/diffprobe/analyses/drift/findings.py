@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffprobe.analyses.drift.figures import CHANGES, FRAME_GAP, REIDENTIFICATION
 from diffprobe.report.names import place_name
-from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.report.numbers import interval, is_number, rounded
 from diffprobe.statistics import well_covered
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def drift_lines(rows: Sequence[DriftRow]) -> list[str]:
 
 def _change_line(rows: Sequence[DriftRow]) -> str:
     """Where objects drift furthest, and which pairs are then nearest to being confused with them."""
-    drifts = [row for row in rows if row.set == "self" and there(row.mean)]
-    against = [row for row in rows if there(row.auc) and row.set in WORDS]
+    drifts = [row for row in rows if row.set == "self" and is_number(row.mean)]
+    against = [row for row in rows if is_number(row.auc) and row.set in WORDS]
     if not drifts:
         return ""
     worst = max(well_covered(drifts, lambda row: row.n), key=lambda row: row.mean or 0.0)
@@ -58,7 +58,7 @@ def _change_line(rows: Sequence[DriftRow]) -> str:
 
 
 def _identity_line(rows: Sequence[DriftRow]) -> str:
-    measured = sorted((row for row in rows if there(row.mean)), key=lambda row: row.strength)
+    measured = sorted((row for row in rows if is_number(row.mean)), key=lambda row: row.strength)
     if not measured:
         return ""
     first, last = measured[0], measured[-1]

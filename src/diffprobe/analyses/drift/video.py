@@ -55,8 +55,8 @@ def study_video(
         at = matrix.rows
         sightings = Sightings(videos[at], identities[at], frames[at], distances.numpy())
         for gap in gaps:
-            rows += list(_rows(matrix.where, gap, sightings))
-        log(f"{matrix.where.layer}, {matrix.where.measure}: {len(at)} sightings of {identities.max() + 1} objects")
+            rows += list(_rows(matrix.key, gap, sightings))
+        log(f"{matrix.key.layer}, {matrix.key.measure}: {len(at)} sightings of {identities.max() + 1} objects")
     if not rows:
         raise UserError(
             f"analysis.gaps={list(gaps)}: no object is seen in two frames so far apart; choose smaller gaps"
@@ -64,7 +64,7 @@ def study_video(
     return rows
 
 
-def _rows(where: DistanceKey, gap: int, seen: Sightings) -> Iterator[DriftRow]:
+def _rows(key: DistanceKey, gap: int, seen: Sightings) -> Iterator[DriftRow]:
     """Nothing where no object is seen twice at this gap."""
     first, second = np.nonzero(
         (seen.videos[:, None] == seen.videos) & (seen.frames[None, :] - seen.frames[:, None] == gap)
@@ -75,13 +75,13 @@ def _rows(where: DistanceKey, gap: int, seen: Sightings) -> Iterator[DriftRow]:
     values = seen.distances[first, second]
     mean = cluster_mean(values[~same], seen.videos[first[~same]])
     others = PairDistances(np.sort(values[~same]), mean, float(values[~same].std()) if (~same).any() else None)
-    own = drift_rows(where, CHANGE, float(gap), values[same], seen.videos[first[same]], {OTHER: others})
+    own = drift_rows(key, CHANGE, float(gap), values[same], seen.videos[first[same]], {OTHER: others})
     hits = reidentified(seen, gap)
     found = hits[~np.isnan(hits)]
     accuracy = cluster_mean(hits, seen.videos)
     own.append(
         DriftRow(
-            **asdict(where),
+            **asdict(key),
             change=CHANGE,
             strength=float(gap),
             set=REIDENTIFICATION,

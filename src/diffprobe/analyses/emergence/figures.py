@@ -23,12 +23,12 @@ from diffprobe.report.example import PredictionExample
 from diffprobe.report.grid import default_steps, draw_property, grid_panels, name_right
 from diffprobe.report.names import short_names
 from diffprobe.report.style import (
-    BEST,
-    CONTROLS,
+    BEST_STYLE,
+    CONTROL_STYLES,
     DOUBLE_COLUMN,
     GREY,
-    HEADLINE,
-    OTHER,
+    HEADLINE_STYLE,
+    OTHER_STYLE,
     SINGLE_COLUMN,
     CurveStyle,
     draw_curve,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from diffprobe.probes.summaries import Summary
 
 
-PROBE_STYLE, IMAGE_MODEL_STYLE = BEST, HEADLINE
+PROBE_STYLE, IMAGE_MODEL_STYLE = BEST_STYLE, HEADLINE_STYLE
 
 
 @style()
@@ -91,7 +91,7 @@ def _draw(axes: Axes, summaries: pd.DataFrame, one: PropertySummary) -> None:
 
 
 def _draw_control(axes: Axes, rows: Sequence[Summary], control: str) -> None:
-    look = CONTROLS.get(control, OTHER)
+    look = CONTROL_STYLES.get(control, OTHER_STYLE)
     if rows and rows[0].step == NO_STEP:
         draw_level(axes, rows[0], control_name(control), look)
     else:

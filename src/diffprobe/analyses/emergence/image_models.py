@@ -54,7 +54,7 @@ class ProbesUnderTest:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ActivationBatch:
     """One test image for the pictures.
 
     Attributes:
@@ -98,7 +98,7 @@ def check_labeler(
 
 def score_image_models(
     backbone: Backbone, labeler: Labeler, probed: ProbesUnderTest, *, shown: int = 0
-) -> tuple[pd.DataFrame, list[Seen]]:
+) -> tuple[pd.DataFrame, list[ActivationBatch]]:
     """Labels every test image as it looks after every step, and scores these maps against the finished image's label.
 
     The comparison of Chen, Viégas and Wattenberg (2023). The pictures are the decoded latents after each step of the
@@ -116,7 +116,7 @@ def score_image_models(
     values: dict[tuple[str, str], list[Tensor]] = {}
     seen = []
     for row, name in zip(probed.rows, names, strict=True):
-        pictures = probed.extraction.decoded(backbone, row)
+        pictures = probed.extraction.decode_steps(backbone, row)
         maps = labeler(pictures, step_names([name], probed.bank.steps), list(items))
         for key, item in items.items():
             standardised = probed.bank.standardisations[key].apply(item.target(maps[key]))
@@ -165,9 +165,9 @@ def _scored(
     return score_maps(item, maps, pooled_targets(item, target, [grid])[grid], cuts)
 
 
-def _seen(probed: ProbesUnderTest, row: int, pictures: Tensor, maps: dict[str, Tensor]) -> Seen:
+def _seen(probed: ProbesUnderTest, row: int, pictures: Tensor, maps: dict[str, Tensor]) -> ActivationBatch:
     bank = probed.bank
-    return Seen(
+    return ActivationBatch(
         row=row,
         steps=pictures,
         final=probed.extraction.extras["image"][row],

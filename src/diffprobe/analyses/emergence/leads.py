@@ -14,7 +14,7 @@ from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import over_steps, select
-from diffprobe.statistics import Steps, mean_intervals, steps_reaching
+from diffprobe.statistics import StepInterval, mean_intervals, steps_reaching
 from diffprobe.tables import NO_STEP, Step
 
 OWN, COMMON = "own", "common"
@@ -106,7 +106,7 @@ def _lead(
     above = probe - fraction * probe[-1], image - image_levels
     found, compared = ([steps_reaching(values, at) for values in above] for at in (level, _of_each(level)))
     if not (last.low > 0).all():
-        found, compared = ([Steps(each.first, None, None) for each in several] for several in (found, compared))
+        found, compared = ([StepInterval(each.first, None, None) for each in several] for several in (found, compared))
     places = [place for each in found for place in (each.first, each.low, each.high)]
     as_steps = [NO_STEP if place is None or place == len(steps) else int(steps[place]) for place in places]
     return (*last.mean.tolist(), *as_steps, *_between(steps, *compared))
@@ -118,7 +118,9 @@ def _of_each(level: float) -> float:
     return float(2 * stats.norm.cdf(stats.norm.ppf((1 + level) / 2) / 2**0.5) - 1)
 
 
-def _between(steps: np.ndarray, probe: Steps, image: Steps) -> tuple[float | None, float | None, float | None]:
+def _between(
+    steps: np.ndarray, probe: StepInterval, image: StepInterval
+) -> tuple[float | None, float | None, float | None]:
     """The lead and its interval; what is reached beyond the last step is reached one step after it at the earliest."""
     at = [*steps.tolist(), float(steps[-1]) + 1]
     beyond = len(steps)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_curves, emergence_grid
-from diffprobe.analyses.emergence.image_models import IMAGE_MODEL, Seen
+from diffprobe.analyses.emergence.image_models import IMAGE_MODEL, ActivationBatch
 from diffprobe.analyses.emergence.leads import Lead, find_leads
 from diffprobe.analyses.emergence.tables import PropertySummary, emergence_lines, emergence_tables, summarise_properties
-from diffprobe.probes.comparisons import Comparison, Key, compare
+from diffprobe.probes.comparisons import Comparison, ScoreKey, compare
 from diffprobe.probes.storage import save_bank
 from diffprobe.probes.summaries import summarise
 from diffprobe.report.choices import choose, curve_scalars
@@ -22,7 +22,7 @@ from diffprobe.report.report import Example, Plot, Report, Table
 
 if TYPE_CHECKING:
     from diffprobe.probes.bank import ProbeBank
-    from diffprobe.report.choices import Choice
+    from diffprobe.report.choices import LayerChoice
 
 TOPICS = ("analysis", "model", "data", "layers", "steps", "property", "labeler", "probe", "seed")
 
@@ -31,7 +31,7 @@ def report(
     model: str,
     scores: pd.DataFrame,
     bank: ProbeBank,
-    seen: Sequence[Seen],
+    seen: Sequence[ActivationBatch],
     captions: Sequence[str],
     *,
     fractions: Sequence[float],
@@ -88,14 +88,16 @@ def emergence_figures(
     return figures
 
 
-def _differences(scores: pd.DataFrame, choices: Sequence[Choice], steps: Sequence[int], seed: int) -> list[Comparison]:
+def _differences(
+    scores: pd.DataFrame, choices: Sequence[LayerChoice], steps: Sequence[int], seed: int
+) -> list[Comparison]:
     """By how much each best layer's probe is above the image model at every step, on the same images."""
     found = []
     for choice in choices:
         pairs = [
             (
-                Key(choice.model, choice.best, step, choice.probe),
-                Key(choice.model, IMAGE_MODEL, step, choice.probe, IMAGE_MODEL),
+                ScoreKey(choice.model, choice.best, step, choice.probe),
+                ScoreKey(choice.model, IMAGE_MODEL, step, choice.probe, IMAGE_MODEL),
             )
             for step in steps
         ]
@@ -104,7 +106,7 @@ def _differences(scores: pd.DataFrame, choices: Sequence[Choice], steps: Sequenc
 
 
 def _example(
-    seen: Seen, steps: Sequence[int], title: str, property_summaries: Sequence[PropertySummary]
+    seen: ActivationBatch, steps: Sequence[int], title: str, property_summaries: Sequence[PropertySummary]
 ) -> EmergenceExample:
     """What the best layers' probes and the image models say of one test image, step by step."""
     layers = {one.choice.property: one.choice.best for one in property_summaries}

@@ -13,7 +13,7 @@ import pandas as pd
 
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.leads import COMMON, DEFINITIONS, OWN, Lead
-from diffprobe.report.choices import METRIC_NAMES, Choice, control_curve, curve
+from diffprobe.report.choices import METRIC_NAMES, LayerChoice, control_curve, curve
 from diffprobe.report.names import short_names
 from diffprobe.report.numbers import rounded
 from diffprobe.report.report import PaperCell, Table
@@ -31,7 +31,7 @@ class PropertySummary:
     """One property's part of the report: its choice of layer, that layer's leads, and at every step how far its probe
     is above the image model on the same images."""
 
-    choice: Choice
+    choice: LayerChoice
     leads: Sequence[Lead]
     differences: Sequence[Comparison]
 
@@ -42,7 +42,7 @@ class PropertySummary:
 
 
 def summarise_properties(
-    choices: Sequence[Choice], leads: Sequence[Lead], differences: Sequence[Comparison]
+    choices: Sequence[LayerChoice], leads: Sequence[Lead], differences: Sequence[Comparison]
 ) -> list[PropertySummary]:
     """What belongs to each choice."""
     return [

@@ -133,7 +133,7 @@ class Intervention:
         running = InterventionExecution(
             batch_size=task.batch_size,
             sampling_steps=task.sampling_steps,
-            shown=2 * task.examples,
+            example_count=2 * task.examples,
             agreement=PromptAgreement() if task.agreement else None,
             log=context.log,
         )
@@ -161,8 +161,8 @@ class Intervention:
             raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
         prompts = self._prompts(inputs)
         assert isinstance(source, Generation)  # check() has seen to it
-        trained = {prompt.picture for prompt in source.prompts}
-        both = [prompt.name for prompt in prompts if prompt.name in source.names or prompt.picture in trained]
+        trained = {prompt.image_key for prompt in source.prompts}
+        both = [prompt.name for prompt in prompts if prompt.name in source.names or prompt.image_key in trained]
         if both:
             raise UserError(
                 f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others"
@@ -253,7 +253,7 @@ class Intervention:
         """The first image whose map moves, see `animate`; None without one, or for fewer than two frames."""
         from diffprobe.analyses.intervention.trials import animate
 
-        example = next((each for each in found.pictured if each.move is not None), None)
+        example = next((each for each in found.examples if each.move is not None), None)
         if self.frames < 2 or example is None:
             return None
         context.log(f"generating {self.frames} frames of an animation")

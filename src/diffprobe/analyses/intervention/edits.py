@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.calls import decode_latents
-from diffprobe.backbone.finite import at_step, naming
+from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import Replacements, TrajectoryStep, generate
 from diffprobe.errors import UserError
@@ -161,7 +161,7 @@ def replacements(
 def final_images(backbone: Backbone, trajectory: Iterable[TrajectoryStep]) -> Tensor:
     """Images [batch, 3, H, W] of a trajectory's last latents."""
     (last,) = deque(trajectory, maxlen=1)
-    with torch.no_grad(), naming((), at_step(last.index, last.timestep)):
+    with torch.no_grad(), naming_images((), at_step(last.index, last.timestep)):
         return decode_latents(backbone, last.latents).cpu()
 
 

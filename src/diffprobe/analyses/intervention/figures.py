@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffprobe.errors import UserError
-from diffprobe.report.choices import METRIC_NAMES, number
-from diffprobe.report.numbers import there
+from diffprobe.report.choices import METRIC_NAMES, or_nan
+from diffprobe.report.numbers import is_number
 from diffprobe.report.style import BLUE, COLOUR_MAPS, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def intervention_scores(summaries: Sequence[InterventionSummary], metric: str) -
     Raises:
         UserError: there are no such rows.
     """
-    rows = {(row.method, row.control): row for row in summaries if row.metric == metric and there(row.mean)}
+    rows = {(row.method, row.control): row for row in summaries if row.metric == metric and is_number(row.mean)}
     methods = list(dict.fromkeys(method for method, _ in rows))
     if not methods:
         raise UserError(f"no {metric} of an intervention to draw")
@@ -92,7 +92,7 @@ def intervention_scores(summaries: Sequence[InterventionSummary], metric: str) -
     for place, (control, (label, colour, hatch)) in enumerate(BAR_STYLES.items()):
         own = [rows[method, control] for method in methods]
         at = [group + (place - 1) * width for group in range(len(methods))]
-        mean, low, high = (np.array([number(getattr(row, key)) for row in own]) for key in ("mean", "low", "high"))
+        mean, low, high = (np.array([or_nan(getattr(row, key)) for row in own]) for key in ("mean", "low", "high"))
         errors = np.stack([mean - low, high - mean]).clip(min=0)
         axes.bar(at, mean, 0.92 * width, color=colour, hatch=hatch, label=label, edgecolor="black", linewidth=0.4)
         axes.errorbar(at, mean, errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=2)

@@ -9,7 +9,7 @@ from pandas import DataFrame
 
 from diffprobe.analyses.intervention.figures import BAR_STYLES, METHOD_NAMES
 from diffprobe.report.choices import METRIC_NAMES
-from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.report.numbers import interval, is_number, rounded
 from diffprobe.report.report import Table
 from diffprobe.statistics import SIGNIFICANT, images_needed
 
@@ -70,7 +70,7 @@ def _follows(gains: Sequence[InterventionGain], family: int) -> str:
     if fewest < needed:
         return f"no verdict ({fewest} images, it takes {needed}) on whether images follow"
     shown = all(
-        there(gain.low) and gain.low > 0 and there(gain.p_holm) and gain.p_holm <= SIGNIFICANT for gain in gains
+        is_number(gain.low) and gain.low > 0 and is_number(gain.p_holm) and gain.p_holm <= SIGNIFICANT for gain in gains
     )
     return "images follow" if shown else "images are not shown to follow"
 

@@ -25,7 +25,7 @@ class PromptAgreement:
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [images, 3, 64, 64] in [0, 1] -> [images]; NaN where the prompt names no object of that world."""
         seen = [objects for batch in images.split(BATCH) for objects in self._objects(batch.float().cpu())]
-        return torch.tensor([_share(prompt, there) for prompt, there in zip(prompts, seen, strict=True)])
+        return torch.tensor([_own_shards(prompt, there) for prompt, there in zip(prompts, seen, strict=True)])
 
     def _objects(self, images: Tensor) -> list[list[tuple[str, str]]]:
         colours, shapes = (logits.argmax(-1).tolist() for logits in self.network(images))
@@ -35,7 +35,7 @@ class PromptAgreement:
         ]
 
 
-def _share(prompt: str, seen: list[tuple[str, str]]) -> float:
+def _own_shards(prompt: str, seen: list[tuple[str, str]]) -> float:
     named, left = _OBJECT.findall(prompt), list(seen)
     if not named:
         return float("nan")

@@ -43,9 +43,9 @@ def report(
             "and not edited.",
         )
     }
-    if found.pictured:
+    if found.examples:
         figures["intervention_examples"] = Plot(
-            partial(intervention_grid, [_example(each) for each in found.pictured], name),
+            partial(intervention_grid, [_example(each) for each in found.examples], name),
             "Images, their maps, the maps asked for, and what came of it.",
         )
     if animation is not None:

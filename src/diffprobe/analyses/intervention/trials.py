@@ -20,7 +20,7 @@ from diffprobe.analyses.intervention.tables import (
     summarise_interventions,
 )
 from diffprobe.analyses.intervention.target_maps import Move, draw_moves, move
-from diffprobe.backbone.finite import naming
+from diffprobe.backbone.finite import naming_images
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.data.prompts import Prompt
@@ -70,7 +70,7 @@ class InterventionResults:
     scores: list[InterventionScore]
     summaries: list[InterventionSummary]
     gains: list[InterventionGain]
-    pictured: list[InterventionExample]
+    examples: list[InterventionExample]
     covariances: Covariances
     evaluations: int
 
@@ -81,7 +81,7 @@ class InterventionExecution:
 
     batch_size: int = 20
     sampling_steps: int = 15
-    shown: int = 6
+    example_count: int = 6
     agreement: Agreement | None = None
     log: Callable[[str], None] = field(default=lambda line: None)
 
@@ -98,7 +98,7 @@ def study_intervention(
     bank: ProbeBank,
     editings: Sequence[Editing],
     targets: Targets,
-    running: InterventionExecution | None = None,
+    execution: InterventionExecution | None = None,
     seed: int = 0,
 ) -> InterventionResults:
     """Generates every image as it is, then with each editing and with its control, and scores all against the target.
@@ -109,19 +109,19 @@ def study_intervention(
     Raises:
         UserError: editings do not fit the probes or the network, or the targets are impossible.
     """
-    running = running or InterventionExecution()
+    execution = execution or InterventionExecution()
     for editing in editings:
         editing.check(bank)
     name = editings[0].property
-    running.log(f"generating {len(prompts)} images as they are")
-    originals, covariances = _originals(backbone, prompts, editings[0], running)
+    execution.log(f"generating {len(prompts)} images as they are")
+    originals, covariances = _originals(backbone, prompts, editings[0], execution)
     labels = labeler(originals, [prompt.name for prompt in prompts], [name])[name]
     scores: list[InterventionScore] = []
     pictured: list[InterventionExample] = []
     for trial in range(targets.trials):
         moves, wanted = _wanted(labels, prompts, bank, name, targets, seed + trial)
         scene = _Scene(
-            backbone, prompts, labeler, bank, originals, labels, wanted, covariances, targets.kind, trial, running
+            backbone, prompts, labeler, bank, originals, labels, wanted, covariances, targets.kind, trial, execution
         )
         edited: dict[str, tuple[Tensor, Tensor]] = {}
         for editing in editings:
@@ -131,27 +131,27 @@ def study_intervention(
             for control, (images, maps) in controls.items():
                 scores += scene.scores(editing, control, images, maps)
         if trial == 0:
-            pictured = [scene.pictured(row, moves, edited) for row in range(min(running.shown, len(prompts)))]
+            pictured = [scene.example(row, moves, edited) for row in range(min(execution.example_count, len(prompts)))]
     summaries, gains = summarise_interventions(scores, seed=seed)
     runs = 1 + 2 * len(editings) * targets.trials
-    evaluations = len(prompts) * running.sampling_steps * runs
+    evaluations = len(prompts) * execution.sampling_steps * runs
     return InterventionResults(scores, summaries, gains, pictured, covariances, evaluations)
 
 
 def _originals(
-    backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, running: InterventionExecution
+    backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, execution: InterventionExecution
 ) -> tuple[Tensor, Covariances]:
     """The images without intervention, and the covariances of what is to be edited."""
     moments, images = TokenMoments(), []
-    for batch in _batches(prompts, running.batch_size):
+    for batch in _batches(prompts, execution.batch_size):
         texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
-        trajectory = generate(backbone, texts, seeds, steps=running.sampling_steps, layers=editing.layers)
-        with naming([prompt.name for prompt in batch]):
-            images.append(final_images(backbone, _watched(trajectory, moments, editing.steps)))
+        trajectory = generate(backbone, texts, seeds, steps=execution.sampling_steps, layers=editing.layers)
+        with naming_images([prompt.name for prompt in batch]):
+            images.append(final_images(backbone, _with_moments(trajectory, moments, editing.steps)))
     return torch.cat(images), moments.covariances()
 
 
-def _watched(
+def _with_moments(
     trajectory: Iterable[TrajectoryStep], moments: TokenMoments, steps: Sequence[int]
 ) -> Iterator[TrajectoryStep]:
     """The trajectory, with the activations of some steps added to the moments as it goes by."""
@@ -184,15 +184,15 @@ class _Scene:
     bank: ProbeBank
     originals: Tensor
     labels: Tensor
-    wanted: Tensor
+    target_maps: Tensor
     covariances: Covariances
     kind: str
     trial: int
-    running: InterventionExecution
+    execution: InterventionExecution
 
     def edited(self, editing: Editing) -> tuple[tuple[Tensor, Tensor], list[Lengths]]:
         """Edited images with their labels, and how far each batch's tokens were moved."""
-        self.running.log(f"generating {len(self.prompts)} images with edits: {editing.method}")
+        self.execution.log(f"generating {len(self.prompts)} images with edits: {editing.method}")
         lengths: list[Lengths] = [{} for _ in self._batches()]
         images = [
             self._intervene(editing, rows, record=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
@@ -201,7 +201,7 @@ class _Scene:
 
     def moved_at_random(self, editing: Editing, lengths: Sequence[Lengths]) -> tuple[Tensor, Tensor]:
         """The control's images with their labels: every token moved by the lengths that `edited` gives."""
-        self.running.log(f"generating {len(self.prompts)} images with edits: {editing.method}, in random directions")
+        self.execution.log(f"generating {len(self.prompts)} images with edits: {editing.method}, in random directions")
         images = [
             self._intervene(editing, rows, random=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
         ]
@@ -209,24 +209,26 @@ class _Scene:
 
     def _batches(self) -> Sequence[Tensor]:
         """The rows of the images, some at a time."""
-        return torch.arange(len(self.prompts)).split(self.running.batch_size)
+        return torch.arange(len(self.prompts)).split(self.execution.batch_size)
 
     def _intervene(
         self, editing: Editing, rows: Tensor, *, record: Lengths | None = None, random: Lengths | None = None
     ) -> Tensor:
         batch = [self.prompts[row] for row in rows.tolist()]
-        with naming([edited_name(prompt.name, editing.method, self.trial, random is not None) for prompt in batch]):
+        with naming_images(
+            [edited_name(prompt.name, editing.method, self.trial, random is not None) for prompt in batch]
+        ):
             return intervene(
                 self.backbone,
                 [prompt.text for prompt in batch],
                 [prompt.seed for prompt in batch],
-                self.wanted[rows],
+                self.target_maps[rows],
                 self.bank,
                 editing,
                 covariances=self.covariances,
                 record=record,
                 random=random,
-                sampling_steps=self.running.sampling_steps,
+                sampling_steps=self.execution.sampling_steps,
             )
 
     def _labelled(self, editing: Editing, images: Tensor, *, random: bool) -> tuple[Tensor, Tensor]:
@@ -236,27 +238,27 @@ class _Scene:
     def scores(self, editing: Editing, control: str, images: Tensor, maps: Tensor) -> Iterator[InterventionScore]:
         item = self.bank.properties[editing.property]
         difference = (images - self.originals).abs().mean(1)
-        values = {item.headline: METRICS[item.headline](maps, self.wanted), "pixels": difference.mean((1, 2))}
+        values = {item.headline: METRICS[item.headline](maps, self.target_maps), "pixels": difference.mean((1, 2))}
         if item.binary:
-            outside = ((self.labels == 0) & (self.wanted == 0)).float()
+            outside = ((self.labels == 0) & (self.target_maps == 0)).float()
             values["dice_source"] = dice(maps, self.labels)
             values["pixels_outside"] = (difference * outside).sum((1, 2)) / outside.sum((1, 2))
-        if self.running.agreement is not None:
-            values["prompt"] = self.running.agreement(images, [prompt.text for prompt in self.prompts])
+        if self.execution.agreement is not None:
+            values["prompt"] = self.execution.agreement(images, [prompt.text for prompt in self.prompts])
         for metric, numbers in values.items():
             for prompt, value in zip(self.prompts, numbers.tolist(), strict=True):
                 cell = None if isnan(value) else value
                 keys = (self.backbone.name, item.name, self.kind, editing.method, control, prompt.name)
                 yield InterventionScore(*keys, self.trial, metric, cell)
 
-    def pictured(
+    def example(
         self, row: int, moves: Sequence[Move | None], edited: dict[str, tuple[Tensor, Tensor]]
     ) -> InterventionExample:
         return InterventionExample(
             prompt=self.prompts[row],
             original=self.originals[row],
             label=self.labels[row],
-            target=self.wanted[row],
+            target=self.target_maps[row],
             move=moves[row],
             edited={method: images[row] for method, (images, _) in edited.items()},
             edited_labels={method: maps[row] for method, (_, maps) in edited.items()},
@@ -290,7 +292,7 @@ def animate(
     targets = torch.stack([move(example.label, part, mask=mask) for part in parts])
     images = []
     for some in targets.split(batch_size):
-        with naming([f"{example.prompt.name} in the animation"] * len(some)):
+        with naming_images([f"{example.prompt.name} in the animation"] * len(some)):
             images.append(
                 intervene(
                     backbone,

@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from diffprobe.probes.score_table import select
-from diffprobe.report.choices import METRIC_NAMES, Choice, at_step, control_curve, control_name, controls, curve
+from diffprobe.report.choices import METRIC_NAMES, LayerChoice, at_step, control_curve, control_name, controls, curve
 from diffprobe.report.names import short_names
 from diffprobe.report.style import (
-    BEST,
     BEST_LABEL,
-    CONTROLS,
+    BEST_STYLE,
+    CONTROL_STYLES,
     DOUBLE_COLUMN,
-    HEADLINE,
     HEADLINE_LABEL,
+    HEADLINE_STYLE,
     ORANGE,
-    OTHER,
+    OTHER_STYLE,
     SINGLE_COLUMN,
     draw_curve,
     draw_level,
@@ -33,7 +33,7 @@ from diffprobe.tables import NO_STEP
 
 
 @style()
-def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[Choice]) -> Figure:
+def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> Figure:
     """One panel a property: score over steps with 95 % intervals, of two layers and every control that was run.
 
     The vertical line is the step by which the best layer's probe has come near its final score, the shade behind it
@@ -48,7 +48,9 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[Choice]) -> Fig
 
 
 @style()
-def learning_curves(points: pd.DataFrame, choices: Sequence[Choice], summaries: pd.DataFrame | None = None) -> Figure:
+def learning_curves(
+    points: pd.DataFrame, choices: Sequence[LayerChoice], summaries: pd.DataFrame | None = None
+) -> Figure:
     """One panel a property: test score of the best layer over the number of training images, with 95 % intervals.
 
     Controls among the points are curves too; those of `summaries`, trained on all images, are horizontal lines. The
@@ -68,17 +70,17 @@ def _panels(count: int) -> tuple[Figure, np.ndarray]:
     return figure, np.ravel(figure.subplots(1, count))
 
 
-def _score_panel(axes: Axes, summaries: pd.DataFrame, choice: Choice) -> None:
+def _score_panel(axes: Axes, summaries: pd.DataFrame, choice: LayerChoice) -> None:
     short = short_names(summaries["layer"])
     best = curve(summaries, choice, choice.best)
-    draw_curve(axes, [row.step + 1 for row in best], best, BEST_LABEL, BEST)
+    draw_curve(axes, [row.step + 1 for row in best], best, BEST_LABEL, BEST_STYLE)
     if choice.headline != choice.best:
         rows = curve(summaries, choice, choice.headline)
         label = f"{HEADLINE_LABEL}, {short.get(choice.headline)}"
-        draw_curve(axes, [row.step + 1 for row in rows], rows, label, HEADLINE)
+        draw_curve(axes, [row.step + 1 for row in rows], rows, label, HEADLINE_STYLE)
     for control in controls(summaries, choice):
         rows = control_curve(summaries, choice, control)
-        look = CONTROLS.get(control, OTHER)
+        look = CONTROL_STYLES.get(control, OTHER_STYLE)
         if rows and rows[0].step == NO_STEP:
             draw_level(axes, rows[0], control_name(control), look)
         else:
@@ -91,24 +93,26 @@ def _score_panel(axes: Axes, summaries: pd.DataFrame, choice: Choice) -> None:
     _label_scores(axes, choice)
 
 
-def _learning_panel(axes: Axes, points: pd.DataFrame, choice: Choice, summaries: pd.DataFrame | None) -> None:
+def _learning_panel(axes: Axes, points: pd.DataFrame, choice: LayerChoice, summaries: pd.DataFrame | None) -> None:
     last = max((row.step for row in curve(points, choice, choice.best)), default=0)
     of_size = {size: select(points, images=size) for size in sorted(points["images"].unique().tolist())}
     found = {size: at_step(curve(part, choice, choice.best), last) for size, part in of_size.items()}
     by_size = {size: row for size, row in found.items() if row is not None}
-    draw_curve(axes, list(by_size), list(by_size.values()), BEST_LABEL, BEST)
+    draw_curve(axes, list(by_size), list(by_size.values()), BEST_LABEL, BEST_STYLE)
     measured = controls(points, choice)
     for control in measured:
         found = {size: at_step(control_curve(part, choice, control), last) for size, part in of_size.items()}
         rows = {size: row for size, row in found.items() if row is not None}
-        draw_curve(axes, list(rows), list(rows.values()), control_name(control), CONTROLS.get(control, OTHER))
+        draw_curve(
+            axes, list(rows), list(rows.values()), control_name(control), CONTROL_STYLES.get(control, OTHER_STYLE)
+        )
     layers = [*points["layer"]]
     if summaries is not None:
         layers += [*summaries["layer"]]
         for control in controls(summaries, choice):
             if control not in measured:
                 row = at_step(control_curve(summaries, choice, control), last)
-                draw_level(axes, row, f"{control_name(control)}, all images", CONTROLS.get(control, OTHER))
+                draw_level(axes, row, f"{control_name(control)}, all images", CONTROL_STYLES.get(control, OTHER_STYLE))
     short = short_names(layers)
     axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}, step {last + 1}")
     axes.set_xscale("log")
@@ -118,7 +122,7 @@ def _learning_panel(axes: Axes, points: pd.DataFrame, choice: Choice, summaries:
     _label_scores(axes, choice)
 
 
-def _draw_emergence(axes: Axes, choice: Choice) -> None:
+def _draw_emergence(axes: Axes, choice: LayerChoice) -> None:
     found = choice.emergence
     if found.step is None:
         return
@@ -129,6 +133,6 @@ def _draw_emergence(axes: Axes, choice: Choice) -> None:
     axes.axvline(found.step + 1, color=ORANGE, linewidth=1, zorder=1, label=label)
 
 
-def _label_scores(axes: Axes, choice: Choice) -> None:
+def _label_scores(axes: Axes, choice: LayerChoice) -> None:
     axes.set_ylabel(METRIC_NAMES.get(choice.metric, choice.metric))
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)  # the metrics' range, so that panels can be compared

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from diffprobe.analyses.probing.curves import learning_curves, scores_over_steps
-from diffprobe.report.choices import Choice, grouped
+from diffprobe.report.choices import LayerChoice, grouped
 from diffprobe.report.example import PredictionExample
 from diffprobe.report.grid import prediction_grid
 from diffprobe.report.heatmap import layer_step_heatmap
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def probing_figures(
     summaries: pd.DataFrame,
-    choices: Sequence[Choice],
+    choices: Sequence[LayerChoice],
     layers: Sequence[Layer] = (),
     examples: Sequence[PredictionExample] = (),
     learning: pd.DataFrame | None = None,

@@ -10,14 +10,14 @@ import pandas as pd
 
 from diffprobe.report.choices import (
     METRIC_NAMES,
-    Choice,
+    LayerChoice,
     at_step,
     control_curve,
     control_name,
     controls,
     curve,
     grouped,
-    number,
+    or_nan,
 )
 from diffprobe.report.verdicts import difference_text, images_text, interval_text, significant, too_few
 from diffprobe.statistics import MINIMUM_IMAGES, images_needed
@@ -34,9 +34,10 @@ FEW = 2  # so many controls are told of one by one
 COUNTS = {1: "the control", 2: "both controls"}
 
 
-def verdict_lines(summaries: pd.DataFrame, choices: Sequence[Choice]) -> list[str]:
+def verdict_lines(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> list[str]:
     """Three sentences a property: when it has emerged, whether it beats its controls at the last step by their
-    intervals, and by how much on the same images. The last needs `Choice.comparisons`, which are of test images."""
+    intervals, and by how much on the same images. The last needs `LayerChoice.comparisons`, which are of test
+    images."""
     lines = []
     for group, members in grouped(choices).items():
         for choice in members:
@@ -45,15 +46,15 @@ def verdict_lines(summaries: pd.DataFrame, choices: Sequence[Choice]) -> list[st
     return lines
 
 
-def _lines(summaries: pd.DataFrame, choice: Choice) -> list[str]:
+def _lines(summaries: pd.DataFrame, choice: LayerChoice) -> list[str]:
     rows = curve(summaries, choice, choice.best)
-    if not rows or math.isnan(number(rows[-1].mean)):
+    if not rows or math.isnan(or_nan(rows[-1].mean)):
         return [f"{choice.property}: no test score of {choice.best} at the last step, so no verdict."]
     lines = [_when(choice, rows), _against_controls(summaries, choice, rows[-1])]
     return lines + _paired(summaries, choice, rows[-1])
 
 
-def _when(choice: Choice, rows: Sequence[Summary]) -> str:
+def _when(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     last = rows[-1]
     if len(rows) == 1:
         return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
@@ -78,7 +79,7 @@ def _when(choice: Choice, rows: Sequence[Summary]) -> str:
     return f"{sentence}."
 
 
-def _against_controls(summaries: pd.DataFrame, choice: Choice, real: Summary) -> str:
+def _against_controls(summaries: pd.DataFrame, choice: LayerChoice, real: Summary) -> str:
     score = f"At step {real.step + 1} {choice.property} ({interval_text(real)}, n = {real.n})"
     names = controls(summaries, choice)
     if not names:
@@ -109,7 +110,7 @@ def _relation(real: Summary, control: Summary | None) -> str:
     """How the real score stands to a control, judged by their 95 % intervals."""
     if control is None:
         return UNKNOWN
-    ends = [number(value) for value in (real.low, real.high, control.low, control.high)]
+    ends = [or_nan(value) for value in (real.low, real.high, control.low, control.high)]
     if not all(math.isfinite(end) for end in ends):
         return UNKNOWN
     real_low, real_high, control_low, control_high = ends
@@ -118,7 +119,7 @@ def _relation(real: Summary, control: Summary | None) -> str:
     return BEHIND if control_low > real_high else OVERLAP
 
 
-def _paired(summaries: pd.DataFrame, choice: Choice, real: Summary) -> list[str]:
+def _paired(summaries: pd.DataFrame, choice: LayerChoice, real: Summary) -> list[str]:
     """One sentence on the differences from the controls on the same images; none without comparisons."""
     found = {name: choice.against("control", other_control=name) for name in controls(summaries, choice)}
     told = {name: row for name, row in found.items() if row is not None and row.difference is not None}
@@ -140,7 +141,7 @@ def _paired(summaries: pd.DataFrame, choice: Choice, real: Summary) -> list[str]
     return [line for line in lines if line]
 
 
-def _not_enough(choice: Choice, real: Summary, few: Mapping[str, Comparison], comparisons: int) -> str:
+def _not_enough(choice: LayerChoice, real: Summary, few: Mapping[str, Comparison], comparisons: int) -> str:
     """What keeps some controls from a paired verdict; '' if nothing does."""
     if not few:
         return ""

@@ -19,7 +19,7 @@ from diffprobe.probes.score_table import select
 from diffprobe.probes.storage import save_bank
 from diffprobe.report.choices import (
     METRIC_NAMES,
-    Choice,
+    LayerChoice,
     at_step,
     cell_rows,
     choose,
@@ -31,7 +31,7 @@ from diffprobe.report.choices import (
 )
 from diffprobe.report.example import PredictionExample, example_over_steps, map_frames
 from diffprobe.report.names import network_order
-from diffprobe.report.numbers import interval, there
+from diffprobe.report.numbers import interval, is_number
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def report(
     )
 
 
-def _of_headlines(summaries: pd.DataFrame, choices: Sequence[Choice]) -> pd.DataFrame:
+def _of_headlines(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> pd.DataFrame:
     """The rows of test images by the headline metric of their property."""
     rows = [
         select(summaries, split="test", property=name, metric=metric)
@@ -113,7 +113,7 @@ def _of_headlines(summaries: pd.DataFrame, choices: Sequence[Choice]) -> pd.Data
 
 def _heat_map(
     summaries: pd.DataFrame,
-    choice: Choice,
+    choice: LayerChoice,
     group: str,
     example: PredictionExample | None,
     maps: Mapping[str, np.ndarray] | None,
@@ -141,7 +141,7 @@ def _heat_map(
     )
 
 
-def _notes(summaries: pd.DataFrame, choice: Choice, key: tuple[str, int]) -> list[str]:
+def _notes(summaries: pd.DataFrame, choice: LayerChoice, key: tuple[str, int]) -> list[str]:
     """What the controls score at this layer and step."""
     layer, step = key
     at_layer = replace(choice, best=layer)
@@ -149,6 +149,6 @@ def _notes(summaries: pd.DataFrame, choice: Choice, key: tuple[str, int]) -> lis
     scored = [
         f"{control_name(name)} {interval(row.mean, row.low, row.high, 3)}"
         for name, row in rows.items()
-        if row is not None and there(row.mean)
+        if row is not None and is_number(row.mean)
     ]
     return [f"Controls: {'; '.join(scored)}."] if scored else []

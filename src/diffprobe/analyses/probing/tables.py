@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from diffprobe.probes.comparisons import Comparison
-from diffprobe.probes.summaries import Emergence, Summary
+from diffprobe.probes.summaries import EmergenceStep, Summary
 from diffprobe.report.choices import (
     METRIC_NAMES,
-    Choice,
+    LayerChoice,
     at_step,
     control_curve,
     control_name,
@@ -26,13 +26,13 @@ from diffprobe.report.verdicts import interval_text
 from diffprobe.tables import NO_STEP
 
 
-def closing_tables(summaries: pd.DataFrame, choices: Sequence[Choice]) -> dict[str, Table]:
+def closing_tables(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> dict[str, Table]:
     """A closing table for each model and probe."""
     groups = grouped(choices).items()
     return {f"closing {group}".strip(): closing_table(summaries, members, group) for group, members in groups}
 
 
-def closing_table(summaries: pd.DataFrame, choices: Sequence[Choice], group: str = "") -> Table:
+def closing_table(summaries: pd.DataFrame, choices: Sequence[LayerChoice], group: str = "") -> Table:
     """One column a property: the best layer's score at each step, then what it is to be compared with.
 
     The choices are of one model and probe, which `group` names where there are others.
@@ -48,7 +48,7 @@ def closing_table(summaries: pd.DataFrame, choices: Sequence[Choice], group: str
     return Table(text, f"{group}: {title}" if group else title, show=["console"], text=text, notes=[note])
 
 
-def _compared(summaries: pd.DataFrame, choices: Sequence[Choice], steps: Sequence[int]) -> Iterator[list[str]]:
+def _compared(summaries: pd.DataFrame, choices: Sequence[LayerChoice], steps: Sequence[int]) -> Iterator[list[str]]:
     """The best layers, when they emerged, and the scores to compare with at the last step."""
     last = steps[-1]
     names = short_names(summaries["layer"].unique())
@@ -65,7 +65,7 @@ def _compared(summaries: pd.DataFrame, choices: Sequence[Choice], steps: Sequenc
         yield [f"{control_name(control)}{moment}", *map(interval_text, rows)]
 
 
-def _emergence_text(found: Emergence) -> str:
+def _emergence_text(found: EmergenceStep) -> str:
     if found.step is None:
         return "not determined"
     if found.low is None or found.high is None:
@@ -73,7 +73,7 @@ def _emergence_text(found: Emergence) -> str:
     return f"{found.step + 1} [{found.low + 1}, {found.high + 1}]"
 
 
-def best_layers(summaries: pd.DataFrame, choices: Sequence[Choice]) -> Table:
+def best_layers(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> Table:
     """Of every choice: its best layer, the papers' layer and the controls, at the last step, on test images."""
     rows = [row for choice in choices for row in _best_rows(summaries, choice)]
     difference = "by how much the best layer is above it on the same images, with its 95 % interval"
@@ -86,7 +86,7 @@ def best_layers(summaries: pd.DataFrame, choices: Sequence[Choice]) -> Table:
     )
 
 
-def _best_rows(summaries: pd.DataFrame, choice: Choice) -> Iterator[dict[str, Any]]:
+def _best_rows(summaries: pd.DataFrame, choice: LayerChoice) -> Iterator[dict[str, Any]]:
     best = curve(summaries, choice, choice.best)
     if not best:
         return
@@ -101,7 +101,7 @@ def _best_rows(summaries: pd.DataFrame, choice: Choice) -> Iterator[dict[str, An
             yield _best_row(choice, control_name(control), row, choice.against("control", other_control=control))
 
 
-def _best_row(choice: Choice, what: str, row: Summary | None, paired: Comparison | None) -> dict[str, Any]:
+def _best_row(choice: LayerChoice, what: str, row: Summary | None, paired: Comparison | None) -> dict[str, Any]:
     """A score, and by how much the best layer is above it (missing for the best layer itself)."""
     keys = {name: getattr(choice, name) for name in ("model", "probe", "property", "metric")}
     scored = {name: getattr(row, name, None) for name in ("layer", "step", "mean", "low", "high", "n")}

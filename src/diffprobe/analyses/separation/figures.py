@@ -23,7 +23,7 @@ from diffprobe.prototypes.histograms import SetHistogram
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.names import network_order, resolutions, short_names
-from diffprobe.report.numbers import there
+from diffprobe.report.numbers import is_number
 from diffprobe.report.report import Plot
 from diffprobe.report.style import BLACK, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, style
 from diffprobe.tables import NO_STEP
@@ -133,7 +133,7 @@ def separation_heatmap(found: Sequence[SeparationCell], layers: Sequence[Layer] 
     grid = np.array([[values.get((name, step), math.nan) for step in steps] for name in names], dtype=float)
     figure, axes = draw_cells(grid, names, steps, "AUC of scdi < dcdi (0.5: chance)", resolutions(layers))
     timesteps = {item.step: item.timestep for item in found}
-    if all(there(timestep) for timestep in timesteps.values()):  # images are noised, so it says more than a step
+    if all(is_number(timestep) for timestep in timesteps.values()):  # images are noised, so it says more than a step
         ticks = axes.get_xticks()
         axes.set_xticks(ticks, [f"{timesteps[steps[int(tick)]]:g}" for tick in ticks])
         axes.set_xlabel("timestep")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.names import place_name
-from diffprobe.report.numbers import interval, p_text, rounded, there
+from diffprobe.report.numbers import interval, is_number, p_text, rounded
 from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT
 from diffprobe.tables import Step
 
@@ -46,12 +46,12 @@ class SeparationCell:
     def test(self, statistic: str, set_a: str = "", set_b: str = "") -> TestRow | None:
         """The row of a statistic that has a value; None where there is none."""
         row = self.tests.get((statistic, set_a, set_b))
-        return row if row is not None and there(row.value) else None
+        return row if row is not None and is_number(row.value) else None
 
     def mean(self, name: str) -> float | None:
         """The mean of a set, None where it is empty."""
         row = self.sets.get(name)
-        return row.mean if row is not None and there(row.mean) else None
+        return row.mean if row is not None and is_number(row.mean) else None
 
     @property
     def empty(self) -> list[str]:
@@ -70,16 +70,16 @@ class SeparationCell:
         row = self.test("order_holds")
         if row is None:
             return None
-        p = row.p_holm if there(row.p_holm) else row.p
-        return p if there(p) else None
+        p = row.p_holm if is_number(row.p_holm) else row.p
+        return p if is_number(p) else None
 
     @property
     def order_shown(self) -> bool:
         """Whether the order holds by means and `order_p` says that this is no chance."""
-        return bool(self.in_order) and there(self.order_p) and self.order_p <= SIGNIFICANT
+        return bool(self.in_order) and is_number(self.order_p) and self.order_p <= SIGNIFICANT
 
 
-def findings(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[SeparationCell]:
+def separation_cells(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[SeparationCell]:
     """The rows gathered by model, measure, layer (in the order in which these first appear) and step."""
     gathered: dict[tuple, tuple[dict, dict]] = {}
     for row in sets:
@@ -156,8 +156,8 @@ def separates(item: SeparationCell) -> bool:
     auc, test = item.test("auc", "scdi", "dcdi"), item.test("permutation_between_images", "scdi", "dcdi")
     if auc is None or test is None or auc.low is None:
         return False
-    p = test.p_holm if there(test.p_holm) else test.p
-    return auc.low > 0.5 and there(p) and p <= SIGNIFICANT
+    p = test.p_holm if is_number(test.p_holm) else test.p
+    return auc.low > 0.5 and is_number(p) and p <= SIGNIFICANT
 
 
 def _empty_lines(members: Sequence[SeparationCell]) -> list[str]:
@@ -186,7 +186,7 @@ def _order_lines(members: Sequence[SeparationCell]) -> list[str]:
         f"The order {ORDER} holds by means at {len(holding)} of {len(judged)} (layer, step), and is shown at "
         f"{len(sure)} of these (p at most {SIGNIFICANT} after Holm)"
     )
-    tested = [item for item in holding if there(item.order_p)]
+    tested = [item for item in holding if is_number(item.order_p)]
     best = min(tested, key=lambda item: item.order_p or 0, default=None)
     if best is None:
         return [f"{line}."]
@@ -218,7 +218,7 @@ def _order_test(item: SeparationCell) -> str:
     """Whether the order is more than that of the means, and why nothing is said of that."""
     if not item.in_order:
         return ""
-    if not there(item.order_p):
+    if not is_number(item.order_p):
         return f"; that is no verdict, since a set has pairs in less than {MINIMUM_IMAGES} images"
     return f"; {'' if item.order_shown else 'not '}shown, p = {p_text(item.order_p)} that it does not hold"
 
@@ -243,7 +243,7 @@ def _class_line(item: SeparationCell) -> str:
     numbers = f"AUC {interval(auc.value, auc.low, auc.high)}"
     if test is not None:
         numbers += f", block permutation p = {p_text(test.p, test.log10_p)}"
-        numbers += f", {p_text(test.p_holm)} after Holm" if there(test.p_holm) else ""
+        numbers += f", {p_text(test.p_holm)} after Holm" if is_number(test.p_holm) else ""
     what = f"objects of one class in different images {verdict} objects of different classes"
     few = (
         "" if auc.low is not None else f"; a set has pairs in less than {MINIMUM_IMAGES} images, so no verdict is given"

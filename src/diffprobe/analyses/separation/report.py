@@ -7,13 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffprobe.analyses.separation.figures import separation_figures
-from diffprobe.analyses.separation.findings import SeparationCell, findings, grouped_separation_cells, separation_lines
+from diffprobe.analyses.separation.findings import (
+    SeparationCell,
+    grouped_separation_cells,
+    separation_cells,
+    separation_lines,
+)
 from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, ShownObject
 from diffprobe.analyses.separation.tables import separation_tables
 from diffprobe.prototypes.collecting import Prototypes, save_prototypes
 from diffprobe.prototypes.sets import SETS
 from diffprobe.prototypes.tables import SetRow, TestRow
-from diffprobe.report.numbers import interval, p_text, there
+from diffprobe.report.numbers import interval, is_number, p_text
 from diffprobe.report.objects import TOPICS, object_tables
 from diffprobe.report.report import Cell, HeatMap, Report, Table, scalars_over_steps
 
@@ -50,7 +55,7 @@ def report(
         examples: objects with those that are nearest to them.
         layers: give the heat maps their order and resolutions.
     """
-    found = findings(results.sets, results.tests)
+    found = separation_cells(results.sets, results.tests)
     heatmaps = [_heat_map(members, group) for group, members in grouped_separation_cells(found).items()]
     return Report(
         title=title,
@@ -124,7 +129,9 @@ def _heat_map(found: Sequence[SeparationCell], group: str) -> HeatMap:
 
 
 def _notes(item: SeparationCell) -> list[str]:
-    means = [f"{name} {interval(row.mean, row.low, row.high, 3)}" for name, row in item.sets.items() if there(row.mean)]
+    means = [
+        f"{name} {interval(row.mean, row.low, row.high, 3)}" for name, row in item.sets.items() if is_number(row.mean)
+    ]
     notes = [f"Means of the sets: {', '.join(means)}."]
     if item.in_order is not None:
         notes.append(f"By means the four sets are {'in order' if item.in_order else 'not in order'}.")

@@ -26,7 +26,7 @@ class NearestObjects:
         neighbours: [queries, k], nearest first; distances: the same shape.
     """
 
-    where: DistanceKey
+    key: DistanceKey
     objects: np.ndarray
     neighbours: np.ndarray
     distances: np.ndarray
@@ -61,14 +61,14 @@ def study_separation(
     """
     findings, best = SeparationResults(), -np.inf
     for matrix, distances in all_distances(prototypes, model, distance_config):
-        found = separate(matrix.where, distances, matrix.classes, matrix.images, resampling)
+        found = separate(matrix.key, distances, matrix.classes, matrix.images, resampling)
         findings.sets += found.sets
         findings.tests += found.tests
         findings.histograms += found.histograms
         score = next((row.value for row in found.tests if row.statistic == "mean_average_precision"), None)
         if score is not None and score > best:
             findings.nearest, best = _nearest(matrix, distances, shown), score
-        log(f"{matrix.where.layer}, t = {matrix.where.timestep:g}, {matrix.where.measure}: {len(matrix.rows)} objects")
+        log(f"{matrix.key.layer}, t = {matrix.key.timestep:g}, {matrix.key.measure}: {len(matrix.rows)} objects")
     findings.tests = _with_holm_over_inputs(findings.tests)
     return findings
 
@@ -79,7 +79,7 @@ def _nearest(matrix: PrototypeMatrix, distances: Tensor, shown: int) -> NearestO
     queries = np.flatnonzero((found >= 0).all(1))
     found = found[queries]
     near = np.take_along_axis(distances[queries].numpy(), found, 1)
-    return NearestObjects(matrix.where, matrix.rows[queries], matrix.rows[found], near)
+    return NearestObjects(matrix.key, matrix.rows[queries], matrix.rows[found], near)
 
 
 def _with_holm_over_inputs(tests: Sequence[TestRow]) -> list[TestRow]:

@@ -27,7 +27,7 @@ from diffprobe.analyses.separation.published import (
 )
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.names import short_names
-from diffprobe.report.numbers import interval, p_text, rounded, short_power, there
+from diffprobe.report.numbers import interval, is_number, p_text, rounded, short_power
 from diffprobe.report.report import PaperCell, Table
 from diffprobe.tables import NO_STEP
 
@@ -79,7 +79,7 @@ def _closing_cells(item: SeparationCell) -> dict[str, str]:
         | {
             "order": _order(item),
             "AUC": interval(auc.value, auc.low, auc.high) if auc else "",
-            "p": (f"{p_text(test.p_holm)}*" if there(test.p_holm) else p_text(test.p)) if test else "",
+            "p": (f"{p_text(test.p_holm)}*" if is_number(test.p_holm) else p_text(test.p)) if test else "",
             "mAP": _value(item.test("mean_average_precision")),
             "1-NN": _value(item.test("knn_accuracy")),
         }
@@ -91,7 +91,7 @@ def _order(item: SeparationCell) -> str:
         return ""
     if not item.in_order:
         return "no"
-    return f"yes {p_text(item.order_p)}*" if there(item.order_p) else "yes"
+    return f"yes {p_text(item.order_p)}*" if is_number(item.order_p) else "yes"
 
 
 def _value(row: TestRow | None) -> str:

@@ -38,21 +38,21 @@ class Family(ABC):
 
     Attributes:
         pipeline: the class of diffusers that loads the model.
-        options: what else `from_pretrained` is given.
-        part: attribute and folder of the denoiser in a pipeline.
+        load_options: what else `from_pretrained` is given.
+        denoiser_part: attribute and folder of the denoiser in a pipeline.
         denoisers: the denoiser's classes.
         vae_needs_float32: whether the VAE overflows in half precision and has to stay in float32.
-        flow: whether noise is mixed in along a straight line (flow matching), not with a diffusion schedule.
+        flow_matching: whether noise is mixed in along a straight line (flow matching), not with a diffusion schedule.
         eta: what the pipeline tells samplers that take one (DDIM, TCD); None where it tells them nothing.
         kinds: patterns of layer names with their kind that hold in this family alone.
     """
 
     pipeline: ClassVar[str]
-    options: ClassVar[Mapping[str, Any]] = {}
-    part: ClassVar[str] = "unet"
+    load_options: ClassVar[Mapping[str, Any]] = {}
+    denoiser_part: ClassVar[str] = "unet"
     denoisers: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     vae_needs_float32: ClassVar[bool] = False
-    flow: ClassVar[bool] = False
+    flow_matching: ClassVar[bool] = False
     eta: ClassVar[float | None] = 0.0
     kinds: ClassVar[tuple[tuple[str, str], ...]] = ()
 
@@ -108,7 +108,7 @@ class Family(ABC):
         return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
 
 
-def joined(unconditional: Tensor | None, conditional: Tensor, guided: bool) -> Tensor:
+def guidance_rows(unconditional: Tensor | None, conditional: Tensor, guided: bool) -> Tensor:
     """The rows of a guidance batch, or the conditional rows alone."""
     return torch.cat([unconditional, conditional]) if guided and unconditional is not None else conditional
 

@@ -27,9 +27,9 @@ class Flux(Family):
     """Guidance is a number that the network is told: there is no guidance batch."""
 
     pipeline = "FluxPipeline"
-    part = "transformer"
+    denoiser_part = "transformer"
     denoisers = ("FluxTransformer2DModel",)
-    flow = True
+    flow_matching = True
 
     def latent_shape(self, config: Any) -> tuple[int, int, int]:
         size = config.get("sample_size", LATENT_SIZE)

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, LoadedPipeline, joined, row_timesteps
+from diffprobe.backbone.families.base import (
+    EXAMPLE_TOKENS,
+    Conditions,
+    Family,
+    LoadedPipeline,
+    guidance_rows,
+    row_timesteps,
+)
 
 # What the largest model is told of the image; the others are told nothing.
 ADDED = ("resolution", "aspect_ratio")
@@ -18,15 +25,15 @@ class PixArt(Family):
     """Captions are used as given, in lower case: cleaning them depends on which packages are installed."""
 
     pipeline = "PixArtAlphaPipeline"
-    part = "transformer"
+    denoiser_part = "transformer"
     denoisers = ("PixArtTransformer2DModel",)
 
     def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         text, mask, empty, empty_mask = pipeline.encode_prompt(list(prompts), guided, device=backbone.device)
         conditions = {
-            "encoder_hidden_states": joined(empty, text, guided),
-            "encoder_attention_mask": joined(empty_mask, mask, guided),
+            "encoder_hidden_states": guidance_rows(empty, text, guided),
+            "encoder_attention_mask": guidance_rows(empty_mask, mask, guided),
         }
         if pipeline.transformer.use_additional_conditions:
             rows = len(conditions["encoder_hidden_states"])

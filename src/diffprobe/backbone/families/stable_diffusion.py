@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, LoadedPipeline, joined
+from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, LoadedPipeline, guidance_rows
 from diffprobe.errors import UserError
 
 # Which of the U-Net's inputs come in a dict of their own.
@@ -19,7 +19,7 @@ class StableDiffusion(Family):
     """One text encoder. What the U-Net predicts, noise or v, is the scheduler's to know."""
 
     pipeline = "StableDiffusionPipeline"
-    options: ClassVar = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None}
+    load_options: ClassVar = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None}
 
     def size_step(self, config: Any) -> int:
         return 2 ** (len(config["block_out_channels"]) - 1)
@@ -29,7 +29,7 @@ class StableDiffusion(Family):
         conditional, unconditional = pipeline.encode_prompt(
             list(prompts), backbone.device, 1, guided, negative_prompt=[""] * len(prompts) if guided else None
         )
-        return {"encoder_hidden_states": joined(unconditional, conditional, guided)}
+        return {"encoder_hidden_states": guidance_rows(unconditional, conditional, guided)}
 
     def example(self, config: Any) -> Conditions:
         """Raises UserError if the U-Net needs more than noise, timestep, text and what XL adds (upscalers do)."""
@@ -60,7 +60,7 @@ class StableDiffusionXL(StableDiffusion):
     """Two text encoders; told besides their pooled text and the size of the image, as if it had never been cropped."""
 
     pipeline = "StableDiffusionXLPipeline"
-    options: ClassVar = {"add_watermarker": False}
+    load_options: ClassVar = {"add_watermarker": False}
     vae_needs_float32 = True
 
     def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
@@ -75,7 +75,7 @@ class StableDiffusionXL(StableDiffusion):
         height, width = (side * pipeline.vae_scale_factor for side in backbone.latent_shape[1:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=text.dtype, device=backbone.device)
         return {
-            "encoder_hidden_states": joined(empty, text, guided),
-            "text_embeds": joined(empty_pooled, pooled, guided),
+            "encoder_hidden_states": guidance_rows(empty, text, guided),
+            "text_embeds": guidance_rows(empty_pooled, pooled, guided),
             "time_ids": sizes.repeat(2 * len(prompts) if guided else len(prompts), 1),
         }

@@ -13,7 +13,7 @@ from diffprobe.backbone.families.base import (
     Conditions,
     Family,
     LoadedPipeline,
-    joined,
+    guidance_rows,
     resolution_shift,
     row_timesteps,
 )
@@ -23,9 +23,9 @@ class StableDiffusion3(Family):
     """Two CLIP text encoders and, if it was kept, a T5."""
 
     pipeline = "StableDiffusion3Pipeline"
-    part = "transformer"
+    denoiser_part = "transformer"
     denoisers = ("SD3Transformer2DModel",)
-    flow = True
+    flow_matching = True
     kinds = ((r"\.attn2\.to_out\.0$", "self_attention"),)  # 3.5 has a second attention, of the image to itself
 
     def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
@@ -34,8 +34,8 @@ class StableDiffusion3(Family):
             list(prompts), None, None, device=backbone.device, do_classifier_free_guidance=guided
         )
         return {
-            "encoder_hidden_states": joined(empty, text, guided),
-            "pooled_projections": joined(empty_pooled, pooled, guided),
+            "encoder_hidden_states": guidance_rows(empty, text, guided),
+            "pooled_projections": guidance_rows(empty_pooled, pooled, guided),
         }
 
     def example(self, config: Any) -> Conditions:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffprobe.checksums import Damaged, read_sealed, sealed
-from diffprobe.pocket.shards import SceneArrays, rendered
+from diffprobe.pocket.shards import SceneArrays, load_scenes
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
 from diffprobe.threads import share_threads
@@ -42,7 +42,7 @@ class TrainingSetup:
     install: bool
 
     def scene_arrays(self, stream: str, count: int) -> SceneArrays:
-        return rendered(self.folder / "scenes", stream, count)
+        return load_scenes(self.folder / "scenes", stream, count)
 
     def steps_of(self, part: str) -> int:
         return self.steps or STEPS[part]

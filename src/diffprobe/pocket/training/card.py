@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffprobe.pocket import evaluation
 from diffprobe.pocket.architecture import build_scheduler, parameters
-from diffprobe.pocket.networks import Classifier, Labeler, load_weights
+from diffprobe.pocket.networks import ClassifierNetwork, LabelerNetwork, load_weights
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import sample_scene
 from diffprobe.pocket.shards import SceneArrays
@@ -78,8 +78,8 @@ def write_card(folder: Path, train: SceneArrays, test: SceneArrays) -> None:
         weights / "pipeline", dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     )
     pipeline.set_progress_bar_config(disable=True)
-    labeler = load_weights(Labeler(), weights / "labeler.safetensors")
-    classifier = load_weights(Classifier(), weights / "classifier.safetensors")
+    labeler = load_weights(LabelerNetwork(), weights / "labeler.safetensors")
+    classifier = load_weights(ClassifierNetwork(), weights / "classifier.safetensors")
     measures: dict[str, Mapping[str, float]] = {
         "position only": evaluation.measure_position(train, test),
         "autoencoder": evaluation.measure_autoencoder(pipeline.vae, test.images),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffprobe.pocket.networks import Classifier
+from diffprobe.pocket.networks import ClassifierNetwork
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 from diffprobe.pocket.shards import SceneArrays
 from diffprobe.pocket.training.fit import PocketModule, fit
@@ -21,7 +21,7 @@ class ClassifierModule(PocketModule):
     def __init__(self, scenes: SceneArrays, degraded: Tensor, steps: int, batch_size: int = 32) -> None:
         super().__init__(steps, batch_size, learning_rate=2e-3, weight_decay=0.02)
         self.scenes, self.degraded = scenes, degraded
-        self.classifier = Classifier()
+        self.classifier = ClassifierNetwork()
         self.classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:

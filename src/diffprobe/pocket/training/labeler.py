@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from diffprobe.pocket.networks import Labeler
+from diffprobe.pocket.networks import LabelerNetwork
 from diffprobe.pocket.shards import SceneArrays
 from diffprobe.pocket.training.fit import PocketModule, fit
 
@@ -23,7 +23,7 @@ class LabelerModule(PocketModule):
     def __init__(self, scenes: SceneArrays, degraded: Tensor, steps: int, batch_size: int = 16) -> None:
         super().__init__(steps, batch_size, learning_rate=2e-3, weight_decay=0.01)
         self.scenes, self.degraded = scenes, degraded
-        self.labeler = Labeler()
+        self.labeler = LabelerNetwork()
         self.labeler.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for slot, values in ((1, scenes.depth), (2, scenes.shading)):
             self.labeler.mean[slot] = values[:2000].float().mean()

@@ -21,9 +21,9 @@ from diffprobe.activations.module import quiet_trainer
 from diffprobe.activations.one_pass import ActivationBatch, replay_activations, stream_batches
 from diffprobe.activations.sources.source import Source
 from diffprobe.backbone.calls import decode_latents
-from diffprobe.backbone.finite import at_step, naming
+from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.errors import UserError
-from diffprobe.probes.controls import Batch, ShuffledLabels, Targets
+from diffprobe.probes.controls import LabeledBatch, ShuffledLabels, Targets
 from diffprobe.probes.one_pass import OnePass
 from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.ridge import Moments, RidgePath, Strengths, edge_lines
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
 
 def run_probing_in_one_pass(
-    backbone: Backbone, source: Source, labeler: Labeler, probing_config: ProbingConfig, means: ExecutionConfig
+    backbone: Backbone, source: Source, labeler: Labeler, probing_config: ProbingConfig, execution: ExecutionConfig
 ) -> ProbingResults:
-    """See `emergence.run_probing`, of which this is the way for `means.live`.
+    """See `emergence.run_probing`, of which this is the way for `execution.live`.
 
     Raises:
         UserError: also when the probes are no ridge probes, or a part has fewer images than there are processes.
@@ -60,13 +60,13 @@ def run_probing_in_one_pass(
     if probing_config.probe_config.solver != "ridge":
         raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
     split = probing_config.split(source.names)
-    watch = _OnePassStudy(backbone, source, labeler, probing_config, shown=split.test[: means.shown])
-    trainer = means.trainer("generate") or quiet_trainer(backbone.device)
+    watch = _OnePassStudy(backbone, source, labeler, probing_config, shown=split.test[: execution.example_count])
+    trainer = execution.make_trainer("generate") or quiet_trainer(backbone.device)
     # Shuffled, so that neighbours in a list of prompts are not neighbours here.
     random = np.random.default_rng(probing_config.seed)
     for part in PARTS:
         rows = random.permutation(getattr(split, part)).tolist()
-        means.log(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
+        execution.log(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
         use = {"train": watch.fit, "validation": watch.validate, "test": watch.test}[part]
         stream_batches(
             backbone,
@@ -75,7 +75,7 @@ def run_probing_in_one_pass(
             probing_config.steps,
             rows,
             use,
-            batch_size=means.batch_size,
+            batch_size=execution.batch_size,
             networks=watch.networks,
             trainer=trainer,
         )
@@ -91,7 +91,7 @@ def run_probing_in_one_pass(
     warnings = warnings_of(position, watch.flat, len(source.names))
     warnings += edge_lines(watch.strengths(), probing_config.probe_config.strengths)
     for line in warnings:
-        means.log(line)
+        execution.log(line)
     each = (
         source.evaluations(backbone, probing_config.steps)
         + len(watch.networks) * len(probing_config.steps) * source.draws
@@ -187,17 +187,17 @@ class _OnePassStudy:
         paths = {control: one.candidates for control, one in self.passes.items()}
         return {control: path.first_strengths() for control, path in paths.items() if isinstance(path, RidgePath)}
 
-    def _work(self, seen: ActivationBatch, labels: Targets) -> Iterator[tuple[str, Batch]]:
+    def _work(self, seen: ActivationBatch, labels: Targets) -> Iterator[tuple[str, LabeledBatch]]:
         """What the pass of each control is to be shown of a batch."""
         names = seen.batch.names
         targets = {key: target_maps(labels, key, names).to(seen.images.device) for key in labels}
         self.flat += one_valued(targets, names)
         for control in self.passes:
-            batch = Batch(self.inputs[control](seen), targets, names)
-            for shown in self.dealt.deal(batch) if control == "labels" else [batch]:
+            batch = LabeledBatch(self.inputs[control](seen), targets, names)
+            for shown in self.dealt.shift(batch) if control == "labels" else [batch]:
                 yield control, shown
 
-    def _use(self, part: str, control: str, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    def _use(self, part: str, control: str, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
         """Shows images to a control's pass; gives what its probes say of test images, see `OnePass.test`."""
         one = self.passes[control]
         if part == "train":
@@ -211,7 +211,7 @@ class _OnePassStudy:
             names = [name for name in CONTROL_INPUTS if name in self.inputs]
             found = []
             for noisy, latents, when in zip(seen.noisy, seen.latents, self.moments, strict=True):
-                with naming(seen.batch.names, when):
+                with naming_images(seen.batch.names, when):
                     found.append(control_activations(self.backbone, names, noisy, latents))
             self.beside = seen.batch, {name: torch.stack([values[name] for values in found]) for name in names}
         return {control: self.beside[1][control]}
@@ -245,7 +245,7 @@ class _OnePassStudy:
         """One image of a batch as it looks after each probed step, [steps, 3, H, W] in [0, 1]."""
         frames = []
         for latents, when in zip(seen.latents[:, place], self.moments, strict=True):
-            with naming([seen.batch.names[place]], when):
+            with naming_images([seen.batch.names[place]], when):
                 frames.append(decode_latents(self.backbone, latents[None]))
         return torch.cat(frames)
 

@@ -144,19 +144,19 @@ class ProbingConfig:
 class ExecutionConfig:
     """How the frozen network is run: images at once, precision and place of the activations, trainers, progress.
 
-    `stores` is the folder of activation stores; without one, activations stay in memory, or, if `live`, are used while
-    they are computed and not kept. `shown` test images are decoded after every step, for pictures. `trainer` makes the
-    Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'. `log` takes one line when a stage
-    begins.
+    `stores` is the folder of activation stores; without one, activations stay in memory, or, if `one_pass`, are used
+    while they are computed and not kept. `example_count` test images are decoded after every step, for pictures.
+    `make_trainer` makes the Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'. `log` takes
+    one line when a stage begins.
     """
 
     batch_size: int = 8
     dtype: str = "float16"
     stores: StoreFolder | Path | None = None
-    live: bool = False
+    one_pass: bool = False
     images_per_shard: int = 16
-    shown: int = 0
-    trainer: Callable[[str], lightning.Trainer | None] = field(default=lambda stage: None)
+    example_count: int = 0
+    make_trainer: Callable[[str], lightning.Trainer | None] = field(default=lambda stage: None)
     log: Callable[[str], None] = field(default=lambda line: None)
 
 
@@ -190,7 +190,7 @@ class ProbingResults:
     scores: pd.DataFrame
     summaries: pd.DataFrame
     bank: ProbeBank
-    shown: list[ExampleImage]
+    examples: list[ExampleImage]
     split: Split
     evaluations: int
     extraction: Extraction | None = None

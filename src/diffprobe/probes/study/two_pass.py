@@ -45,7 +45,7 @@ def run_probing(
     source: Source,
     labeler: Labeler,
     probing_config: ProbingConfig,
-    means: ExecutionConfig | None = None,
+    execution: ExecutionConfig | None = None,
 ) -> ProbingResults:
     """Takes the source's images through the network once, trains every probe, scores probes and controls.
 
@@ -55,41 +55,41 @@ def run_probing(
     Raises:
         UserError: the question does not fit the network, the images or the labels.
     """
-    means = means or ExecutionConfig()
-    if means.live:
-        return run_probing_in_one_pass(backbone, source, labeler, probing_config, means)
+    execution = execution or ExecutionConfig()
+    if execution.one_pass:
+        return run_probing_in_one_pass(backbone, source, labeler, probing_config, execution)
     split = probing_config.split(source.names)
 
-    means.log(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
+    execution.log(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
     extraction = extract(
         backbone,
         source,
         probing_config.recorded,
         probing_config.steps,
-        batch_size=means.batch_size,
-        dtype=means.dtype,
-        stores=means.stores,
-        images_per_shard=means.images_per_shard,
-        trainer=means.trainer("generate"),
-        log=means.log,
+        batch_size=execution.batch_size,
+        dtype=execution.dtype,
+        stores=execution.stores,
+        images_per_shard=execution.images_per_shard,
+        trainer=execution.make_trainer("generate"),
+        log=execution.log,
     )
     evaluations = extraction.computed * source.evaluations(backbone, extraction.manifest.steps)
     images = extraction.images
     check_parts(images, source.names, split)
     targets = labeler(images, source.names, probing_config.properties)
-    fitting = _Fitting(probing_config, means, split, targets, images, backbone.name)
+    fitting = _Fitting(probing_config, execution, split, targets, images, backbone.name)
 
     probes = len(probing_config.inputs) * len(probing_config.steps) * len(probing_config.properties)
-    means.log(f"training {probes} probes on {len(split.train)} images")
+    execution.log(f"training {probes} probes on {len(split.train)} images")
     activations = probing_config.read(extraction.activations)
     bank, blocks = fitting.scored(activations, "none")
-    for control, control_extraction in _control_networks(backbone, extraction, probing_config, means):
+    for control, control_extraction in _control_networks(backbone, extraction, probing_config, execution):
         evaluations += control_extraction.computed * len(control_extraction.manifest.steps) * source.draws
         blocks += fitting.scored(probing_config.read(control_extraction.activations), control)[1]
-    for control, values in _control_inputs(backbone, extraction, probing_config, means):
+    for control, values in _control_inputs(backbone, extraction, probing_config, execution):
         blocks += fitting.scored(values, control)[1]
     if "labels" in probing_config.controls:
-        means.log("control: the same probes on shuffled labels")
+        execution.log("control: the same probes on shuffled labels")
         blocks += fitting.scored(activations, "labels")[1]
     position = position_scores(
         targets,
@@ -109,8 +109,10 @@ def run_probing(
     warnings = warnings_of(skip_flat(score_table(position), flat), flat, len(source.names))
     warnings += edge_lines(fitting.strengths, probing_config.probe_config.strengths)
     for line in warnings:
-        means.log(line)
-    shown = [_show(backbone, extraction, activations, bank, targets, row) for row in split.test[: means.shown]]
+        execution.log(line)
+    shown = [
+        _show(backbone, extraction, activations, bank, targets, row) for row in split.test[: execution.example_count]
+    ]
     summaries = summarise(scores)
     return ProbingResults(scores, summaries, bank, shown, split, evaluations, extraction, targets, warnings)
 
@@ -121,13 +123,13 @@ class _Fitting:
     def __init__(
         self,
         probing_config: ProbingConfig,
-        means: ExecutionConfig,
+        execution: ExecutionConfig,
         split: Split,
         targets: dict[str, Tensor],
         images: Tensor,
         model: str,
     ) -> None:
-        self.probing_config, self.means, self.split, self.targets = probing_config, means, split, targets
+        self.probing_config, self.means, self.split, self.targets = probing_config, execution, split, targets
         self.images, self.model = images, model
         self.strengths: dict[str, Strengths] = {}
 
@@ -143,7 +145,7 @@ class _Fitting:
             probe_config_for(probing_config, control),
             seed=probing_config.seed,
             images=self.images,
-            trainer=self.means.trainer("train" if control == "none" else "train_control"),
+            trainer=self.means.make_trainer("train" if control == "none" else "train_control"),
         )
         self.strengths[control] = bank.strengths
         bank.thresholds = choose_thresholds(bank, activations, targets, self.split, probing_config.threshold)
@@ -160,12 +162,12 @@ class _Fitting:
 
 
 def _control_networks(
-    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, means: ExecutionConfig
+    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, execution: ExecutionConfig
 ) -> Iterator[tuple[str, Extraction]]:
     for called in replayed_controls(probing_config):
         control = called["control"]
         what, make = CONTROL_NETWORKS[control]
-        means.log(f"control: the same for the network with {what}")
+        execution.log(f"control: the same for the network with {what}")
         denoiser = make(backbone.denoiser, probing_config.seed)
         yield (
             control,
@@ -174,27 +176,27 @@ def _control_networks(
                 denoiser,
                 extraction,
                 called,
-                batch_size=means.batch_size,
-                stores=means.stores,
-                trainer=means.trainer("replay"),
+                batch_size=execution.batch_size,
+                stores=execution.stores,
+                trainer=execution.make_trainer("replay"),
             ),
         )
 
 
 def _control_inputs(
-    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, means: ExecutionConfig
+    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, execution: ExecutionConfig
 ) -> Iterator[tuple[str, ReadableActivations]]:
     names = [name for name in probing_config.controls if name in CONTROL_INPUTS]
     if not names:
         return
-    means.log(f"control: the same probes on {', '.join(names)}, without the network")
+    execution.log(f"control: the same probes on {', '.join(names)}, without the network")
     found = extract_control_inputs(
         backbone,
         extraction,
         names,
-        batch_size=means.batch_size,
-        stores=means.stores,
-        trainer=means.trainer("replay"),
+        batch_size=execution.batch_size,
+        stores=execution.stores,
+        trainer=execution.make_trainer("replay"),
     )
     for name in names:
         yield name, found.activations.select([name], probing_config.steps)
@@ -210,7 +212,7 @@ def _show(
 ) -> ExampleImage:
     return ExampleImage(
         row=row,
-        steps=extraction.decoded(backbone, row),
+        steps=extraction.decode_steps(backbone, row),
         final=extraction.extras["image"][row],
         labels={name: targets[name][row] for name in bank.properties},
         predictions={

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from diffprobe.report.columns import columns_of, notes_of
 from diffprobe.report.html.images import figure_uri, picture_size, strip_uri
 from diffprobe.report.names import short_names
-from diffprobe.report.numbers import interval, rounded, there
+from diffprobe.report.numbers import interval, is_number, rounded
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
 from diffprobe.report.style import SEQUENTIAL
 from diffprobe.tables import NO_STEP
@@ -127,7 +127,7 @@ def _heat_map(heat: HeatMap) -> dict[str, Any]:
 
 def _sentences(heat: HeatMap, cell: Cell, short: str, layer: str, step: int) -> list[str]:
     where = short if step == NO_STEP else f"{short} at step {step + 1}"
-    if not there(cell.value):
+    if not is_number(cell.value):
         return [f"{where}: no score.", f"Layer {layer}."]
     number = f" over {cell.n} images" if cell.n else ""
     score = f"{where}: {heat.score} {interval(cell.value, cell.low, cell.high, 3)}{number}."
@@ -146,7 +146,7 @@ def _colours(values: Sequence[float | None]) -> dict[float | None, tuple[str, st
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    known = sorted({value for value in values if there(value)})
+    known = sorted({value for value in values if is_number(value)})
     span = (known[-1] - known[0] or 1.0) if known else 1.0
     colours: dict[float | None, tuple[str, str]] = {}
     for value in known:

@@ -18,7 +18,7 @@ class DiT(Family):
     """A transformer that is told a class; the empty prompt is the class that stands for none."""
 
     pipeline = "DiTPipeline"
-    part = "transformer"
+    denoiser_part = "transformer"
     denoisers = ("DiTTransformer2DModel",)
 
     def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
