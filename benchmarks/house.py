@@ -75,7 +75,7 @@ def calls_between_hook_and_probe() -> tuple[int, int]:
 
         setattr(owner, method, watched)
 
-    watch(Capture, "_see")
+    watch(Capture, "_on_output")
     watch(Moments, "add")
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         sys.argv = ["train.py", "probe=ridge", "features=none", "data.count=6", "steps.sampling=2", "logger=csv"]

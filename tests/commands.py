@@ -43,7 +43,7 @@ def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProce
 
 
 def command(script: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """Runs a door in `cwd`, in this process, since a new one takes ten seconds to import what it needs."""
+    """Runs a script in `cwd`, in this process, since a new one takes ten seconds to import what it needs."""
     out, err = io.StringIO(), io.StringIO()
     with _as_typed(script, arguments, cwd), redirect_stdout(out), redirect_stderr(err):
         try:
@@ -57,7 +57,7 @@ def command(script: str, *arguments: str, cwd: Path | None = None) -> subprocess
 def command_apart(
     script: str, *arguments: str, cwd: Path | None = None, threads: str | None = "1"
 ) -> subprocess.CompletedProcess:
-    """Runs a door in `cwd` in a process of its own; `threads` of OpenMP, None for as many as there are."""
+    """Runs a script in `cwd` in a process of its own; `threads` of OpenMP, None for as many as there are."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *arguments],

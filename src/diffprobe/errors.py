@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Bad input. The doors print it as one line and exit with code 1; every message names the offending value."""
+    """Bad input, printed as one line with exit code 1; every message names the offending value."""
 
 
 def one_line(error: BaseException) -> str:

@@ -31,9 +31,9 @@ OF_ANALYSES = ("analysis", "masks", "measure", "objects")  # groups of analyze.p
 PRESETS_OF_ANALYSES = ("diff_props", "semantic_lens")
 
 
-def composed(door: str, *overrides: str):
+def composed(script: str, *overrides: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(door, list(overrides))
+        return compose(script, list(overrides))
 
 
 def settings(*overrides: str):

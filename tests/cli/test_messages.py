@@ -17,18 +17,18 @@ from tests.commands import ROOT, one_line, train
 CONF = ROOT / "conf"
 
 
-def answer(door: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(sys, "argv", [f"{door}.py", *overrides])
+def answer(script: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *overrides])
     with pytest.raises((HydraException, ValueError)) as caught, initialize_config_dir(str(CONF), version_base="1.3"):
-        compose(door, list(overrides))
-    line = explanation(caught.value, CONF, door)
+        compose(script, list(overrides))
+    line = explanation(caught.value, CONF, script)
     assert line is not None
     assert "\n" not in line
     return line
 
 
 @pytest.mark.parametrize(
-    ("door", "override", "told"),
+    ("script", "override", "told"),
     [
         ("train", "features.folder=x", "features.folder belongs to features=disk; give that choice too"),
         ("train", "model.tokenizer=x", "model.tokenizer belongs to model=local or sd15"),
@@ -74,12 +74,12 @@ def answer(door: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str:
         ("train", "data.prompts=prés.csv", "cannot read data.prompts=prés.csv; a value with characters other than"),
     ],
 )
-def test_what_does_not_compose_is_answered_with_what_to_type(door, override, told, monkeypatch):
-    assert told in answer(door, override, monkeypatch=monkeypatch)
+def test_what_does_not_compose_is_answered_with_what_to_type(script, override, told, monkeypatch):
+    assert told in answer(script, override, monkeypatch=monkeypatch)
 
 
 def test_no_key_is_answered_with_itself():
-    """Every key of every choice, asked of both doors as one that is not there."""
+    """Every key of every choice, asked of both scripts as one that is not there."""
     import re
 
     from diffprobe.cli.keys import read_conf
@@ -87,8 +87,8 @@ def test_no_key_is_answered_with_itself():
     keys = sorted({key for file in read_conf(CONF) for key in file.keys})
     assert len(keys) > 100
     for key in keys:
-        for door in ("train", "analyze"):
-            line = explain_key(key, CONF, door)
+        for script in ("train", "analyze"):
+            line = explain_key(key, CONF, script)
             assert not re.search(rf"valid key is '{re.escape(key)}'", line), line
 
 

@@ -208,7 +208,7 @@ def _is_path(hint: Any) -> bool:
     return Path in get_args(hint)  # checked as a path
 
 
-# Their range depends on other settings, and is held against them in the doors, or they are text of any kind.
+# Their range depends on other settings, and is checked against them later, or they are text of any kind.
 FREE = (
     "labeler.weights",
     "analysis.classes",

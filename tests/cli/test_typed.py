@@ -38,15 +38,15 @@ def said(path: Path, package: str) -> dict:
     return dict(leaves(own, "" if path.read_text().startswith(GLOBAL) else package)) if own else {}
 
 
-def composed(door: str, *overrides: str):
+def composed(script: str, *overrides: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(door, list(overrides), return_hydra_config=True)
+        return compose(script, list(overrides), return_hydra_config=True)
 
 
-def refusal(door: str, *overrides: str, conf: Path = CONF) -> str:
+def refusal(script: str, *overrides: str, conf: Path = CONF) -> str:
     """What `check_typed` says of a command line; nothing if it takes it."""
     with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose(door, list(overrides), return_hydra_config=True)
+        config = compose(script, list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     hydra = HydraConfig.get()
     OmegaConf.set_struct(config, False)
@@ -75,13 +75,13 @@ def test_presets_and_analyses_set_no_key_that_a_choice_of_a_group_sets(path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_choices_typed_beside_a_preset_win_over_it(preset):
-    door = "analyze" if preset.split("/")[0] in OF_ANALYSES else "train"
+    script = "analyze" if preset.split("/")[0] in OF_ANALYSES else "train"
     defaults = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))["defaults"]
     there = [name for item in defaults if isinstance(item, dict) for name in item if " " not in name]
-    groups = [name for name in GROUPS if door == "analyze" or name in there]
+    groups = [name for name in GROUPS if script == "analyze" or name in there]
     turn = PRESETS.index(preset)  # another choice of every group for every preset
     choices = {name: GROUPS[name][turn % len(GROUPS[name])] for name in groups if name != "analysis"}
-    config = composed(door, f"experiment={preset}", *(f"{name}={choice}" for name, choice in choices.items()))
+    config = composed(script, f"experiment={preset}", *(f"{name}={choice}" for name, choice in choices.items()))
     for name, choice in choices.items():
         for key, value in said(CONF / name / f"{choice}.yaml", name).items():
             if value != "???" and "${" not in str(value):

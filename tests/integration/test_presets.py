@@ -31,7 +31,7 @@ PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
 OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20")
 ONE_LAYER = "layers.select=[up_blocks.3.resnets.1]"
 POCKET = "model=pocket"
-# What each folder of presets needs to run offline, by the door that it belongs to.
+# What each folder of presets needs to run offline, by the script that they are for.
 OFFLINE = {
     ".": ("train", ()),
     "scene_representation": ("train", (POCKET, "labeler=pocket", "data.prompts=null")),
@@ -56,8 +56,8 @@ SMALL = {
 }
 
 
-def run(door: str, folder: Path, *overrides: str, cwd: Path) -> None:
-    done = command(f"{door}.py", *overrides, f"hydra.run.dir={folder}", cwd=cwd)
+def run(script: str, folder: Path, *overrides: str, cwd: Path) -> None:
+    done = command(f"{script}.py", *overrides, f"hydra.run.dir={folder}", cwd=cwd)
     assert done.returncode == 0, done.stderr
 
 
@@ -100,10 +100,10 @@ def stores(tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS, ids=str)
 def test_a_preset_runs_from_configuration_to_report(preset, tmp_path, stores):
-    door, offline = OFFLINE[str(preset.parent)]
-    sizes = SMALL[preset.name] if preset.parent.name == "semantic_lens" else PROBING if door == "train" else OBJECTS
+    script, offline = OFFLINE[str(preset.parent)]
+    sizes = SMALL[preset.name] if preset.parent.name == "semantic_lens" else PROBING if script == "train" else OBJECTS
     run(
-        door,
+        script,
         tmp_path / "run",
         f"experiment={preset}",
         *offline,

@@ -17,12 +17,12 @@ _EXTRAS = {
 _NO_CHOICE = "Config group override must be a string or a list"
 
 
-def explain_composition(error: BaseException, conf: Path, door: str, typed: Sequence[str]) -> str | None:
+def explain_composition(error: BaseException, conf: Path, script: str, typed: Sequence[str]) -> str | None:
     """What to tell a user of an error of Hydra's while it reads a command line and composes; None of another error.
 
     Args:
         conf: the folder of configurations.
-        door: 'train' or 'analyze'.
+        script: 'train' or 'analyze'.
         typed: the arguments of the command.
     """
     from hydra.errors import HydraException, OverrideParseException
@@ -34,8 +34,8 @@ def explain_composition(error: BaseException, conf: Path, door: str, typed: Sequ
         return None
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, text)
-    told = (_unknown_choice(text), _wrong_preset(text, door), _known_twice(text), _several(text))
-    return next((line for line in told if line), None) or _unknown_key(error, text, conf, door) or _plain(error, text)
+    told = (_unknown_choice(text), _wrong_preset(text, script), _known_twice(text), _several(text))
+    return next((line for line in told if line), None) or _unknown_key(error, text, conf, script) or _plain(error, text)
 
 
 def _no_choice(typed: Sequence[str], conf: Path) -> str:
@@ -79,14 +79,14 @@ def _unknown_choice(text: str) -> str | None:
     return f"{group} has no choice {choice!r}; {hint}Choices: {', '.join(names)}"
 
 
-def _wrong_preset(text: str, door: str) -> str | None:
+def _wrong_preset(text: str, script: str) -> str | None:
     """`python train.py experiment=diff_props/table1`, which needs groups of analyze.py."""
     found = re.search(r"In '([^'/]+)/([^']+)': Could not override '([^']+)'. No match in the defaults list", text)
     if not found:
         return None
     group, choice, lacking = found.groups()
-    other = "analyze.py" if door == "train" else "train.py"
-    return f"{group}={choice} needs the group {lacking}, which {door}.py does not have: it is for {other}"
+    other = "analyze.py" if script == "train" else "train.py"
+    return f"{group}={choice} needs the group {lacking}, which {script}.py does not have: it is for {other}"
 
 
 def _known_twice(text: str) -> str | None:
@@ -107,7 +107,7 @@ def _several(text: str) -> str | None:
     return f"{key}={values} is several values: a list is written {key}=[{values}], and a sweep over them needs -m"
 
 
-def _unknown_key(error: BaseException, text: str, conf: Path, door: str) -> str | None:
+def _unknown_key(error: BaseException, text: str, conf: Path, script: str) -> str | None:
     """`trainr.devices=2`, `features.folder=x` without features=disk, `~foo`."""
     value = re.search(r"The value of '([^']+)' is (.*) and not (.*)\.", text)
     if value:
@@ -121,7 +121,7 @@ def _unknown_key(error: BaseException, text: str, conf: Path, door: str) -> str 
     inner = getattr(error.__cause__, "full_key", None)  # of a mapping that holds it: probe.learning_rates.dept
     if inner and str(inner).startswith(f"{key}."):
         key = str(inner)
-    return explain_key(key, conf, door, deleted="delete" in text)
+    return explain_key(key, conf, script, deleted="delete" in text)
 
 
 def _plain(error: BaseException, text: str) -> str:

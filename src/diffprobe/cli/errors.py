@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffprobe.cli.composing import explain_composition
-from diffprobe.cli.keys import DOORS, settable_keys
+from diffprobe.cli.keys import SCRIPTS, settable_keys
 from diffprobe.errors import UserError
 from diffprobe.ranges import expanded
 from diffprobe.runs.processes import end_children, is_helper
@@ -87,10 +87,10 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _door() -> str:
+def _script() -> str:
     """The script that is running; of another that which knows all keys."""
-    door = Path(sys.argv[0]).stem
-    return door if door in DOORS else DOORS[-1]
+    script = Path(sys.argv[0]).stem
+    return script if script in SCRIPTS else SCRIPTS[-1]
 
 
 def _conf() -> Path:
@@ -98,12 +98,12 @@ def _conf() -> Path:
     return Path(sys.argv[0]).resolve().parent / "conf"
 
 
-def explanation(error: BaseException, conf: Path, door: str | None = None) -> str | None:
+def explanation(error: BaseException, conf: Path, script: str | None = None) -> str | None:
     """What to tell the user, or None for an error that is not theirs.
 
     Args:
         conf: the folder of configurations.
-        door: 'train' or 'analyze'; by default the script that is running.
+        script: 'train' or 'analyze'; by default the script that is running.
     """
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import MissingMandatoryValue
@@ -119,7 +119,7 @@ def explanation(error: BaseException, conf: Path, door: str | None = None) -> st
         return None
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return _no_run_folder(error)
-    return explain_composition(error, conf, door or _door(), sys.argv[1:])
+    return explain_composition(error, conf, script or _script(), sys.argv[1:])
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 NO_SETTINGS = ("defaults", "hydra", "_target_", "_partial_")
 PRESETS = ("experiment", "debug")  # groups whose choices set keys of others
 FREE = ("layers.groups", "prototypes.groups", "analysis.classes")  # mappings whose keys are the user's
-DOORS = ("train", "analyze")  # their primary configurations, the wider last
+SCRIPTS = ("train", "analyze")  # their primary configurations, the wider last
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ def settable_keys(conf: Path) -> set[str]:
     return {key for file in read_conf(conf) for key in _with_sections(file.keys)}
 
 
-def explain_key(key: str, conf: Path, door: str, *, deleted: bool = False) -> str:
-    """Why a run of a door has no such key: the choice or the door that it belongs to, or the nearest that there is.
+def explain_key(key: str, conf: Path, script: str, *, deleted: bool = False) -> str:
+    """Why a run of a script has no such key: the choice or the script that it belongs to, or the nearest that there is.
 
     deleted: whether the key was to be left out (~KEY).
     """
     if key.startswith("hydra."):
         return f"unknown key {key!r} of Hydra; --cfg hydra lists those that there are"
     files = read_conf(conf)
-    here = _groups_of(door, files)
+    here = _groups_of(script, files)
     owners = [file for file in files if file.group not in ("", *PRESETS) and key in _with_sections(file.keys)]
-    elsewhere = [other for other in DOORS if other != door and key in _known(other, files)]
+    elsewhere = [other for other in SCRIPTS if other != script and key in _known(other, files)]
     top = key.split("/")[0].split(".")[0]
-    known = _known(door, files)
+    known = _known(script, files)
     if deleted and key in known:
         return f"{key} is not set, so there is nothing to leave out"
     if key not in known and top not in {item.split(".")[0].split("/")[0] for item in known} and elsewhere:
-        return f"{key} is a key of {elsewhere[0]}.py, which {door}.py does not have"
+        return f"{key} is a key of {elsewhere[0]}.py, which {script}.py does not have"
     owners = [file for file in owners if file.group.split("/")[0] in here]
     if owners:
         return f"{key} belongs to {_told(owners, files)}; give that choice too, or leave {key} out"
@@ -103,30 +103,30 @@ def _told(owners: list[ConfFile], files: list[ConfFile]) -> str:
     return f"{outer[0].group}={outer[0].choice} {told}" if outer else told
 
 
-def _groups_of(door: str, files: list[ConfFile]) -> set[str]:
-    """The groups that a door has, those within others not."""
-    (primary,) = [file for file in files if not file.group and file.choice == door] or [None]
+def _groups_of(script: str, files: list[ConfFile]) -> set[str]:
+    """The groups that a script has, those within others not."""
+    (primary,) = [file for file in files if not file.group and file.choice == script] or [None]
     own = set(primary.groups) if primary else set()
     return own | {group for file in files if file.group in own - {*PRESETS} for group in file.groups}
 
 
-def _known(door: str, files: list[ConfFile]) -> set[str]:
-    """Every group, section and key that a run of a door may have, by whatever choice."""
-    groups = _groups_of(door, files)
-    theirs = [file for file in files if file.group in groups or (not file.group and file.choice == door)]
+def _known(script: str, files: list[ConfFile]) -> set[str]:
+    """Every group, section and key that a run of a script may have, by whatever choice."""
+    groups = _groups_of(script, files)
+    theirs = [file for file in files if file.group in groups or (not file.group and file.choice == script)]
     outer = {file.group for file in theirs if file.group}
     keys = {
         key
         for file in theirs
         for key in _with_sections(file.keys)
-        if key.split(".")[0] in _top_level_keys(outer, files, door)
+        if key.split(".")[0] in _top_level_keys(outer, files, script)
     }
     return keys | outer
 
 
-def _top_level_keys(groups: set[str], files: list[ConfFile], door: str) -> set[str]:
-    """The first parts of keys that a door knows: its groups, and what its own file sets."""
-    primary = {key.split(".")[0] for file in files if not file.group and file.choice == door for key in file.keys}
+def _top_level_keys(groups: set[str], files: list[ConfFile], script: str) -> set[str]:
+    """The first parts of keys that a script knows: its groups, and what its own file sets."""
+    primary = {key.split(".")[0] for file in files if not file.group and file.choice == script for key in file.keys}
     return {group.split("/")[0] for group in groups} | primary
 
 

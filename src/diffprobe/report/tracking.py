@@ -75,7 +75,7 @@ class RunName:
 
     Attributes:
         kind: what it studies: 'probing', or the kind of an analysis.
-        name: the last two parts of its folder, 'emergence/2026-05-04_12-00-00' or 'seeds/0'.
+        name: the last two parts of its folder, 'probing/2026-05-04_12-00-00' or 'seeds/0'.
         group: the folder of the sweep that it is a job of, 'seeds'; None of no sweep.
     """
 

@@ -126,14 +126,14 @@ def reproduce(folder: Path, seeds: Mapping[str, int], script: str | None = None)
     """(what, answer): the command with the overrides that the run folder records, revision, seeds and versions.
 
     Args:
-        script: the door; by default the script that is running.
+        script: by default the one that is running.
     """
-    door = script or Path(sys.argv[0]).name
+    script = script or Path(sys.argv[0]).name
     made = environment(seeds=seeds, wall_seconds=0.0, network_evaluations=0)  # the last two are not told
     versions = [f"{name} {version}" for name, version in made["packages"].items() if version]
     machine = made["hardware"]
     return [
-        ("command", shlex.join(["python", door, *_overrides(folder)])),
+        ("command", shlex.join(["python", script, *_overrides(folder)])),
         ("revision", _revision(made["git"])),
         ("seeds", ", ".join(f"{name} {value}" for name, value in seeds.items())),
         ("versions", ", ".join([f"Python {made['python']}", *versions])),

@@ -1,4 +1,4 @@
-"""Lightning as the doors use it: its trainers, made of settings, and its silence.
+"""Lightning trainers made of the settings of a run, without Lightning's notices.
 
 Lightning stops when a signal asks: see `diffprobe.signals`.
 """

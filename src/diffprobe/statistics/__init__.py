@@ -1,4 +1,4 @@
-"""The one set of rules for intervals, p-values and rankings that all rooms use; they hold from five images on."""
+"""Rules for intervals, p-values and rankings that the whole package uses; they hold from five images on."""
 
 from diffprobe.statistics.differences import (
     PairedDifferences,

@@ -11,9 +11,9 @@ from diffprobe.runs.environment import reproduce
 from tests.commands import ROOT
 
 
-def told(door, topics, *overrides):
+def told(script, topics, *overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose(door, overrides=list(overrides))
+        config = compose(script, overrides=list(overrides))
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )

@@ -1,1 +1,1 @@
-"""What one asks of the rooms below. One file a study; each returns plain tables and draws, prints and logs nothing."""
+"""Trains and scores all probes and controls of a question, with activations that are kept, or in one pass."""
