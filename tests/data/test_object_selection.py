@@ -402,6 +402,7 @@ def test_the_configuration_of_a_set_is_what_it_takes(tmp_path, kind):
     write_coco(tmp_path, scenes, 16)
     write_davis(tmp_path, {"one": scenes, "two": scenes}, 16)
     settings = yaml.safe_load((Path(__file__).parents[2] / "conf" / "objects" / f"{kind}.yaml").read_text())
+    assert settings.pop("_target_") == "diffprobe.data.object_selection.load_objects"
     assert settings["kind"] == kind
     if "root" in settings:
         settings["root"] = tmp_path
