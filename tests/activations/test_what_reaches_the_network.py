@@ -157,7 +157,7 @@ def _same(one: Any, other: Any) -> bool:
 # Arguments of every source: the usual value, and others that make a difference.
 ARGUMENTS: dict[type[Source], dict[str, list[Any]]] = {
     Generation: {"sampling_steps": [2, 3], "half": ["conditional", "unconditional", "both"]},
-    Noised: {"at": [[300], [301]], "noise": ["seeded"], "draws": [1, 2]},
+    Noised: {"timesteps": [[300], [301]], "noise": ["seeded"], "draws": [1, 2]},
     Inversion: {"sampling_steps": [2, 3]},
     ImageToImage: {"strength": [0.5, 1.0], "sampling_steps": [2, 3], "half": ["conditional", "unconditional", "both"]},
 }
@@ -166,7 +166,7 @@ AGAIN = [None, PartialDenoising(0.5, 2)]
 
 def variants(kind: type[Source], values: dict[str, Any]) -> Iterator[tuple[str, Source]]:
     """A source as usual, then with each of its arguments changed."""
-    table = {**values, **ARGUMENTS[kind], "again": AGAIN}
+    table = {**values, **ARGUMENTS[kind], "partial_denoising": AGAIN}
     takes = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
     assert set(takes) <= set(table), f"{kind.__name__} takes {set(takes) - set(table)}: say here what to change it to"
     usual = {name: table[name][0] for name in takes}

@@ -35,7 +35,7 @@ def layers(tiny_backbone):
 
 
 def means(way: str, folder: Path) -> ExecutionConfig:
-    ways = {"live": {"live": True}, "memory": {}, "stored": {"stores": folder}}
+    ways = {"live": {"one_pass": True}, "memory": {}, "stored": {"stores": folder}}
     return ExecutionConfig(batch_size=2, dtype="float32", **ways[way])
 
 
