@@ -296,3 +296,18 @@ def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_tak
 def test_arguments_of_parts_have_ranges_too(target, argument, value):
     with pytest.raises(UserError, match=rf"^labeler\.{argument}"):
         Part().checked({"_target_": f"diffprobe.{target}", argument: value}, "labeler")
+
+
+@pytest.mark.parametrize("group", CLASSES)
+def test_what_the_run_itself_gives_are_arguments_of_the_classes_of_its_group(group):
+    hint = get_type_hints(AnalysisJobSettings, include_extras=True)[group]
+    hints = (hint, *get_args(hint))  # one may be None
+    (part,) = (item for each in hints for item in getattr(each, "__metadata__", ()) if isinstance(item, Part | Parts))
+    taken = {name for target in CLASSES[group] for name in signature_of(target).arguments}
+    assert {*getattr(part, "given", {}), *getattr(part, "limits", {})} <= taken
+
+
+def test_an_argument_that_the_analysis_gives_is_refused():
+    assert refusal("trajectory.partial_denoising", {"strength": 1}).startswith(
+        "trajectory.partial_denoising is set by the run itself"
+    )

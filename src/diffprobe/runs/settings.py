@@ -15,7 +15,7 @@ from diffprobe.ranges import Choice, Folder, Name, Number, checked_value
 
 # Arguments that the run itself gives, and what decides on them.
 _TRAJECTORY = {
-    **{"prompts": "by the group data", "images": "by the group data", "again": "by the analysis"},
+    **{"prompts": "by the group data", "images": "by the group data", "partial_denoising": "by the analysis"},
     **{"sampling_steps": "by steps.sampling", "half": "by features.half"},
 }
 _TRAINER = {
