@@ -9,6 +9,8 @@ from PIL import Image
 
 from diffprobe.analyses.classification.photos import load_photos
 from diffprobe.analyses.inputs import make_source
+from diffprobe.errors import UserError
+from tests.tasks import checked_analysis
 
 
 @pytest.fixture
@@ -57,3 +59,9 @@ def test_photos_that_are_left_out_are_told(tmp_path, told):
     assert photos.names == ["red_fox/1"]
     assert told[0].startswith("left out whale/2: cannot read")
     assert told[1] == "left out 1 of 2 photos, which are of no class that the prompts name"
+
+
+@pytest.mark.parametrize("analysis", ["separation", "emergence", "intervention"])
+def test_a_run_without_layers_is_told_what_to_choose(analysis: str) -> None:
+    with pytest.raises(UserError, match="both empty; choose at least one layer"):
+        checked_analysis(f"analysis={analysis}", "layers.select=null", "data.count=12", "objects.count=4")

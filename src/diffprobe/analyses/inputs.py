@@ -57,8 +57,14 @@ class Inputs:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """The layers that `layers.select` names; none where it is null."""
-        return chosen_layers(self.settings.layers.select, self.backbone) if self.settings.layers.select else []
+        """The layers that `layers.select` names; none where there are groups of layers alone."""
+        select, groups = self.settings.layers.select, self.settings.layers.groups
+        if not select and not groups:
+            raise UserError(
+                "layers.select and layers.groups are both empty; choose at least one layer or group of layers, such as "
+                "layers=headline"
+            )
+        return chosen_layers(select, self.backbone) if select else []
 
     @cached_property
     def groups(self) -> list[LayerGroup]:
@@ -181,8 +187,6 @@ def chosen_layers(select: Any, backbone: Backbone) -> list[Layer]:
     """
     from diffprobe.backbone.layers import catalogue, select_layers
 
-    if select is None:
-        raise UserError("layers.select is null; give at least one layer, such as layers=headline")
     return select_layers(catalogue(backbone.denoiser), select if isinstance(select, str) else list(select))
 
 

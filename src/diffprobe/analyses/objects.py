@@ -116,8 +116,6 @@ def check_objects(inputs: Inputs) -> ObjectTask:
     steps = inputs.steps(source.timesteps(backbone))
     check_timesteps(source, backbone, steps)
     groups = [*map(as_group, inputs.layers), *inputs.groups]
-    if not groups:
-        raise UserError("layers.select and layers.groups are both empty; choose at least one layer or group of layers")
     also = [as_group(layer) for layer in chosen_layers(keeping.layers, backbone)] if keeping.layers else []
     return ObjectTask(
         backbone,
