@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from diffprobe.analyses.objects import ObjectAnalysis
 from diffprobe.cli.retelling import REPORT_WIDTH
 from diffprobe.cli.typed import check_typed
 from diffprobe.errors import UserError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from diffprobe.analyses.analysis import Analysis, RunContext
     from diffprobe.report.tracking import RunName, Tracker
 
-OF_OBJECTS = ("separation", "transforms", "denoising", "video")  # analyses that keep prototypes
 Job = TypeVar("Job", bound=ProbingSettings)
 
 
@@ -84,7 +84,7 @@ def carry_out(
         raise UserError(f"analysis={analysis_name(settings)} runs in one process; use trainer.devices=1")
     share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
     folder = Path(hydra.runtime.output_dir)
-    with _resume_hint(settings, folder, hydra), quiet_libraries():
+    with _resume_hint(analysis, settings, folder, hydra), quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
 
         helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and the first one reports
@@ -156,12 +156,12 @@ def _skipped(folder: Path, console: Console) -> Path:
 
 
 @contextmanager
-def _resume_hint(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterator[None]:
+def _resume_hint(analysis: Analysis, settings: Any, folder: Path, hydra: Any) -> Iterator[None]:
     """Adds to a signal that stops the run what a person can do then."""
     try:
         yield
     except Stopped as stopped:
-        kept = _resume_folder(settings)
+        kept = _resume_folder(analysis, settings)
         goes_on = f"goes on from what is kept in {kept}" if kept else "begins again, since nothing is kept on disk"
         place = f"hydra.sweep.dir={hydra.sweep.dir}" if hydra.mode.name == "MULTIRUN" else f"hydra.run.dir={folder}"
         done = (folder / FINISHED).exists()
@@ -169,10 +169,10 @@ def _resume_hint(settings: ProbingSettings, folder: Path, hydra: Any) -> Iterato
         raise
 
 
-def _resume_folder(settings: ProbingSettings) -> str | None:
+def _resume_folder(analysis: Analysis, settings: Any) -> str | None:
     """The folder that an interrupted run finds its work in, if any."""
-    if analysis_name(settings) in OF_OBJECTS:
-        return OmegaConf.select(settings, "prototypes.folder")  # type: ignore[arg-type]
+    if isinstance(analysis, ObjectAnalysis):  # which keeps prototypes
+        return settings.prototypes.folder
     return settings.features.folder if settings.features.store == "disk" else None
 
 
