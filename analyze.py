@@ -13,9 +13,9 @@ from diffprobe.cli.errors import plain_errors  # noqa: E402
 @plain_errors
 @hydra.main(version_base="1.3", config_path="conf", config_name="analyze")
 def main(config: DictConfig) -> None:
-    from diffprobe.cli.analysis import run
+    from diffprobe.cli.running import run_analysis
 
-    run(config)
+    run_analysis(config)
 
 
 if __name__ == "__main__":

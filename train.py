@@ -13,9 +13,9 @@ from diffprobe.cli.errors import plain_errors  # noqa: E402
 @plain_errors
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
-    from diffprobe.cli.probing import run
+    from diffprobe.cli.running import run_probing
 
-    return run(config)
+    return run_probing(config)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from scipy import stats
 
 from diffprobe.activations.store.folder import create_store
-from diffprobe.activations.store.layout import tensor_name
 from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.reader import StoredActivations
+from diffprobe.activations.store.shards import tensor_name
 from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.backbone.layers import Layer
 from diffprobe.probes.adam import ProbeBatch, train_bank

@@ -24,9 +24,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffprobe.backbone.blueprint import denoiser_without_weights
 from diffprobe.backbone.capture import capture
-from diffprobe.backbone.layers import catalogue, select_layers
+from diffprobe.backbone.layers import catalogue, denoiser_without_weights, select_layers
 
 EXIT = "down_blocks.2.resnets.0"
 PUBLISHED = (
@@ -59,7 +58,7 @@ def pocket() -> None:
         backbone.pipeline(texts, generator=generators, num_inference_steps=15, guidance_scale=2.5, output_type="pt")
 
     def captured() -> None:
-        from diffprobe.backbone.calls import decode_latents
+        from diffprobe.backbone.capture import decode_latents
 
         for step in generate(backbone, texts, seeds, steps=15, layers=layers):
             last = step.latents

@@ -23,7 +23,8 @@ import dcor
 import torch
 from torch import Tensor
 
-from diffprobe.prototypes.distances import correlation, distance_matrix
+from diffprobe.prototypes import distances as correlation
+from diffprobe.prototypes.distances import distance_matrix
 
 OBJECTS, MANY = 4000, 5000
 FEW_CHANNELS, CHANNELS, MANY_CHANNELS = 320, 1280, 2560

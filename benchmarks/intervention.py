@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from diffprobe.activations.sources.generation import Generation
+from diffprobe.activations.sources import Generation
 from diffprobe.analyses.intervention.edits import Editing, TokenMoments, final_images, replacements
 from diffprobe.analyses.intervention.target_maps import draw_moves, move
 from diffprobe.backbone.layers import catalogue, select_layers
@@ -22,8 +22,8 @@ from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import scene_prompts
 from diffprobe.labels.pocket import PocketLabeler
-from diffprobe.probes.config import ProbeConfig
-from diffprobe.probes.functional import dice
+from diffprobe.probes.bank import ProbeConfig
+from diffprobe.probes.scoring import dice
 from diffprobe.probes.study.two_pass import ProbingConfig, run_probing
 
 TRAINING, IMAGES = 40, 12

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from diffprobe.activations.extraction import extract
 from diffprobe.activations.one_pass import stream_batches
-from diffprobe.activations.sources.generation import Generation
+from diffprobe.activations.sources import Generation
 from diffprobe.backbone.capture import Capture
 from diffprobe.backbone.layers import Layer, catalogue
 from diffprobe.backbone.load import Backbone, load_backbone

@@ -91,10 +91,10 @@ def ready(images: int) -> tuple[Any, list[Any]]:
 
 
 def study(backbone: Any, prompts: list[Any]) -> Any:
-    from diffprobe.activations.sources.generation import Generation
+    from diffprobe.activations.sources import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.labels.pocket import PocketLabeler
-    from diffprobe.probes.config import ProbeConfig
+    from diffprobe.probes.bank import ProbeConfig
     from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 
     layers = select_layers(catalogue(backbone.denoiser), "self_attention")
@@ -110,10 +110,9 @@ def gpu() -> None:
     if not torch.cuda.is_available():
         print("gpu: there is none here")
         return
-    from diffprobe.backbone.blueprint import denoiser_without_weights
     from diffprobe.backbone.capture import capture
-    from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.probes.config import ProbeConfig
+    from diffprobe.backbone.layers import catalogue, denoiser_without_weights, select_layers
+    from diffprobe.probes.bank import ProbeConfig
     from diffprobe.probes.properties import PROPERTIES
     from diffprobe.probes.ridge import Moments
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
-from diffprobe.analyses.emergence.leads import COMMON, OWN, _lead
+from diffprobe.analyses.emergence.tables import COMMON, OWN, _lead
 from diffprobe.prototypes.permutation import between_images
 from diffprobe.prototypes.retrieval import retrieve
 from diffprobe.prototypes.set_intervals import set_intervals

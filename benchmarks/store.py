@@ -24,9 +24,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from diffprobe.activations.store.folder import Store, create_store
-from diffprobe.activations.store.layout import TensorSpec
 from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.reader import LayerAtStep, StoredActivations
+from diffprobe.activations.store.shards import TensorSpec
 from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.backbone.layers import Layer
 

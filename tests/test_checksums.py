@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffprobe.checksums import Damaged, read_sealed, sealed
+from diffprobe.files import Damaged, read_sealed, sealed
 
 TENSORS = {
     "a/step_0": torch.tensor([[1.0, float("nan"), -3.0]]),

@@ -14,8 +14,8 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the lowest to the highest. What is in one row does not import each other, but for its own package.
 LEVELS = (
     ("errors",),
-    ("ranges", "signatures", "precision", "terminal", "threads", "writing"),
-    ("signals", "parts", "checksums", "weights", "user_files", "tables"),
+    ("ranges", "signatures", "precision", "terminal", "threads", "files"),
+    ("signals", "parts", "weights", "user_files"),
     ("fitting",),
     ("statistics",),
     ("pocket", "backbone"),

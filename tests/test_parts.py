@@ -89,7 +89,7 @@ def test_what_a_class_needs_is_named_unless_the_run_gives_it():
 
 def test_parts_within_parts_are_held_against_their_own_classes():
     inner = {"_target_": "lightning.pytorch.callbacks.RichProgressBar", "refresh_rate": "often"}
-    outer = {"_target_": "diffprobe.labels.per_property.PerProperty"}
+    outer = {"_target_": "diffprobe.labels.labeler.PerProperty"}
     with pytest.raises(UserError, match=r"labeler\.depth\.refresh_rate: must be a whole number"):
         Part().checked({**outer, "depth": inner}, "labeler")
     with pytest.raises(UserError, match=r"labeler\.depth\[1\]\.refresh_rate: must be a whole number"):

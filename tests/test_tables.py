@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from diffprobe.errors import UserError
+from diffprobe.files import NO_STEP, read_rows
 from diffprobe.probes.summaries import Summary
 from diffprobe.report.report import frame_of
-from diffprobe.tables import NO_STEP, read_rows
 from tests.reference.score_rows import Score
 
 SCORES = [

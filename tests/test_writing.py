@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from diffprobe.writing import remove_leftovers, replacing, temporary_beside
+from diffprobe.files import remove_leftovers, replacing, temporary_beside
 
 
 def of_process(path, process):

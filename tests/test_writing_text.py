@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffprobe.writing import replacing, write_text
+from diffprobe.files import replacing, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -19,16 +19,14 @@ from diffprobe.activations.control_inputs import (
     extract_control_inputs,
 )
 from diffprobe.activations.description import describe_control_inputs, describe_replay
-from diffprobe.activations.extraction import extract, extract_replayed
-from diffprobe.activations.sources.generation import Generation
-from diffprobe.activations.sources.real_images import Noised
-from diffprobe.activations.stores import StoreFolder
-from diffprobe.backbone.calls import decode_latents, encode_images
+from diffprobe.activations.extraction import StoreFolder, extract, extract_replayed
+from diffprobe.activations.real_images import Noised
+from diffprobe.activations.sources import Generation
+from diffprobe.backbone.capture import decode_latents, encode_images
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
-from diffprobe.data.images import load_images
-from diffprobe.data.pictures import ImageFileCollection
+from diffprobe.data.images import ImageFileCollection, load_images
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.controls import fresh_weights

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 
 from diffprobe.activations.extraction import Extraction, extract
-from diffprobe.activations.sources.generation import Generation
+from diffprobe.activations.sources import Generation
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.data.prompts import Prompt

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffprobe.activations.extraction import extract, extract_replayed
-from diffprobe.activations.sources.generation import Generation
+from diffprobe.activations.sources import Generation
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import Prompt

@@ -7,13 +7,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffprobe.activations.activations import Activations
-from diffprobe.activations.groups import GroupedActivations, GroupValues, LayerGroup, concatenate, parse_groups
+from diffprobe.activations.activations import (
+    Activations,
+    GroupedActivations,
+    GroupValues,
+    LayerGroup,
+    concatenate,
+    parse_groups,
+)
 from diffprobe.activations.store.reader import load_activations
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import choose_thresholds, score_bank
 from diffprobe.probes.splits import Split

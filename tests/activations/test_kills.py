@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from diffprobe.activations.extraction import extract
-from diffprobe.activations.sources.generation import Generation
+from diffprobe.activations.sources import Generation
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.data.prompts import Prompt

@@ -14,9 +14,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from diffprobe.activations.batches import ImageBatch, ImageData
-from diffprobe.activations.consumer import Consumer
-from diffprobe.activations.module import ActivationModule, device_of_model, quiet_trainer, run_pass
+from diffprobe.activations.module import (
+    ActivationModule,
+    Consumer,
+    ImageBatch,
+    ImageData,
+    device_of_model,
+    quiet_trainer,
+    run_pass,
+)
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.errors import UserError
 

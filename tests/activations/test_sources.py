@@ -9,14 +9,12 @@ from PIL import Image
 
 from diffprobe.activations.description import describe
 from diffprobe.activations.extraction import extract, extract_replayed
-from diffprobe.activations.sources.real_images import ImageToImage, Inversion, Noised
-from diffprobe.backbone.calls import encode_images
-from diffprobe.backbone.image_to_image import image_to_image
-from diffprobe.backbone.inversion import invert
+from diffprobe.activations.real_images import ImageToImage, Inversion, Noised
+from diffprobe.backbone.capture import encode_images
+from diffprobe.backbone.inversion import image_to_image, invert
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.noising import evaluate_noised, seed_of
-from diffprobe.data.images import load_images, read_image
-from diffprobe.data.pictures import ImageFileCollection
+from diffprobe.data.images import ImageFileCollection, load_images, read_image
 from diffprobe.errors import UserError
 
 CALLED = {"control": "same", "seed": 0}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffprobe.activations.extraction import StoreFolder
 from diffprobe.activations.store.reader import StoredActivations
-from diffprobe.activations.stores import StoreFolder
 from diffprobe.errors import UserError
 from tests.activations.store.made_up import LARGE, SMALL, filled
 from tests.probes.planted import DEEP, SHALLOW, layer, noise

@@ -20,13 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from diffprobe.activations.description import describe
-from diffprobe.activations.sources.generation import Generation
-from diffprobe.activations.sources.real_images import ImageToImage, Inversion, Noised, PartialDenoising
-from diffprobe.activations.sources.source import Source
+from diffprobe.activations.real_images import ImageToImage, Inversion, Noised, PartialDenoising
+from diffprobe.activations.sources import Generation, Source
 from diffprobe.backbone.layers import Layer, catalogue
 from diffprobe.backbone.load import Backbone, load_backbone
-from diffprobe.data.images import load_images
-from diffprobe.data.pictures import ImageFileCollection
+from diffprobe.data.images import ImageFileCollection, load_images
 from diffprobe.data.prompts import Prompt
 from diffprobe.prototypes.pooling import MaskResizing
 from diffprobe.prototypes.store import cache_folder

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffprobe.analyses.classification.photos import load_photos
+from diffprobe.analyses.classification.classes import load_photos
 from diffprobe.analyses.inputs import make_source
 from diffprobe.errors import UserError
 from tests.tasks import checked_analysis

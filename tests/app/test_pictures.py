@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffprobe.app.pictures import LINE, SIDE, apply_colours, draw_outline, picture
+from diffprobe.app.page import LINE, SIDE, apply_colours, draw_outline, picture
 
 
 def test_pictures_are_enlarged_without_blending():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.calls import add_noise, scale_input
+from diffprobe.backbone.capture import add_noise, scale_input
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import fresh_scheduler, generate

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.blueprint import denoiser_without_weights
-from diffprobe.backbone.calls import decode_latents, encode_images, encode_prompts, evaluate
-from diffprobe.backbone.capture import capture
-from diffprobe.backbone.layers import Layer, catalogue, select_layers
+from diffprobe.backbone.capture import capture, decode_latents, encode_images, encode_prompts, evaluate
+from diffprobe.backbone.layers import Layer, catalogue, denoiser_without_weights, select_layers
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay

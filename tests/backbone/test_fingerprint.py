@@ -7,8 +7,8 @@ import shutil
 import torch
 from torch import nn
 
-from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import load_backbone
+from diffprobe.backbone.model_folder import fingerprint_of
 
 
 class Network(nn.Module):

@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffprobe.backbone.calls import decode_latents, encode_images
+from diffprobe.backbone.capture import decode_latents, encode_images
 from diffprobe.backbone.finite import NotFinite, check_finite, naming_images, one_at_a_time
-from diffprobe.backbone.image_to_image import image_to_image
-from diffprobe.backbone.inversion import invert
+from diffprobe.backbone.inversion import image_to_image, invert
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.noising import evaluate_noised
 from diffprobe.backbone.trajectory import fresh_scheduler, generate, replay

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.calls import encode_prompts
-from diffprobe.backbone.image_to_image import image_to_image, steps_taken
+from diffprobe.backbone.capture import encode_prompts
+from diffprobe.backbone.inversion import image_to_image, steps_taken
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, generate, initial_noise

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.calls import decode_latents, encode_images
+from diffprobe.backbone.capture import decode_latents, encode_images
 from diffprobe.backbone.inversion import ddim_scheduler, invert, reconstruct
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.trajectory import initial_noise

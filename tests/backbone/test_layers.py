@@ -4,8 +4,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from diffprobe.backbone.blueprint import denoiser_without_weights
-from diffprobe.backbone.layers import Layer, catalogue, select_layers
+from diffprobe.backbone.layers import Layer, catalogue, denoiser_without_weights, select_layers
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_denoiser
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffprobe.backbone.load import Backbone, load_backbone
-from diffprobe.backbone.locate import find_model
+from diffprobe.backbone.model_folder import find_model
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import fresh_scheduler
 from diffprobe.errors import UserError
@@ -181,7 +181,7 @@ def test_a_tokenizer_for_a_model_that_has_one_is_refused(tiny_pipeline_folder: P
 def test_pocket_without_weights_names_the_command_that_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffprobe.backbone.locate.files", lambda package: tmp_path)
+    monkeypatch.setattr("diffprobe.backbone.model_folder.files", lambda package: tmp_path)
     with pytest.raises(UserError, match=r"python -m diffprobe\.pocket\.training all"):
         find_model("pocket")
 
@@ -191,7 +191,7 @@ def test_pocket_is_the_packaged_folder(tmp_path: Path, monkeypatch: pytest.Monke
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
     (folder.parent / "checksums.json").write_text("{}")  # of no weights, since there are none
-    monkeypatch.setattr("diffprobe.backbone.locate.files", lambda package: tmp_path)
+    monkeypatch.setattr("diffprobe.backbone.model_folder.files", lambda package: tmp_path)
     assert find_model("pocket") == folder
 
 

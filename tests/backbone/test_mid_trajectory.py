@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone import trajectory
-from diffprobe.backbone.image_to_image import image_to_image, steps_taken
+from diffprobe.backbone.inversion import image_to_image, steps_taken
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import fresh_scheduler, generate, sample_steps
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.calls import add_noise, encode_prompts, evaluate
-from diffprobe.backbone.capture import capture
+from diffprobe.backbone.capture import add_noise, capture, encode_prompts, evaluate
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.noising import draw_noise, evaluate_noised, seed_of
 from diffprobe.backbone.samplers import SCHEDULERS

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffprobe.backbone import single_file
-from diffprobe.backbone.blueprint import denoiser_without_weights
+from diffprobe.backbone.layers import denoiser_without_weights
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.single_file import SD14, read_single_file
 from diffprobe.backbone.trajectory import generate

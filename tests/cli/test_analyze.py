@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from diffprobe.errors import UserError
-from diffprobe.prototypes.tables import DriftRow, ObjectRow, SetRow, TestRow
-from diffprobe.tables import read_rows
+from diffprobe.files import read_rows
+from diffprobe.prototypes.separation import DriftRow, ObjectRow, SetRow, TestRow
 from tests.commands import command, one_line
 from tests.data.layouts import some_scenes, walk, write_coco, write_davis, write_voc
 from tests.report.test_tracking import exit_codes

@@ -231,7 +231,7 @@ def test_choices_that_are_written_twice_are_the_same():
     from diffprobe.analyses.intervention.target_maps import KINDS as TARGETS
     from diffprobe.backbone.load import DTYPES
     from diffprobe.data.image_changes import CHANGES, STRENGTHS
-    from diffprobe.probes import config
+    from diffprobe.probes import bank as config
     from diffprobe.probes.properties import PROPERTIES
     from diffprobe.report.choices import METRIC_NAMES
     from diffprobe.report.report import METRICS
@@ -268,7 +268,7 @@ def test_the_arguments_of_every_named_class_fit_its_signature(path):
 def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_takes():
     depth = {"_target_": "diffprobe.labels.depth.TransformersDepth", "model": "x", "nonsense": 3}
     with pytest.raises(UserError, match=r"unknown key 'labeler\.depth\.nonsense'; TransformersDepth takes model"):
-        Part().checked({"_target_": "diffprobe.labels.per_property.PerProperty", "depth": depth}, "labeler")
+        Part().checked({"_target_": "diffprobe.labels.labeler.PerProperty", "depth": depth}, "labeler")
     with pytest.raises(UserError, match=r"labeler\.path is not set, and FilesLabeler needs it"):
         Part().checked({"_target_": "diffprobe.labels.files.FilesLabeler"}, "labeler")
     with pytest.raises(UserError, match=r"unknown key 'labeler\.path'; PocketLabeler takes nothing"):
@@ -288,7 +288,7 @@ def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_tak
         ("labels.saliency.OnnxSaliency", "family", "isnett"),
         ("labels.files.FilesLabeler", "path", ""),
         ("labels.files.FilesLabeler", "path", 1.5),
-        ("labels.classifiers.image_models.TransformersClassifier", "batch_size", -1),
+        ("labels.classifiers.TransformersClassifier", "batch_size", -1),
         ("report.tracking.WandbTracker", "mode", "foo"),
         ("report.tracking.WandbTracker", "project", ""),
     ],

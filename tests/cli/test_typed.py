@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.inputs import chosen_steps
-from diffprobe.cli.typed import GLOBAL, check_typed, leaves
+from diffprobe.cli.keys import GLOBAL, check_typed, leaves
 from diffprobe.errors import UserError
 from tests.commands import ROOT
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffprobe.data.voc import CLASSES
+from diffprobe.data.mask_folders import CLASSES
 from diffprobe.pocket.render import RenderedScenes, render
 from diffprobe.pocket.scenes import SHAPES, Scene, sample_scene
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from diffprobe.data.coco import decode_segmentation
 from diffprobe.data.coco_file import voc_class
+from diffprobe.data.mask_folders import CLASSES
 from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages
-from diffprobe.data.voc import CLASSES
 from diffprobe.errors import UserError
 
 WIDTH, HEIGHT = 64, 48

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffprobe.data.mask_numbers import read_numbers
+from diffprobe.data.mask_folders import read_numbers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.errors import UserError
 from tests.data.layouts import some_scenes, voc_colours, write_davis, write_palette, write_voc

@@ -6,8 +6,7 @@ import pytest
 
 from diffprobe.data.images import load_images
 from diffprobe.data.object_selection import load_objects, read_list
-from diffprobe.data.prompts import read_prompts
-from diffprobe.data.text_lists import read_lines, read_table, read_text
+from diffprobe.data.prompts import read_lines, read_prompts, read_table, read_text
 from diffprobe.errors import UserError
 from tests.data.layouts import some_scenes, write_davis, write_voc
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from diffprobe.errors import UserError
-from diffprobe.labels import per_property as cache
-from diffprobe.labels.per_property import CachedLabeler
+from diffprobe.labels import labeler as cache
+from diffprobe.labels.labeler import CachedLabeler
 
 NAMES = ["a", "b/c", "prompt_1_seed_2"]
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffprobe.data.images import load_images, read_image
-from diffprobe.data.pictures import ImageFileCollection
+from diffprobe.data.images import ImageFileCollection, load_images, read_image
 from diffprobe.errors import UserError
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.probes.functional import dice
+from diffprobe.probes.scoring import dice
 
 NAMES = ["prompt_1_seed_2", "prompt_3_seed_4"]
 IMAGES = torch.zeros(2, 3, 8, 8)

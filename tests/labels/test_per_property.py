@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.labels.per_property import PerProperty
+from diffprobe.labels.labeler import PerProperty
 
 CONF = Path(__file__).parents[2] / "conf"
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))

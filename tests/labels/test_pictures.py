@@ -21,7 +21,7 @@ def test_levels_are_the_nearest_and_none_wraps_around():
 @pytest.mark.slow
 def test_images_written_as_the_page_says_are_those_a_run_labels(tmp_path, monkeypatch):
     from diffprobe.activations.extraction import extract
-    from diffprobe.activations.sources.generation import Generation
+    from diffprobe.activations.sources import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.backbone.load import load_backbone
     from diffprobe.data.prompts import load_prompts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone.blueprint import denoiser_without_weights
+from diffprobe.backbone.layers import denoiser_without_weights
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
@@ -146,7 +146,7 @@ def test_checksums_are_recorded_of_what_is_there(tmp_path):
 def test_weights_that_are_not_what_they_were_are_refused(tmp_path, monkeypatch):
     """Flipped bits, another file in the place of one, and files more or less."""
     import diffprobe.pocket.networks as networks
-    from diffprobe.backbone import locate
+    from diffprobe.backbone import model_folder as locate
 
     root = tmp_path / "package"
     weights = shutil.copytree(WEIGHTS, root / "pocket" / "weights")

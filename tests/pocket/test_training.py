@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from diffprobe.pocket.architecture import SCALING_FACTOR, WORDS, build_autoencoder, build_denoiser, build_tokenizer
+from diffprobe.pocket.networks import SCALING_FACTOR, WORDS, build_autoencoder, build_denoiser, build_tokenizer
 from diffprobe.pocket.scenes import COLOURS, SHAPES
-from diffprobe.pocket.training.autoencoder import standardise, to_signed
-from diffprobe.pocket.training.denoiser import DenoiserModule, start_gently
+from diffprobe.pocket.training.diffusion import (
+    DenoiserModule,
+    TextModule,
+    random_captions,
+    standardise,
+    start_gently,
+    to_signed,
+)
 from diffprobe.pocket.training.fit import fit
-from diffprobe.pocket.training.labeler import mixed_pictures
-from diffprobe.pocket.training.text import TextModule, random_captions
+from diffprobe.pocket.training.image_networks import mixed_pictures
 
 
 def test_every_word_of_the_grammar_is_one_token_and_others_fall_apart():
@@ -103,7 +108,7 @@ def test_a_run_that_was_stopped_ends_as_an_undisturbed_one(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_the_denoiser_learns_two_latents():
     torch.manual_seed(0)
-    from diffprobe.pocket.architecture import build_text_encoder
+    from diffprobe.pocket.networks import build_text_encoder
 
     tokens = torch.randint(0, 100, (3, 24))
     latents = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 4, 16, 16), np.float32))

@@ -13,10 +13,9 @@ from diffprobe.activations.activations import Activations
 from diffprobe.errors import UserError
 from diffprobe.probes import adam as training
 from diffprobe.probes.adam import Collate, ProbeBankModule, train_bank
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
+from diffprobe.probes.scoring import token_targets
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import token_targets
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 
 RECIPE = [field.name for field in fields(ProbeConfig)]

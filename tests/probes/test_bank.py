@@ -8,9 +8,8 @@ from torch import nn
 
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import Collate, ProbeBankModule, ProbeBatch, edge_weights
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
-from diffprobe.probes.targets import token_targets
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
+from diffprobe.probes.scoring import token_targets
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
 from tests.reference.separate_probes import train_alone
 

@@ -8,10 +8,10 @@ import pytest
 from scipy import stats
 
 from diffprobe.errors import UserError
+from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import Comparison, ScoreKey, compare, compare_run, control_keys
 from diffprobe.probes.summaries import summarise
 from diffprobe.statistics import holm
-from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import Score, table_of
 
 FIRST, SECOND = ScoreKey("pocket", "a", 0, "linear"), ScoreKey("pocket", "b", 0, "linear")

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.splits import Split
 from tests.probes.planted import label_maps, noise
 

@@ -19,10 +19,9 @@ from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.errors import UserError
 from diffprobe.probes import exact
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.exact import minimise, solve_bank
-from diffprobe.probes.functional import token_means
+from diffprobe.probes.scoring import token_means
 from diffprobe.probes.splits import Split
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from diffprobe.probes import functional
-from diffprobe.probes.functional import Grid, PooledTarget, average_ranks, pool_target, rank_maps
+from diffprobe.probes import scoring as functional
+from diffprobe.probes.scoring import Grid, PooledTarget, average_ranks, pool_target, rank_maps
 from tests.reference.scores import SCORES
 
 FUNCTIONS = {

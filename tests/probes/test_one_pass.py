@@ -9,15 +9,14 @@ from itertools import chain
 import pytest
 import torch
 
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
+from diffprobe.probes.controls import POSITION, PositionLearner
 from diffprobe.probes.one_pass import OnePass
-from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, ridge_bank
 from diffprobe.probes.score_table import score_table
-from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
+from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank, target_maps
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import target_maps
 from tests.probes.planted import DEEP, label_maps, planted
 from tests.reference.position import position_scores
 from tests.reference.score_rows import rows_of

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffprobe.errors import UserError
-from diffprobe.probes.position import PositionLearner, position_scores
+from diffprobe.probes.controls import PositionLearner, position_scores
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise, summary_rows

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.probes.functional import token_means
 from diffprobe.probes.properties import PROPERTIES, Standardisation, property_named
+from diffprobe.probes.scoring import token_means
 
 
 def outputs(channels: int) -> Tensor:

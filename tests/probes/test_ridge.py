@@ -7,11 +7,11 @@ from sklearn.linear_model import Ridge
 
 from diffprobe.errors import UserError
 from diffprobe.probes import ridge
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, as_tokens, ridge_bank
+from diffprobe.probes.scoring import target_maps, token_targets
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import target_maps, token_targets
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
 
 NAMES = list(PROPERTIES)

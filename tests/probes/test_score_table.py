@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffprobe.errors import UserError
+from diffprobe.files import NO_STEP
 from diffprobe.probes.controls import selectivity
 from diffprobe.probes.score_table import (
     COLUMNS,
@@ -29,7 +30,6 @@ from diffprobe.probes.score_table import (
     write_scores,
 )
 from diffprobe.probes.summaries import summarise
-from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import Score, cells_of, rows_of, selectivity_of, summaries_of, table_of
 
 ROWS = [

@@ -6,8 +6,7 @@ import torch
 
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import Standardisation
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import THRESHOLDS, choose_thresholds, predict_maps, score_bank

@@ -9,7 +9,7 @@ import pytest
 
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.controls import selectivity, shuffled_targets
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import score_bank

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.ridge import edge_lines
 from diffprobe.probes.splits import Split
 from diffprobe.probes.study.question import fit_bank

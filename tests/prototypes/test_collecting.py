@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffprobe.activations.groups import LayerGroup, concatenate
-from diffprobe.activations.sources.real_images import ImageToImage, Noised
+from diffprobe.activations.activations import LayerGroup, concatenate
+from diffprobe.activations.real_images import ImageToImage, Noised
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.image_changes import ChangedImages
 from diffprobe.data.object_selection import load_objects

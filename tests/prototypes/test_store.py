@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffprobe.activations.groups import LayerGroup
-from diffprobe.activations.sources.real_images import Noised
+from diffprobe.activations.activations import LayerGroup
+from diffprobe.activations.real_images import Noised
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages

@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from diffprobe.probes.functional import pool_target
+from diffprobe.files import NO_STEP
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import ScoreBlock
-from diffprobe.probes.scoring import SCORED_PARTS, Threshold, best_thresholds, pooled_targets, score_maps
+from diffprobe.probes.scoring import (
+    SCORED_PARTS,
+    Threshold,
+    best_thresholds,
+    pool_target,
+    pooled_targets,
+    score_maps,
+    target_maps,
+)
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import target_maps
-from diffprobe.tables import NO_STEP
 
 
 def position_scores(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffprobe.analyses.separation.figures import RetrievalExample, ShownObject
 from diffprobe.analyses.separation.published import PAIRS
-from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, ShownObject
+from diffprobe.prototypes.separation import DriftRow, ObjectRow, SetRow, TestRow
 from diffprobe.prototypes.sets import SETS
-from diffprobe.prototypes.tables import DriftRow, ObjectRow, SetRow, TestRow
 
 ENCODER = "encoder16"
 FIRST, SECOND = "down_blocks.2.resnets.0", "down_blocks.2.resnets.1"

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.summaries import EmergenceStep, Summary
 from diffprobe.report.choices import LayerChoice
-from diffprobe.report.example import PredictionExample
-from diffprobe.tables import NO_STEP
+from diffprobe.report.grid import PredictionExample
 
 BLOCKS = (
     [f"down_blocks.{block}.attentions.{item}" for block in range(3) for item in range(2)]

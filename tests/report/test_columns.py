@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 from pandas import DataFrame
 
+from diffprobe.files import NO_STEP, Step
 from diffprobe.report.columns import columns_of, lines_of, shared_texts
 from diffprobe.report.report import Table, frame_of
-from diffprobe.tables import NO_STEP, Step
 
 LAYER = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
 

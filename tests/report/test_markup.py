@@ -1,6 +1,6 @@
 """Tables as Markdown and LaTeX."""
 
-from diffprobe.report.numbers import latex_table, markdown_table
+from diffprobe.report.wording import latex_table, markdown_table
 
 LINES = [["set", "p"], ["a_b|c", "3.1e-436 / 0.5 ± 0.1"]]
 

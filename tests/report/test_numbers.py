@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from diffprobe.report.numbers import interval, p_text, rounded
+from diffprobe.report.wording import interval, p_text, rounded
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import math
 
+from diffprobe.files import NO_STEP
 from diffprobe.report.report import scalars_over_steps
-from diffprobe.tables import NO_STEP
 
 
 def test_steps_count_from_one_in_order_and_a_missing_value_is_not_a_number():

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffprobe.analyses.probing.published import published_table
+from diffprobe.analyses.probing.findings import published_table
 from diffprobe.cli.gathering import _remove_earlier
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Summary

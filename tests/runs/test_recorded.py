@@ -12,13 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.comparison import analysis as comparing_runs
-from diffprobe.analyses.given_probes import read_probes
 from diffprobe.analyses.inputs import Inputs
+from diffprobe.analyses.trained_probes import read_probes
 from diffprobe.app.equipment import load_from_run
-from diffprobe.cli import retelling as reporting
+from diffprobe.cli import running as reporting
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.labels.per_property import PerProperty
+from diffprobe.labels.labeler import PerProperty
 from diffprobe.parts import CLASSES, check_recorded, make, targets
 from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_configuration
 from diffprobe.runs.recorded import read_overrides, read_recorded
@@ -132,7 +132,7 @@ TARGETS = [
     "os.system",
     "diffprobe.backbone.load.os.system",
     "diffprobe.labels.files.np.save",
-    "diffprobe.writing.write_text",
+    "diffprobe.files.write_text",
     "diffprobe.pocket.training.card.install",
 ]
 
@@ -142,7 +142,7 @@ TARGETS = [
 def test_only_the_packages_own_classes_are_made_from_what_a_run_folder_records(tmp_path, target, place):
     foreign = {"_target_": target, "command": f"touch {tmp_path / 'ran'}", "path": str(tmp_path / "ran"), "text": ""}
     files = {"_target_": "diffprobe.labels.files.FilesLabeler", "path": foreign}
-    parts = {"_target_": "diffprobe.labels.per_property.PerProperty", "depth": {**foreign, "_partial_": True}}
+    parts = {"_target_": "diffprobe.labels.labeler.PerProperty", "depth": {**foreign, "_partial_": True}}
     chosen = {"itself": foreign, "argument": files, "part": parts}[place]
     folder = run_folder(tmp_path / "run")
     config = OmegaConf.load(folder / ".hydra" / "config.yaml")

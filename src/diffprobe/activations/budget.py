@@ -16,8 +16,8 @@ import psutil
 
 from diffprobe.activations.description import describe_control_inputs, describe_replay, manifest_folder
 from diffprobe.activations.store.folder import Store, find_store
-from diffprobe.activations.store.layout import extra_name, header_bytes, header_fields, tensor_name, tensor_specs
 from diffprobe.activations.store.manifest import Manifest
+from diffprobe.activations.store.shards import extra_name, header_bytes, header_fields, tensor_name, tensor_specs
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 

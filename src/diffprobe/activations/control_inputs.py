@@ -20,11 +20,9 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from diffprobe.activations.description import describe_control_inputs
-from diffprobe.activations.extraction import Extraction, Log, fill
+from diffprobe.activations.extraction import Extraction, Log, StoreFolder, as_store_folder, fill
 from diffprobe.activations.module import ActivationModule
-from diffprobe.activations.stores import StoreFolder, as_store_folder
-from diffprobe.backbone.calls import decode_latents, encode_images
-from diffprobe.backbone.capture import capture
+from diffprobe.backbone.capture import capture, decode_latents, encode_images
 from diffprobe.backbone.finite import check_finite, one_at_a_time
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from diffprobe.activations.sources.source import Source
+from diffprobe.activations.sources import Source
 from diffprobe.activations.store.manifest import Extra, Manifest
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone

@@ -1,4 +1,7 @@
-"""One pass of the frozen network over all images of a source, whose activations are kept, in memory or in a store."""
+"""One pass of the frozen network over all images of a source, whose activations are kept, in memory or in a store.
+
+Which activations are kept on disk, and where: more than one study asks for, so that others find theirs.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,93 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 
-from diffprobe.activations.activations import Activations
-from diffprobe.activations.batches import ImageBatch, ImageData
-from diffprobe.activations.consumer import Consumer
+from diffprobe.activations.activations import Activations, LayerItems
 from diffprobe.activations.description import describe, describe_replay, manifest_folder
-from diffprobe.activations.module import ActivationModule, quiet_trainer, run_pass
-from diffprobe.activations.sources.source import Source
+from diffprobe.activations.module import ActivationModule, Consumer, ImageBatch, ImageData, quiet_trainer, run_pass
+from diffprobe.activations.sources import Source, Steps
 from diffprobe.activations.store.folder import Store, create_store, store_lock
 from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.reader import StoredActivations
 from diffprobe.activations.store.writer import MemoryWriter, StoreWriter
-from diffprobe.activations.stores import StoreFolder, as_store_folder
-from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Count, Folder
+
+
+@dataclass(frozen=True)
+class ActivationConfig:
+    """How activations are made and kept.
+
+    Attributes:
+        store: 'memory', 'disk', or 'none', which uses them while they are computed.
+        folder: of stores on disk.
+        layers, steps: that a store keeps, as `layers.select` and `steps.select`; None those that are probed.
+        images_per_shard: of a store on disk.
+        dtype: of stores.
+        half: of the guidance batch.
+        batch_size: images at once.
+    """
+
+    store: Annotated[str, Choice("memory", "disk", "none")] = "memory"
+    folder: Folder = "stores"
+    layers: Annotated[Any, LayerItems] | None = None
+    steps: Annotated[Any, Steps] | None = None
+    images_per_shard: Count = 16
+    dtype: Annotated[str, Choice("float32", "float16", "bfloat16")] = "float16"
+    half: Annotated[str, Choice("conditional", "unconditional")] = "conditional"
+    batch_size: Count = 20
+
+
+@dataclass(frozen=True)
+class StoreFolder:
+    """A folder of activation stores, and what an extraction keeps there.
+
+    Attributes:
+        folder: holds one store for each model, set of images, layers and steps.
+        layers, steps: what is kept, in order; None keeps what is asked for. Studies of parts of them share one store.
+    """
+
+    folder: Path
+    layers: Sequence[Layer] | None = None
+    steps: Sequence[int] | None = None
+
+    def stored_layers_and_steps(self, layers: Sequence[Layer], steps: Sequence[int]) -> tuple[list[Layer], list[int]]:
+        """What is kept for a study of these layers and steps.
+
+        Raises:
+            UserError: some of them are not among what is kept.
+        """
+        all_layers = list(layers if self.layers is None else self.layers)
+        all_steps = list(steps if self.steps is None else self.steps)
+        names = {layer.name for layer in all_layers}
+        left_out = [layer.name for layer in layers if layer.name not in names]
+        if left_out:
+            raise UserError(
+                f"{len(left_out)} of {len(layers)} layers to probe are not among the {len(names)} of features.layers, "
+                f"first {left_out[0]}; add them there, or probe fewer (layers.select)"
+            )
+        missing = sorted(set(steps) - set(all_steps))
+        if missing:
+            raise UserError(
+                f"steps {missing} are to be probed but are not among features.steps={all_steps}; add them there, or "
+                "probe fewer (steps.select)"
+            )
+        return all_layers, all_steps
+
+
+def as_store_folder(stores: StoreFolder | Path | None) -> StoreFolder | None:
+    """A plain folder as stores that keep what is asked for."""
+    return StoreFolder(stores) if isinstance(stores, Path) else stores
+
 
 Log = Callable[[str], None]
 

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from diffprobe.activations.batches import ImageBatch, ImageData
-from diffprobe.activations.consumer import Consumer
-from diffprobe.activations.module import ActivationModule, run_pass
-from diffprobe.activations.sources.source import Source
+from diffprobe.activations.module import ActivationModule, Consumer, ImageBatch, ImageData, run_pass
+from diffprobe.activations.sources import Source
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError

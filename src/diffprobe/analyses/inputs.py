@@ -14,14 +14,14 @@ from diffprobe.parts import class_name, make
 from diffprobe.ranges import shown
 
 if TYPE_CHECKING:
-    from diffprobe.activations.groups import LayerGroup
-    from diffprobe.activations.sources.real_images import PartialDenoising
-    from diffprobe.activations.sources.source import Source
-    from diffprobe.activations.stores import StoreFolder
+    from diffprobe.activations.activations import LayerGroup
+    from diffprobe.activations.extraction import StoreFolder
+    from diffprobe.activations.real_images import PartialDenoising
+    from diffprobe.activations.sources import Source
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
+    from diffprobe.data.images import ImageCollection
     from diffprobe.data.objects import ObjectImages, Problem
-    from diffprobe.data.pictures import ImageCollection
     from diffprobe.data.prompts import Prompt
 
 
@@ -87,7 +87,7 @@ def make_source(settings: Any, log: Callable[[str], None]) -> Source:
     Raises:
         UserError: trajectory and data do not go together, or the data cannot be read.
     """
-    from diffprobe.activations.sources.generation import Generation
+    from diffprobe.activations.sources import Generation
     from diffprobe.data.prompts import duplicate_prompts, load_prompts
 
     data = settings.data
@@ -129,8 +129,7 @@ def test_prompts(settings: Any, log: Callable[[str], None]) -> list[Prompt]:
 
 
 def _of_images(settings: Any, log: Callable[[str], None]) -> Source:
-    from diffprobe.data.images import load_images, split_readable
-    from diffprobe.data.pictures import ImageFileCollection
+    from diffprobe.data.images import ImageFileCollection, load_images, split_readable
 
     data = settings.data
     if "images" not in data:
@@ -192,7 +191,7 @@ def chosen_layers(select: Any, backbone: Backbone) -> list[Layer]:
 
 def chosen_groups(groups: Any, backbone: Backbone) -> list[LayerGroup]:
     """The groups of layers that `layers.groups` means. Raises UserError as `parse_groups`."""
-    from diffprobe.activations.groups import parse_groups
+    from diffprobe.activations.activations import parse_groups
     from diffprobe.backbone.layers import catalogue
 
     return parse_groups(OmegaConf.to_container(groups), catalogue(backbone.denoiser)) if groups else []  # type: ignore[arg-type]
@@ -204,7 +203,7 @@ def make_stores(settings: Any, backbone: Backbone, source: Source) -> StoreFolde
     Raises:
         UserError: no such place, or layers and steps to keep that the network or the source does not have.
     """
-    from diffprobe.activations.stores import StoreFolder
+    from diffprobe.activations.extraction import StoreFolder
 
     features = make(settings.features)
     if features.store == "none" and settings.probe.solver != "ridge":

@@ -13,8 +13,8 @@ from diffprobe.errors import UserError
 from diffprobe.parts import make
 
 if TYPE_CHECKING:
-    from diffprobe.activations.groups import LayerGroup
-    from diffprobe.activations.sources.source import Source
+    from diffprobe.activations.activations import LayerGroup
+    from diffprobe.activations.sources import Source
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.backbone.load import Backbone

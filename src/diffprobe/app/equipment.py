@@ -121,9 +121,9 @@ def trained_bank(
     recipe.
     """
     from diffprobe.activations.description import describe, folder_name
-    from diffprobe.activations.sources.generation import Generation
+    from diffprobe.activations.sources import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.probes.config import ProbeConfig
+    from diffprobe.probes.bank import ProbeConfig
     from diffprobe.probes.storage import load_bank, save_bank
     from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 

@@ -16,7 +16,7 @@ from diffprobe.backbone.finite import NotFinite, naming_images
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import LARGEST_SEED
 from diffprobe.errors import UserError
-from diffprobe.probes.functional import dice
+from diffprobe.probes.scoring import dice
 
 SMALLEST_SHARE = 0.005  # of the picture, that a mask must cover: half of pocket's smallest objects
 

@@ -34,8 +34,7 @@ def print_catalogue(model: str, wanted: Sequence[str] | None, resolutions: Seque
     """
     from rich.table import Table
 
-    from diffprobe.backbone.blueprint import denoiser_without_weights
-    from diffprobe.backbone.layers import catalogue, select_layers
+    from diffprobe.backbone.layers import catalogue, denoiser_without_weights, select_layers
 
     layers = catalogue(denoiser_without_weights(model))
     if wanted:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.calls import add_noise, encode_prompts, evaluate, scale_input
-from diffprobe.backbone.capture import capture
+from diffprobe.backbone.capture import add_noise, capture, encode_prompts, evaluate, scale_input
 from diffprobe.backbone.finite import at_step, check_finite, layer_values
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.samplers import check_betas

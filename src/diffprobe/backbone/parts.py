@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffprobe.backbone.locate import read_config
+from diffprobe.backbone.model_folder import read_config
 from diffprobe.errors import UserError, one_line
 from diffprobe.weights import check_names, header_of
 

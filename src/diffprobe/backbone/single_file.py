@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.locate import read_config
+from diffprobe.backbone.model_folder import read_config
 from diffprobe.backbone.parts import check_tokenizer
 from diffprobe.errors import UserError, one_line
 from diffprobe.weights import fill, matching, read_weights

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.calls import decode_latents, encode_prompts, evaluate
-from diffprobe.backbone.capture import HALVES, capture
+from diffprobe.backbone.capture import HALVES, capture, decode_latents, encode_prompts, evaluate
 from diffprobe.backbone.finite import at_step, check_finite, layer_values, naming_images
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError, one_line

@@ -115,7 +115,7 @@ def _row(found: GatheredTables, choice: LayerChoice) -> dict[str, Any]:
 
 
 def _write_groups(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    from diffprobe.writing import replacing
+    from diffprobe.files import replacing
 
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -1,11 +1,18 @@
-"""What every job has around its own work: settings checked, a folder found free, a tracked run, and its end."""
+"""What every job has around its own work: settings checked, a folder found free, a tracked run, and its end.
+
+Tells a finished run again from its tables: `analyze.py`'s job.
+
+`train.py`'s job: what probes find in the activations of a diffusion model.
+
+`analyze.py`'s job: a study, one run of `train.py` told again, or the jobs of a sweep gathered.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -14,13 +21,23 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.analyses.objects import ObjectAnalysis
-from diffprobe.cli.retelling import REPORT_WIDTH
-from diffprobe.cli.typed import check_typed
+from diffprobe.analyses.probing.analysis import Probing
+from diffprobe.cli.errors import job_errors, plain_errors
+from diffprobe.cli.keys import check_typed
 from diffprobe.errors import UserError
 from diffprobe.parts import class_name, make
-from diffprobe.runs.folder import FINISHED, check_unfinished, clear, is_finished, record_configuration, run_lock
+from diffprobe.runs.folder import (
+    FINISHED,
+    check_unfinished,
+    clear,
+    is_finished,
+    objective_of,
+    record_configuration,
+    run_lock,
+)
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
-from diffprobe.runs.settings import ProbingSettings
+from diffprobe.runs.recorded import CONFIGURATION, read_recorded
+from diffprobe.runs.settings import ProbingSettings, check_analysis, checked
 from diffprobe.runs.trainers import check_trainer, make_trainer, quiet_libraries
 from diffprobe.signals import Stopped
 from diffprobe.signals import check as stop_if_asked
@@ -32,6 +49,41 @@ if TYPE_CHECKING:
 
     from diffprobe.analyses.analysis import Analysis, RunContext
     from diffprobe.report.tracking import RunName, Tracker
+
+
+REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
+
+
+def rebuild_report(folder: Path, seed: int) -> None:
+    """Reads the scores in `folder`, compares, prints the closing table, and writes tables and figures anew.
+
+    Raises:
+        UserError: the folder is not there, or holds no run of train.py.
+    """
+    from diffprobe.analyses.probing.learning_curve import read_learning_curve
+    from diffprobe.analyses.probing.report import report
+    from diffprobe.probes.score_table import read_scores
+    from diffprobe.probes.summaries import summarise
+    from diffprobe.report.publish import draw_figures, print_report, write_tables
+
+    if not folder.is_dir():
+        raise UserError(f"run={folder}: there is no such folder; give a run folder that train.py made")
+    if (folder / CONFIGURATION).is_file() and "analysis" in read_recorded(folder):
+        raise UserError(
+            f"run={folder} is an analysis, told already in its report.txt and report.html; run= tells a run of train.py"
+        )
+    learned = folder / "learning_curve.csv"
+    more = {"learning_curve": read_learning_curve(learned)} if learned.exists() else {}
+    scores = read_scores(folder)
+    found = report(scores, summarise(scores), seed=seed, more=more)
+    found = replace(found, tables={name: table for name, table in found.tables.items() if name != "scores"})
+    write_tables(found, folder)
+    figures = draw_figures(found, folder / "figures")
+    console = plain_console(REPORT_WIDTH)
+    print_report(found, console)
+    best = folder / "tables" / "best_layers.md"
+    console.print(f"{len(figures)} figures in {folder / 'figures'}, best layers in {best}", soft_wrap=True)
+
 
 Job = TypeVar("Job", bound=ProbingSettings)
 
@@ -188,3 +240,46 @@ def _called(folder: Path, kind: str, hydra: Any) -> RunName:
     place = folder.resolve()
     group = Path(hydra.sweep.dir).resolve().name if hydra.mode.name == "MULTIRUN" else None
     return RunName(kind, f"{place.parent.name}/{place.name}", group)
+
+
+@job_errors
+def run_probing(config: DictConfig) -> float | None:
+    """Runs the study that `config` asks for, into Hydra's output folder; a folder that has it already is left alone.
+
+    Returns:
+        What a search maximises, see `objective`; None for a dry run and for the helping processes of a run.
+    """
+    finished = carry_out(config, checked, _probing)
+    return None if finished is None else objective_of(finished)
+
+
+def _probing(settings: ProbingSettings) -> Probing:
+    report = make(settings.report)
+    return Probing(report.learning_curve, report.published)
+
+
+def run_analysis(config: DictConfig) -> None:
+    """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
+    if config.get("run") is None and config.get("gather") is None:
+        job_errors(carry_out)(config, check_analysis, lambda settings: make(settings.analysis))
+    else:
+        _tell(config)
+
+
+@plain_errors
+def _tell(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from diffprobe.cli.gathering import gather
+
+    made = Path(HydraConfig.get().runtime.output_dir)  # for a study, before it was known that this is none
+    for folder in (made, made.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    settings = check_analysis(config)
+    if settings.run is not None and settings.gather is not None:
+        raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
+    if settings.run is not None:
+        rebuild_report(Path(settings.run), settings.seed)
+    elif settings.gather is not None:
+        gather(Path(settings.gather), plain_console(REPORT_WIDTH))

@@ -17,7 +17,7 @@ import numpy as np
 from diffprobe.data.coco_file import CocoImage, read_coco_file
 from diffprobe.data.images import without_extension
 from diffprobe.data.objects import AnnotatedObject, Annotation, ImageFiles, Instance, digest, find_set
-from diffprobe.data.text_lists import Log, warn
+from diffprobe.data.prompts import Log, warn
 from diffprobe.errors import UserError
 
 CORNERS = 3  # the fewest of a polygon

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffprobe.data.voc import CLASSES
+from diffprobe.data.mask_folders import CLASSES
 from diffprobe.errors import UserError, one_line
 
 LISTS = ("images", "annotations", "categories")

@@ -1,4 +1,7 @@
-"""Real images: found in a folder or a list, read whatever their mode, and fitted to a square."""
+"""Real images: found in a folder or a list, read whatever their mode, and fitted to a square.
+
+What a source of real images asks of them: names, captions, pixels, and what determines the pixels.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diffprobe.data.decoding import DecodedFile, inspect_image_file, open_upright
-from diffprobe.data.text_lists import Log, read_lines, read_table, warn
+from diffprobe.data.prompts import Log, read_lines, read_table, warn
 from diffprobe.errors import UserError
-from diffprobe.fitting import FITS, visible_box
+from diffprobe.fitting import FITS, Geometry, visible_box
 from diffprobe.ranges import Choice, Count, Folder, Fractions, expanded
 from diffprobe.threads import decoding_threads
 
@@ -270,3 +273,54 @@ def _check_fit(size: int, fit: str) -> None:
         raise UserError(f"data.fit={fit}: choose one of {', '.join(FITS)}")
     if size < 1:
         raise UserError(f"images of {size} pixels; the size must be at least 1")
+
+
+class ImageCollection(Protocol):
+    """Images by row, read when they are asked for."""
+
+    names: list[str]
+    captions: list[str]
+
+    def picture(self, row: int, size: int) -> Tensor:
+        """[3, size, size], float32 in [0, 1]."""
+        ...
+
+    def record(self, row: int) -> dict[str, Any]:
+        """Its `id` and what determines its pixels, as JSON values."""
+        ...
+
+    def geometry(self, row: int) -> Geometry | None:
+        """How it became a square, for maps that follow it; None where no map is made of the original."""
+        ...
+
+
+class ImageFileCollection:
+    """Image files; `fit` is how they become a square, see `read_image`.
+
+    What a file holds when it is first asked for is what it has to hold from then on: activations are kept under the
+    hash of its bytes, so other pixels must not come in under it.
+    """
+
+    def __init__(self, files: Sequence[ImageFile], fit: str = "stretch") -> None:
+        self.files, self.fit = list(files), fit
+        self.names = [file.name for file in files]
+        self.captions = [file.caption for file in files]
+
+    def picture(self, row: int, size: int) -> Tensor:
+        self._contents(row)
+        return read_image(self.files[row], size, self.fit)
+
+    def record(self, row: int) -> dict[str, Any]:
+        file = self.files[row]
+        return {"id": file.name, "caption": file.caption, "fit": self.fit, "sha256": self._contents(row).sha256}
+
+    def geometry(self, row: int) -> Geometry:
+        found = self._contents(row)
+        return Geometry(found.width, found.height, found.orientation, self.fit)
+
+    def _contents(self, row: int) -> DecodedFile:
+        file = self.files[row]
+        if file.contents is None:
+            file = self.files[row] = replace(file, contents=inspect_image_file(file.path))
+        assert file.contents is not None
+        return file.contents

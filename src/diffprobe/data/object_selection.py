@@ -11,12 +11,11 @@ from typing import Annotated
 import numpy as np
 
 from diffprobe.data.coco import coco_images
-from diffprobe.data.davis import davis_frames
 from diffprobe.data.images import ON_ERROR, without_extension
+from diffprobe.data.mask_folders import davis_frames, voc_images
 from diffprobe.data.objects import AnnotatedImages, AnnotatedObject, ObjectImages, Problem
+from diffprobe.data.prompts import Log, Row, check_unique, read_lines, read_table, warn
 from diffprobe.data.scenes import LABELS, moving_scenes, scene_objects
-from diffprobe.data.text_lists import Log, Row, check_unique, read_lines, read_table, warn
-from diffprobe.data.voc import voc_images
 from diffprobe.errors import UserError
 from diffprobe.ranges import Choice, Count, Folder, Number, Text
 from diffprobe.threads import decoding_threads

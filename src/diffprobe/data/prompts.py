@@ -1,16 +1,219 @@
-"""Prompts with seeds: read from a CSV file as the papers publish theirs, or drawn from the pocket scene grammar."""
+"""Prompts with seeds: read from a CSV file as the papers publish theirs, or drawn from the pocket scene grammar.
+
+Text that people write or export, such as lists and CSV files: which encoding it has, and its lines and rows.
+
+UTF-8 and UTF-16 (with its byte order mark, as Excel writes it) are read as what they are. Other bytes are taken for
+Windows-1252, in which the printable half of ISO-8859-1 is the same, and whoever asked is told so. Line ends may be
+those of Unix, Windows or old Macs. Columns may be named in capitals and with spaces around their names.
+"""
 
 from __future__ import annotations
 
+import csv
 import re
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
-from diffprobe.data.text_lists import Log, Row, read_table, warn
-from diffprobe.errors import UserError
+from diffprobe.errors import UserError, one_line
 from diffprobe.ranges import Count, Folder, Fractions
+from diffprobe.user_files import read_file
+
+Log = Callable[[str], None]
+
+FALLBACK = "cp1252"
+BYTE_ORDER_MARKS = {  # byte order marks, the longer ones first: that of UTF-16 begins that of UTF-32
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"\xef\xbb\xbf": "utf-8",
+}
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what other programs put in the place of commas
+EXCERPT_CHARACTERS = 60
+LINE_END = "\n"
+
+
+def warn(line: str) -> None:
+    """Tells whoever calls from Python; the commands print such lines instead."""
+    warnings.warn(line, stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a CSV file: the line it begins on, counted from 1, and its cells by column, '' where there is none."""
+
+    line: int
+    cells: dict[str, str]
+
+
+def read_text(path: Path, what: str, log: Log = warn) -> str:
+    """The text of a file, its lines ended by \\n alone.
+
+    Args:
+        what: what the file is, in messages: 'the prompts'.
+        log: takes one line where the file is not UTF-8.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it is no text.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{what} {path} is no file; a text file is wanted")
+    raw = read_file(path, what)
+    text = _decoded(raw, path, what, log)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"{what} {path}, line {line}, holds NUL bytes: it is damaged, or no text, or UTF-16 without its byte order "
+            "mark; save it as UTF-8"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(raw: bytes, path: Path, what: str, log: Log) -> str:
+    mark, marked = next(((mark, name) for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), (b"", None))
+    if marked == "utf-8":
+        raw = raw.removeprefix(mark)
+    try:
+        text = raw.decode(marked or "utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        if marked or _mostly_utf8(raw):
+            name = (marked or "utf-8").upper()
+            raise UserError(f"{what} {path} is {name}, but damaged in line {line}; save it again as UTF-8") from error
+        return _decoded_by_fallback(raw, line, path, what, log)
+    if marked not in (None, "utf-8"):
+        log(f"{what} {path} is {marked.upper()}, and was read as that")
+    return text
+
+
+def _mostly_utf8(raw: bytes) -> bool:
+    """Whether bytes that are not UTF-8 have more characters beyond ASCII that are than such that are not."""
+    good = sum(not character.isascii() for character in raw.decode("utf-8", "ignore"))
+    return good > raw.decode("utf-8", "replace").count("\ufffd") - raw.count("\ufffd".encode())
+
+
+def _decoded_by_fallback(raw: bytes, line: int, path: Path, what: str, log: Log) -> str:
+    try:
+        text = raw.decode(FALLBACK)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{what} {path} is neither UTF-8 nor Windows-1252 (line {line}); save it as UTF-8") from error
+    shown = text.split("\n")[line - 1].strip(" \t\r")
+    beyond = next(at for at, character in enumerate(shown) if not character.isascii())
+    start = max(0, beyond - EXCERPT_CHARACTERS // 2)
+    log(
+        f"{what} {path} is not UTF-8, and was read as Windows-1252 (CP1252): line {line} is "
+        f"{shown[start : start + SHOWN_CHARACTERS]!r}; if that is wrong, save it as UTF-8"
+    )
+    return text
+
+
+def read_lines(path: Path, what: str, log: Log = warn) -> list[tuple[int, str]]:
+    """(line number from 1, text without spaces around it) of every line that is not blank. Raises as `read_text`."""
+    lines = enumerate(read_text(path, what, log).split("\n"), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def read_names(path: Path, what: str, log: Log = warn) -> list[str]:
+    """The names of a list that has one a line, in its order.
+
+    Raises:
+        UserError: as `read_text`; a line is not one name; a name is there twice.
+    """
+    lines = read_lines(path, what, log)
+    wrong = next(((number, line) for number, line in lines if len(line.split()) > 1), None)
+    if wrong:
+        raise UserError(f"{path}, line {wrong[0]}: {wrong[1]!r} is not one name; {what} has one name a line")
+    names = [line for _, line in lines]
+    check_unique(names, path)
+    return names
+
+
+def check_unique(names: Sequence[str], path: Path) -> None:
+    """Raises UserError if a list names something twice."""
+    repeated = [(name, times) for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        more = f" and {len(repeated) - 1} more likewise" if len(repeated) > 1 else ""
+        raise UserError(f"{path} names {repeated[0][0]} {repeated[0][1]} times{more}; keep one")
+
+
+def read_table(
+    path: Path, what: str, required: Sequence[Sequence[str]], optional: Sequence[str] = (), log: Log = warn
+) -> list[Row]:
+    """The rows of a CSV file whose first line names its columns. Rows without any content are passed over.
+
+    Args:
+        required: the columns that must be there, each as the names it may have; cells carry the first of them.
+        optional: further columns that are read where they are there.
+
+    Raises:
+        UserError: as `read_text`; a column is missing or named twice; a row has not one value for each column; quotes
+            do not match.
+    """
+    text = read_text(path, what, log)
+    reader = csv.reader(StringIO(text), strict=True)
+    header: list[str] = []
+    rows: list[Row] = []
+    start = 1
+    try:
+        header = next(reader, [])
+        places = _column_indices(header, path, required, optional)
+        start = reader.line_num + 1
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
+                    raise UserError(
+                        f"{path}, line {start}: the row does not have one value for each column; check its quotes and "
+                        "commas"
+                    )
+                rows.append(Row(start, {name: cells[place] for name, place in places.items()}))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        advice = "" if header else f". {_advice(text.split(LINE_END)[0], required, optional)}"
+        raise UserError(f"{path}, line {start}: check the quotes of this row ({one_line(error)}){advice}") from error
+    return rows
+
+
+def _column_indices(
+    header: Sequence[str], path: Path, required: Sequence[Sequence[str]], optional: Sequence[str]
+) -> dict[str, int]:
+    """Where the wanted columns are, by the first of their names."""
+    columns = [name.strip().casefold() for name in header]
+    places = {}
+    for names in [*required, *([name] for name in optional)]:
+        found = next((name for name in names if name in columns), None)
+        if found is None:
+            continue
+        if columns.count(found) > 1:
+            raise UserError(f"{path} has {columns.count(found)} columns {found!r}; keep one")
+        places[names[0]] = columns.index(found)
+    missing = [names for names in required if names[0] not in places]
+    if missing:
+        wanted = " and ".join(" or ".join(map(repr, names)) for names in missing)
+        there = ", ".join(map(repr, header)) or "none"
+        raise UserError(
+            f"{path} has no column {wanted}; it has {there}. {_advice(','.join(header), required, optional)}"
+        )
+    return places
+
+
+def _advice(first_line: str, required: Sequence[Sequence[str]], optional: Sequence[str]) -> str:
+    """What to do about a first line that does not name the columns."""
+    wanted = {name for names in required for name in names}
+    for separator, called in SEPARATORS.items():
+        found = {name.strip().strip('"').casefold() for name in first_line.split(separator)}
+        if len(found) > 1 and found & wanted:
+            return f"Its columns are separated by {called}; save it with commas"
+    if first_line.casefold().startswith("sep="):
+        return "Delete the line 'sep=', which only Excel knows"
+    columns = ", ".join(names[0] for names in required)
+    further = f" and, if wanted, {', '.join(optional)}" if optional else ""
+    return f"The first line must name the columns {columns}{further}"
+
 
 DEFAULT_SCENES = 200
 LARGEST_SEED = 2**63 - 1
@@ -93,7 +296,7 @@ def scene_prompts(count: int, seed: int = 0) -> list[Prompt]:
 def read_prompts(path: Path, log: Log = warn) -> list[Prompt]:
     """Reads columns `prompts`, `seeds` and, where present, `prompt_inds` (else rows are numbered from 0).
 
-    The papers' files are UTF-8; for other encodings see `diffprobe.data.text_lists`. Images are named as the papers
+    The papers' files are UTF-8; for other encodings see `diffprobe.data.prompts`. Images are named as the papers
     name them: `prompt_{prompt_inds}_seed_{seeds}`.
 
     Raises:

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
+from diffprobe.backbone.model_folder import fingerprint_of
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.hub import load_image_model
 from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from diffprobe.backbone.locate import quiet, unreachable
+from diffprobe.backbone.model_folder import quiet, unreachable
 from diffprobe.backbone.parts import check_files, check_loaded
 from diffprobe.errors import UserError, one_line
 

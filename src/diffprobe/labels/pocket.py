@@ -1,17 +1,21 @@
-"""The built-in labeler: a small network trained on rendered pocket scenes. It knows nothing of photographs."""
+"""The built-in labeler: a small network trained on rendered pocket scenes. It knows nothing of photographs.
+
+The built-in classifier: the colour and shape of one object of the pocket world.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.fingerprint import fingerprint_of
+from diffprobe.backbone.model_folder import fingerprint_of
 from diffprobe.errors import UserError
-from diffprobe.pocket.architecture import IMAGE_SIZE
-from diffprobe.pocket.networks import load_labeler
+from diffprobe.pocket.networks import IMAGE_SIZE, load_classifier, load_labeler
+from diffprobe.pocket.scenes import COLOURS, SHAPES
 
 BATCH = 64
 
@@ -48,3 +52,38 @@ class PocketLabeler:
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint_of(self.network)
+
+
+BATCH = 64
+NEITHER = "nothing"
+
+
+class PocketClassifier:
+    """24 classes, 'red sphere' to 'cyan cone', and 'nothing', of the leftmost object of a 64-pixel picture.
+
+    The network answers for colour and shape apart; the probability of both is taken as their product.
+    """
+
+    name = "pocket"
+    classes = (*(f"{colour} {shape}" for colour, shape in product(COLOURS, SHAPES)), NEITHER)
+
+    def __init__(self) -> None:
+        self.network = load_classifier()
+
+    def check(self, image_size: int) -> None:
+        """Raises UserError for images of another size, which are not of the pocket world."""
+        if image_size != IMAGE_SIZE:
+            raise UserError(
+                f"classifier=pocket knows {IMAGE_SIZE}-pixel pictures of the pocket world only, and this model's have "
+                f"{image_size}; choose classifier=transformers"
+            )
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """[images, 3, 64, 64] in [0, 1] -> probabilities [images, 25]."""
+        return torch.cat([self._probabilities(batch.float().cpu()) for batch in images.split(BATCH)])
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        colour, shape = (logits[:, 0].softmax(-1) for logits in self.network(images))  # the first place is the leftmost
+        both = (colour[:, :-1, None] * shape[:, None, :-1]).flatten(1)
+        return torch.cat([both, (1 - both.sum(1, keepdim=True)).clamp_min(0)], 1)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffprobe.backbone.fingerprint import fingerprint_of
 from diffprobe.backbone.load import chosen_device
+from diffprobe.backbone.model_folder import fingerprint_of
 from diffprobe.errors import UserError, one_line
 from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
 from diffprobe.ranges import Text

@@ -12,8 +12,8 @@ from torch import Tensor
 from diffprobe.pocket.networks import ClassifierNetwork, LabelerNetwork
 from diffprobe.pocket.scenes import COLOURS, SHAPES, sample_scene
 from diffprobe.pocket.shards import SceneArrays
-from diffprobe.pocket.training.autoencoder import to_signed
-from diffprobe.pocket.training.classifier import numbered
+from diffprobe.pocket.training.diffusion import to_signed
+from diffprobe.pocket.training.image_networks import numbered
 
 GUIDANCE = 2.5
 STEPS = 15

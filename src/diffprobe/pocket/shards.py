@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffprobe.checksums import Damaged, read_sealed, sealed
 from diffprobe.errors import UserError
+from diffprobe.files import Damaged, read_sealed, remove_leftovers, replacing, sealed
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import COLOURS, sample_scene
 from diffprobe.threads import usable_cores
-from diffprobe.writing import remove_leftovers, replacing
 
 SHARD = 1000
 BATCH = 25

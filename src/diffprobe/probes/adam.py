@@ -26,11 +26,9 @@ from diffprobe.activations.activations import ReadableActivations
 from diffprobe.activations.module import quiet_lightning
 from diffprobe.activations.store.reader import StoredRows
 from diffprobe.errors import UserError
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
-from diffprobe.probes.functional import Grid
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
+from diffprobe.probes.scoring import Grid, prepare_bank
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import prepare_bank
 
 
 class Edges(NamedTuple):

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from diffprobe.errors import UserError
+from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import by_image, select
 from diffprobe.probes.summaries import best_layer
 from diffprobe.statistics import holm, is_share, paired_differences
-from diffprobe.tables import NO_STEP, Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from diffprobe.activations.activations import ReadableActivations, StepValues
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import Property
+from diffprobe.probes.scoring import prepare_bank
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import prepare_bank
 
 Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(points [some, n], which problems these are [some]) -> value [some], gradient [some, n], Hessian [some, n, n]."""

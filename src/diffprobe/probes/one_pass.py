@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.probes.functional import Grid, PooledTarget
 from diffprobe.probes.properties import Property, Standardisation, property_named
 from diffprobe.probes.score_table import ScoreBlock
-from diffprobe.probes.scoring import METRICS, Threshold, candidate_thresholds, pooled_targets
+from diffprobe.probes.scoring import METRICS, Grid, PooledTarget, Threshold, candidate_thresholds, pooled_targets
 
 Reduce = Callable[[Tensor], Tensor]
 Gather = Callable[[list], list]

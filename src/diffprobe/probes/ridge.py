@@ -17,12 +17,10 @@ from torch import Tensor
 
 from diffprobe.activations.activations import ReadableActivations
 from diffprobe.precision import float32_products
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
-from diffprobe.probes.functional import Grid, token_means
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import Property, Standardisation, property_named
+from diffprobe.probes.scoring import Grid, target_maps, token_means
 from diffprobe.probes.splits import Split
-from diffprobe.probes.targets import target_maps
 
 Reduce = Callable[[Tensor], Tensor]
 SLOPE = 4.0  # of the log odds in the probability at 1/2: sigmoid(4 (p - 1/2)) is p to first order

@@ -28,8 +28,7 @@ import pyarrow.parquet as pq
 from pandas.api.types import union_categoricals
 
 from diffprobe.errors import UserError, one_line
-from diffprobe.tables import NO_STEP
-from diffprobe.writing import replacing
+from diffprobe.files import NO_STEP, replacing
 
 SCORES = "scores.parquet"  # in a run folder
 FIRST_EDITION = "scores.csv"

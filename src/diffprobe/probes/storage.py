@@ -10,11 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from diffprobe.checksums import PREFIX, Damaged, read_sealed, sealed
 from diffprobe.errors import UserError
+from diffprobe.files import PREFIX, Damaged, read_sealed, replacing, sealed
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.properties import Standardisation
-from diffprobe.writing import replacing
 
 NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}  # of a file's metadata
 
@@ -27,7 +26,7 @@ def save_bank(bank: ProbeBank, folder: str | Path, provenance: str | None = None
     [outputs, hidden]. Metadata, JSON each: property, head (linear or mlp), standardisation (mean and std in label
     units), thresholds (layer -> one per step; binary properties only), strengths (the same of the penalties that were
     chosen; empty where none is), layers, steps, `provenance` if it is given (what determines the probes), and checksums
-    of all this (see `diffprobe.checksums`).
+    of all this (see `diffprobe.files`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

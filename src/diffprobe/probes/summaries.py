@@ -10,11 +10,10 @@ import pandas as pd
 import pyarrow as pa
 
 from diffprobe.errors import UserError
+from diffprobe.files import NO_STEP, Step, replacing
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import COLUMNS, group_rows, over_steps, read_csv, select
 from diffprobe.statistics import best_of, mean_intervals, steps_reaching
-from diffprobe.tables import NO_STEP, Step
-from diffprobe.writing import replacing
 
 RANGES = {  # no interval goes beyond what a metric can be
     "dice": (0.0, 1.0),

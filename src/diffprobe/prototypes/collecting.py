@@ -15,22 +15,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffprobe.activations.batches import ImageBatch, ImageData
-from diffprobe.activations.consumer import Consumer
+from diffprobe.activations.activations import LayerGroup, resize_activation
 from diffprobe.activations.extraction import Log
-from diffprobe.activations.groups import LayerGroup, resize_activation
-from diffprobe.activations.module import ActivationModule, quiet_trainer, run_pass
-from diffprobe.activations.sources.source import Source
+from diffprobe.activations.module import ActivationModule, Consumer, ImageBatch, ImageData, quiet_trainer, run_pass
+from diffprobe.activations.sources import Source
 from diffprobe.activations.store.folder import store_lock
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
+from diffprobe.files import temporary_beside
 from diffprobe.prototypes.pooling import MaskResizing, masked_means, resize_masks
+from diffprobe.prototypes.separation import ObjectRow
 from diffprobe.prototypes.store import PrototypeCache, PrototypeKey, cache_folder
-from diffprobe.prototypes.tables import ObjectRow
-from diffprobe.writing import temporary_beside
 
 
 @dataclass(frozen=True)

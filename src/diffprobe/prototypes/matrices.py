@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.activations.groups import LayerGroup
+from diffprobe.activations.activations import LayerGroup
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.distances import MEASURES, distance_matrix

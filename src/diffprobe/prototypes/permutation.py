@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from diffprobe.prototypes.by_image import ObjectsByImage, by_image
+from diffprobe.prototypes.set_intervals import ObjectsByImage, by_image
 from diffprobe.prototypes.sets import set_sizes
 
 _COLUMNS_AT_ONCE = 1024  # permutations times classes in one matrix product

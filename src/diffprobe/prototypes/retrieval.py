@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from diffprobe.prototypes.by_image import checked
+from diffprobe.prototypes.set_intervals import checked
 from diffprobe.statistics import Interval, jackknife_interval, left_out_weights
 
 PARTS = 20  # in so many parts are images left out at most: each takes as long as the scores themselves

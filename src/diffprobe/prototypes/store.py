@@ -18,16 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffprobe.activations.activations import Groups, LayerItems
 from diffprobe.activations.description import folder_name, identity
-from diffprobe.activations.groups import Groups, LayerItems
-from diffprobe.activations.sources.source import Source
+from diffprobe.activations.sources import Source
 from diffprobe.activations.store.shards import set_aside
 from diffprobe.backbone.load import Backbone
-from diffprobe.checksums import Damaged, read_sealed, sealed
 from diffprobe.errors import UserError
+from diffprobe.files import Damaged, read_sealed, remove_leftovers, sealed, temporary_beside
 from diffprobe.prototypes.pooling import MaskResizing
 from diffprobe.ranges import Count, Folder
-from diffprobe.writing import remove_leftovers, temporary_beside
 
 FORMAT = "diffprobe-prototypes/2"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffprobe.writing import replacing
+from diffprobe.files import replacing
 
 FRAME_MILLISECONDS = 250
 

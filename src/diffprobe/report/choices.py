@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import EmergenceStep, Summary, best_layer, emergence_step, summary_rows
 from diffprobe.report.report import scalars_over_steps
-from diffprobe.tables import NO_STEP
 
 HEADLINE_LAYER = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
 METRIC_NAMES = {

@@ -1,4 +1,7 @@
-"""Tables as people read them: headings, short names of layers, steps from 1, intervals beside their mean."""
+"""Tables as people read them: headings, short names of layers, steps from 1, intervals beside their mean.
+
+The tables that every analysis of objects has: the objects, and what was left out.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from typing import Any
 from pandas import DataFrame, Series, isna
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
-from diffprobe.report.names import short_names
-from diffprobe.report.numbers import interval, short_power
+from diffprobe.data.objects import Problem
+from diffprobe.prototypes.collecting import Prototypes
+from diffprobe.prototypes.separation import ObjectRow, VanishedRow
 from diffprobe.report.report import Table
+from diffprobe.report.wording import interval, short_names, short_power
 
 CENTRES = ("mean", "difference", "value")  # shown with `low` and `high` in one cell
 HEADINGS = {"p_holm": "p (Holm)", "log10_p": "log10 p"}
@@ -125,3 +130,31 @@ def _numbers(values: Series) -> list[float | None]:
 
 def _has_value(value: Any) -> bool:
     return not (value is None or value == "" if isinstance(value, str | None) else isna(value))
+
+
+TOPICS = ("analysis", "model", "objects", "layers", "steps", "measure", "seed")
+
+
+def object_tables(
+    prototypes: Prototypes,
+    problems: Sequence[Problem] = (),
+    changed: Sequence[tuple[Prototypes, str, float | None]] = (),
+) -> dict[str, Table]:
+    """objects, vanished and problems.
+
+    Args:
+        prototypes: of the images as they are.
+        problems: images and objects that were left out.
+        changed: prototypes after a change of the images, its name and its strength.
+    """
+    vanished = [
+        VanishedRow(name, height, width, change, strength)
+        for found, change, strength in [(prototypes, "", None), *changed]
+        for (height, width), names in found.vanished.items()
+        for name in names
+    ]
+    return {
+        "objects": Table.of(ObjectRow, prototypes.objects),
+        "vanished": Table.of(VanishedRow, vanished, title="objects that no cell of a grid belongs to"),
+        "problems": Table.of(Problem, problems, title="what was left out of the images"),
+    }

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from diffprobe.errors import UserError
+from diffprobe.files import NO_STEP
 from diffprobe.report.choices import METRIC_NAMES, LayerChoice, cell_rows, or_nan
-from diffprobe.report.names import network_order, resolutions, short_names
 from diffprobe.report.style import (
     BEST_LABEL,
     BLUE,
@@ -29,7 +29,7 @@ from diffprobe.report.style import (
     spread_ticks,
     style,
 )
-from diffprobe.tables import NO_STEP
+from diffprobe.report.wording import network_order, resolutions, short_names
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer

@@ -7,13 +7,13 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diffprobe.files import replacing, write_text
 from diffprobe.probes.score_table import write_scores
 from diffprobe.report.columns import lines_of, notes_of
-from diffprobe.report.html.asked import asked
-from diffprobe.report.numbers import latex_table, markdown_table
+from diffprobe.report.html.page import asked
 from diffprobe.report.report import Animation, Report, Table
+from diffprobe.report.wording import latex_table, markdown_table
 from diffprobe.terminal import plain_console
-from diffprobe.writing import replacing, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console

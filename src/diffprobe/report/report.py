@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import numpy as np
 from pandas import DataFrame, Series
 
+from diffprobe.files import NO_STEP, Step
 from diffprobe.ranges import Count, Items, Keys, Number
-from diffprobe.tables import NO_STEP, Step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,8 +16,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffprobe.files import replacing
 from diffprobe.report.choices import or_nan
-from diffprobe.writing import replacing
 
 SINGLE_COLUMN = 3.3  # inches
 DOUBLE_COLUMN = 7.0

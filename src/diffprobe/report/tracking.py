@@ -18,9 +18,9 @@ import numpy as np
 from pandas import DataFrame
 
 from diffprobe.errors import UserError
+from diffprobe.files import replacing
 from diffprobe.ranges import Choice, Name
 from diffprobe.report.report import STEP, Example, Report
-from diffprobe.writing import replacing
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger

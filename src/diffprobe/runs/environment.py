@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from diffprobe.writing import write_text
+from diffprobe.files import write_text
 
 PACKAGES = (
     "diffprobe",

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffprobe.errors import UserError
+from diffprobe.files import remove_leftovers, replacing
 from diffprobe.parts import check_recorded, targets
 from diffprobe.runs.recorded import CONFIGURATION, read_recorded, resolve_lookups
 from diffprobe.runs.settings import checked
-from diffprobe.writing import remove_leftovers, replacing
 
 if TYPE_CHECKING:
     import pandas as pd

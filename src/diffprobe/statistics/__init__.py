@@ -2,11 +2,17 @@
 
 from diffprobe.statistics.differences import (
     PairedDifferences,
+    StepInterval,
+    best_of,
     holm,
     images_needed,
+    median_step,
     paired_differences,
+    rank_value,
     sign_flip_p,
     smallest_p,
+    steps_reaching,
+    well_covered,
 )
 from diffprobe.statistics.intervals import (
     MINIMUM_IMAGES,
@@ -16,13 +22,14 @@ from diffprobe.statistics.intervals import (
     clopper_pearson,
     cluster_mean,
     is_share,
+    jackknife_interval,
+    jackknife_p,
+    left_out_weights,
     mean_intervals,
     share_of_clusters,
     skewed_t,
     skewed_t_p,
 )
-from diffprobe.statistics.jackknife import jackknife_interval, jackknife_p, left_out_weights
-from diffprobe.statistics.steps import StepInterval, best_of, median_step, rank_value, steps_reaching, well_covered
 from diffprobe.statistics.strata import Stratified, stratified_difference
 
 __all__ = [

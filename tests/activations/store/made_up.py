@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from diffprobe.activations.store.folder import Store, create_store
-from diffprobe.activations.store.layout import TensorSpec
 from diffprobe.activations.store.manifest import Extra, Manifest
+from diffprobe.activations.store.shards import TensorSpec
 from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.backbone.layers import Layer
 

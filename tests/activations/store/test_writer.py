@@ -14,8 +14,8 @@ from safetensors import safe_open
 
 from diffprobe.activations.store import writer as writer_module
 from diffprobe.activations.store.folder import create_store, open_store
-from diffprobe.activations.store.layout import tensor_name
 from diffprobe.activations.store.reader import StoredActivations
+from diffprobe.activations.store.shards import tensor_name
 from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.errors import UserError
 from tests.activations.store.made_up import (

@@ -15,8 +15,8 @@ from diffprobe.analyses.classification.classes import (
     top_rows,
 )
 from diffprobe.data.prompts import Prompt
+from diffprobe.files import NO_STEP
 from diffprobe.probes.score_table import score_table
-from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import rows_of
 
 CLASSES = ["dark", "middle", "bright"]

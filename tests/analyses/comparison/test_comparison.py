@@ -4,11 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.comparison.comparison import FinishedRun, differing_settings, headline_scores, run_differences
-from diffprobe.analyses.comparison.report import run_lines
+from diffprobe.analyses.comparison.report import (
+    FinishedRun,
+    differing_settings,
+    headline_scores,
+    run_differences,
+    run_lines,
+)
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import summarise
-from diffprobe.prototypes.tables import TestRow
+from diffprobe.prototypes.separation import TestRow
 from tests.reference.score_rows import Score, table_of
 
 BLANK = Score("pocket", "a", 0, 999.0, "saliency", "linear", "none", "test", "", "dice", 0.0)

@@ -1,7 +1,6 @@
 """Figures of runs side by side."""
 
-from diffprobe.analyses.comparison.comparison import RunScore
-from diffprobe.analyses.comparison.report import labels_of, run_curves, run_scores
+from diffprobe.analyses.comparison.report import RunScore, labels_of, run_curves, run_scores
 from diffprobe.probes.summaries import Summary
 from tests.reference.score_rows import summary_table
 

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.drift.figures import drift_curves, drift_figures, video_curves
-from diffprobe.analyses.drift.findings import drift_lines
+from diffprobe.analyses.drift.report import drift_curves, drift_figures, drift_lines, video_curves
 from diffprobe.errors import UserError
 from diffprobe.report.style import SET_LABELS, SET_STYLES
 from tests.report.made_up_analysis import MEANS, make_drift, make_video

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from diffprobe.analyses.emergence.leads import Lead
+from diffprobe.analyses.emergence.tables import Lead
+from diffprobe.files import read_rows
 from diffprobe.probes.score_table import read_scores
-from diffprobe.tables import read_rows
 from tests.commands import command, one_line, overrides, train
 from tests.reference.score_rows import rows_of
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
-from diffprobe.analyses.emergence.leads import find_leads
+from diffprobe.analyses.emergence.tables import find_leads
 from diffprobe.errors import UserError
+from diffprobe.files import NO_STEP
 from diffprobe.probes.summaries import emergence_step
-from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import Score, table_of
 
 STEPS = 15

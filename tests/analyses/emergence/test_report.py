@@ -7,21 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffprobe.analyses.emergence.figures import EmergenceExample, emergence_curves, emergence_grid
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
-from diffprobe.analyses.emergence.leads import Lead
-from diffprobe.analyses.emergence.report import emergence_figures
+from diffprobe.analyses.emergence.report import EmergenceExample, emergence_curves, emergence_figures, emergence_grid
 from diffprobe.analyses.emergence.tables import (
+    Lead,
     emergence_lines,
     emergence_tables,
     lead_text,
     step_text,
     summarise_properties,
 )
+from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import Comparison
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
-from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, STEPS, make_choices, make_example, make_summaries
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffprobe.analyses.intervention.tables import InterventionGain, InterventionScore, InterventionSummary
-from diffprobe.tables import read_rows
+from diffprobe.files import read_rows
 from tests.commands import command, one_line
 
 SMALL = (

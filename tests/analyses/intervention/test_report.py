@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffprobe.analyses.intervention.figures import (
+from diffprobe.analyses.intervention.report import (
     EditedExample,
     animation_frames,
     intervention_grid,
+    intervention_lines,
     intervention_scores,
+    intervention_table,
 )
-from diffprobe.analyses.intervention.findings import intervention_lines, intervention_table
 from diffprobe.analyses.intervention.tables import InterventionGain, InterventionSummary
 from diffprobe.errors import UserError
 from diffprobe.report.publish import report_text

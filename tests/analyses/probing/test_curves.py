@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from diffprobe.analyses.probing.curves import learning_curves, scores_over_steps
+from diffprobe.analyses.probing.figures import learning_curves, scores_over_steps
 from diffprobe.probes.summaries import EmergenceStep
 from diffprobe.report.choices import HEADLINE_LAYER, control_name
 from diffprobe.report.style import CONTROL_STYLES, ORANGE

@@ -13,8 +13,7 @@ from diffprobe.analyses.probing.learning_curve import (
     read_learning_curve,
 )
 from diffprobe.errors import UserError
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import select
 from diffprobe.probes.splits import Split

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from diffprobe.analyses.probing.findings import verdict_lines
-from diffprobe.analyses.probing.report import report
-from diffprobe.analyses.probing.tables import best_layers, closing_tables
+from diffprobe.analyses.probing.report import best_layers, closing_tables, report
+from diffprobe.files import NO_STEP
 from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.summaries import EmergenceStep, summarise
 from diffprobe.report.columns import lines_of
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
-from diffprobe.tables import NO_STEP
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, FINAL, LAYERS, make_choices, make_comparison, make_example, make_summaries
 

@@ -5,11 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffprobe.analyses.separation.figures import separation_figures, separation_heatmap, set_distributions
+from diffprobe.analyses.separation.figures import (
+    RIGHT,
+    WRONG,
+    retrieval_grid,
+    separation_figures,
+    separation_heatmap,
+    set_distributions,
+)
 from diffprobe.analyses.separation.findings import separation_cells
-from diffprobe.analyses.separation.retrieval_grid import RIGHT, WRONG, retrieval_grid
 from diffprobe.errors import UserError
-from diffprobe.prototypes.histograms import set_histograms
+from diffprobe.prototypes.sets import set_histograms
 from tests.report.made_up_analysis import (
     ENCODER,
     FIRST,

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from diffprobe.analyses.separation.report import report
-from diffprobe.analyses.separation.separation import SeparationResults
-from diffprobe.tables import NO_STEP
+from diffprobe.analyses.separation.tables import SeparationResults
+from diffprobe.files import NO_STEP
 from tests.report.made_up_analysis import ENCODER, FIRST, make_objects, make_sets, make_tests
 
 

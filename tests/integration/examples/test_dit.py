@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone.calls import encode_prompts, evaluate
+from diffprobe.backbone.capture import encode_prompts, evaluate
 from diffprobe.backbone.families.stable_diffusion import StableDiffusion
 from diffprobe.backbone.layers import catalogue
 from diffprobe.backbone.load import load_backbone

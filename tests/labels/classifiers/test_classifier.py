@@ -3,8 +3,8 @@
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.labels.classifiers.classifier import checked_patterns, class_in_text, class_named
-from diffprobe.labels.classifiers.pocket import PocketClassifier
+from diffprobe.labels.classifiers import checked_patterns, class_in_text, class_named
+from diffprobe.labels.pocket import PocketClassifier
 
 IMAGENET = ["tench, Tinca tinca", "tiger", "tiger cat", "lemon", "crane", "crane"]
 POCKET = PocketClassifier.classes

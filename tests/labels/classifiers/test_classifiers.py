@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from diffprobe.errors import UserError
-from diffprobe.labels.classifiers.image_models import TransformersClassifier
-from diffprobe.labels.classifiers.pocket import PocketClassifier
-from diffprobe.labels.classifiers.torchvision_models import TorchvisionClassifier, check_download
+from diffprobe.labels.classifiers import TorchvisionClassifier, TransformersClassifier, check_download
+from diffprobe.labels.pocket import PocketClassifier
 from diffprobe.pocket.render import render
 from diffprobe.pocket.scenes import sample_scene
 from tests.tiny import build_tiny_classifier

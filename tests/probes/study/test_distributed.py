@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study import one_pass as live
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, ProbingResults, run_probing
 from diffprobe.probes.summaries import summary_rows

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from diffprobe.backbone.layers import catalogue, select_layers
-from diffprobe.probes.config import ProbeConfig
-from diffprobe.probes.study.label_checks import one_valued, skip_flat, warnings_of
+from diffprobe.probes.bank import ProbeConfig
+from diffprobe.probes.study.question import one_valued, skip_flat, warnings_of
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.probes.study.test_two_pass import SOURCE
 from tests.reference.score_rows import Score, rows_of, table_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.activations.sources.real_images import Noised
+from diffprobe.activations.real_images import Noised
 from diffprobe.analyses.classification.classes import classify_steps
 from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_image_models
 from diffprobe.analyses.intervention.edits import Editing
@@ -17,8 +17,7 @@ from diffprobe.analyses.intervention.trials import InterventionExecution, Target
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.errors import UserError
-from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from diffprobe.prototypes.collecting import as_group, collect_prototypes
 from diffprobe.prototypes.pooling import MaskResizing

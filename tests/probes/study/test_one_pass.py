@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffprobe.activations.groups import LayerGroup
+from diffprobe.activations.activations import LayerGroup
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.errors import UserError
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study import one_pass as live
 from diffprobe.probes.study.question import CONTROLS
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from diffprobe.activations.sources.generation import Generation
+from diffprobe.activations.sources import Generation
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
-from diffprobe.probes.config import ProbeConfig
+from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.reference.score_rows import rows_of
 

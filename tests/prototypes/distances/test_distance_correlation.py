@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffprobe.prototypes.distances import correlation, cross_distances, distance_matrix
-from diffprobe.prototypes.distances.centred_distances import tiles
+from diffprobe.prototypes import distances as correlation
+from diffprobe.prototypes.distances import cross_distances, distance_matrix
+from diffprobe.prototypes.distances.products import tiles
 from tests.prototypes.distances.vectors import KINDS, vectors
 from tests.reference import distances as reference
 

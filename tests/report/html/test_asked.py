@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from diffprobe.analyses.classification.report import TOPICS as CLASSIFICATION
 from diffprobe.analyses.probing.report import TOPICS as PROBING
 from diffprobe.analyses.separation.report import TOPICS as SEPARATION
-from diffprobe.report.html.asked import asked
+from diffprobe.report.html.page import asked
 from diffprobe.runs.environment import reproduce
 from tests.commands import ROOT
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffprobe.report.html.images import LARGEST, figure_uri, strip_uri
-from diffprobe.report.html.page import MANY, MOST, page_html
+from diffprobe.report.html.page import LARGEST, MANY, MOST, figure_uri, page_html, strip_uri
 from diffprobe.report.publish import publish
 from diffprobe.report.report import Cell, Frames, HeatMap, Report
 from tests.report.html.checking import Checked

@@ -12,11 +12,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from diffprobe.activations.store.layout import Shard, TensorSpec, shards_of, tensor_specs
 from diffprobe.activations.store.manifest import Manifest, differences, manifest_from_json, version_notes
-from diffprobe.activations.store.shards import DamagedShard, ShardHeader, broken_rows, read_shard_header
+from diffprobe.activations.store.shards import (
+    DamagedShard,
+    Shard,
+    ShardHeader,
+    TensorSpec,
+    broken_rows,
+    read_shard_header,
+    shards_of,
+    tensor_specs,
+)
 from diffprobe.errors import UserError
-from diffprobe.writing import remove_leftovers, sync_folder, temporary_beside
+from diffprobe.files import remove_leftovers, sync_folder, temporary_beside
 
 MANIFEST = "manifest.json"
 

@@ -17,8 +17,7 @@ from torch.utils.data import Dataset
 
 from diffprobe.activations.activations import Activations, rows_of, select_layers_and_steps
 from diffprobe.activations.store.folder import Store, open_store
-from diffprobe.activations.store.layout import Shard, TensorSpec, extra_name, tensor_name
-from diffprobe.activations.store.shards import ShardHeader
+from diffprobe.activations.store.shards import Shard, ShardHeader, TensorSpec, extra_name, tensor_name
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 

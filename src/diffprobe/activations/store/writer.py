@@ -15,15 +15,20 @@ import torch
 from torch import Tensor
 
 from diffprobe.activations.activations import Activations
-from diffprobe.activations.batches import ImageBatch
-from diffprobe.activations.consumer import Consumer
+from diffprobe.activations.module import Consumer, ImageBatch
 from diffprobe.activations.store.folder import Store
-from diffprobe.activations.store.layout import TensorSpec, check_stored, extra_name, tensor_name, tensor_specs
 from diffprobe.activations.store.manifest import Manifest
-from diffprobe.activations.store.shards import ShardFile
+from diffprobe.activations.store.shards import (
+    ShardFile,
+    TensorSpec,
+    check_stored,
+    extra_name,
+    tensor_name,
+    tensor_specs,
+)
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
-from diffprobe.writing import remove_leftovers
+from diffprobe.files import remove_leftovers
 
 
 class TensorWriter(Consumer):

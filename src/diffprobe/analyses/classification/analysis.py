@@ -12,12 +12,11 @@ from diffprobe.ranges import Folder
 
 if TYPE_CHECKING:
     from diffprobe.analyses.analysis import RunContext
-    from diffprobe.analyses.classification.classes import ClassifierOutputs
-    from diffprobe.analyses.classification.photos import Photos
+    from diffprobe.analyses.classification.classes import ClassifierOutputs, Photos
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
-    from diffprobe.labels.classifiers.classifier import Classifier
+    from diffprobe.labels.classifiers import Classifier
     from diffprobe.report.report import Report
 
 
@@ -62,9 +61,9 @@ class Classification:
     distributed: ClassVar[bool] = False
 
     def check(self, inputs: Inputs) -> ClassificationTask:
-        from diffprobe.analyses.classification.photos import load_photos
+        from diffprobe.analyses.classification.classes import load_photos
         from diffprobe.data.prompts import load_prompts
-        from diffprobe.labels.classifiers.classifier import checked_patterns, class_in_text
+        from diffprobe.labels.classifiers import checked_patterns, class_in_text
 
         settings, data = inputs.settings, inputs.settings.data
         if class_name(settings.trajectory) != "generation" or "images" in data:

@@ -16,7 +16,7 @@ from diffprobe.runs.sweeps import begun_jobs
 
 if TYPE_CHECKING:
     from diffprobe.analyses.analysis import RunContext
-    from diffprobe.analyses.comparison.comparison import FinishedRun
+    from diffprobe.analyses.comparison.report import FinishedRun
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.report.report import Report
 
@@ -80,11 +80,11 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
 
 def _read(name: str, folder: Path) -> FinishedRun:
     """Raises UserError for a run without a table that can be compared."""
-    from diffprobe.analyses.comparison.comparison import FinishedRun
+    from diffprobe.analyses.comparison.report import FinishedRun
+    from diffprobe.files import read_rows
     from diffprobe.probes.score_table import read_scores, scores_file
     from diffprobe.probes.summaries import read_summary
-    from diffprobe.prototypes.tables import TestRow
-    from diffprobe.tables import read_rows
+    from diffprobe.prototypes.separation import TestRow
 
     summary, tests = folder / "summary.csv", folder / "tests.csv"
     scored = scores_file(folder) is not None

@@ -72,7 +72,7 @@ class Denoising(ObjectAnalysis):
     permutations: Draws = 1000
 
     def check(self, inputs: Inputs) -> ObjectTask:
-        from diffprobe.activations.sources.real_images import PartialDenoising
+        from diffprobe.activations.real_images import PartialDenoising
 
         _check_given(self.strengths, "strengths")
         _check_given(self.sampling_steps, "sampling_steps")
@@ -113,8 +113,8 @@ class Video(ObjectAnalysis):
         return task
 
     def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
+        from diffprobe.analyses.drift.drift import study_video
         from diffprobe.analyses.drift.report import report
-        from diffprobe.analyses.drift.video import study_video
 
         model = task.backbone.name
         rows = study_video(result.unchanged, list(self.gaps), model, task.distance_config, log=context.log)

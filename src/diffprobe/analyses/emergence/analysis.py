@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.emergence.image_models import ProbesUnderTest
-    from diffprobe.analyses.given_probes import LoadedProbes
     from diffprobe.analyses.inputs import Inputs
+    from diffprobe.analyses.trained_probes import LoadedProbes
     from diffprobe.report.report import Report
 
 
@@ -126,9 +126,9 @@ class Emergence:
 
 def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes]:
     """Layers, steps and properties are those of the given probes, images those that they have not seen."""
-    from diffprobe.activations.sources.generation import Generation
-    from diffprobe.analyses.given_probes import read_probes
+    from diffprobe.activations.sources import Generation
     from diffprobe.analyses.inputs import chosen_layers, chosen_steps
+    from diffprobe.analyses.trained_probes import read_probes
     from diffprobe.probes.study.question import ProbingConfig
 
     if inputs.settings.control.names:

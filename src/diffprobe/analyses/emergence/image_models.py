@@ -16,7 +16,7 @@ from diffprobe.labels.labeler import Labeler, check_reference_maps
 from diffprobe.probes.properties import Property, Standardisation
 from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.scoring import pooled_targets, predict_maps, score_maps
-from diffprobe.probes.study.label_checks import one_valued, skip_flat
+from diffprobe.probes.study.question import one_valued, skip_flat
 
 if TYPE_CHECKING:
     from diffprobe.activations.extraction import Extraction

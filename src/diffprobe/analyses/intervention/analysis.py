@@ -122,7 +122,7 @@ class Intervention:
 
     def run(self, task: InterventionTask, context: RunContext) -> InterventionResult:
         """Trains the probes where they are not given, edits, and labels what comes of it."""
-        from diffprobe.analyses.intervention.prompt_agreement import PromptAgreement
+        from diffprobe.analyses.intervention.target_maps import PromptAgreement
         from diffprobe.analyses.intervention.trials import InterventionExecution, study_intervention
 
         bank, evaluations = task.bank, 0
@@ -153,7 +153,7 @@ class Intervention:
 
     def _to_train(self, inputs: Inputs) -> InterventionTask:
         """Probes are trained on `data`'s prompts; the images to edit are others."""
-        from diffprobe.activations.sources.generation import Generation
+        from diffprobe.activations.sources import Generation
 
         probing = check_probing(inputs)
         probing_config, source = probing.probing_config, probing.source
@@ -172,7 +172,7 @@ class Intervention:
 
     def _with_probes(self, inputs: Inputs) -> InterventionTask:
         """Probes of a finished run; the images to edit are such as they have not seen."""
-        from diffprobe.analyses.given_probes import read_probes
+        from diffprobe.analyses.trained_probes import read_probes
         from diffprobe.backbone.trajectory import fresh_scheduler
 
         given = read_probes(self.probes or "", inputs)

@@ -11,7 +11,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.calls import decode_latents
+from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import Replacements, TrajectoryStep, generate
@@ -27,7 +27,7 @@ from diffprobe.probes.editing import (
     steer,
     token_lengths,
 )
-from diffprobe.probes.functional import token_means
+from diffprobe.probes.scoring import token_means
 
 METHODS = ("pattern", "minimum_norm", "steering", "gradient")
 OF_LINEAR_PROBES = METHODS[:3]

@@ -25,8 +25,7 @@ from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.functional import dice
-from diffprobe.probes.scoring import METRICS
+from diffprobe.probes.scoring import METRICS, dice
 from diffprobe.probes.study.question import Labeler
 
 # From images [images, 3, H, W] and their prompts to how much of the prompt is seen, in [0, 1], NaN where unknown.

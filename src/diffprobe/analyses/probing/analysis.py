@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffprobe.analyses.analysis import Plan, RunContext
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.probes.study.two_pass import ExampleImage, ProbingResults
-    from diffprobe.report.example import PredictionExample
+    from diffprobe.report.grid import PredictionExample
     from diffprobe.report.report import Report
 
 
@@ -79,7 +79,7 @@ def _layer_maps(shown: Sequence[ExampleImage]) -> dict[str, dict[str, Any]]:
 
 def _example(shown: ExampleImage, steps: Sequence[int], title: str, layers: dict[str, str]) -> PredictionExample:
     """What the best layer's probes say of one test image, step by step."""
-    from diffprobe.report.example import PredictionExample
+    from diffprobe.report.grid import PredictionExample
 
     predictions = {name: shown.predictions[name][layer] for name, layer in layers.items()}
     return PredictionExample.of_tensors(title, steps, shown.steps, shown.final, predictions, shown.labels)

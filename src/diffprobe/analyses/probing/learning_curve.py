@@ -18,8 +18,8 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
-from diffprobe.probes.config import ProbeConfig
-from diffprobe.probes.position import position_scores
+from diffprobe.probes.bank import ProbeConfig
+from diffprobe.probes.controls import position_scores
 from diffprobe.probes.score_table import concatenate, read_csv, score_table
 from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
 from diffprobe.probes.splits import Split

@@ -1,22 +1,25 @@
-"""What is reported of a probing study: scores by layer and step beside their controls, and what the probes see."""
+"""What is reported of a probing study: scores by layer and step beside their controls, and what the probes see.
+
+The tables of a probing study: the closing table of the console, and the one that a paper prints.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from diffprobe.analyses.probing.figures import probing_figures
-from diffprobe.analyses.probing.findings import verdict_lines
-from diffprobe.analyses.probing.published import published_table
-from diffprobe.analyses.probing.tables import best_layers, closing_tables
+from diffprobe.analyses.probing.findings import published_table, verdict_lines
+from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import Comparison, compare_run
 from diffprobe.probes.score_table import select
 from diffprobe.probes.storage import save_bank
+from diffprobe.probes.summaries import EmergenceStep, Summary
 from diffprobe.report.choices import (
     METRIC_NAMES,
     LayerChoice,
@@ -26,17 +29,104 @@ from diffprobe.report.choices import (
     control_curve,
     control_name,
     controls,
+    curve,
     curve_scalars,
     grouped,
 )
-from diffprobe.report.example import PredictionExample, example_over_steps, map_frames
-from diffprobe.report.names import network_order
-from diffprobe.report.numbers import interval, is_number
+from diffprobe.report.grid import PredictionExample, example_over_steps, map_frames
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
+from diffprobe.report.style import BEST_LABEL, HEADLINE_LABEL
+from diffprobe.report.wording import interval, interval_text, is_number, network_order, short_names
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
     from diffprobe.probes.bank import ProbeBank
+
+
+def closing_tables(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> dict[str, Table]:
+    """A closing table for each model and probe."""
+    groups = grouped(choices).items()
+    return {f"closing {group}".strip(): closing_table(summaries, members, group) for group, members in groups}
+
+
+def closing_table(summaries: pd.DataFrame, choices: Sequence[LayerChoice], group: str = "") -> Table:
+    """One column a property: the best layer's score at each step, then what it is to be compared with.
+
+    The choices are of one model and probe, which `group` names where there are others.
+    """
+    headings = [f"{choice.property}\n{METRIC_NAMES.get(choice.metric, choice.metric)}" for choice in choices]
+    scores = [{row.step: row for row in curve(summaries, choice, choice.best)} for choice in choices]
+    steps = sorted(set().union(*scores))
+    lines = [[str(step + 1), *(interval_text(rows.get(step)) for rows in scores)] for step in steps]
+    lines += _compared(summaries, choices, steps) if steps else []
+    text = pd.DataFrame(lines, columns=["step", *headings])
+    title = "Scores on test images at the best layer, with 95 % intervals over images"
+    note = "Best layer: chosen on validation images at the last step. Steps count from 1."
+    return Table(text, f"{group}: {title}" if group else title, show=["console"], text=text, notes=[note])
+
+
+def _compared(summaries: pd.DataFrame, choices: Sequence[LayerChoice], steps: Sequence[int]) -> Iterator[list[str]]:
+    """The best layers, when they emerged, and the scores to compare with at the last step."""
+    last = steps[-1]
+    names = short_names(summaries["layer"].unique())
+    papers = [at_step(curve(summaries, choice, choice.headline), last) for choice in choices]
+    headline = names.get(choices[0].headline, "not probed")
+    yield ["best layer", *(names.get(choice.best, choice.best) for choice in choices)]
+    if len(steps) > 1:  # of one step alone nothing emerges
+        yield ["emerged by step", *(_emergence_text(choice.emergence) for choice in choices)]
+    yield [f"papers' layer ({headline}), step {last + 1}", *map(interval_text, papers)]
+    for control in dict.fromkeys(name for choice in choices for name in controls(summaries, choice)):
+        rows = [at_step(control_curve(summaries, choice, control), last) for choice in choices]
+        of_steps = {row.step for row in rows if row is not None}
+        moment = "" if of_steps == {NO_STEP} else f", step {last + 1}"
+        yield [f"{control_name(control)}{moment}", *map(interval_text, rows)]
+
+
+def _emergence_text(found: EmergenceStep) -> str:
+    if found.step is None:
+        return "not determined"
+    if found.low is None or found.high is None:
+        return str(found.step + 1)
+    return f"{found.step + 1} [{found.low + 1}, {found.high + 1}]"
+
+
+def best_layers(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> Table:
+    """Of every choice: its best layer, the papers' layer and the controls, at the last step, on test images."""
+    rows = [row for choice in choices for row in _best_rows(summaries, choice)]
+    difference = "by how much the best layer is above it on the same images, with its 95 % interval"
+    return Table(
+        pd.DataFrame(rows, columns=list(_best_row(choices[0], "", None, None))).astype({"step": "Int64"}),
+        "Scores of the best layers on test images, and what they are compared with",
+        show=["csv", "markup", "page"],
+        notes=[f"difference: {difference}."],
+        columns={"what": "the best layer, or what it is compared with", "difference": difference},
+    )
+
+
+def _best_rows(summaries: pd.DataFrame, choice: LayerChoice) -> Iterator[dict[str, Any]]:
+    best = curve(summaries, choice, choice.best)
+    if not best:
+        return
+    last = best[-1].step
+    yield _best_row(choice, BEST_LABEL, best[-1], None)
+    papers = at_step(curve(summaries, choice, choice.headline), last)
+    if papers is not None and choice.headline != choice.best:
+        yield _best_row(choice, HEADLINE_LABEL, papers, choice.against("layer", other_layer=choice.headline))
+    for control in controls(summaries, choice):
+        row = at_step(control_curve(summaries, choice, control), last)
+        if row is not None:
+            yield _best_row(choice, control_name(control), row, choice.against("control", other_control=control))
+
+
+def _best_row(choice: LayerChoice, what: str, row: Summary | None, paired: Comparison | None) -> dict[str, Any]:
+    """A score, and by how much the best layer is above it (missing for the best layer itself)."""
+    keys = {name: getattr(choice, name) for name in ("model", "probe", "property", "metric")}
+    scored = {name: getattr(row, name, None) for name in ("layer", "step", "mean", "low", "high", "n")}
+    if scored["step"] == NO_STEP:
+        scored["step"] = None
+    names = {"difference": "difference", "difference_low": "low", "difference_high": "high", "p_holm": "p_holm"}
+    return {**keys, "what": what, **scored} | {key: getattr(paired, name, None) for key, name in names.items()}
+
 
 TOPICS = ("model", "data", "layers", "steps", "property", "labeler", "probe", "control", "seed")
 LayerMaps = Mapping[str, Mapping[str, np.ndarray]]  # property -> layer -> [steps, h, w]

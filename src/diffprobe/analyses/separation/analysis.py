@@ -32,7 +32,7 @@ class Separation(ObjectAnalysis):
 
     def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
         from diffprobe.analyses.separation.report import is_stable_diffusion_1, report, retrieval_examples
-        from diffprobe.analyses.separation.separation import study_separation
+        from diffprobe.analyses.separation.tables import study_separation
         from diffprobe.prototypes.separation import Resampling
 
         model = task.backbone.name

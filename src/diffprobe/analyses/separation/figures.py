@@ -3,12 +3,15 @@
 How the distances of the four sets are distributed: drawn from counts, so that any number of pairs will do.
 
 The map of layers and steps for objects: where and when classes are apart, and the four sets in order.
+
+What the nearest objects of other images are, as pictures.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,20 +20,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffprobe.analyses.separation.findings import SeparationCell, grouped_separation_cells
-from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, retrieval_grid
 from diffprobe.errors import UserError
-from diffprobe.prototypes.histograms import SetHistogram
-from diffprobe.prototypes.sets import SETS
+from diffprobe.files import NO_STEP
+from diffprobe.prototypes.sets import SETS, SetHistogram
 from diffprobe.report.heatmap import draw_cells
-from diffprobe.report.names import network_order, resolutions, short_names
-from diffprobe.report.numbers import is_number
 from diffprobe.report.report import Plot
-from diffprobe.report.style import BLACK, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, style
-from diffprobe.tables import NO_STEP
+from diffprobe.report.style import BLACK, BLUE, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, VERMILION, style
+from diffprobe.report.wording import is_number, network_order, resolutions, short_names
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
-    from diffprobe.prototypes.histograms import SetHistogram
+    from diffprobe.prototypes.sets import SetHistogram
 
 
 ABREAST = 4  # panels in a row
@@ -180,3 +180,69 @@ def separation_figures(
     if examples:
         figures["retrieval"] = Plot(partial(retrieval_grid, examples), "Objects and those that are nearest to them.")
     return figures
+
+
+RIGHT, WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
+
+
+@dataclass(frozen=True)
+class ShownObject:
+    """An object in its picture.
+
+    Attributes:
+        picture: [H, W, 3] in [0, 1].
+        mask: [h, w] bool, at any resolution of the same picture.
+        label: its class.
+    """
+
+    picture: np.ndarray
+    mask: np.ndarray
+    label: str
+
+
+@dataclass(frozen=True)
+class RetrievalExample:
+    """An object and the nearest objects of other images, nearest first, with their distances."""
+
+    query: ShownObject
+    neighbours: tuple[ShownObject, ...]
+    distances: tuple[float, ...]
+
+
+@style()
+def retrieval_grid(examples: Sequence[RetrievalExample]) -> Figure:
+    """One row an example: the query, then its neighbours, objects outlined. A tick and a solid frame mark the query's
+    class, a cross and a dashed frame another.
+
+    Raises:
+        UserError: there is no example.
+    """
+    if not examples:
+        raise UserError("no retrieval example to draw")
+    columns = max(len(example.neighbours) for example in examples)
+    side = DOUBLE_COLUMN / (columns + 1.15)
+    figure = Figure(figsize=(DOUBLE_COLUMN, len(examples) * (side + 0.2)), layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr]
+    places = figure.add_gridspec(len(examples), columns + 2, width_ratios=[1, 0.15] + [1] * columns)
+    for row, example in enumerate(examples):
+        axes = figure.add_subplot(places[row, 0])
+        _picture(axes, example.query, BLACK, "-")
+        axes.set_title(f"query: {example.query.label}", fontsize=7)
+        for column, (item, distance) in enumerate(zip(example.neighbours, example.distances, strict=True)):
+            right = item.label == example.query.label
+            axes = figure.add_subplot(places[row, column + 2])
+            _picture(axes, item, BLUE if right else VERMILION, "-" if right else (0, (3, 2)))
+            axes.set_title(f"{RIGHT if right else WRONG} {item.label}  {distance:.2f}", fontsize=7)
+    return figure
+
+
+def _picture(axes: Axes, item: ShownObject, colour: str, dashes: str | tuple[int, tuple[int, int]]) -> None:
+    height, width = item.picture.shape[:2]
+    axes.imshow(np.clip(item.picture, 0, 1), extent=(0, width, height, 0), interpolation="nearest")
+    if item.mask.any() and not item.mask.all():
+        lines, columns = item.mask.shape
+        x, y = (np.arange(columns) + 0.5) * width / columns, (np.arange(lines) + 0.5) * height / lines
+        for outline, breadth in (("white", 1.8), ("black", 0.8)):  # seen on dark and on light
+            axes.contour(x, y, item.mask, [0.5], colors=outline, linewidths=breadth)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=colour, linewidth=1.8, linestyle=dashes, capstyle="butt")

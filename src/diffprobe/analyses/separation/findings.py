@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from diffprobe.files import Step
 from diffprobe.prototypes.sets import SETS
-from diffprobe.report.names import place_name
-from diffprobe.report.numbers import interval, is_number, p_text, rounded
+from diffprobe.report.wording import interval, is_number, p_text, place_name, rounded
 from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT
-from diffprobe.tables import Step
 
 if TYPE_CHECKING:
-    from diffprobe.prototypes.tables import ObjectRow, SetRow, TestRow
+    from diffprobe.prototypes.separation import ObjectRow, SetRow, TestRow
 
 
 @dataclass(frozen=True)

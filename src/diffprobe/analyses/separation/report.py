@@ -6,24 +6,23 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from diffprobe.analyses.separation.figures import separation_figures
+from diffprobe.analyses.separation.figures import RetrievalExample, ShownObject, separation_figures
 from diffprobe.analyses.separation.findings import (
     SeparationCell,
     grouped_separation_cells,
     separation_cells,
     separation_lines,
 )
-from diffprobe.analyses.separation.retrieval_grid import RetrievalExample, ShownObject
 from diffprobe.analyses.separation.tables import separation_tables
 from diffprobe.prototypes.collecting import Prototypes, save_prototypes
+from diffprobe.prototypes.separation import SetRow, TestRow
 from diffprobe.prototypes.sets import SETS
-from diffprobe.prototypes.tables import SetRow, TestRow
-from diffprobe.report.numbers import interval, is_number, p_text
-from diffprobe.report.objects import TOPICS, object_tables
+from diffprobe.report.columns import TOPICS, object_tables
 from diffprobe.report.report import Cell, HeatMap, Report, Table, scalars_over_steps
+from diffprobe.report.wording import interval, is_number, p_text
 
 if TYPE_CHECKING:
-    from diffprobe.analyses.separation.separation import NearestObjects, SeparationResults
+    from diffprobe.analyses.separation.tables import NearestObjects, SeparationResults
     from diffprobe.backbone.layers import Layer
     from diffprobe.data.objects import ObjectImages, Problem
 

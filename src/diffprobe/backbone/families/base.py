@@ -83,14 +83,14 @@ class Family(ABC):
 
     @abstractmethod
     def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
-        """See `diffprobe.backbone.calls.encode_prompts`."""
+        """See `diffprobe.backbone.capture.encode_prompts`."""
 
     @abstractmethod
     def example(self, config: Any) -> Conditions:
         """Conditions for one image, without content, on the current device."""
 
     def evaluate(self, denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
-        """See `diffprobe.backbone.calls.evaluate`."""
+        """See `diffprobe.backbone.capture.evaluate`."""
         return denoiser(latents, timestep, **conditions, return_dict=False)[0]
 
     def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:

@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffprobe.checksums import Damaged, read_sealed, sealed
+from diffprobe.files import Damaged, read_sealed, replacing, sealed
 from diffprobe.pocket.shards import SceneArrays, load_scenes
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
 from diffprobe.threads import share_threads
-from diffprobe.writing import replacing
 
 PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
 STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "classifier": 7000, "unet": 40_000}
@@ -49,20 +48,20 @@ class TrainingSetup:
 
 
 def text(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.text import train_text
+    from diffprobe.pocket.training.diffusion import train_text
 
     train_text(setup.folder / "text", setup.steps_of("text"), setup.devices, "32-true")
 
 
 def vae(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.autoencoder import train_autoencoder
+    from diffprobe.pocket.training.diffusion import train_autoencoder
 
     images = setup.scene_arrays("train", setup.scenes).images
     train_autoencoder(images, setup.folder / "vae", setup.steps_of("vae"), setup.devices, setup.precision)
 
 
 def labeler(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.labeler import train_labeler
+    from diffprobe.pocket.training.image_networks import train_labeler
 
     scenes = setup.scene_arrays("train", setup.scenes)
     train_labeler(
@@ -71,7 +70,7 @@ def labeler(setup: TrainingSetup) -> None:
 
 
 def classifier(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.classifier import train_classifier
+    from diffprobe.pocket.training.image_networks import train_classifier
 
     scenes = setup.scene_arrays("train", setup.scenes)
     train_classifier(
@@ -87,7 +86,7 @@ def classifier(setup: TrainingSetup) -> None:
 def unet(setup: TrainingSetup) -> None:
     from transformers import CLIPTextModel
 
-    from diffprobe.pocket.training.denoiser import train_denoiser
+    from diffprobe.pocket.training.diffusion import train_denoiser
 
     encoded = latents(setup)
     text_encoder = CLIPTextModel.from_pretrained(setup.folder / "text" / "text_encoder", dtype=torch.float32)
@@ -116,7 +115,7 @@ def latents(setup: TrainingSetup) -> dict[str, torch.Tensor]:
     """The training scenes as scaled latents, and their captions as tokens with the empty caption last."""
     from transformers import CLIPTokenizer
 
-    from diffprobe.pocket.training.denoiser import encode
+    from diffprobe.pocket.training.diffusion import encode
 
     path = setup.folder / f"latents-{setup.scenes}.safetensors"
     if not _whole(path):
@@ -130,8 +129,8 @@ def latents(setup: TrainingSetup) -> dict[str, torch.Tensor]:
 
 def degraded(setup: TrainingSetup) -> torch.Tensor:
     """Degraded pictures of the first training scenes, as the labeler and the classifier are to know them."""
-    from diffprobe.pocket.training.denoiser import encode
-    from diffprobe.pocket.training.labeler import degrade
+    from diffprobe.pocket.training.diffusion import encode
+    from diffprobe.pocket.training.image_networks import degrade
 
     path = setup.folder / "degraded.safetensors"
     if not _whole(path):

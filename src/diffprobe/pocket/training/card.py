@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffprobe.pocket import evaluation
-from diffprobe.pocket.architecture import build_scheduler, parameters
-from diffprobe.pocket.networks import ClassifierNetwork, LabelerNetwork, load_weights
+from diffprobe.pocket.networks import ClassifierNetwork, LabelerNetwork, build_scheduler, load_weights, parameters
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import sample_scene
 from diffprobe.pocket.shards import SceneArrays

@@ -14,22 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffprobe.activations.batches import ImageBatch
+from diffprobe.activations.activations import concatenate
 from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_activations, control_layers
-from diffprobe.activations.groups import concatenate
-from diffprobe.activations.module import quiet_trainer
+from diffprobe.activations.module import ImageBatch, quiet_trainer
 from diffprobe.activations.one_pass import ActivationBatch, replay_activations, stream_batches
-from diffprobe.activations.sources.source import Source
-from diffprobe.backbone.calls import decode_latents
+from diffprobe.activations.sources import Source
+from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.errors import UserError
-from diffprobe.probes.controls import LabeledBatch, ShuffledLabels, Targets
+from diffprobe.files import NO_STEP
+from diffprobe.probes.controls import POSITION, LabeledBatch, PositionLearner, ShuffledLabels, Targets
 from diffprobe.probes.one_pass import OnePass
-from diffprobe.probes.position import POSITION, PositionLearner
 from diffprobe.probes.ridge import Moments, RidgePath, Strengths, edge_lines
 from diffprobe.probes.score_table import score_table
+from diffprobe.probes.scoring import target_maps
 from diffprobe.probes.splits import PARTS
-from diffprobe.probes.study.label_checks import SplitOverlapCheck, one_valued, skip_flat, warnings_of
 from diffprobe.probes.study.question import (
     CONTROL_NETWORKS,
     ExampleImage,
@@ -37,11 +36,13 @@ from diffprobe.probes.study.question import (
     Labeler,
     ProbingConfig,
     ProbingResults,
+    SplitOverlapCheck,
+    one_valued,
     probe_config_for,
+    skip_flat,
+    warnings_of,
 )
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.targets import target_maps
-from diffprobe.tables import NO_STEP
 
 if TYPE_CHECKING:
     import lightning

@@ -10,14 +10,12 @@ from torch import Tensor
 from diffprobe.activations.activations import ReadableActivations
 from diffprobe.activations.control_inputs import CONTROL_INPUTS, extract_control_inputs
 from diffprobe.activations.extraction import Extraction, extract, extract_replayed
-from diffprobe.activations.sources.source import Source
-from diffprobe.probes.controls import shuffled_targets
-from diffprobe.probes.position import position_scores
+from diffprobe.activations.sources import Source
+from diffprobe.probes.controls import position_scores, shuffled_targets
 from diffprobe.probes.ridge import Strengths, edge_lines
 from diffprobe.probes.score_table import ScoreBlock, score_table
-from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank
+from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank, target_maps
 from diffprobe.probes.splits import Split
-from diffprobe.probes.study.label_checks import check_parts, one_valued, skip_flat, warnings_of
 from diffprobe.probes.study.one_pass import run_probing_in_one_pass
 from diffprobe.probes.study.question import (
     CONTROL_NETWORKS,
@@ -26,12 +24,15 @@ from diffprobe.probes.study.question import (
     Labeler,
     ProbingConfig,
     ProbingResults,
+    check_parts,
     fit_bank,
+    one_valued,
     probe_config_for,
     replayed_controls,
+    skip_flat,
+    warnings_of,
 )
 from diffprobe.probes.summaries import summarise
-from diffprobe.probes.targets import target_maps
 
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone

@@ -28,9 +28,8 @@ from numba import njit
 from torch import Tensor
 
 from diffprobe.prototypes.distances import lanes
-from diffprobe.prototypes.distances.centred_distances import Centring, distance_sums, norms_of_centred
 from diffprobe.prototypes.distances.lanes import BINS, LANES
-from diffprobe.prototypes.distances.products import HEIGHT, runs
+from diffprobe.prototypes.distances.products import HEIGHT, Centring, distance_sums, norms_of_centred, runs
 
 LONGEST = 128  # channels of a block
 RANGE = 2**24 - 1  # of a vector's values: LONGEST of them are less than 2^31

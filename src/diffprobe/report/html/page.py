@@ -1,8 +1,15 @@
-"""From a `Report` to report.html, by the template `page.html`."""
+"""From a `Report` to report.html, by the template `page.html`.
+
+What was asked, in plain words, from the composed configuration.
+
+Pictures as data URIs: figures as they are, and pictures over steps as one strip.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +17,200 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from diffprobe.files import NO_STEP
+from diffprobe.parts import class_name
 from diffprobe.report.columns import columns_of, notes_of
-from diffprobe.report.html.images import figure_uri, picture_size, strip_uri
-from diffprobe.report.names import short_names
-from diffprobe.report.numbers import interval, is_number, rounded
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
 from diffprobe.report.style import SEQUENTIAL
-from diffprobe.tables import NO_STEP
+from diffprobe.report.wording import interval, is_number, rounded, short_names
+
+Configuration = Mapping[str, Any]
+
+
+def asked(config: Configuration, topics: Iterable[str]) -> list[tuple[str, str]]:
+    """(what, answer) of the `topics`, which are groups of the configuration ('model', 'data', 'layers' ...)."""
+    return [(TITLES.get(topic, topic), _TOLD[topic](config)) for topic in topics]
+
+
+TITLES = {"data": "images", "labeler": "labels", "property": "properties", "control": "controls"}
+
+
+def _model(config: Configuration) -> str:
+    model = config["model"]
+    size = f", {model['size']} pixels" if model.get("size") else ""
+    return f"{model['path']} in {model['dtype']}{size}; sampler {model['scheduler']}, guidance {model['guidance']:g}"
+
+
+def _data(config: Configuration) -> str:
+    data, trajectory, sampling = config["data"], config["trajectory"], config["steps"]["sampling"]
+    count = f"{data['count']} " if data.get("count") else ""
+    if class_name(trajectory) == "generation":
+        prompts = f"prompts of {data['prompts']}" if data.get("prompts") else "captions of the scene grammar"
+        return f"made by the model from {count}{prompts}, in {sampling} steps"
+    return f"{count}images of {data.get('images')}, {_shown(trajectory, sampling)}"
+
+
+def _shown(trajectory: Configuration, sampling: int) -> str:
+    """How real images are shown to the network."""
+    if class_name(trajectory) == "noised":
+        return f"noised at timesteps {_listed(trajectory['timesteps'])}"
+    if class_name(trajectory) == "inversion":
+        return f"inverted in {sampling} steps"
+    return f"noised and denoised again, {trajectory['strength']:g} of {sampling} steps"
+
+
+def _objects(config: Configuration) -> str:
+    objects = config["objects"]
+    given = [f"{name} {objects[name]}" for name in ("root", "split", "list", "count") if objects.get(name) is not None]
+    return ", ".join([f"annotated images: {objects['kind']}", *given])
+
+
+def _layers(config: Configuration) -> str:
+    layers = config["layers"]
+    each = [_listed(layers["select"])] if layers["select"] else []
+    joined = [f"joined: {', '.join(layers['groups'])}"] if layers.get("groups") else []
+    return "; ".join([*each, *joined])
+
+
+def _steps(config: Configuration) -> str:
+    select = config["steps"]["select"]
+    if select == "all":
+        return "all"
+    steps = [select] if isinstance(select, str | int) else select
+    told = [step.replace("_", " ") if isinstance(step, str) else step + 1 for step in steps]
+    return _listed(told) + " (counted from 1)" * any(isinstance(step, int) for step in told)
+
+
+def _property(config: Configuration) -> str:
+    return _listed(config["property"]["names"])
+
+
+def _probe(config: Configuration) -> str:
+    probe = config["probe"]
+    bias = "with bias" if probe["bias"] else "without bias"
+    return f"{probe['name']}: {probe['head']} head {bias}, solved by {probe['solver']}"
+
+
+def _control(config: Configuration) -> str:
+    return _listed(config["control"]["names"]) or "none"
+
+
+def _class_named(group: str) -> Callable[[Configuration], str]:
+    """Of a group that names a class and its arguments: the model where there is one, and the class."""
+
+    def told(config: Configuration) -> str:
+        chosen = config[group]
+        name = str(chosen["_target_"]).rpartition(".")[2]
+        return f"{chosen['model']} ({name})" if chosen.get("model") else name
+
+    return told
+
+
+def _measure(config: Configuration) -> str:
+    return _listed(config["measure"]["names"])
+
+
+def _analysis(config: Configuration) -> str:
+    """Its name, and its own settings."""
+    chosen = config["analysis"]
+    own = {key: value for key, value in chosen.items() if key != "_target_" and value not in (None, {}, [])}
+    return "; ".join([class_name(chosen), *(f"{key} {_listed(value)}" for key, value in own.items())])
+
+
+def _seed(config: Configuration) -> str:
+    return str(config["seed"])
+
+
+def _listed(values: Any) -> str:
+    if isinstance(values, str | int | float):
+        return f"{values}"
+    if isinstance(values, Mapping):
+        return ", ".join(f"{key}: {_listed(value)}" for key, value in values.items())
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+
+_TOLD: dict[str, Callable[[Configuration], str]] = {
+    "analysis": _analysis,
+    "model": _model,
+    "data": _data,
+    "objects": _objects,
+    "layers": _layers,
+    "steps": _steps,
+    "property": _property,
+    "probe": _probe,
+    "control": _control,
+    "labeler": _class_named("labeler"),
+    "classifier": _class_named("classifier"),
+    "measure": _measure,
+    "seed": _seed,
+}
+
+
+LARGEST = 160  # pixels a side of a picture; larger ones are made smaller
+LOSSLESS = 64  # up to so many pixels a side pictures are PNG, and above JPEG
+LARGE = 400_000  # bytes of a figure
+QUALITY = 85  # of JPEG
+
+
+def figure_uri(path: Path) -> str:
+    """A PNG file; a large one, which has photographs in it, as JPEG."""
+    from PIL import Image
+
+    content = path.read_bytes()
+    if len(content) <= LARGE:
+        return _uri("png", content)
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+        opened.convert("RGB").save(buffer, "jpeg", quality=QUALITY)
+    return _uri("jpeg", buffer.getvalue())
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a PNG file in pixels."""
+    from PIL import Image
+
+    with Image.open(path, formats=["PNG"]) as opened:
+        return opened.size
+
+
+def strip_uri(frames: Frames) -> str:
+    """All pictures side by side, the first on the left: maps as PNG with a palette, pictures as PNG or JPEG."""
+    from PIL import Image
+
+    values = frames.values
+    if values.ndim == 3:
+        strip = Image.fromarray(np.concatenate(_levels(frames), 1))
+        strip.putpalette(_palette(frames.colours))
+    else:
+        levels = (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)
+        strip = Image.fromarray(np.concatenate(list(levels), 1))
+    height, width = values.shape[1:3]
+    shrunk = LARGEST / max(height, width)
+    if shrunk < 1:
+        size = (max(1, round(width * shrunk)) * len(values), max(1, round(height * shrunk)))
+        strip = strip.resize(size, Image.Resampling.NEAREST if values.ndim == 3 else Image.Resampling.BOX)
+    kind = "png" if values.ndim == 3 or max(height, width) <= LOSSLESS else "jpeg"
+    buffer = io.BytesIO()
+    strip.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": QUALITY}))
+    return _uri(kind, buffer.getvalue())
+
+
+def _levels(frames: Frames) -> np.ndarray:
+    """The maps as places in the palette; what has no value is the lowest."""
+    span = (frames.high - frames.low) or 1.0
+    shares = np.nan_to_num((np.asarray(frames.values, float) - frames.low) / span)
+    return (shares.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _palette(colours: str) -> list[int]:
+    from matplotlib import colormaps
+
+    return (colormaps[colours](np.arange(256))[:, :3] * 255).round().astype(int).ravel().tolist()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"
+
 
 # The page may use what is in it, and nothing else.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -23,9 +23,9 @@ from diffprobe.analyses.objects import ObjectAnalysis, ObjectTask, check_objects
 from diffprobe.errors import UserError
 from diffprobe.prototypes.pooling import resize_masks
 from diffprobe.ranges import Number
-from diffprobe.report.numbers import interval
 from diffprobe.report.report import Plot, Report, Table
 from diffprobe.report.style import SINGLE_COLUMN, style
+from diffprobe.report.wording import interval
 from diffprobe.statistics import mean_intervals
 
 

@@ -10,16 +10,15 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.activations.batches import ImageBatch
-from diffprobe.activations.sources.source import Source, TrajectorySource, described
-from diffprobe.backbone.calls import encode_images
+from diffprobe.activations.module import ImageBatch
+from diffprobe.activations.sources import Source, TrajectorySource, described
+from diffprobe.backbone.capture import encode_images
 from diffprobe.backbone.finite import one_at_a_time
-from diffprobe.backbone.image_to_image import image_to_image, steps_taken
-from diffprobe.backbone.inversion import ddim_scheduler, invert
+from diffprobe.backbone.inversion import ddim_scheduler, image_to_image, invert, steps_taken
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.noising import NOISES, check_noise, evaluate_noised, seed_of
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler
-from diffprobe.data.pictures import ImageCollection
+from diffprobe.data.images import ImageCollection
 from diffprobe.fitting import Geometry
 from diffprobe.ranges import Choice, Items, Number, Share
 

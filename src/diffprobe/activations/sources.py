@@ -1,6 +1,8 @@
 """What an extraction asks of a source: images by row, the steps each is taken through, and what determines both.
 
 A source holds nothing large, so it is cheap to hand to every process.
+
+Images that the model makes from prompts and seeds.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffprobe.activations.batches import ImageBatch
-from diffprobe.backbone.calls import decode_latents
+from diffprobe.activations.module import ImageBatch
+from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import one_at_a_time
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.trajectory import TrajectoryStep, replay
+from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
+from diffprobe.data.prompts import Prompt
 from diffprobe.fitting import Geometry
 from diffprobe.ranges import Number, OneOrMore, WordOr
 
@@ -148,3 +151,35 @@ def described(scheduler: Any) -> dict[str, Any]:
         "class": type(scheduler).__name__,
         **{key: value for key, value in scheduler.config.items() if not key.startswith("_")},
     }
+
+
+class Generation(TrajectorySource):
+    """One image a prompt; `half` of the guidance batch is taken."""
+
+    def __init__(self, prompts: Sequence[Prompt], sampling_steps: int = 15, half: str = "conditional") -> None:
+        self.prompts, self.sampling_steps, self.half = list(prompts), sampling_steps, half
+        self.names = [prompt.name for prompt in prompts]
+        self.captions = [prompt.text for prompt in prompts]
+
+    def scheduler(self, backbone: Backbone) -> Any:
+        return fresh_scheduler(backbone, self.sampling_steps)
+
+    def seeds(self, rows: Sequence[int]) -> list[int]:
+        return [self.prompts[row].seed for row in rows]
+
+    def run(
+        self, backbone: Backbone, batch: ImageBatch, layers: Sequence[str], steps: Sequence[int]
+    ) -> Iterator[TrajectoryStep]:
+        return generate(backbone, batch.prompts, batch.seeds, steps=self.sampling_steps, layers=layers, half=self.half)
+
+    def description(self, backbone: Backbone) -> dict[str, Any]:
+        return {
+            "kind": "generation",
+            "half": self.half,
+            "sampling_steps": self.sampling_steps,
+            "guidance": backbone.guidance_for(backbone.guided),
+            "scheduler": described(self.scheduler(backbone)),
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        return [{"id": prompt.name, "prompt": prompt.text, "seed": prompt.seed} for prompt in self.prompts]

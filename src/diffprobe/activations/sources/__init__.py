@@ -1,1 +1,0 @@
-"""Where activations come from: images being generated, or real ones noised, inverted, or half denoised again."""

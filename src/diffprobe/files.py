@@ -1,0 +1,203 @@
+"""Writing files that are there whole or not at all.
+
+A temporary file lies beside its target; its name is unique to a process, and tells which process made it.
+
+Safetensors files that tell when they are damaged: what is kept to be read again carries checksums of all it says.
+
+Tables read from CSV files: one data class a table, whose fields are the columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import secrets
+import socket
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import torch
+from torch import Tensor
+
+from diffprobe.errors import UserError
+
+
+def temporary_beside(path: Path, suffix: str = "") -> Path:
+    """A hidden name in the folder of `path` that no other process or thread uses; it tells who does.
+
+    suffix: of the name, for whoever chooses a format by it.
+    """
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp{suffix}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved to it when the block ends well and removed when it does not.
+
+    The suffix is kept, since matplotlib and others choose the format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path, path.suffix)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, *, all_machines: bool = False) -> None:
+    """Removes the temporary files in a folder that processes of this machine left when they died; others stay.
+
+    all_machines: whoever made them. Only for a folder that is known to be used by nobody else, since it is locked.
+    """
+    for path in folder.glob(".*.tmp*"):
+        owner = re.search(r"\.([\w-]+)\.(\d+)\.[0-9a-f]+\.tmp(\.\w+)?$", path.name)
+        if owner and (all_machines or (owner.group(1) == _host() and not _alive(int(owner.group(2))))):
+            path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "_", socket.gethostname())
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes UTF-8 text in one move."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder as durable as the files behind them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+PREFIX = "crc32/"
+
+
+class Damaged(Exception):
+    """A file that does not say what was once written to it; the message says why."""
+
+
+def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata to save with tensors: those given, and a CRC-32 of every tensor.
+
+    It covers the tensor's name, type, shape and bytes, and the metadata, so that nothing in the file can change, and no
+    tensor change its place, without its checksum.
+    """
+    return {**metadata, **{PREFIX + name: _checksum(name, value, metadata) for name, value in tensors.items()}}
+
+
+def read_sealed(
+    path: Path, names: Collection[str] | None = None, expected: Mapping[str, str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a file that was saved with `sealed` metadata, and the metadata that it was sealed with.
+
+    Args:
+        names: of the tensors to read; None for all. Those that the file does not have are left out.
+        expected: what the metadata must be.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Damaged: it is not what was written, or the metadata is not the expected.
+    """
+    from safetensors import safe_open
+
+    if path.exists() and not path.is_file():
+        raise Damaged("it is no file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            written: dict[str, str] = file.metadata() or {}
+            there = set(file.keys())
+            wanted = there if names is None else there & set(names)
+            tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # safetensors' own kind, and whatever a broken header makes of names and numbers
+        raise Damaged(f"it cannot be read ({' '.join(str(error).split())[:100]})") from error
+    metadata = {key: value for key, value in written.items() if not key.startswith(PREFIX)}
+    checksums = {key.removeprefix(PREFIX): value for key, value in written.items() if key.startswith(PREFIX)}
+    if checksums.keys() != there:
+        raise Damaged("it has no checksum of what it holds")
+    if expected is not None and metadata != dict(expected):
+        raise Damaged("it is of something else than its name says")
+    for name, value in tensors.items():
+        if checksums[name] != _checksum(name, value, metadata):
+            raise Damaged(f"the checksum of {name} is wrong")
+    return tensors, metadata
+
+
+def _checksum(name: str, value: Tensor, metadata: Mapping[str, str]) -> str:
+    described = json.dumps([name, str(value.dtype), list(value.shape), sorted(metadata.items())]).encode()
+    flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return str(zlib.crc32(flat.data, zlib.crc32(described)))
+
+
+NO_STEP = -1  # the step of a row that belongs to no step (the position control); an empty cell in the file
+Step = Annotated[int, "NO_STEP is an empty cell"]
+
+Row = TypeVar("Row")
+
+
+def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
+    """Read rows of a data class. Raises UserError when the file or a column is missing, or a cell is no number."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no {path}.")
+    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    types = get_type_hints(kind, include_extras=True)
+    reader = csv.reader(StringIO(_text(path), newline=""))
+    try:
+        header = next(reader, [])
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise UserError(f"{path} lacks the column {missing[0]!r}; it has {', '.join(header) or 'no header'}.")
+        cells = [(header.index(name), _FROM_CELL[types[name]]) for name in columns]
+        return [kind(*[convert(row[index]) for index, convert in cells]) for row in reader if row]
+    except IndexError:
+        raise UserError(f"{path}, line {reader.line_num}: fewer cells than the header has.") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def _text(path: Path) -> str:
+    """A whole table; spreadsheets that saved it may have put a byte order mark before it."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: byte {error.start} is not UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from None
+
+
+def _step(cell: str) -> int:
+    return int(cell) if cell else NO_STEP
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+# How the text of a cell becomes a value, by the type of its column.
+_FROM_CELL: dict[Any, Callable[[str], Any]] = {str: str, int: int, Step: _step, float: float, float | None: _number}

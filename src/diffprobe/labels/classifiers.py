@@ -1,0 +1,237 @@
+"""The interface of image classifiers, and which of their classes a text names.
+
+Any image classifier of transformers: ResNet, ConvNeXt, ViT and their like.
+
+Classifiers of torchvision, such as the papers' VGG-16. torchvision is an extra: nothing else here needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from diffprobe.backbone.load import chosen_device
+from diffprobe.errors import UserError, one_line
+from diffprobe.labels.hub import load_image_model
+from diffprobe.labels.labeler import eight_bit, trial_picture
+from diffprobe.ranges import Number, Text
+
+# How scores of a classifier are called in tables: as a property, and its metrics.
+PROPERTY = "class"
+CONFIDENCE, TOP_1, TOP_5, STABLE = "confidence", "top1", "top5", "stable"
+
+
+class Classifier(Protocol):
+    """Names what an image shows. It asks for packages and weights when it is made, before there is any image.
+
+    Attributes:
+        name: what it is called in tables.
+        classes: what it can name; synonyms are separated by commas, as ImageNet has them ('tench, Tinca tinca').
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    def check(self, image_size: int) -> None:
+        """Raises UserError where images of so many pixels a side are none of its business."""
+        ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[images, 3, height, width] in [0, 1] -> probabilities [images, classes], float32 on the CPU."""
+        ...
+
+
+def class_in_text(text: str, classes: Sequence[str], patterns: Mapping[str, str]) -> int | None:
+    """The class that a text is about, as a place in `classes`; None where that is not clear.
+
+    The first of the `patterns` (regular expression -> class, see `checked_patterns`) that is found in the text decides.
+    Where none is, the text must have the words of one class, in any of its synonyms. A name within a longer one does
+    not count ('tiger' in 'tiger cat'); two classes, or two mentions of one, are not clear.
+    """
+    for pattern, name in patterns.items():
+        if re.search(pattern, text, re.IGNORECASE):
+            return class_named(name, classes)
+    found = [(match.span(), place) for place, name in enumerate(classes) for match in _mentions(name, text)]
+    outer = {
+        (span, place)
+        for span, place in found
+        if not any(span != other and other[0] <= span[0] and span[1] <= other[1] for other, _ in found)
+    }
+    return outer.pop()[1] if len(outer) == 1 else None
+
+
+def class_named(name: str, classes: Sequence[str]) -> int | None:
+    """The class with this name or synonym, whatever the case."""
+    wanted = name.casefold().strip()
+    return next((at for at, each in enumerate(classes) if wanted in (each.casefold(), *_synonyms(each))), None)
+
+
+def checked_patterns(patterns: Mapping[str, str], classes: Sequence[str], classifier: str) -> dict[str, str]:
+    """The patterns as they are.
+
+    Raises:
+        UserError: one is no regular expression, or names a class that the classifier does not know.
+    """
+    for pattern, name in patterns.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"analysis.classes: {pattern!r} is no regular expression: {error}") from error
+        if class_named(str(name), classes) is None:
+            raise UserError(
+                f"analysis.classes: {classifier} knows no class {name!r}; it knows {len(classes)}, such as "
+                f"{'; '.join(classes[:3])}"
+            )
+    return {pattern: str(name) for pattern, name in patterns.items()}
+
+
+def _synonyms(name: str) -> list[str]:
+    return [part.strip().casefold() for part in name.split(",") if part.strip()]
+
+
+def _mentions(name: str, text: str) -> list[re.Match[str]]:
+    """Where a class is named, as whole words, once for each place."""
+    folded = text.casefold()
+    found = (re.finditer(rf"(?<!\w){re.escape(each)}(?!\w)", folded) for each in _synonyms(name))
+    return [match for matches in found for match in matches]
+
+
+class TransformersClassifier:
+    """Probabilities of the classes of the model's configuration.
+
+    The image processor is the one on Pillow, whether or not torchvision is there, so that answers do not depend on it.
+
+    Args:
+        model: a folder written by `save_pretrained`, or a hub id such as 'microsoft/resnet-50'.
+        device: as in `load_backbone`.
+        batch_size: images at once.
+
+    Raises:
+        UserError: the model cannot be loaded or run, or its files do not hold exactly its weights.
+    """
+
+    def __init__(
+        self,
+        model: Annotated[str, Text()],
+        device: Annotated[str, Text()] = "auto",
+        batch_size: Annotated[int, Number(1, 100_000)] = 16,
+    ) -> None:
+        self.name = Path(model).name if Path(model).expanduser().is_dir() else model
+        self.device, self.batch_size = chosen_device(device), batch_size
+        self.processor, self.network, _ = load_image_model(
+            model, "ImageClassification", "image classifier", "classifier.model", "microsoft/resnet-50"
+        )
+        labels = self.network.config.id2label
+        self.classes = [str(labels[number]) for number in sorted(labels)]
+        self.network.to(self.device).requires_grad_(False).eval()
+        self._try(model)
+
+    def check(self, image_size: int) -> None:
+        """Any image will do: the processor brings it to the network's size."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[images, 3, height, width] in [0, 1] -> probabilities [images, classes]."""
+        return torch.cat([self._probabilities(batch) for batch in images.split(self.batch_size)])
+
+    @torch.no_grad()
+    def _probabilities(self, images: Tensor) -> Tensor:
+        pictures = list(eight_bit(images).permute(0, 2, 3, 1).numpy())
+        inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
+        return self.network(**inputs).logits.float().softmax(-1).cpu()
+
+    def _try(self, model: str) -> None:
+        try:
+            found = self._probabilities(trial_picture())
+        except Exception as error:  # whatever an unusual model or processor makes several libraries raise
+            raise UserError(f"the classifier {model!r} does not run here: {one_line(error)}") from error
+        if found.shape != (1, len(self.classes)) or not found.isfinite().all():
+            raise UserError(
+                f"the classifier {model!r} does not give a finite number for each of its {len(self.classes)} classes"
+            )
+
+
+class TorchvisionClassifier:
+    """A network with its published weights, seen through the transforms that belong to them.
+
+    Args:
+        model: its name, such as 'vgg16'.
+        weights: which of its published weights, such as 'IMAGENET1K_V1'.
+
+    Raises:
+        UserError: torchvision is absent, knows no such model or weights, or cannot download them.
+    """
+
+    def __init__(
+        self,
+        model: Annotated[str, Text()] = "vgg16",
+        weights: Annotated[str, Text()] = "IMAGENET1K_V1",
+        device: Annotated[str, Text()] = "auto",
+        batch_size: Annotated[int, Number(1, 100_000)] = 16,
+    ) -> None:
+        models = _torchvision_models(model)
+        try:
+            published = models.get_model_weights(model)[weights]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"torchvision has no model {model!r} with weights {weights!r}") from error
+        check_download(published)
+        try:
+            network = models.get_model(model, weights=published)
+        except OSError as error:
+            raise UserError(
+                f"cannot download the weights {weights} of {model} ({error}); run this once where there is a network, "
+                "or choose classifier=transformers with a local folder"
+            ) from error
+        except Exception as error:  # a file of other weights: strict loading and unpickling raise many kinds
+            raise UserError(f"cannot load the weights {weights} of {model}: {one_line(error)}") from error
+        self.name, self.batch_size, self.device = model, batch_size, chosen_device(device)
+        self.network = network.to(self.device).requires_grad_(False).eval()
+        self.transforms, self.classes = published.transforms(), list(published.meta["categories"])
+
+    def check(self, image_size: int) -> None:
+        """Any image will do: the transforms bring it to the network's size."""
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """[images, 3, height, width] in [0, 1] -> probabilities [images, classes]."""
+        batches = (self.transforms(batch).to(self.device) for batch in eight_bit(images).split(self.batch_size))
+        return torch.cat([self.network(batch).float().softmax(-1).cpu() for batch in batches])
+
+
+def check_download(published: Any) -> None:
+    """Compares a file that torch.hub has kept with the checksum in its name; torch.hub does so at the download alone.
+
+    Args:
+        published: a member of torchvision's weights, with a `url` that ends in '-<first digits of SHA-256>.pth'.
+
+    Raises:
+        UserError: the file is not the one that was published. It is a pickle, and is not read then.
+    """
+    name = Path(str(getattr(published, "url", ""))).name
+    file, wanted = Path(torch.hub.get_dir()) / "checkpoints" / name, re.search(r"-([0-9a-f]{8,})\.\w+$", name)
+    if wanted is None or not file.is_file():
+        return
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if not digest.startswith(wanted.group(1)):
+        raise UserError(f"{file} is damaged: its checksum is not the one in its name; delete it, and run again")
+
+
+def _torchvision_models(model: str) -> Any:
+    try:
+        from torchvision import models  # type: ignore[import-not-found]
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a build that does not fit this torch
+        raise UserError(
+            f"classifier={model} needs torchvision, which is not installed here or does not fit this torch ({error}); "
+            "install the build that belongs to your torch (https://pytorch.org/get-started), or choose "
+            "classifier=transformers"
+        ) from error
+    return models

@@ -1,1 +1,0 @@
-"""Image classifiers: the built-in one, those of transformers, and those of torchvision."""

@@ -1,0 +1,200 @@
+"""What a property is: a training target, a loss, a decoding and the scores that judge it.
+
+What the properties with one real-valued output (depth, shading) have in common.
+
+Saliency: which pixels belong to the salient foreground.
+
+Depth: relative inverse depth, larger is nearer (as MiDaS gives it).
+
+Shading: irradiance, the light that falls on each visible point.
+
+The properties that can be probed, one small file each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Items, Number, WordOr
+
+
+@dataclass(frozen=True)
+class PropertySelection:
+    """Which properties are probed, and from which probability on a pixel is foreground: a number, or the best on
+    validation images."""
+
+    names: Annotated[list[Annotated[str, Choice("saliency", "depth", "shading")]], Items(1)]
+    threshold: Annotated[Any, WordOr(("validation",), Annotated[float, Number(above=0, below=1)])] = "validation"
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """One mean and one standard deviation over all training images and pixels, in label units."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def apply(self, values: Tensor) -> Tensor:
+        """Label units to standardised units."""
+        return (values - self.mean) / self.std
+
+    def undo(self, values: Tensor) -> Tensor:
+        """Standardised units to label units."""
+        return values * self.std + self.mean
+
+
+@dataclass(frozen=True)
+class Property:
+    """One thing to be probed. A new property is one file that makes one of these and one line in `PROPERTIES`.
+
+    name: as written in configs and tables.
+    outputs: outputs of a probe per token.
+    binary: True: the target is a mask, predictions are thresholded, nothing is standardised.
+        False: the target is a quantity, standardised for training and scored as it is.
+    learning_rate: Adam's, in the paper (Chen, Viégas and Wattenberg 2023).
+    headline: the metric that selects layers. metrics: all that are reported.
+    target: label maps [images, H, W] -> target maps [images, H, W], float32.
+    loss: outputs [..., outputs, h, w], token targets that broadcast to [..., h, w] -> mean over tokens [...].
+    decode: outputs [..., outputs, h, w] -> map [..., h, w] (a probability, or standardised units).
+    """
+
+    name: str
+    outputs: int
+    binary: bool
+    learning_rate: float
+    headline: str
+    metrics: tuple[str, ...]
+    target: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+
+    def standardisation(self, target: Tensor) -> Standardisation:
+        """Mean and standard deviation of the training images' target maps [images, H, W]; identity if binary.
+
+        Raises UserError when the target is constant or not finite.
+        """
+        if self.binary:
+            return Standardisation()
+        values = target.double()
+        return self.checked(Standardisation(values.mean().item(), values.std(correction=0).item()))
+
+    def checked(self, found: Standardisation) -> Standardisation:
+        """The standardisation of training labels, if they are such that a probe can learn them. Raises UserError."""
+        if not 0 < found.std < float("inf"):
+            raise UserError(
+                f"{self.name}: the training labels have mean {found.mean} and standard deviation {found.std}; a probe "
+                "needs finite labels that vary. Check the label maps."
+            )
+        return found
+
+    def decode_map(self, outputs: Tensor, standardisation: Standardisation) -> Tensor:
+        """Outputs [..., outputs, h, w] to the map [..., h, w] a person looks at: probability, or label units."""
+        return standardisation.undo(self.decode(outputs))
+
+
+def as_labelled(labels: Tensor) -> Tensor:
+    """The target is the label map itself, [images, H, W]."""
+    return labels.float()
+
+
+def huber(outputs: Tensor, target: Tensor) -> Tensor:
+    """Huber loss (delta 1) between outputs [..., 1, h, w] and the mean target of each token [..., h, w] -> [...].
+
+    The paper takes the loss over pixels after nearest-neighbour upsampling. Its quadratic part has the same gradient
+    here (the spread of the target inside a token is a constant); its linear part does not reduce exactly, and is
+    applied to the token's mean residual instead. Where the target is constant inside each token both losses are equal.
+    """
+    prediction = outputs.squeeze(-3)
+    return F.huber_loss(prediction, target.expand_as(prediction), reduction="none", delta=1.0).mean((-2, -1))
+
+
+def only_output(outputs: Tensor) -> Tensor:
+    """Outputs [..., 1, h, w] -> the map [..., h, w], in standardised units."""
+    return outputs.squeeze(-3)
+
+
+def foreground(labels: Tensor) -> Tensor:
+    """Label maps [images, H, W] -> 1.0 where the label is above 0, else 0.0."""
+    return (labels > 0).float()
+
+
+def log_odds(outputs: Tensor) -> Tensor:
+    """Two logits (background, foreground) [..., 2, h, w] -> log odds of foreground [..., h, w]."""
+    background, salient = outputs.unbind(-3)
+    return salient - background
+
+
+def cross_entropy(outputs: Tensor, fraction: Tensor) -> Tensor:
+    """Cross entropy of two logits [..., 2, h, w] against each token's foreground fraction [..., h, w] -> [...].
+
+    All pixels of a token share its logits under nearest-neighbour upsampling, so the mean over pixels of the paper's
+    cross entropy is exactly the mean over tokens of the soft one: same value, same gradient, fewer elements.
+    """
+    odds = log_odds(outputs)
+    return (F.softplus(odds) - fraction * odds).mean((-2, -1))
+
+
+def probability(outputs: Tensor) -> Tensor:
+    """Two logits [..., 2, h, w] -> probability of foreground [..., h, w]."""
+    return log_odds(outputs).sigmoid()
+
+
+SALIENCY = Property(
+    name="saliency",
+    outputs=2,
+    binary=True,
+    learning_rate=1e-3,
+    headline="dice",
+    metrics=("dice", "dice_background"),
+    target=foreground,
+    loss=cross_entropy,
+    decode=probability,
+)
+
+
+DEPTH = Property(
+    name="depth",
+    outputs=1,
+    binary=False,
+    learning_rate=1e-3,
+    headline="spearman",
+    metrics=("spearman", "pearson", "rmse"),
+    target=as_labelled,
+    loss=huber,
+    decode=only_output,
+)
+
+
+SHADING = Property(
+    name="shading",
+    outputs=1,
+    binary=False,
+    learning_rate=1e-2,
+    headline="spearman",
+    metrics=("spearman", "pearson", "rmse"),
+    target=as_labelled,
+    loss=huber,
+    decode=only_output,
+)
+
+
+PROPERTIES: dict[str, Property] = {item.name: item for item in (SALIENCY, DEPTH, SHADING)}
+
+
+def property_named(name: str) -> Property:
+    """The property called `name`. Raises UserError, listing the nearest names, if there is none."""
+    if name not in PROPERTIES:
+        near = get_close_matches(str(name), PROPERTIES, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(PROPERTIES)}."
+        raise UserError(f"unknown property {name!r}: {hint}")
+    return PROPERTIES[name]
+
+
+__all__ = ["PROPERTIES", "Property", "Standardisation", "property_named"]

@@ -1,0 +1,210 @@
+"""Short names for layers, as they stand beside a figure or in a table.
+
+Numbers as text: intervals, and p values beyond what a float can hold.
+
+Tables of text as Markdown and LaTeX.
+
+What a score or a difference shows, by its interval and its adjusted p together, and both as text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeGuard
+
+from diffprobe.files import NO_STEP, Step
+from diffprobe.report.choices import or_nan
+from diffprobe.statistics import SIGNIFICANT, images_needed
+
+if TYPE_CHECKING:
+    from diffprobe.backbone.layers import Layer
+    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.probes.summaries import Summary
+
+
+_UNET = re.compile(
+    r"(?P<stage>down|up)_blocks\.(?P<block>\d+)\.(?:attentions|resnets)\.(?P<item>\d+)\b"
+    r"|(?P<mid>mid)_block\.(?:attentions|resnets)\.(?P<mid_item>\d+)\b"
+)
+_STAGES = {"down": 0, "mid": 1, "up": 2}
+_KINDS = {"attn1": "self", "attn2": "cross", "resnets": "resnet", "ff": "feed forward"}
+_WITHIN = {"resnet": 0, "self": 1, "cross": 2, "feed forward": 3}
+
+
+def short_names(layers: Iterable[str]) -> dict[str, str]:
+    """'up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0' -> 'up 3.0'; unknown shapes keep their name.
+
+    Layers that would share a short name get their kind added ('up 3.0 cross'), and keep their full name if that does
+    not tell them apart.
+    """
+    names = list(dict.fromkeys(layers))
+    plain = {name: _block(name) for name in names}
+    qualified = {name: f"{_block(name)} {_kind(name)}".strip() for name in names}
+    plain_count, qualified_count = Counter(plain.values()), Counter(qualified.values())
+
+    def short(name: str) -> str:
+        if plain_count[plain[name]] == 1:
+            return plain[name]
+        return qualified[name] if qualified_count[qualified[name]] == 1 else name
+
+    return {name: short(name) for name in names}
+
+
+def place_name(layer: str, step: Step) -> str:
+    """'encoder16, step 3'; steps count from 1. The layer alone where there is no step."""
+    return layer if step == NO_STEP else f"{layer}, step {step + 1}"
+
+
+def network_order(layers: Iterable[str]) -> list[str]:
+    """Layers of a U-Net from its input to its output; others after them, in the order given."""
+    return sorted(dict.fromkeys(layers), key=_position)
+
+
+def resolutions(layers: Sequence[Layer]) -> dict[str, str]:
+    """'16x16' for each layer's full name."""
+    return {layer.name: f"{layer.height}\N{MULTIPLICATION SIGN}{layer.width}" for layer in layers}
+
+
+def _block(name: str) -> str:
+    match = _UNET.match(name)
+    if match is None:
+        return name
+    if match["mid"]:
+        return "mid" if match["mid_item"] == "0" else f"mid {match['mid_item']}"
+    return f"{match['stage']} {match['block']}.{match['item']}"
+
+
+def _kind(name: str) -> str:
+    parts = name.split(".")
+    return next((word for part, word in _KINDS.items() if part in parts), "")
+
+
+def _position(name: str) -> tuple[int, int, int, int]:
+    match = _UNET.match(name)
+    if match is None:
+        return (len(_STAGES), 0, 0, 0)
+    # A U-Net block runs residual block 0, attention 0, residual block 1, attention 1 ...
+    within = _WITHIN.get(_kind(name), len(_WITHIN))
+    if match["mid"]:
+        return (_STAGES["mid"], 0, int(match["mid_item"]), within)
+    return (_STAGES[match["stage"]], int(match["block"]), int(match["item"]), within)
+
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"$<$",
+        ">": r"$>$",
+        "±": r"$\pm$",
+        "\N{EN DASH}": "--",
+    }
+)
+_POWER = re.compile(r"\b(\d+(?:\.\d+)?)e([+-]?\d+)\b")  # 3.1e-436
+
+
+def markdown_table(lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """The lines as a table, the headings first; the notes as paragraphs below it."""
+    heading, *body = lines
+    marked = [heading, ["---"] * len(heading), *body]
+    table = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in marked)
+    return table + "".join(f"\n{note}\n" for note in notes)
+
+
+def latex_table(lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """The lines as a tabular (needs booktabs), the headings first; the notes as small lines below it."""
+    heading, *body = ([_latex(cell) for cell in line] for line in lines)
+    below = [rf"\multicolumn{{{len(heading)}}}{{l}}{{\footnotesize {_latex(note)}}} \\" for note in notes]
+    whole = [
+        rf"\begin{{tabular}}{{{'l' * len(heading)}}}",
+        r"\toprule",
+        " & ".join(heading) + r" \\",
+        r"\midrule",
+        *(" & ".join(line) + r" \\" for line in body),
+        r"\bottomrule",
+        *below,
+        r"\end{tabular}",
+    ]
+    return "\n".join(whole) + "\n"
+
+
+def _latex(cell: str) -> str:
+    return _POWER.sub(lambda found: rf"${found[1]} \times 10^{{{int(found[2])}}}$", cell.translate(_LATEX))
+
+
+SMALL = -300.0  # log10 p from here on is written from the logarithm, since p itself loses digits or is 0
+
+
+def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
+    """'0.86 [0.83, 0.89]', '0.86' without an interval, '' without a value."""
+    if not (is_number(low) and is_number(high)):
+        return rounded(value, digits)
+    return f"{rounded(value, digits)} [{rounded(low, digits)}, {rounded(high, digits)}]" if is_number(value) else ""
+
+
+def rounded(value: float | None, digits: int = 2) -> str:
+    """Fixed decimals, no minus before a zero; '' without a value."""
+    return f"{round(value, digits) + 0.0:.{digits}f}" if is_number(value) else ""
+
+
+def p_text(p: float | None, log10_p: float | None = None) -> str:
+    """Two digits of p: '0.00029', '1.5e-31', and '3.1e-436' from its logarithm where p underflows; '' without p."""
+    if is_number(log10_p) and log10_p < SMALL:
+        return _power(log10_p)
+    return short_power(f"{p:.2g}") if is_number(p) else ""
+
+
+def short_power(text: str) -> str:
+    """'1e-05' as '1e-5'."""
+    number, sign, exponent = text.partition("e")
+    return f"{number}e{int(exponent)}" if sign else text
+
+
+def is_number(value: float | None) -> TypeGuard[float]:
+    """Whether it is a number: neither None nor NaN."""
+    return value is not None and not math.isnan(value)
+
+
+def _power(log10: float) -> str:
+    exponent = math.floor(log10)
+    mantissa = round(10 ** (log10 - exponent), 1)
+    return f"1.0e{exponent + 1}" if mantissa >= 10 else f"{mantissa:.1f}e{exponent}"
+
+
+def interval_text(row: Summary | None) -> str:
+    """'0.86 [0.83, 0.89]'; 'no score' where there is none, '0.86' where it has no interval."""
+    return (interval(row.mean, row.low, row.high) if row is not None else "") or "no score"
+
+
+def difference_text(row: Comparison | None, sign: int = 1) -> str:
+    """'0.07 [0.03, 0.11]', of the negative difference if `sign` is -1; '0.07' without an interval, '' where there is
+    none."""
+    if row is None or row.difference is None:
+        return ""
+    if row.low is None or row.high is None:
+        return interval(sign * row.difference, None, None)
+    low, high = sorted((sign * row.low, sign * row.high))
+    return interval(sign * row.difference, low, high)
+
+
+def significant(row: Comparison | None) -> int:
+    """1: the first is higher, -1: it is lower, 0: neither is shown; by interval and adjusted p together."""
+    if row is None or row.low is None or row.high is None or or_nan(row.p_holm) > SIGNIFICANT:
+        return 0
+    return 1 if row.low > 0 else -1 if row.high < 0 else 0
+
+
+def too_few(row: Comparison | None, comparisons: int) -> int:
+    """How many images it would take to show any of so many differences, if the row has fewer; else 0."""
+    needed = images_needed(comparisons)
+    return needed if row is not None and row.n < needed else 0
+
+
+def images_text(n: int) -> str:
+    """'1 image', '3 images'."""
+    return f"{n} image" if n == 1 else f"{n} images"
