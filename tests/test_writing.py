@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from diffprobe.files import remove_leftovers, replacing, temporary_beside
+from diffprobe.files import move_durably, remove_leftovers, replacing, temporary_beside
 
 
 def of_process(path, process):
@@ -33,3 +33,11 @@ def test_a_temporary_file_keeps_the_suffix_that_chooses_a_format(tmp_path):
         assert temporary.suffix == ".png"
         temporary.write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+def test_a_durable_move_replaces_a_file_or_leaves_it(tmp_path):
+    path, temporary = tmp_path / "manifest.json", tmp_path / "new"
+    for text, overwrite, expected in (("one", False, "one"), ("two", False, "one"), ("three", True, "three")):
+        temporary.write_text(text)
+        move_durably(temporary, path, overwrite=overwrite)
+        assert path.read_text() == expected

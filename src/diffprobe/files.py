@@ -84,9 +84,27 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder as durable as the files behind them."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def move_durably(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
+    """Renames a written file so that it survives a power cut: its bytes reach the disk before the name, then the name.
+
+    overwrite: whether a file that has the name already is replaced; else it stays, and the new one is removed.
+    """
+    _sync(temporary)
+    if overwrite:
+        os.replace(temporary, path)
+    else:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -5,7 +5,6 @@ One process at a time fills a store: the others wait for it, and then find the w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from diffprobe.activations.store.shards import (
     tensor_specs,
 )
 from diffprobe.errors import UserError
-from diffprobe.files import remove_leftovers, sync_folder, temporary_beside
+from diffprobe.files import move_durably, remove_leftovers, temporary_beside
 
 MANIFEST = "manifest.json"
 
@@ -143,17 +142,8 @@ def _write_once(path: Path, text: str) -> None:
     """Gives the text its name in one move, unless the name is taken."""
     temporary = temporary_beside(path)
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-        except OSError:  # file systems without hard links; shards carry the fingerprint, so a lost race harms nothing
-            os.replace(temporary, path)
-        sync_folder(path.parent)
+        temporary.write_text(text, encoding="utf-8")
+        move_durably(temporary, path, overwrite=False)  # a lost race harms nothing: shards carry the fingerprint
     finally:
         temporary.unlink(missing_ok=True)
 

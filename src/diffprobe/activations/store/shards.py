@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diffprobe.activations.store.manifest import CODES, FORMAT, Manifest
 from diffprobe.errors import UserError
-from diffprobe.files import sync_folder, temporary_beside
+from diffprobe.files import move_durably, temporary_beside
 
 
 def tensor_name(layer: str, step: int) -> str:
@@ -205,10 +205,8 @@ class ShardFile:
         try:
             fields = header_fields(self._manifest, self._specs, self.shard.rows, self._checksums)
             self._write(memoryview(header_bytes(fields)), 0)
-            os.fsync(self._descriptor)
             if not self._already_there():
-                os.replace(self._temporary, self.shard.path)
-                sync_folder(self.shard.path.parent)
+                move_durably(self._temporary, self.shard.path)
         finally:
             self.discard()
 
