@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from diffprobe.errors import UserError
-from diffprobe.files import read_rows
 from diffprobe.prototypes.separation import DriftRow, ObjectRow, SetRow, TestRow
 from tests.commands import command, one_line
 from tests.data.layouts import some_scenes, walk, write_coco, write_davis, write_voc
 from tests.report.test_tracking import exit_codes
+from tests.rows import read_rows
 from tests.tasks import checked_analysis
 
 LAYERS = "[down_blocks.2.resnets.0,down_blocks.2.resnets.1]"

@@ -9,7 +9,7 @@ from scipy import stats
 
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
-from diffprobe.probes.comparisons import Comparison, ScoreKey, compare, compare_run, control_keys
+from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare, compare_run, control_keys
 from diffprobe.probes.summaries import summarise
 from diffprobe.statistics import holm
 from tests.reference.score_rows import Score, table_of
@@ -24,15 +24,15 @@ def column(key: ScoreKey, values: list[float | None] | np.ndarray, **changes: ob
     return [replace(row, image=f"image_{n}", value=value, **changes) for n, value in enumerate(listed)]
 
 
-def key_of(row: Comparison) -> ScoreKey:
+def key_of(row: ScoreDifference) -> ScoreKey:
     return ScoreKey(row.model, row.layer, row.step, row.probe, row.control)
 
 
-def other_of(row: Comparison) -> ScoreKey:
+def other_of(row: ScoreDifference) -> ScoreKey:
     return ScoreKey(row.other_model, row.other_layer, row.other_step, row.other_probe, row.other_control)
 
 
-def compared(scores: list[Score], pairs: list[tuple[ScoreKey, ScoreKey]], **options: int) -> list[Comparison]:
+def compared(scores: list[Score], pairs: list[tuple[ScoreKey, ScoreKey]], **options: int) -> list[ScoreDifference]:
     return compare(table_of(scores), pairs, property="depth", metric="spearman", family="layer", **options)  # type: ignore[arg-type]
 
 

@@ -258,3 +258,13 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
         write_scores(tmp_path, broken)
     assert rows_of(read_scores(tmp_path)) == ROWS
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_columns_of_a_csv_file_may_stand_in_any_order(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(
+        "value,metric,image,split,control,probe,property,timestep,step,layer,model\n"
+        "0.5,dice,i,test,none,linear,saliency,1.0,2,l,m\n"
+    )
+    assert rows_of(read_scores(tmp_path)) == [
+        Score("m", "l", 2, 1.0, "saliency", "linear", "none", "test", "i", "dice", 0.5)
+    ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffprobe.files import NO_STEP
-from diffprobe.probes.comparisons import Comparison
+from diffprobe.probes.comparisons import ScoreDifference
 from diffprobe.probes.summaries import EmergenceStep, Summary
 from diffprobe.report.choices import LayerChoice
 from diffprobe.report.grid import PredictionExample
@@ -59,7 +59,7 @@ def make_comparison(control: str, difference: float, half: float = 0.02, p: floa
     layer, step = ("position", NO_STEP) if control == "position" else (BEST, STEPS - 1)
     real, other = ("pocket", BEST, STEPS - 1, "linear", "none"), ("pocket", layer, step, "linear", control)
     what = ("control", property, FINAL[property][0], "test")
-    return Comparison(*what, *real, *other, difference, difference - half, difference + half, p, p, 100, 0)
+    return ScoreDifference(*what, *real, *other, difference, difference - half, difference + half, p, p, 100, 0)
 
 
 def make_example(steps: int = STEPS, size: int = 32) -> PredictionExample:

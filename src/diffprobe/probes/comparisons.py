@@ -29,7 +29,7 @@ class ScoreKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ScoreDifference:
     """What `family` asks: by how much a key's score is above another's, on the same images.
 
     `difference` is the mean of the first's score minus the `other_` one's over the `n` images where both are defined
@@ -76,7 +76,7 @@ def compare(
     split: str = "test",
     level: float = 0.95,
     seed: int = 0,
-) -> list[Comparison]:
+) -> list[ScoreDifference]:
     """One comparison a pair, in their order; the pairs are the family that Holm's adjustment is for.
 
     Intervals and p are those of `statistics.paired_differences`: a claim needs sign flips and a t that is corrected for
@@ -98,7 +98,7 @@ def compare_run(
     *,
     level: float = 0.95,
     seed: int = 0,
-) -> list[Comparison]:
+) -> list[ScoreDifference]:
     """The comparisons of a run, or of several runs' rows together, by the headline metric of each property on test.
 
     For every model, probe and property, at the layer with the best validation score at the last step, a family each:
@@ -108,7 +108,7 @@ def compare_run(
 
     Raises UserError as `compare`, and when no layer can be chosen.
     """
-    found: list[Comparison] = []
+    found: list[ScoreDifference] = []
     for name in summaries["property"].unique():
         metric = property_named(name).headline
         values = _values(scores, name, metric, "test")
@@ -186,11 +186,11 @@ def _compare(
     *,
     level: float,
     seed: int,
-) -> list[Comparison]:
+) -> list[ScoreDifference]:
     """`compare` on values that have been gathered; what: family, property, metric, split."""
     pairings = [_differences(values, *pair) for pair in pairs]
     figures = _statistics(pairings, level, seed)
-    found: list[Comparison] = []
+    found: list[ScoreDifference] = []
     for pair, pairing, numbers in zip(pairs, pairings, figures, strict=True):
         cells: tuple = (
             *what,
@@ -201,7 +201,7 @@ def _compare(
             len(pairing.values),
             pairing.left_out,
         )
-        found.append(Comparison(*cells))
+        found.append(ScoreDifference(*cells))
     adjusted = iter(holm([row.p for row in found if row.p is not None]))
     return [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in found]
 

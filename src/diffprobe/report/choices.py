@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from diffprobe.files import NO_STEP
-from diffprobe.probes.comparisons import Comparison
+from diffprobe.probes.comparisons import ScoreDifference
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import EmergenceStep, Summary, best_layer, emergence_step, summary_rows
@@ -54,11 +54,11 @@ class LayerChoice:
     metric: str
     best: str
     emergence: EmergenceStep
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[ScoreDifference, ...] = ()
     fraction: float = 0.95
     headline: str = HEADLINE_LAYER
 
-    def against(self, family: str, **other: str) -> Comparison | None:
+    def against(self, family: str, **other: str) -> ScoreDifference | None:
         """The comparison of this family with what has these fields, such as other_control='permuted'."""
         found = [row for row in self.comparisons if row.family == family]
         return next((row for row in found if all(getattr(row, key) == value for key, value in other.items())), None)
@@ -67,7 +67,7 @@ class LayerChoice:
 def choose(
     summaries: pd.DataFrame,
     scores: pd.DataFrame,
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[ScoreDifference] = (),
     fraction: float = 0.95,
 ) -> list[LayerChoice]:
     """One choice for each model, probe and property among the summaries, in their order.

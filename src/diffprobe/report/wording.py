@@ -21,7 +21,7 @@ from diffprobe.statistics import SIGNIFICANT, images_needed
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
-    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.probes.comparisons import ScoreDifference
     from diffprobe.probes.summaries import Summary
 
 
@@ -181,7 +181,7 @@ def interval_text(row: Summary | None) -> str:
     return (interval(row.mean, row.low, row.high) if row is not None else "") or "no score"
 
 
-def difference_text(row: Comparison | None, sign: int = 1) -> str:
+def difference_text(row: ScoreDifference | None, sign: int = 1) -> str:
     """'0.07 [0.03, 0.11]', of the negative difference if `sign` is -1; '0.07' without an interval, '' where there is
     none."""
     if row is None or row.difference is None:
@@ -192,14 +192,14 @@ def difference_text(row: Comparison | None, sign: int = 1) -> str:
     return interval(sign * row.difference, low, high)
 
 
-def significant(row: Comparison | None) -> int:
+def significant(row: ScoreDifference | None) -> int:
     """1: the first is higher, -1: it is lower, 0: neither is shown; by interval and adjusted p together."""
     if row is None or row.low is None or row.high is None or or_nan(row.p_holm) > SIGNIFICANT:
         return 0
     return 1 if row.low > 0 else -1 if row.high < 0 else 0
 
 
-def too_few(row: Comparison | None, comparisons: int) -> int:
+def too_few(row: ScoreDifference | None, comparisons: int) -> int:
     """How many images it would take to show any of so many differences, if the row has fewer; else 0."""
     needed = images_needed(comparisons)
     return needed if row is not None and row.n < needed else 0

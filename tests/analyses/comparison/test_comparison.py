@@ -14,6 +14,7 @@ from diffprobe.analyses.comparison.report import (
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import summarise
 from diffprobe.prototypes.separation import TestRow
+from diffprobe.report.report import frame_of
 from tests.reference.score_rows import Score, table_of
 
 BLANK = Score("pocket", "a", 0, 999.0, "saliency", "linear", "none", "test", "", "dice", 0.0)
@@ -70,7 +71,7 @@ def test_of_objects_the_highest_statistic_is_told_with_its_interval():
         interval = (value, value - 0.1, value + 0.1)
         return TestRow("pocket", layer, 0, 1.0, "cosine", "scdi", "dcdi", "auc", *interval, 0.01, None, None)
 
-    rows = [row_of("a", 0.6), row_of("b", 0.9), row_of("d", 0.7)]
+    rows = frame_of(TestRow, [row_of("a", 0.6), row_of("b", 0.9), row_of("d", 0.7)])
     (row,) = headline_scores([FinishedRun("objects", tests=rows)])
     assert (row.what, row.metric, row.layer, row.mean) == ("objects (cosine)", "AUC of scdi < dcdi", "b", 0.9)
     assert run_differences([FinishedRun("objects", tests=rows)], [row]) == []

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from diffprobe.analyses.emergence.tables import Lead
-from diffprobe.files import read_rows
 from diffprobe.probes.score_table import read_scores
 from tests.commands import command, one_line, overrides, train
 from tests.reference.score_rows import rows_of
+from tests.rows import read_rows
 
 SMALL = ["features.batch_size=4", "steps.sampling=2", "report.examples=1", "logger=csv"]
 

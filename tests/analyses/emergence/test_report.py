@@ -18,7 +18,7 @@ from diffprobe.analyses.emergence.tables import (
     summarise_properties,
 )
 from diffprobe.files import NO_STEP
-from diffprobe.probes.comparisons import Comparison
+from diffprobe.probes.comparisons import ScoreDifference
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
 from tests.reference.score_rows import summary_table
@@ -30,13 +30,13 @@ LEAD = Lead(
 )  # fmt: skip
 
 
-def differences(above: range, below: range) -> list[Comparison]:
+def differences(above: range, below: range) -> list[ScoreDifference]:
     rows = []
     for step in range(STEPS):
         sign = (step in above) - (step in below)
         key, other = ("pocket", BEST, step, "linear", "none"), ("pocket", IMAGE_MODEL, step, "linear", IMAGE_MODEL)
         ends = (sign * 0.2, sign * 0.2 - 0.1, sign * 0.2 + 0.1, 0.001 if sign else 0.5)
-        rows.append(Comparison(IMAGE_MODEL, "depth", "spearman", "test", *key, *other, *ends, ends[-1], 40, 0))
+        rows.append(ScoreDifference(IMAGE_MODEL, "depth", "spearman", "test", *key, *other, *ends, ends[-1], 40, 0))
     return rows
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffprobe.analyses.intervention.tables import InterventionGain, InterventionScore, InterventionSummary
-from diffprobe.files import read_rows
 from tests.commands import command, one_line
+from tests.rows import read_rows
 
 SMALL = (
     "analysis=intervention",

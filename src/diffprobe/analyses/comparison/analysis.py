@@ -80,11 +80,9 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
 
 def _read(name: str, folder: Path) -> FinishedRun:
     """Raises UserError for a run without a table that can be compared."""
-    from diffprobe.analyses.comparison.report import FinishedRun
-    from diffprobe.files import read_rows
-    from diffprobe.probes.score_table import read_scores, scores_file
+    from diffprobe.analyses.comparison.report import TEST_COLUMNS, FinishedRun
+    from diffprobe.probes.score_table import read_csv, read_scores, scores_file
     from diffprobe.probes.summaries import read_summary
-    from diffprobe.prototypes.separation import TestRow
 
     summary, tests = folder / "summary.csv", folder / "tests.csv"
     scored = scores_file(folder) is not None
@@ -96,6 +94,6 @@ def _read(name: str, folder: Path) -> FinishedRun:
         name,
         scores=read_scores(folder) if scored else None,
         summaries=read_summary(summary) if summary.exists() else None,
-        tests=read_rows(tests, TestRow) if tests.exists() else (),
+        tests=read_csv(tests, TEST_COLUMNS) if tests.exists() else None,
         settings={key: value for key, value in settings.items() if key not in RUN_ONLY_KEYS},
     )

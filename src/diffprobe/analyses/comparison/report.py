@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyarrow as pa
 from matplotlib.figure import Figure
 
 from diffprobe.errors import UserError
 from diffprobe.files import Step
 from diffprobe.labels.classifiers import PROPERTY as CLASS
 from diffprobe.labels.classifiers import TOP_1
-from diffprobe.probes.comparisons import Comparison, ScoreKey, compare
+from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare
 from diffprobe.probes.properties import PROPERTIES, property_named
-from diffprobe.probes.score_table import concatenate, select
+from diffprobe.probes.score_table import TEXT, concatenate, select
 from diffprobe.probes.summaries import best_layer, summary_rows
-from diffprobe.prototypes.separation import TestRow
 from diffprobe.report.choices import METRIC_NAMES, or_nan
 from diffprobe.report.report import Plot, Report, Table
 from diffprobe.report.style import (
@@ -49,16 +49,21 @@ if TYPE_CHECKING:
 
 FAMILY = "run"
 STATISTICS = {("auc", "scdi", "dcdi"): "AUC of scdi < dcdi", ("knn_accuracy", "", ""): "nearest-neighbour accuracy"}
+TEST_COLUMNS = {  # of tests.csv, that are compared
+    **dict.fromkeys(("model", "layer", "measure", "set_a", "set_b", "statistic"), TEXT),
+    "step": pa.int16(),
+    **dict.fromkeys(("value", "low", "high"), pa.float64()),
+}
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The tables that a run folder has, and its settings by dotted key."""
+    """The tables that a run folder has, `tests` with `TEST_COLUMNS`, and its settings by dotted key."""
 
     name: str
     scores: pd.DataFrame | None = None
     summaries: pd.DataFrame | None = None
-    tests: Sequence[TestRow] = ()
+    tests: pd.DataFrame | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -106,7 +111,9 @@ def headline_scores(runs: Sequence[FinishedRun]) -> list[RunScore]:
     return found
 
 
-def run_differences(runs: Sequence[FinishedRun], headlines: Sequence[RunScore], *, seed: int = 0) -> list[Comparison]:
+def run_differences(
+    runs: Sequence[FinishedRun], headlines: Sequence[RunScore], *, seed: int = 0
+) -> list[ScoreDifference]:
     """Each headline score of images less each other's of the same property, paired by image; `model` is the run's name.
 
     Of runs without images in common `n` is 0 and the rest None. Tables of objects have no scores image by image.
@@ -161,15 +168,17 @@ def _of_scores(run: FinishedRun) -> list[RunScore]:
 
 
 def _of_objects(run: FinishedRun) -> list[RunScore]:
+    if run.tests is None:
+        return []
     found = []
+    tests = run.tests[run.tests["value"].notna()]
     for (statistic, set_a, set_b), name in STATISTICS.items():
-        rows = [row for row in run.tests if (row.statistic, row.set_a, row.set_b) == (statistic, set_a, set_b)]
-        for model, measure in dict.fromkeys((row.model, row.measure) for row in rows):
-            own = [row for row in rows if (row.model, row.measure) == (model, measure) and row.value is not None]
-            if own:
-                best = max(own, key=lambda row: row.value or 0.0)
-                place = (f"objects ({measure})", name, best.layer, best.step)
-                found.append(RunScore(run.name, model, "", *place, best.value, best.low, best.high, None))
+        rows = select(tests, statistic=statistic, set_a=set_a, set_b=set_b)
+        for (model, measure), own in rows.groupby(["model", "measure"], sort=False, observed=True):
+            best = own.loc[own["value"].idxmax()]
+            low, high = (None if pd.isna(end) else end for end in (best["low"], best["high"]))
+            place = (f"objects ({measure})", name, best["layer"], best["step"])
+            found.append(RunScore(run.name, model, "", *place, best["value"], low, high, None))
     return found
 
 
@@ -217,7 +226,7 @@ def report(folders: Mapping[str, Path], runs: Sequence[FinishedRun], *, seed: in
         asked=[(name, str(folder)) for name, folder in folders.items()],
         tables={
             "runs": Table.of(RunScore, headlines, title="scores"),
-            "comparisons": Table.of(Comparison, differences, title="differences on the same images"),
+            "comparisons": Table.of(ScoreDifference, differences, title="differences on the same images"),
             "settings": Table.of(SettingRow, differing_settings(runs), title="settings that differ"),
         },
         figures=figures,
@@ -287,7 +296,7 @@ def labels_of(rows: Sequence[RunScore]) -> list[str]:
 MANY = 6  # more differences are told by their number
 
 
-def run_lines(headlines: Sequence[RunScore], differences: Sequence[Comparison]) -> list[str]:
+def run_lines(headlines: Sequence[RunScore], differences: Sequence[ScoreDifference]) -> list[str]:
     """For each score one sentence with those of all runs, and one for each difference on the same images."""
     lines = []
     for what, metric in dict.fromkeys((row.what, row.metric) for row in headlines):
@@ -301,7 +310,7 @@ def run_lines(headlines: Sequence[RunScore], differences: Sequence[Comparison]) 
     return lines
 
 
-def _difference_line(row: Comparison, comparisons: int) -> str:
+def _difference_line(row: ScoreDifference, comparisons: int) -> str:
     one, other = _names(row)
     if row.n == 0:
         return f"{row.property}: {one} and {other} have no test images in common, so no difference is paired."
@@ -317,14 +326,14 @@ def _difference_line(row: Comparison, comparisons: int) -> str:
     return f"{row.property}: {one} {verdict} {other} {common}: {difference_text(row)}{p}{rest}."
 
 
-def _names(row: Comparison) -> tuple[str, str]:
+def _names(row: ScoreDifference) -> tuple[str, str]:
     """What the two are called: by their probe too, where they are of one run."""
     if row.model != row.other_model:
         return row.model, row.other_model
     return f"{row.model}, {row.probe}", f"{row.other_model}, {row.other_probe}"
 
 
-def _many_line(rows: Sequence[Comparison]) -> str:
+def _many_line(rows: Sequence[ScoreDifference]) -> str:
     apart = sum(significant(row) != 0 for row in rows)
     return (
         f"{rows[0].property}: {apart} of {len(rows)} differences on the same images are shown; comparisons.csv has all."

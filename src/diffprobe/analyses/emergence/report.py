@@ -30,7 +30,7 @@ from diffprobe.analyses.emergence.tables import (
     summarise_properties,
 )
 from diffprobe.files import NO_STEP
-from diffprobe.probes.comparisons import Comparison, ScoreKey, compare
+from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare
 from diffprobe.probes.storage import save_bank
 from diffprobe.probes.summaries import summarise
 from diffprobe.report.choices import METRIC_NAMES, choose, control_curve, control_name, controls, curve, curve_scalars
@@ -215,7 +215,7 @@ def report(
         topics=TOPICS,
         tables={
             "leads": Table.of(Lead, leads),
-            "comparisons": Table.of(Comparison, differences, show=["csv", "tracker"]),
+            "comparisons": Table.of(ScoreDifference, differences, show=["csv", "tracker"]),
             "summary": Table(summaries, title="scores"),
             "scores": Table(scores, show=["parquet"]),
             **emergence_tables(summaries, property_summaries),
@@ -247,7 +247,7 @@ def emergence_figures(
 
 def _differences(
     scores: pd.DataFrame, choices: Sequence[LayerChoice], steps: Sequence[int], seed: int
-) -> list[Comparison]:
+) -> list[ScoreDifference]:
     """By how much each best layer's probe is above the image model at every step, on the same images."""
     found = []
     for choice in choices:

@@ -27,7 +27,7 @@ from diffprobe.report.wording import images_text, interval_text, rounded, short_
 from diffprobe.statistics import MINIMUM_IMAGES, StepInterval, mean_intervals, steps_reaching
 
 if TYPE_CHECKING:
-    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.probes.comparisons import ScoreDifference
     from diffprobe.probes.summaries import Summary
 
 
@@ -152,7 +152,7 @@ class PropertySummary:
 
     choice: LayerChoice
     leads: Sequence[Lead]
-    differences: Sequence[Comparison]
+    differences: Sequence[ScoreDifference]
 
     def lead(self, definition: str, fraction: float | None = None) -> Lead:
         """The lead by this definition, at the fraction or the first one."""
@@ -161,7 +161,7 @@ class PropertySummary:
 
 
 def summarise_properties(
-    choices: Sequence[LayerChoice], leads: Sequence[Lead], differences: Sequence[Comparison]
+    choices: Sequence[LayerChoice], leads: Sequence[Lead], differences: Sequence[ScoreDifference]
 ) -> list[PropertySummary]:
     """What belongs to each choice."""
     return [
@@ -237,7 +237,7 @@ def _judged(lead: Lead) -> str:
     return f"no lead is shown ({lead_text(lead)} steps)"
 
 
-def _ahead(differences: Sequence[Comparison]) -> str:
+def _ahead(differences: Sequence[ScoreDifference]) -> str:
     """The steps at which one is shown to be above the other, paired, adjusted for the number of steps."""
     parts = []
     for sign, who in ((1, "the probe is above the image model"), (-1, "the image model is above the probe")):

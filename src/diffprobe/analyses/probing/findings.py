@@ -30,7 +30,7 @@ from diffprobe.report.wording import difference_text, images_text, interval_text
 from diffprobe.statistics import MINIMUM_IMAGES, images_needed
 
 if TYPE_CHECKING:
-    from diffprobe.probes.comparisons import Comparison
+    from diffprobe.probes.comparisons import ScoreDifference
     from diffprobe.probes.summaries import Summary
 
 
@@ -207,7 +207,7 @@ def _paired(summaries: pd.DataFrame, choice: LayerChoice, real: Summary) -> list
     return [line for line in lines if line]
 
 
-def _not_enough(choice: LayerChoice, real: Summary, few: Mapping[str, Comparison], comparisons: int) -> str:
+def _not_enough(choice: LayerChoice, real: Summary, few: Mapping[str, ScoreDifference], comparisons: int) -> str:
     """What keeps some controls from a paired verdict; '' if nothing does."""
     if not few:
         return ""

@@ -16,7 +16,7 @@ import pandas as pd
 from diffprobe.analyses.probing.figures import probing_figures
 from diffprobe.analyses.probing.findings import published_table, verdict_lines
 from diffprobe.files import NO_STEP
-from diffprobe.probes.comparisons import Comparison, compare_run
+from diffprobe.probes.comparisons import ScoreDifference, compare_run
 from diffprobe.probes.score_table import select
 from diffprobe.probes.storage import save_bank
 from diffprobe.probes.summaries import EmergenceStep, Summary
@@ -118,7 +118,7 @@ def _best_rows(summaries: pd.DataFrame, choice: LayerChoice) -> Iterator[dict[st
             yield _best_row(choice, control_name(control), row, choice.against("control", other_control=control))
 
 
-def _best_row(choice: LayerChoice, what: str, row: Summary | None, paired: Comparison | None) -> dict[str, Any]:
+def _best_row(choice: LayerChoice, what: str, row: Summary | None, paired: ScoreDifference | None) -> dict[str, Any]:
     """A score, and by how much the best layer is above it (missing for the best layer itself)."""
     keys = {name: getattr(choice, name) for name in ("model", "probe", "property", "metric")}
     scored = {name: getattr(row, name, None) for name in ("layer", "step", "mean", "low", "high", "n")}
@@ -174,7 +174,7 @@ def report(
             **closing_tables(summaries, choices),
             **published_table(published or {}, summaries, scores),
             "tables/best_layers": best_layers(summaries, choices),
-            "comparisons": Table.of(Comparison, comparisons, show=["csv", "page"]),
+            "comparisons": Table.of(ScoreDifference, comparisons, show=["csv", "page"]),
             "scores on test images": Table(_of_headlines(summaries, choices), show=["page"]),
             "summary": Table(summaries, show=["csv", "tracker"]),
             "scores": Table(scores, show=["parquet"]),
