@@ -6,7 +6,7 @@ import pytest
 
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import EmergenceStep
-from diffprobe.report.choices import at_step, choose, control_curve, controls, curve, grouped, or_nan
+from diffprobe.report.choices import choose, control_curve, controls, curve, or_nan
 from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, LAYERS, make_comparison, make_summaries
 
@@ -66,13 +66,6 @@ def test_a_control_with_a_layer_of_its_own_is_found_beside_the_best_layer(summar
     assert {row.layer for row in control_curve(summary_table(summaries), choices[0], "permuted")} == {BEST}
 
 
-def test_a_control_without_steps_holds_at_every_step(summaries, choices):
-    rows = control_curve(summary_table(summaries), choices[1], "position")
-
-    assert at_step(rows, 3) == at_step(rows, 14) == rows[0]
-    assert at_step(curve(summary_table(summaries), choices[1], BEST), 99) is None
-
-
 def test_probes_and_models_of_one_table_are_kept_apart():
     summaries = [row for row in make_summaries(steps=range(2)) if row.property == "depth"]
     scores = make_scores([0.5, 0.8])
@@ -83,13 +76,6 @@ def test_probes_and_models_of_one_table_are_kept_apart():
     assert [(choice.model, choice.probe) for choice in choices] == [("pocket", "linear"), ("pocket", "ridge")]
     assert [row.mean > 1 for row in curve(summary_table(both), choices[0], BEST)] == [False, False]
     assert [row.mean > 1 for row in curve(summary_table(both), choices[1], BEST)] == [True, True]
-    assert list(grouped(choices)) == ["linear", "ridge"]
-    assert list(grouped([*choices, replace(choices[0], model="sd14")])) == [
-        "pocket, linear",
-        "pocket, ridge",
-        "sd14, linear",
-    ]
-    assert list(grouped(choices[1:])) == [""]
 
 
 def test_a_run_whose_probes_have_another_name_is_chosen_from_too():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -88,16 +88,6 @@ def choose(
     return choices
 
 
-def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:
-    """The choices of each model and probe, by what tells these apart: '' if there is one alone, 'pocket, ridge'."""
-    models, probes = {choice.model for choice in choices}, {choice.probe for choice in choices}
-    groups: dict[str, list[LayerChoice]] = {}
-    for choice in choices:
-        telling = [choice.model] * (len(models) > 1) + [choice.probe] * (len(probes) > 1)
-        groups.setdefault(", ".join(telling), []).append(choice)
-    return groups
-
-
 def curve(
     summaries: pd.DataFrame,
     choice: LayerChoice,
@@ -111,11 +101,6 @@ def curve(
 
 def _of(summaries: pd.DataFrame, choice: LayerChoice) -> pd.DataFrame:
     return select(summaries, model=choice.model, probe=choice.probe, property=choice.property)
-
-
-def cell_rows(summaries: pd.DataFrame, choice: LayerChoice) -> list[Summary]:
-    """Test scores of every layer and step of the network itself."""
-    return summary_rows(select(_of(summaries, choice), metric=choice.metric, split="test", control="none"))
 
 
 def controls(summaries: pd.DataFrame, choice: LayerChoice) -> list[str]:
@@ -135,9 +120,9 @@ def control_curve(summaries: pd.DataFrame, choice: LayerChoice, control: str) ->
     return at_best or (curve(summaries, choice, layers[0], control) if len(layers) == 1 else [])
 
 
-def at_step(rows: Iterable[Summary], step: int) -> Summary | None:
-    """The row of a step, or the one that holds for every step."""
-    return next((row for row in rows if row.step in (step, NO_STEP)), None)
+def metric_name(metric: str) -> str:
+    """What a metric is called in sentences and figures."""
+    return METRIC_NAMES.get(metric, metric)
 
 
 def control_name(control: str) -> str:

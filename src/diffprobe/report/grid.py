@@ -1,23 +1,30 @@
-"""The papers' figure 1: what the image and the probes show of one image as it is denoised.
+"""One image as it is denoised, and what probes and image models predict of it at each step, as a figure and as frames.
 
-What is shown of one image: how it and the probes' predictions come out of the noise.
+The figure is figure 1 of Chen, Viégas and Wattenberg (2023).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.probes.properties import property_named
 from diffprobe.report.report import Example, Frames, Overlay
 from diffprobe.report.style import COLOUR_MAPS, DOUBLE_COLUMN, VERMILION, style
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PAPER_STEPS = (0, 1, 2, 4, 7, 10, 14)  # steps 1, 2, 3, 5, 8, 11, 15 of 15
+WIDE = 8  # steps; with more, only the first has more than its number written over it
+NAMES = 0.95  # inches for the names of rows, where these have two lines
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class PredictionExample:
         predictions: property -> [steps, h, w]; saliency as a probability, the others in the unit of their label.
         labels: property -> [H, W]; saliency in {0, 1}.
         final: [H, W, 3] in [0, 1], the finished image, which the labels were made from.
+        image_models: property -> [steps, H, W], what an image model predicts from `images`; of all properties or none.
     """
 
     title: str
@@ -39,6 +47,7 @@ class PredictionExample:
     predictions: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
     final: np.ndarray
+    image_models: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {"images": len(self.images)} | {name: len(maps) for name, maps in self.predictions.items()}
@@ -54,9 +63,10 @@ class PredictionExample:
         final: Tensor,
         predictions: Mapping[str, Tensor],
         labels: Mapping[str, Tensor],
+        image_models: Mapping[str, Tensor] | None = None,
     ) -> PredictionExample:
-        """The same from tensors; images are [steps, 3, H, W], `final` is [3, H, W]. Labels that are not predicted are
-        left out."""
+        """The same from tensors; images are [steps, 3, H, W], `final` is [3, H, W]. What is not predicted is left
+        out of `labels` and `image_models`."""
         return PredictionExample(
             title,
             tuple(steps),
@@ -64,15 +74,18 @@ class PredictionExample:
             {name: maps.numpy() for name, maps in predictions.items()},
             {name: labels[name].numpy() for name in predictions},
             final.permute(1, 2, 0).numpy(),
+            {name: image_models[name].numpy() for name in predictions} if image_models else {},
         )
 
 
 def example_over_steps(example: PredictionExample) -> Example:
-    """The decoded image, the finished one, and of each property the best layer's probe beside the label."""
+    """The decoded and the finished image, and of each property the best layer's probe, label and image model."""
     frames = {"decoded image": Frames(example.images), "finished image": Frames(example.final[None])}
     for name, predicted in example.predictions.items():
         frames[f"{name}: probe"] = map_frames(name, predicted, example.labels[name])
         frames[f"{name}: label"] = map_frames(name, example.labels[name][None], example.labels[name])
+    for name, maps in example.image_models.items():
+        frames[f"{name}: image model"] = map_frames(name, maps, example.labels[name])
     overlays = {
         name: Overlay(predicted, example.labels[name])
         for name, predicted in example.predictions.items()
@@ -87,12 +100,10 @@ def map_frames(name: str, maps: np.ndarray, label: np.ndarray) -> Frames:
     return Frames(maps, COLOUR_MAPS.get(name, "viridis"), low, high)
 
 
-PAPER_STEPS = (0, 1, 2, 4, 7, 10, 14)  # steps 1, 2, 3, 5, 8, 11, 15 of 15
-
-
 @style()
 def prediction_grid(example: PredictionExample, shown: Sequence[int] | None = None) -> Figure:
-    """Columns are steps, then the final image over its labels; rows are the decoded image and one per property.
+    """Columns are steps, then the final image over its labels; rows are the decoded image and, for each property, the
+    probe and the image model, if there is one.
 
     Args:
         shown: 0-based steps to show; by default the papers' among those there are, or evenly spread ones.
@@ -100,26 +111,34 @@ def prediction_grid(example: PredictionExample, shown: Sequence[int] | None = No
     Raises:
         UserError: a step to be shown is not in the example.
     """
-    steps = list(shown if shown is not None else default_steps(example.steps))
+    steps = list(shown if shown is not None else _default_steps(example.steps))
     missing = [step for step in steps if step not in example.steps]
     if missing:
         raise UserError(f"steps {missing} are not among those of '{example.title}': {list(example.steps)}")
-    rows = [example.steps.index(step) for step in steps]
-    figure, panels = grid_panels(1 + len(example.predictions), len(steps))
+    lines = []
+    for name, predicted in example.predictions.items():
+        if example.image_models:
+            lines += [(name, f"{name}\nprobe", predicted), (name, f"{name}\nimage model", example.image_models[name])]
+        else:
+            lines.append((name, name, predicted))
+    figure, panels = _grid_panels(1 + len(lines), len(steps), NAMES if example.image_models else 0.0)
     figure.suptitle(fill(example.title, 100), parse_math=False)
 
+    rows, wide = [example.steps.index(step) for step in steps], len(steps) > WIDE
     for axes, row, step in zip(panels[0], rows, steps, strict=False):
-        axes.set_title(f"step {step + 1}")
+        axes.set_title(f"{step + 1}" if wide and row != rows[0] else f"step {step + 1}")
         axes.imshow(np.clip(example.images[row], 0, 1))
     panels[0][-1].imshow(np.clip(example.final, 0, 1))
-    name_right(panels[0][-1], "final image")
-    panels[0][0].set_ylabel("decoded image")
-    for line, (name, maps) in zip(panels[1:], example.predictions.items(), strict=True):
-        draw_property(line, name, [maps[row] for row in rows], example.labels[name])
+    _name_right(panels[0][-1], "final" if wide else "final image")
+    for panel, (name, _, maps) in zip(panels[1:], lines, strict=True):
+        _draw_maps(panel, name, [maps[row] for row in rows], example.labels[name])
+    upright = {"rotation": 0, "ha": "right", "va": "center"} if example.image_models else {}
+    for panel, label in zip(panels, ["decoded image", *(label for _, label, _ in lines)], strict=True):
+        panel[0].set_ylabel(label, **upright)
     return figure
 
 
-def default_steps(steps: Sequence[int]) -> list[int]:
+def _default_steps(steps: Sequence[int]) -> list[int]:
     """The papers' steps if all of them are among the steps, else evenly spread ones."""
     if set(PAPER_STEPS) <= set(steps) and steps[-1] == PAPER_STEPS[-1]:
         return list(PAPER_STEPS)
@@ -127,11 +146,12 @@ def default_steps(steps: Sequence[int]) -> list[int]:
     return [steps[round(place)] for place in spread]
 
 
-def grid_panels(rows: int, steps: int) -> tuple[Figure, list[list[Axes]]]:
-    """[rows][steps + 1] axes without ticks; a narrow gap stands before the last column."""
-    side = min(1.2, DOUBLE_COLUMN / (steps + 1.6))
+def _grid_panels(rows: int, steps: int, names: float) -> tuple[Figure, list[list[Axes]]]:
+    """[rows][steps + 1] axes without ticks; a narrow gap stands before the last column. `names`: inches at the left."""
+    width = min(1.2 * (steps + 1.6), DOUBLE_COLUMN)
+    side = (width - names) / (steps + 1.6) * (1.08 if names else 1)
     # 'compressed' is the constrained layout for grids of images of fixed shape
-    figure = Figure(figsize=(side * (steps + 1.6), rows * side + 0.5), layout="compressed")
+    figure = Figure(figsize=(width, rows * side + 0.5), layout="compressed")
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)  # type: ignore[union-attr]
     places = figure.add_gridspec(rows, steps + 2, width_ratios=[1] * steps + [0.12, 1])
     columns = [*range(steps), steps + 1]
@@ -142,7 +162,7 @@ def grid_panels(rows: int, steps: int) -> tuple[Figure, list[list[Axes]]]:
     return figure, panels
 
 
-def draw_property(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray], label: np.ndarray) -> None:
+def _draw_maps(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray], label: np.ndarray) -> None:
     """Predictions and, last, the label, all in one range of colours."""
     low, high = (0.0, 1.0) if name == "saliency" else np.percentile(label, [2, 98])
     height, width = label.shape
@@ -151,8 +171,7 @@ def draw_property(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray],
             values, cmap=COLOUR_MAPS.get(name, "viridis"), vmin=low, vmax=high,
             extent=(0, width, height, 0), interpolation="nearest",
         )  # fmt: skip
-    panels[0].set_ylabel(name)
-    name_right(panels[-1], "label")
+    _name_right(panels[-1], "label")
     if name == "saliency" and 0 < label.mean() < 1:
         for axes in panels[:-1]:
             axes.contour(
@@ -160,7 +179,6 @@ def draw_property(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray],
             )
 
 
-def name_right(axes: Axes, name: str) -> None:
-    """Writes the name of a row at its right end."""
+def _name_right(axes: Axes, name: str) -> None:
     axes.yaxis.set_label_position("right")
     axes.set_ylabel(name, rotation=270, va="bottom")

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.files import replacing
-from diffprobe.report.choices import or_nan
+from diffprobe.files import NO_STEP, replacing
+from diffprobe.report.choices import control_name, metric_name, or_nan
+
+if TYPE_CHECKING:
+    from diffprobe.probes.summaries import Summary
 
 SINGLE_COLUMN = 3.3  # inches
 DOUBLE_COLUMN = 7.0
@@ -141,6 +144,43 @@ def draw_level(axes: Axes, row: HasInterval | None, label: str, curve_style: Cur
         return
     axes.axhspan(or_nan(row.low), or_nan(row.high), color=curve_style.colour, alpha=curve_style.band, linewidth=0)
     axes.axhline(or_nan(row.mean), color=curve_style.colour, linestyle=curve_style.dashes, label=label)
+
+
+def draw_over_steps(axes: Axes, rows: Sequence[Summary], label: str, curve_style: CurveStyle) -> None:
+    """Scores over their steps, counted from 1; the score of a control without steps as a level."""
+    if rows and rows[0].step == NO_STEP:
+        draw_level(axes, rows[0], label, curve_style)
+    else:
+        draw_curve(axes, [row.step + 1 for row in rows], rows, label, curve_style)
+
+
+def draw_control(axes: Axes, rows: Sequence[Summary], control: str) -> None:
+    """A control's scores over the steps, in its own colour."""
+    draw_over_steps(axes, rows, control_name(control), CONTROL_STYLES.get(control, OTHER_STYLE))
+
+
+def draw_step(axes: Axes, step: int, low: int | None, high: int | None, label: str, curve_style: CurveStyle) -> None:
+    """A vertical line at a step (from 0), its interval as a shade; without `high` that ends at the panel's edge."""
+    if low not in (None, NO_STEP):
+        # Half a step on either side, so that an interval of one step is seen too.
+        end = axes.get_xlim()[1] if high in (None, NO_STEP) else high + 1.5
+        axes.axvspan(low + 0.5, end, color=curve_style.colour, alpha=0.15, linewidth=0, zorder=0)
+    axes.axvline(step + 1, color=curve_style.colour, linestyle=curve_style.dashes, linewidth=1, zorder=1, label=label)
+
+
+def curve_panels(count: int, xlabel: str = "denoising step") -> tuple[Figure, Sequence[Axes]]:
+    """A figure of `count` panels side by side for curves of scores."""
+    width, height = (SINGLE_COLUMN, 2.4) if count == 1 else (DOUBLE_COLUMN, 2.2)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.supxlabel(xlabel, fontsize=8)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def label_scores(axes: Axes, metric: str, steps: Sequence[int] = ()) -> None:
+    """Names the metric and shows its whole range, so that panels can be compared; ticks at some of the steps."""
+    axes.set(ylabel=metric_name(metric), ylim=(min(0.0, axes.get_ylim()[0]), 1.02))
+    if steps:
+        axes.set(xlim=(steps[0] + 0.5, steps[-1] + 1.5), xticks=[step + 1 for step in spread_ticks(steps)])
 
 
 def shared_legend(figure: Figure, columns: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
-from diffprobe.analyses.emergence.report import EmergenceExample, emergence_curves, emergence_figures, emergence_grid
+from diffprobe.analyses.emergence.report import emergence_curves, emergence_figures
 from diffprobe.analyses.emergence.tables import (
     Lead,
     emergence_lines,
@@ -19,6 +19,7 @@ from diffprobe.analyses.emergence.tables import (
 )
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference
+from diffprobe.report.grid import PredictionExample, prediction_grid
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
 from tests.reference.score_rows import summary_table
@@ -128,27 +129,28 @@ def test_a_step_that_is_not_reached_has_no_line(summaries):
     assert "image model at 95 % of the last score" not in labels
 
 
-def made_up_example(steps: int = STEPS) -> EmergenceExample:
+def made_up_example(steps: int = STEPS) -> PredictionExample:
     example = make_example(steps)
-    return EmergenceExample(example, {name: np.repeat(maps, 2, 1) for name, maps in example.predictions.items()})
+    maps = {name: np.repeat(maps, 2, 1) for name, maps in example.predictions.items()}
+    return replace(example, image_models=maps)
 
 
 def test_the_grid_has_a_row_of_the_image_and_two_of_every_property():
     example = made_up_example()
-    panels = np.reshape(emergence_grid(example).axes, (7, 8))
+    panels = np.reshape(prediction_grid(example).axes, (7, 8))
     assert [axes.get_ylabel() for axes in panels[:, 0]] == [
         "decoded image",
         *(f"{name}\n{who}" for name in ("saliency", "depth", "shading") for who in ("probe", "image model")),
     ]
     assert [axes.get_title() for axes in panels[0][:-1]] == [f"step {n}" for n in (1, 2, 3, 5, 8, 11, 15)]
-    np.testing.assert_array_equal(panels[3, 1].images[0].get_array(), example.probes.predictions["depth"][1])
+    np.testing.assert_array_equal(panels[3, 1].images[0].get_array(), example.predictions["depth"][1])
     np.testing.assert_array_equal(panels[4, 1].images[0].get_array(), example.image_models["depth"][1])
     assert panels[3, 1].images[0].get_clim() == panels[4, 1].images[0].get_clim() == panels[4, 7].images[0].get_clim()
 
 
 def test_the_full_grid_shows_every_step():
     example = made_up_example()
-    titles = [axes.get_title() for axes in emergence_grid(example, example.probes.steps).axes[: STEPS + 1]]
+    titles = [axes.get_title() for axes in prediction_grid(example, example.steps).axes[: STEPS + 1]]
     assert titles == ["step 1", *map(str, range(2, STEPS + 1)), ""]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.probing.findings import verdict_lines
+from diffprobe.analyses.probing.findings import control_at, grouped, score_at, verdict_lines
 from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.summaries import EmergenceStep, summarise
 from diffprobe.report.choices import choose
@@ -185,3 +185,24 @@ def told_of(images: int):
     scores = table_of(scores)
     summaries = summarise(scores)
     return verdict_lines(summaries, choose(summaries, scores, compare_run(scores, summaries)))
+
+
+def test_a_control_without_steps_holds_at_every_step(summaries, choices):
+    table = summary_table(summaries)
+
+    assert control_at(table, choices[1], "position", 3) == control_at(table, choices[1], "position", 14)
+    assert control_at(table, choices[1], "position", 3).mean == 0.3
+    assert score_at(table, choices[1], BEST, 14).step == 14
+    assert score_at(table, choices[1], BEST, 99) is None
+
+
+def test_choices_are_grouped_by_what_tells_models_and_probes_apart():
+    linear, ridge = DEPTH, replace(DEPTH, probe="ridge")
+
+    assert list(grouped([linear, ridge])) == ["linear", "ridge"]
+    assert list(grouped([linear, ridge, replace(linear, model="sd14")])) == [
+        "pocket, linear",
+        "pocket, ridge",
+        "sd14, linear",
+    ]
+    assert list(grouped([ridge])) == [""]

@@ -1,10 +1,8 @@
-"""The figures of a probing study, made from its score tables alone (pictures also from its examples).
-
-Scores over denoising steps, and over the number of training images; each beside what it has to beat.
-"""
+"""The figures of a probing study, made from its score tables; pictures also from its examples."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,42 +12,42 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from matplotlib.transforms import ScaledTranslation
 
-from diffprobe.files import NO_STEP
+from diffprobe.analyses.probing.findings import cell_rows, control_at, grouped, score_at
+from diffprobe.errors import UserError
 from diffprobe.probes.score_table import select
-from diffprobe.report.choices import (
-    METRIC_NAMES,
-    LayerChoice,
-    at_step,
-    control_curve,
-    control_name,
-    controls,
-    curve,
-    grouped,
-)
+from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, metric_name, or_nan
 from diffprobe.report.grid import PredictionExample, prediction_grid
-from diffprobe.report.heatmap import layer_step_heatmap
+from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.report import Plot
 from diffprobe.report.style import (
     BEST_LABEL,
     BEST_STYLE,
+    BLUE,
     CONTROL_STYLES,
-    DOUBLE_COLUMN,
     HEADLINE_LABEL,
     HEADLINE_STYLE,
     ORANGE,
     OTHER_STYLE,
-    SINGLE_COLUMN,
+    VERMILION,
+    CurveStyle,
+    curve_panels,
+    draw_control,
     draw_curve,
     draw_level,
+    draw_over_steps,
+    draw_step,
+    label_scores,
     shared_legend,
-    spread_ticks,
     style,
 )
-from diffprobe.report.wording import short_names
+from diffprobe.report.wording import network_order, resolutions, short_names
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
+
+EMERGENCE_STYLE = CurveStyle(ORANGE, "-", "")
 
 
 @style()
@@ -59,10 +57,22 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -
     The vertical line is the step by which the best layer's probe has come near its final score, the shade behind it
     that step's interval.
     """
-    figure, panels = _panels(len(choices))
+    figure, panels = curve_panels(len(choices))
+    short = short_names(summaries["layer"])
     for axes, choice in zip(panels, choices, strict=True):
-        _score_panel(axes, summaries, choice)
-    figure.supxlabel("denoising step", fontsize=8)
+        best = curve(summaries, choice, choice.best)
+        draw_over_steps(axes, best, BEST_LABEL, BEST_STYLE)
+        if choice.headline != choice.best:
+            label = f"{HEADLINE_LABEL}, {short.get(choice.headline)}"
+            draw_over_steps(axes, curve(summaries, choice, choice.headline), label, HEADLINE_STYLE)
+        for control in controls(summaries, choice):
+            draw_control(axes, control_curve(summaries, choice, control), control)
+        found = choice.emergence
+        if found.step is not None:
+            label = f"{100 * choice.fraction:.0f} % of the last score reached"
+            draw_step(axes, found.step, found.low, found.high, label, EMERGENCE_STYLE)
+        axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}")
+        label_scores(axes, choice.metric, [row.step for row in best])
     shared_legend(figure, columns=1 if len(choices) == 1 else 3)
     return figure
 
@@ -76,86 +86,72 @@ def learning_curves(
     Controls among the points are curves too; those of `summaries`, trained on all images, are horizontal lines. The
     step is the last among the points.
     """
-    figure, panels = _panels(len(choices))
+    figure, panels = curve_panels(len(choices), "training images")
     for axes, choice in zip(panels, choices, strict=True):
         _learning_panel(axes, points, choice, summaries)
-    figure.supxlabel("training images", fontsize=8)
     shared_legend(figure, columns=1 if len(choices) == 1 else 3)
     return figure
 
 
-def _panels(count: int) -> tuple[Figure, np.ndarray]:
-    width = SINGLE_COLUMN if count == 1 else DOUBLE_COLUMN
-    figure = Figure(figsize=(width, 2.4 if count == 1 else 2.2), layout="constrained")
-    return figure, np.ravel(figure.subplots(1, count))
-
-
-def _score_panel(axes: Axes, summaries: pd.DataFrame, choice: LayerChoice) -> None:
-    short = short_names(summaries["layer"])
-    best = curve(summaries, choice, choice.best)
-    draw_curve(axes, [row.step + 1 for row in best], best, BEST_LABEL, BEST_STYLE)
-    if choice.headline != choice.best:
-        rows = curve(summaries, choice, choice.headline)
-        label = f"{HEADLINE_LABEL}, {short.get(choice.headline)}"
-        draw_curve(axes, [row.step + 1 for row in rows], rows, label, HEADLINE_STYLE)
-    for control in controls(summaries, choice):
-        rows = control_curve(summaries, choice, control)
-        look = CONTROL_STYLES.get(control, OTHER_STYLE)
-        if rows and rows[0].step == NO_STEP:
-            draw_level(axes, rows[0], control_name(control), look)
-        else:
-            draw_curve(axes, [row.step + 1 for row in rows], rows, control_name(control), look)
-    _draw_emergence(axes, choice)
-    axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}")
-    if best:
-        axes.set_xlim(best[0].step + 0.5, best[-1].step + 1.5)
-        axes.set_xticks([step + 1 for step in spread_ticks([row.step for row in best])])
-    _label_scores(axes, choice)
-
-
 def _learning_panel(axes: Axes, points: pd.DataFrame, choice: LayerChoice, summaries: pd.DataFrame | None) -> None:
     last = max((row.step for row in curve(points, choice, choice.best)), default=0)
-    of_size = {size: select(points, images=size) for size in sorted(points["images"].unique().tolist())}
-    found = {size: at_step(curve(part, choice, choice.best), last) for size, part in of_size.items()}
-    by_size = {size: row for size, row in found.items() if row is not None}
-    draw_curve(axes, list(by_size), list(by_size.values()), BEST_LABEL, BEST_STYLE)
-    measured = controls(points, choice)
-    for control in measured:
-        found = {size: at_step(control_curve(part, choice, control), last) for size, part in of_size.items()}
-        rows = {size: row for size, row in found.items() if row is not None}
-        draw_curve(
-            axes, list(rows), list(rows.values()), control_name(control), CONTROL_STYLES.get(control, OTHER_STYLE)
-        )
+    sizes = sorted(points["images"].unique().tolist())
+    parts = [select(points, images=size) for size in sizes]
+    curves = {"none": [score_at(part, choice, choice.best, last) for part in parts]}
+    curves |= {name: [control_at(part, choice, name, last) for part in parts] for name in controls(points, choice)}
+    for control, rows in curves.items():
+        label, look = control_name(control), CONTROL_STYLES.get(control, OTHER_STYLE)
+        if control == "none":
+            label, look = BEST_LABEL, BEST_STYLE
+        found = [(size, row) for size, row in zip(sizes, rows, strict=True) if row is not None]
+        draw_curve(axes, [size for size, _ in found], [row for _, row in found], label, look)
     layers = [*points["layer"]]
     if summaries is not None:
         layers += [*summaries["layer"]]
         for control in controls(summaries, choice):
-            if control not in measured:
-                row = at_step(control_curve(summaries, choice, control), last)
-                draw_level(axes, row, f"{control_name(control)}, all images", CONTROL_STYLES.get(control, OTHER_STYLE))
-    short = short_names(layers)
-    axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}, step {last + 1}")
+            if control not in curves:
+                row, look = control_at(summaries, choice, control, last), CONTROL_STYLES.get(control, OTHER_STYLE)
+                draw_level(axes, row, f"{control_name(control)}, all images", look)
+    axes.set_title(f"{choice.property}: {short_names(layers).get(choice.best, choice.best)}, step {last + 1}")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    sizes = list(by_size)
     axes.set_xticks(sizes, [str(size) for size in sizes])
-    _label_scores(axes, choice)
+    label_scores(axes, choice.metric)
 
 
-def _draw_emergence(axes: Axes, choice: LayerChoice) -> None:
-    found = choice.emergence
-    if found.step is None:
-        return
-    if found.low is not None and found.high is not None:
-        # Half a step on either side, so that an interval of one step is seen too.
-        axes.axvspan(found.low + 0.5, found.high + 1.5, color=ORANGE, alpha=0.15, linewidth=0, zorder=0)
-    label = f"{choice.fraction:.0%} of the last score reached".replace("%", " %")
-    axes.axvline(found.step + 1, color=ORANGE, linewidth=1, zorder=1, label=label)
+@style()
+def layer_step_heatmap(summaries: pd.DataFrame, choice: LayerChoice, layers: Sequence[Layer] = ()) -> Figure:
+    """The metric on test images of every layer (row, in network order) at every step (column), without controls.
 
+    Args:
+        layers: gives the order and the resolutions; without it the order is read off the names of a U-Net.
 
-def _label_scores(axes: Axes, choice: LayerChoice) -> None:
-    axes.set_ylabel(METRIC_NAMES.get(choice.metric, choice.metric))
-    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)  # the metrics' range, so that panels can be compared
+    Raises:
+        UserError: no row of test images has the choice's property and metric.
+    """
+    scores = {(row.layer, row.step): or_nan(row.mean) for row in cell_rows(summaries, choice)}
+    if not scores:
+        raise UserError(f"no test score '{choice.metric}' of property '{choice.property}' to draw")
+    present = {layer for layer, _ in scores}
+    names = [layer.name for layer in layers if layer.name in present] or network_order(layer for layer, _ in scores)
+    steps = sorted({step for _, step in scores})
+    values = np.array([[scores.get((name, step), math.nan) for step in steps] for name in names])
+    figure, axes = draw_cells(values, names, steps, metric_name(choice.metric), resolutions(layers))
+    axes.set_title(f"{choice.property} (test)")
+    # Marks right of the rows of two layers; x: a little right of the axes, y: the row, in data coordinates
+    beside = axes.get_yaxis_transform() + ScaledTranslation(8 / 72, 0, figure.dpi_scale_trans)
+    star = {"marker": "*", "s": 22, "facecolor": VERMILION, "linewidths": 0, "label": BEST_LABEL}
+    diamond = {"marker": "D", "s": 24, "facecolor": "none", "edgecolor": BLUE, "linewidths": 0.9}
+    handles: list = [
+        axes.scatter(1, names.index(layer) + 0.5, transform=beside, clip_on=False, **look)  # type: ignore[arg-type]
+        for layer, look in ((choice.best, star), (choice.headline, {**diamond, "label": HEADLINE_LABEL}))
+        if layer in names
+    ]
+    if np.isnan(values).any():
+        handles.append(axes.patch)
+        axes.patch.set_label("no score")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.3, columnspacing=1)
+    return figure
 
 
 def probing_figures(

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from diffprobe.files import NO_STEP
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import Summary, summary_rows
 from diffprobe.report.choices import (
     HEADLINE_LAYER,
-    METRIC_NAMES,
     LayerChoice,
-    at_step,
     control_curve,
     control_name,
     controls,
     curve,
-    grouped,
+    metric_name,
     or_nan,
 )
 from diffprobe.report.report import Table
@@ -32,6 +31,33 @@ from diffprobe.statistics import MINIMUM_IMAGES, images_needed
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import ScoreDifference
     from diffprobe.probes.summaries import Summary
+
+
+def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:
+    """The choices of each model and probe, by what tells these apart: '' if there is one alone, 'pocket, ridge'."""
+    models, probes = {choice.model for choice in choices}, {choice.probe for choice in choices}
+    groups: dict[str, list[LayerChoice]] = {}
+    for choice in choices:
+        names = [choice.model] * (len(models) > 1) + [choice.probe] * (len(probes) > 1)
+        groups.setdefault(", ".join(names), []).append(choice)
+    return groups
+
+
+def cell_rows(summaries: pd.DataFrame, choice: LayerChoice) -> list[Summary]:
+    """Test scores of every layer and step of the network itself."""
+    keys = {"model": choice.model, "probe": choice.probe, "property": choice.property, "metric": choice.metric}
+    return summary_rows(select(summaries, **keys, split="test", control="none"))
+
+
+def score_at(summaries: pd.DataFrame, choice: LayerChoice, layer: str, step: int) -> Summary | None:
+    """The test score of a layer at a step."""
+    return next((row for row in curve(summaries, choice, layer) if row.step == step), None)
+
+
+def control_at(summaries: pd.DataFrame, choice: LayerChoice, control: str, step: int) -> Summary | None:
+    """The test score of a control at a step (see `control_curve`), or the one that holds for every step."""
+    rows = control_curve(summaries, choice, control)
+    return next((row for row in rows if row.step in (step, NO_STEP)), None)
 
 
 STEP = "step"  # in `report.published`, beside metrics: the step, from 1, by which the property was found
@@ -80,7 +106,7 @@ def _found(
             if metric == STEP:
                 yield f"found by step{suffix}", number, _emergence(rows[0], probe, scores)
             else:
-                yield f"{METRIC_NAMES.get(metric, metric)}{suffix}", number, interval_text(at_last.get(metric))
+                yield f"{metric_name(metric)}{suffix}", number, interval_text(at_last.get(metric))
 
 
 def _emergence(row: Summary, probe: str, scores: pd.DataFrame) -> str:
@@ -124,7 +150,7 @@ def _when(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     last = rows[-1]
     if len(rows) == 1:
         return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
-    score = f"final {choice.property} score, {METRIC_NAMES.get(choice.metric, choice.metric)} {interval_text(last)}"
+    score = f"final {choice.property} score, {metric_name(choice.metric)} {interval_text(last)}"
     found = choice.emergence
     if last.n < MINIMUM_IMAGES:
         return (
@@ -155,7 +181,7 @@ def _against_controls(summaries: pd.DataFrame, choice: LayerChoice, real: Summar
             f"{score} gets no verdict against its controls: with less than {MINIMUM_IMAGES} images there are no "
             "intervals to compare."
         )
-    rows = {name: at_step(control_curve(summaries, choice, name), real.step) for name in names}
+    rows = {name: control_at(summaries, choice, name, real.step) for name in names}
     stands = {name: _relation(real, row) for name, row in rows.items()}
     them = COUNTS.get(len(names), f"all {len(names)} controls")
     told = {name: f"{control_name(name)} {interval_text(row)}" for name, row in rows.items()}

@@ -14,24 +14,27 @@ import numpy as np
 import pandas as pd
 
 from diffprobe.analyses.probing.figures import probing_figures
-from diffprobe.analyses.probing.findings import published_table, verdict_lines
+from diffprobe.analyses.probing.findings import (
+    cell_rows,
+    control_at,
+    grouped,
+    published_table,
+    score_at,
+    verdict_lines,
+)
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference, compare_run
 from diffprobe.probes.score_table import select
 from diffprobe.probes.storage import save_bank
 from diffprobe.probes.summaries import EmergenceStep, Summary
 from diffprobe.report.choices import (
-    METRIC_NAMES,
     LayerChoice,
-    at_step,
-    cell_rows,
     choose,
-    control_curve,
     control_name,
     controls,
     curve,
     curve_scalars,
-    grouped,
+    metric_name,
 )
 from diffprobe.report.grid import PredictionExample, example_over_steps, map_frames
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
@@ -54,7 +57,7 @@ def closing_table(summaries: pd.DataFrame, choices: Sequence[LayerChoice], group
 
     The choices are of one model and probe, which `group` names where there are others.
     """
-    headings = [f"{choice.property}\n{METRIC_NAMES.get(choice.metric, choice.metric)}" for choice in choices]
+    headings = [f"{choice.property}\n{metric_name(choice.metric)}" for choice in choices]
     scores = [{row.step: row for row in curve(summaries, choice, choice.best)} for choice in choices]
     steps = sorted(set().union(*scores))
     lines = [[str(step + 1), *(interval_text(rows.get(step)) for rows in scores)] for step in steps]
@@ -69,14 +72,14 @@ def _compared(summaries: pd.DataFrame, choices: Sequence[LayerChoice], steps: Se
     """The best layers, when they emerged, and the scores to compare with at the last step."""
     last = steps[-1]
     names = short_names(summaries["layer"].unique())
-    papers = [at_step(curve(summaries, choice, choice.headline), last) for choice in choices]
+    papers = [score_at(summaries, choice, choice.headline, last) for choice in choices]
     headline = names.get(choices[0].headline, "not probed")
     yield ["best layer", *(names.get(choice.best, choice.best) for choice in choices)]
     if len(steps) > 1:  # of one step alone nothing emerges
         yield ["emerged by step", *(_emergence_text(choice.emergence) for choice in choices)]
     yield [f"papers' layer ({headline}), step {last + 1}", *map(interval_text, papers)]
     for control in dict.fromkeys(name for choice in choices for name in controls(summaries, choice)):
-        rows = [at_step(control_curve(summaries, choice, control), last) for choice in choices]
+        rows = [control_at(summaries, choice, control, last) for choice in choices]
         of_steps = {row.step for row in rows if row is not None}
         moment = "" if of_steps == {NO_STEP} else f", step {last + 1}"
         yield [f"{control_name(control)}{moment}", *map(interval_text, rows)]
@@ -109,11 +112,11 @@ def _best_rows(summaries: pd.DataFrame, choice: LayerChoice) -> Iterator[dict[st
         return
     last = best[-1].step
     yield _best_row(choice, BEST_LABEL, best[-1], None)
-    papers = at_step(curve(summaries, choice, choice.headline), last)
+    papers = score_at(summaries, choice, choice.headline, last)
     if papers is not None and choice.headline != choice.best:
         yield _best_row(choice, HEADLINE_LABEL, papers, choice.against("layer", other_layer=choice.headline))
     for control in controls(summaries, choice):
-        row = at_step(control_curve(summaries, choice, control), last)
+        row = control_at(summaries, choice, control, last)
         if row is not None:
             yield _best_row(choice, control_name(control), row, choice.against("control", other_control=control))
 
@@ -216,7 +219,7 @@ def _heat_map(
         for key, row in sorted(layer_values.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
     }
     title = f"{choice.property} ({group})" if group else choice.property
-    heat = HeatMap(title, METRIC_NAMES.get(choice.metric, choice.metric), cells)
+    heat = HeatMap(title, metric_name(choice.metric), cells)
     if example is None or not maps:
         return heat
     label = example.labels[choice.property]
@@ -235,7 +238,7 @@ def _notes(summaries: pd.DataFrame, choice: LayerChoice, key: tuple[str, int]) -
     """What the controls score at this layer and step."""
     layer, step = key
     at_layer = replace(choice, best=layer)
-    rows = {name: at_step(control_curve(summaries, at_layer, name), step) for name in controls(summaries, choice)}
+    rows = {name: control_at(summaries, at_layer, name, step) for name in controls(summaries, choice)}
     scored = [
         f"{control_name(name)} {interval(row.mean, row.low, row.high, 3)}"
         for name, row in rows.items()

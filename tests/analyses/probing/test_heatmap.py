@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from diffprobe.analyses.probing.figures import layer_step_heatmap
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 from diffprobe.report.choices import HEADLINE_LAYER
-from diffprobe.report.heatmap import layer_step_heatmap
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, LAYERS, make_choices, make_summaries
 
