@@ -174,8 +174,9 @@ def _of_objects(run: FinishedRun) -> list[RunScore]:
     tests = run.tests[run.tests["value"].notna()]
     for (statistic, set_a, set_b), name in STATISTICS.items():
         rows = select(tests, statistic=statistic, set_a=set_a, set_b=set_b)
-        for (model, measure), own in rows.groupby(["model", "measure"], sort=False, observed=True):
-            best = own.loc[own["value"].idxmax()]
+        for model, measure in rows[["model", "measure"]].drop_duplicates().itertuples(index=False):
+            own = select(rows, model=model, measure=measure)
+            best = own.iloc[int(own["value"].argmax())]
             low, high = (None if pd.isna(end) else end for end in (best["low"], best["high"]))
             place = (f"objects ({measure})", name, best["layer"], best["step"])
             found.append(RunScore(run.name, model, "", *place, best["value"], low, high, None))
