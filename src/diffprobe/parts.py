@@ -73,7 +73,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.EarlyStopping",
     ),
-    "logger": ("diffprobe.report.tracking.CsvTracker", "diffprobe.report.tracking.WandbTracker"),
+    "logger": ("lightning.pytorch.loggers.CSVLogger", "lightning.pytorch.loggers.WandbLogger"),
 }
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 

@@ -289,8 +289,6 @@ def test_an_argument_that_a_part_does_not_take_is_refused_with_those_that_it_tak
         ("labels.files.FilesLabeler", "path", ""),
         ("labels.files.FilesLabeler", "path", 1.5),
         ("labels.classifiers.TransformersClassifier", "batch_size", -1),
-        ("report.tracking.WandbTracker", "mode", "foo"),
-        ("report.tracking.WandbTracker", "project", ""),
     ],
 )
 def test_arguments_of_parts_have_ranges_too(target, argument, value):
@@ -304,7 +302,20 @@ def test_what_the_run_itself_gives_are_arguments_of_the_classes_of_its_group(gro
     hints = (hint, *get_args(hint))  # one may be None
     (part,) = (item for each in hints for item in getattr(each, "__metadata__", ()) if isinstance(item, Part | Parts))
     taken = {name for target in CLASSES[group] for name in signature_of(target).arguments}
+    taken |= {"mode", "config", "settings", "resume"} if group == "logger" else set()  # of wandb.init
     assert {*getattr(part, "given", {}), *getattr(part, "limits", {})} <= taken
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("logger.mode", "foo", "logger.mode=foo: choose one of offline, online, disabled"),
+        ("logger.project", "", "logger.project is empty"),
+        ("logger.save_dir", "elsewhere", "logger.save_dir is set by the run itself"),
+    ],
+)
+def test_arguments_of_the_logger_are_checked(key, value, message):
+    assert refusal(key, value).startswith(message)
 
 
 def test_an_argument_that_the_analysis_gives_is_refused():

@@ -19,8 +19,15 @@ from diffprobe.errors import UserError
 from diffprobe.report.animation import write_gif
 from diffprobe.report.publish import publish
 from diffprobe.report.report import Report, Table
-from diffprobe.report.tracking import CsvTracker, RunName, WandbTracker
+from diffprobe.report.tracking import RunName, Tracker
 from tests.report.made_up_report import MadeUpRun, make_report
+
+WANDB = "lightning.pytorch.loggers.WandbLogger"
+CSV = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
+
+
+def wandb_tracker(folder: Path, mode: str = "offline", **options) -> Tracker:
+    return Tracker({"_target_": WANDB, "mode": mode, "project": "diffprobe"}, folder, **options)
 
 
 @pytest.fixture
@@ -71,8 +78,8 @@ def history(folder: Path) -> list[dict]:
 
 
 class TestCsv:
-    def test_the_lightning_logger_writes_below_the_run_folder(self, tmp_path):
-        logger = CsvTracker(tmp_path).lightning_logger("permuted")
+    def test_the_training_logger_writes_below_the_run_folder(self, tmp_path):
+        logger = Tracker(CSV, tmp_path).training_logger("permuted")
 
         logger.log_metrics({"loss": 1.0}, step=0)
         logger.save()
@@ -80,25 +87,38 @@ class TestCsv:
 
     def test_wandb_is_not_imported(self, tmp_path):
         code = (
-            "import sys; from diffprobe.report.tracking import CsvTracker\n"
-            f"with CsvTracker({str(tmp_path)!r}): pass\n"
+            "import sys; from pathlib import Path; from diffprobe.report.tracking import Tracker\n"
+            f"with Tracker({CSV!r}, Path({str(tmp_path)!r})): pass\n"
             "sys.exit('wandb' in sys.modules)"
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
     def test_curves_of_a_report_are_written_and_without_any_there_is_no_file(self, tmp_path):
-        tracker = CsvTracker(tmp_path)
+        tracker = Tracker(CSV, tmp_path)
         tracker.log_report(Report("nothing"))
         assert list(tmp_path.iterdir()) == []
         tracker.log_report(make_report())
         assert (tmp_path / "curves.csv").read_text() == "denoising_step,saliency/dice/best\n1,0.5\n2,\n"
 
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            ("lightning.pytorch.loggers.CometLogger", "choose CSVLogger"),
+            ("lightning.pytorch.loggers.TensorBoardLogger", "tensorboard"),
+        ],
+    )
+    def test_a_logger_that_cannot_be_made_is_refused_before_any_work(self, tmp_path, monkeypatch, target, message):
+        monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
+        monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+        with pytest.raises(UserError, match=message), Tracker({"_target_": target}, tmp_path):
+            pass
+
 
 class TestWandb:
     @pytest.mark.slow
     def test_an_offline_run_holds_the_whole_report(self, tmp_path, home):
-        with WandbTracker(tmp_path, config={"steps": 15}) as tracker:
-            tracker.lightning_logger("probes").log_metrics({"train/loss": 0.5}, step=3)
+        with wandb_tracker(tmp_path, config={"steps": 15}) as tracker:
+            tracker.training_logger("probes").log_metrics({"train/loss": 0.5}, step=3)
             publish(make_report(), MadeUpRun(tmp_path, tracker))
             assert str(tmp_path) in tracker.describe()
 
@@ -119,7 +139,7 @@ class TestWandb:
 
     def test_a_missing_value_of_a_table_is_none(self, tmp_path, home):
         table = Table(DataFrame({"step": [0, None], "mean": [None, 0.5]}).astype({"step": "Int64"}))
-        with WandbTracker(tmp_path) as tracker:
+        with wandb_tracker(tmp_path) as tracker:
             tracker.log_report(Report("run", tables={"rows": table}))
 
         assert exit_codes(tmp_path) == [0]
@@ -127,8 +147,8 @@ class TestWandb:
         assert json.loads(path.read_text())["data"] == [[0, None], [None, 0.5]]
 
     def test_curves_are_drawn_over_the_denoising_step(self, tmp_path, home):
-        with WandbTracker(tmp_path) as tracker:
-            tracker.lightning_logger("probes").log_metrics({"loss": 0.5}, step=0)
+        with wandb_tracker(tmp_path) as tracker:
+            tracker.training_logger("probes").log_metrics({"loss": 0.5}, step=0)
             tracker.log_report(make_report())
 
         assert exit_codes(tmp_path) == [0]
@@ -139,7 +159,7 @@ class TestWandb:
         assert over["*"] == "trainer/global_step"
 
     def test_a_run_is_listed_by_its_folder_and_grouped_by_its_sweep(self, tmp_path, home):
-        with WandbTracker(tmp_path, called=RunName("emergence", "seeds/0", "seeds")):
+        with wandb_tracker(tmp_path, name=RunName("emergence", "seeds/0", "seeds")):
             pass
 
         assert exit_codes(tmp_path) == [0]
@@ -150,7 +170,7 @@ class TestWandb:
 
     def test_a_figure_that_moves_is_a_film(self, tmp_path, home):
         moving = write_gif(tmp_path / "moving.gif", np.zeros((2, 8, 8, 3), np.uint8))
-        with WandbTracker(tmp_path) as tracker:
+        with wandb_tracker(tmp_path) as tracker:
             tracker.log_report(Report("moving"), {"moving": moving})
 
         assert exit_codes(tmp_path) == [0]
@@ -163,7 +183,7 @@ class TestWandb:
         run = tmp_path / "run"
         run.mkdir()
 
-        with WandbTracker(run) as tracker:
+        with wandb_tracker(run) as tracker:
             tracker.log_report(make_report())
 
         assert list(home.rglob("*")) == []
@@ -173,8 +193,8 @@ class TestWandb:
     @pytest.mark.parametrize(("error", "code"), [(RuntimeError("stop"), 1), (KeyboardInterrupt(), 130)])
     def test_a_run_that_breaks_off_is_finished_as_failed(self, tmp_path, home, error, code):
         def body():
-            with WandbTracker(tmp_path) as tracker:
-                tracker.lightning_logger("probes").log_metrics({"train/loss": 0.5}, step=0)
+            with wandb_tracker(tmp_path) as tracker:
+                tracker.training_logger("probes").log_metrics({"train/loss": 0.5}, step=0)
                 raise error
 
         with pytest.raises(type(error)):
@@ -184,8 +204,8 @@ class TestWandb:
     @pytest.mark.slow
     def test_ctrl_c_in_a_terminal_finishes_the_run(self, tmp_path, home):
         code = (
-            "import time; from diffprobe.report.tracking import WandbTracker\n"
-            f"with WandbTracker({str(tmp_path)!r}):\n    print('ready', flush=True); time.sleep(60)"
+            "import time; from pathlib import Path; from tests.report.test_tracking import wandb_tracker\n"
+            f"with wandb_tracker(Path({str(tmp_path)!r})):\n    print('ready', flush=True); time.sleep(60)"
         )
         program = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -206,14 +226,14 @@ class TestWandb:
     def test_two_runs_in_one_process_each_stay_in_their_folder(self, tmp_path, home):
         for name in ("first", "second"):
             (tmp_path / name).mkdir()
-            with WandbTracker(tmp_path / name, config={"name": name}):
+            with wandb_tracker(tmp_path / name, config={"name": name}):
                 pass
 
         assert exit_codes(tmp_path / "first") == exit_codes(tmp_path / "second") == [0]
 
     def test_disabled_takes_everything_and_writes_no_run(self, tmp_path, home):
-        with WandbTracker(tmp_path, mode="disabled") as tracker:
-            tracker.lightning_logger("probes").log_metrics({"loss": 0.5}, step=0)
+        with wandb_tracker(tmp_path, mode="disabled") as tracker:
+            tracker.training_logger("probes").log_metrics({"loss": 0.5}, step=0)
             tracker.log_report(make_report())
 
         assert not list(tmp_path.glob("wandb/*run*"))
@@ -222,22 +242,32 @@ class TestWandb:
         from lightning.pytorch.utilities import rank_zero_only
 
         monkeypatch.setattr(rank_zero_only, "rank", 1)
-        with WandbTracker(tmp_path):
+        with wandb_tracker(tmp_path):
             pass
 
         assert not list(tmp_path.glob("wandb/*run*"))
 
-    def test_an_unknown_mode_is_refused_with_the_known_ones(self, tmp_path):
-        with pytest.raises(UserError, match=r"'of-line' is not one of offline, online, disabled"):
-            WandbTracker(tmp_path, mode="of-line")
+    def test_arguments_of_the_logger_reach_wandb(self, tmp_path, home):
+        chosen = {
+            "_target_": "lightning.pytorch.loggers.WandbLogger",
+            "mode": "offline",
+            "tags": ["pilot"],
+            "name": "a",
+        }
+        with Tracker(chosen, tmp_path, name=RunName("probing", "probing/1")):
+            pass
+
+        assert exit_codes(tmp_path) == [0]
+        run = next(record.run for record in records(tmp_path) if record.WhichOneof("record_type") == "run")
+        assert (list(run.tags), run.display_name) == (["pilot"], "a")
 
     def test_online_without_a_login_says_what_to_do(self, tmp_path, home, monkeypatch):
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-        with pytest.raises(UserError, match=r"wandb login"), WandbTracker(tmp_path, mode="online"):
+        with pytest.raises(UserError, match=r"wandb login"), wandb_tracker(tmp_path, mode="online"):
             pass
         assert "WANDB_DATA_DIR" not in os.environ
 
     def test_absent_wandb_is_one_clear_line(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "wandb", None)
-        with pytest.raises(UserError, match=r"pip install wandb.*logger=csv"), WandbTracker(tmp_path):
+        with pytest.raises(UserError, match=r"pip install wandb.*logger=csv"), wandb_tracker(tmp_path):
             pass

@@ -124,6 +124,7 @@ def carry_out(
         UserError: of what the user got wrong, before any work is done.
     """
     from diffprobe.report.publish import publish
+    from diffprobe.report.tracking import Tracker
     from diffprobe.runs.environment import write_environment
 
     started = time.perf_counter()
@@ -157,9 +158,9 @@ def carry_out(
             check_unfinished(folder, settings, check)
             clear(folder)
             record_configuration(folder, config, hydra)
-            plain = OmegaConf.to_container(config, resolve=True)
-            called = _called(folder, analysis_name(settings), hydra)
-            with make(settings.logger, folder=folder, config=plain, called=called) as tracker:
+            plain: Any = OmegaConf.to_container(config, resolve=True)
+            name = _run_name(folder, analysis_name(settings), hydra)
+            with Tracker(settings.logger, folder, plain, name) as tracker:
                 context = _context(settings, console, tracker)
                 report = analysis.report(task, analysis.run(task, context), context)
                 publish(report, Run(settings, plain, folder, console, tracker))
@@ -234,7 +235,7 @@ def analysis_name(settings: Any) -> str:
     return "probing" if analysis is None else class_name(analysis)
 
 
-def _called(folder: Path, kind: str, hydra: Any) -> RunName:
+def _run_name(folder: Path, kind: str, hydra: Any) -> RunName:
     from diffprobe.report.tracking import RunName
 
     place = folder.resolve()

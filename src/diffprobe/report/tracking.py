@@ -1,32 +1,196 @@
-"""Trackers: where a run is followed from. Both leave the run folder as the record and add to it.
-
-A tracker is a context manager: however its block ends (well, by an exception, by Ctrl-C), the run is finished in it.
-
-Rows and pictures as what Weights & Biases shows.
-"""
+"""The logger of a run: a logger of Lightning that `conf/logger` names, and what a run logs beside training metrics."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pandas import DataFrame
 
-from diffprobe.errors import UserError
+from diffprobe.errors import UserError, one_line
 from diffprobe.files import replacing
-from diffprobe.ranges import Choice, Name
+from diffprobe.parts import make
 from diffprobe.report.report import STEP, Example, Report
+from diffprobe.signatures import signature_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lightning.pytorch.loggers import Logger
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class RunName:
+    """The name of a run where many are listed.
+
+    Attributes:
+        kind: what it studies: 'probing', or the name of an analysis.
+        name: the last two parts of its folder, 'probing/2026-05-04_12-00-00' or 'seeds/0'.
+        group: the folder of its sweep, 'seeds'; None outside a sweep.
+    """
+
+    kind: str
+    name: str
+    group: str | None = None
+
+
+class Tracker:
+    """Logs one run, within a `with` block; however the block ends (Ctrl-C too), the run ends in its logger.
+
+    A `WandbLogger` gets curves, tables, figures, examples and files; with any other logger the run folder has them, and
+    the curves as curves.csv. The logger's arguments win over those that the run would give.
+
+    Args:
+        chosen: `_target_` and arguments of a logger that takes `save_dir`, `name` and `version`, or of `WandbLogger`.
+        folder: the run folder. Nothing is written elsewhere.
+        config: the resolved configuration, plain values.
+    """
+
+    def __init__(
+        self, chosen: Mapping[str, Any], folder: Path, config: Mapping[str, Any] = NOTHING, name: RunName | None = None
+    ) -> None:
+        self._chosen, self._folder, self._config, self._name = chosen, folder, dict(config), name
+        self._run: Any = None  # of W&B
+        self._environment: dict[str, str | None] = {}
+
+    def __enter__(self) -> Tracker:
+        if self._chosen["_target_"].endswith(".WandbLogger"):
+            self._start_wandb()
+        else:
+            self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._run is not None:
+                self._run.finish(exit_code=_exit_code(error))
+        finally:
+            self._restore_environment()
+
+    def training_logger(self, stage: str) -> Logger:
+        """For a Trainer. The stage, 'train' or 'train_control', tells its metrics from those of another."""
+        if self._run is None:
+            return make({"save_dir": str(self._folder), "name": "training", "version": stage, **self._chosen})
+        from lightning.pytorch.loggers import WandbLogger
+
+        return WandbLogger(experiment=self._run, save_dir=self._folder, prefix=stage)
+
+    def log_report(
+        self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
+    ) -> None:
+        """Logs the end of a run; docs/tracking.md lists the keys.
+
+        Args:
+            figures: name -> PNG file, or GIF of one that moves.
+            files: artifact name -> files, such as {'tables': [...], 'prototypes': [...]}.
+        """
+        if self._run is not None:
+            self._log_to_wandb(report, figures, files)
+        elif report.scalars is not None:
+            with replacing(self._folder / "curves.csv") as temporary:
+                report.scalars.to_csv(temporary, index=False, lineterminator="\n")
+
+    def describe(self) -> str:
+        """One line: where to look."""
+        if self._run is None:
+            places = {"curves": self._folder / "curves.csv", "training metrics": self._folder / "training"}
+            there = [f"{what}: {place}" for what, place in places.items() if place.exists()]
+            return "; ".join(there) or f"everything is in {self._folder}"
+        if self._run.settings.mode == "disabled":
+            return "W&B: disabled"
+        if self._run.settings.mode == "online":
+            return f"W&B: {self._run.url}"
+        return f"W&B, offline; to upload it: wandb sync {Path(self._run.dir).parent}"
+
+    def _check(self) -> None:
+        """Raises UserError, before any work, for a logger that cannot be made."""
+        target = self._chosen["_target_"]
+        takes = signature_of(target)
+        if takes is None or not {"save_dir", "name", "version"} <= takes.arguments.keys():
+            raise UserError(
+                f"logger._target_={target}: is no logger that writes into a folder; choose CSVLogger, "
+                "TensorBoardLogger or WandbLogger of lightning.pytorch.loggers"
+            )
+        try:
+            self.training_logger("train")
+        except (ImportError, TypeError, ValueError) as error:
+            raise UserError(f"logger._target_={target}: {one_line(error)}") from error
+
+    def _start_wandb(self) -> None:
+        home = self._folder.resolve() / "wandb"
+        home.mkdir(parents=True, exist_ok=True)
+        # `dir` alone is not enough: artifacts are staged under the data directory, logs and copies under the cache.
+        # WANDB_MODE is what the logger sets for `offline: true`.
+        self._environment = {name: os.environ.get(name) for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_MODE")}
+        os.environ.update({"WANDB_DATA_DIR": str(home), "WANDB_CACHE_DIR": str(home / "cache")})
+        try:
+            wandb = import_wandb()
+            of_run = (
+                {"name": self._name.name, "group": self._name.group, "job_type": self._name.kind} if self._name else {}
+            )
+            settings = wandb.Settings(silent=True, console="off")
+            run = {
+                "save_dir": str(self._folder.resolve()),
+                "resume": None,
+                "config": self._config,
+                "settings": settings,
+            }
+            with _finished_if_interrupted(wandb):
+                self._run = make({**of_run, **self._chosen}, **run).experiment
+        except BaseException:
+            self._restore_environment()
+            raise
+
+    def _log_to_wandb(self, report: Report, figures: Mapping[str, Path], files: Mapping[str, Sequence[Path]]) -> None:
+        wandb = import_wandb()
+        if report.scalars is not None:
+            self._log_curves(report.scalars)
+        tables = {name: table.data for name, table in report.tables.items() if "tracker" in table.show}
+        self._run.log({f"tables/{name}": _table(data) for name, data in tables.items() if len(data)})
+        self._run.log({f"figures/{name}": _figure(path) for name, path in figures.items()})
+        self._log_overlays(report.examples)
+        for name, paths in files.items():
+            artifact = wandb.Artifact(name=f"{name}-{self._run.id}", type=name)
+            for path in paths:
+                artifact.add_file(str(path), policy="immutable")  # read where it lies, not copied
+            self._run.log_artifact(artifact)
+
+    def _log_curves(self, scalars: DataFrame) -> None:
+        self._run.define_metric(STEP, hidden=True)
+        for key in scalars.columns.drop(STEP):
+            self._run.define_metric(key, step_metric=STEP)
+        for row in scalars.to_dict("records"):
+            self._run.log({str(key): value for key, value in row.items() if value == value})
+
+    def _log_overlays(self, examples: Sequence[Example]) -> None:
+        """Of each example its picture with predicted and labelled regions, step by step; maps are in the figures."""
+        for name in dict.fromkeys(name for example in examples for name in example.overlays):
+            self._run.define_metric(f"predictions/{name}", step_metric=STEP)
+            own = [example for example in examples if name in example.overlays]
+            for step in sorted({step for example in own for step in example.steps}):
+                images = [_overlaid(example, name, step) for example in own if step in example.steps]
+                self._run.log({STEP: step + 1, f"predictions/{name}": images})
+
+    def _restore_environment(self) -> None:
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def import_wandb() -> Any:
+    """The package. Raises UserError where it is not installed."""
     try:
         import wandb
     except ImportError as error:
@@ -34,19 +198,35 @@ def import_wandb() -> Any:
     return wandb
 
 
-def table_of(data: DataFrame) -> Any:
+@contextmanager
+def _finished_if_interrupted(wandb: Any) -> Iterator[None]:
+    """Inside, a run of W&B starts. Raises UserError where it cannot; a run that Ctrl-C interrupts is finished."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise UserError(
+                f"W&B could not start: {one_line(error)} "
+                "Run 'wandb login' once, or use logger.mode=offline or logger=csv."
+            ) from error
+        if wandb.run is not None:
+            wandb.run.finish(exit_code=_exit_code(error))
+        raise
+
+
+def _table(data: DataFrame) -> Any:
     """A table whose missing values are None."""
     rows = data.astype(object).where(data.notna(), None).to_numpy().tolist()
     return import_wandb().Table(columns=list(data.columns), data=rows)
 
 
-def wandb_figure(path: Path) -> Any:
+def _figure(path: Path) -> Any:
     """A PNG file as a picture, a GIF as a film."""
     wandb = import_wandb()
     return wandb.Video(str(path), format="gif") if path.suffix == ".gif" else wandb.Image(str(path))
 
 
-def overlaid(example: Example, name: str, step: int) -> Any:
+def _overlaid(example: Example, name: str, step: int) -> Any:
     """The picture of one step with the predicted and the labelled region as masks."""
     row = list(example.steps).index(step)
     picture, overlay = next(iter(example.frames.values())).values[row], example.overlays[name]
@@ -63,215 +243,6 @@ def overlaid(example: Example, name: str, step: int) -> Any:
         caption=f"{example.title}, step {step + 1}",
         masks={"prediction": mask(overlay.predicted[row]), "label": mask(overlay.labelled)},
     )
-
-
-MODES = ("offline", "online", "disabled")
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class RunName:
-    """What a run is called where many are listed.
-
-    Attributes:
-        kind: what it studies: 'probing', or the kind of an analysis.
-        name: the last two parts of its folder, 'probing/2026-05-04_12-00-00' or 'seeds/0'.
-        group: the folder of the sweep that it is a job of, 'seeds'; None of no sweep.
-    """
-
-    kind: str
-    name: str
-    group: str | None = None
-
-
-class Tracker(Protocol):
-    """What a job needs of a tracker."""
-
-    def __enter__(self) -> Tracker: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def lightning_logger(self, name: str) -> Logger:
-        """For a Trainer; the name tells its metrics from those of another (the control's, say)."""
-        ...
-
-    def log_report(
-        self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
-    ) -> None:
-        """The end of a run.
-
-        Args:
-            figures: name -> PNG file, or GIF of one that moves.
-            files: artifact name -> files, such as {'tables': [...], 'prototypes': [...]}.
-        """
-        ...
-
-    def describe(self) -> str:
-        """One line: where to look."""
-        ...
-
-
-class CsvTracker:
-    """No service at all: training metrics and score curves as CSV files in the run folder."""
-
-    def __init__(
-        self, folder: str | Path, config: Mapping[str, Any] | None = None, called: RunName | None = None
-    ) -> None:
-        self.folder = Path(folder)
-
-    def __enter__(self) -> CsvTracker:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Nothing to finish: every file is complete as soon as it is there."""
-
-    def lightning_logger(self, name: str) -> Logger:
-        from lightning.pytorch.loggers import CSVLogger
-
-        return CSVLogger(self.folder, name="training", version=name)
-
-    def log_report(
-        self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
-    ) -> None:
-        """Writes curves.csv, where there are curves; all else is in the run folder already."""
-        if report.scalars is not None:
-            with replacing(self.folder / "curves.csv") as temporary:
-                report.scalars.to_csv(temporary, index=False, lineterminator="\n")
-
-    def describe(self) -> str:
-        places = {"curves": self.folder / "curves.csv", "training metrics": self.folder / "training"}
-        found = [f"{what}: {place}" for what, place in places.items() if place.exists()]
-        return "; ".join(found) or f"everything is in {self.folder}"
-
-
-class WandbTracker:
-    """A Weights & Biases run inside the run folder: offline unless asked, so that no login or network is needed.
-
-    Args:
-        folder: the run folder; W&B's own files go to its `wandb/` folder, none to the home directory.
-        config: the resolved configuration, plain values.
-        called: name, group and job type of the run; W&B finds a name without it.
-        mode: 'offline', 'online' or 'disabled'.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        config: Mapping[str, Any] | None = None,
-        called: RunName | None = None,
-        mode: Annotated[str, Choice(*MODES)] = "offline",
-        project: Annotated[str, Name()] = "diffprobe",
-    ) -> None:
-        if mode not in MODES:
-            raise UserError(f"W&B mode '{mode}' is not one of {', '.join(MODES)}")
-        self.folder = Path(folder)
-        self.config = dict(config or {})
-        self.mode, self.project, self.called = mode, project, called
-        self._run: Any = None
-        self._environment: dict[str, str | None] = {}
-
-    def __enter__(self) -> WandbTracker:
-        wandb = import_wandb()
-        from lightning.pytorch.utilities import rank_zero_only
-
-        home = self.folder.resolve() / "wandb"
-        home.mkdir(parents=True, exist_ok=True)
-        # `dir` alone is not enough: artifacts are staged under the data directory, logs and copies under the cache.
-        self._set_environment({"WANDB_DATA_DIR": str(home), "WANDB_CACHE_DIR": str(home / "cache")})
-        try:
-            self._run = wandb.init(
-                dir=str(self.folder.resolve()),
-                mode="disabled" if rank_zero_only.rank else self.mode,  # one process of a distributed run tracks
-                project=self.project,
-                name=self.called.name if self.called else None,
-                group=self.called.group if self.called else None,
-                job_type=self.called.kind if self.called else None,
-                config=self.config,
-                settings=wandb.Settings(silent=True, console="off"),
-            )
-        except wandb.errors.Error as error:
-            self._restore_environment()
-            raise UserError(
-                f"W&B could not start in mode '{self.mode}': {error} "
-                "Run 'wandb login' once, or use logger.mode=offline or logger=csv."
-            ) from error
-        except BaseException as error:
-            if wandb.run is not None:  # Ctrl-C while it started
-                wandb.run.finish(exit_code=_exit_code(error))
-            self._restore_environment()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._run.finish(exit_code=_exit_code(error))
-        finally:
-            self._restore_environment()
-
-    def lightning_logger(self, name: str) -> Logger:
-        from lightning.pytorch.loggers import WandbLogger
-
-        # As Lightning does for a run of its own; curves over the denoising step are defined by name, which wins.
-        self._run.define_metric("trainer/global_step", hidden=True)
-        self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        return WandbLogger(experiment=self._run, save_dir=self.folder, prefix=name)
-
-    def log_report(
-        self, report: Report, figures: Mapping[str, Path] = NOTHING, files: Mapping[str, Sequence[Path]] = NOTHING
-    ) -> None:
-        """Curves over the denoising step, tables that have rows, figures, examples with overlays, and files as
-        artifacts '<name>-<run id>'. docs/tracking.md lists the keys."""
-        wandb = import_wandb()
-        if report.scalars is not None:
-            rows = report.scalars.to_dict("records")
-            self._log_curves([{str(key): value for key, value in row.items() if value == value} for row in rows])
-        tables = {name: table.data for name, table in report.tables.items() if "tracker" in table.show}
-        self._run.log({f"tables/{name}": table_of(data) for name, data in tables.items() if len(data)})
-        self._run.log({f"figures/{name}": wandb_figure(path) for name, path in figures.items()})
-        self._log_overlays(report.examples)
-        for name, paths in files.items():
-            artifact = wandb.Artifact(name=f"{name}-{self._run.id}", type=name)
-            for path in paths:
-                artifact.add_file(str(path), policy="immutable")  # read where it lies, not copied
-            self._run.log_artifact(artifact)
-
-    def describe(self) -> str:
-        if self.mode == "online":
-            return f"W&B: {self._run.url}"
-        if self.mode == "disabled":
-            return "W&B: disabled"
-        return f"W&B, offline; to upload it: wandb sync {Path(self._run.dir).parent}"
-
-    def _log_curves(self, rows: Sequence[Mapping[str, float]]) -> None:
-        self._run.define_metric(STEP, hidden=True)
-        for key in dict.fromkeys(key for row in rows for key in row if key != STEP):
-            self._run.define_metric(key, step_metric=STEP)
-        for row in rows:
-            self._run.log(dict(row))
-
-    def _log_overlays(self, examples: Sequence[Example]) -> None:
-        """Of each example its picture with predicted and labelled regions, step by step; maps are in the figures."""
-        for name in dict.fromkeys(name for example in examples for name in example.overlays):
-            self._run.define_metric(f"predictions/{name}", step_metric=STEP)
-            own = [example for example in examples if name in example.overlays]
-            for step in sorted({step for example in own for step in example.steps}):
-                images = [overlaid(example, name, step) for example in own if step in example.steps]
-                self._run.log({STEP: step + 1, f"predictions/{name}": images})
-
-    def _set_environment(self, values: Mapping[str, str]) -> None:
-        self._environment = {name: os.environ.get(name) for name in values}
-        os.environ.update(values)
-
-    def _restore_environment(self) -> None:
-        for name, value in self._environment.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _exit_code(error: BaseException | None) -> int:

@@ -38,6 +38,11 @@ _TRAINER_LIMITS = {
     "devices": Annotated[int, Number(1, 1024)],
     "num_nodes": Annotated[int, Number(1, 1024)],
 }
+_LOGGER = {
+    **dict.fromkeys(("save_dir", "dir", "config", "settings"), "from its folder and configuration"),
+    **dict.fromkeys(("experiment", "version", "id", "resume", "prefix"), "since a run is logged once"),
+}
+_LOGGER_LIMITS = {"mode": Annotated[str, Choice("offline", "online", "disabled")], "project": Annotated[str, Name()]}
 
 Group = Annotated[Any, Part()]
 
@@ -58,7 +63,7 @@ class ProbingSettings:
     features: Group
     trainer: Annotated[Any, Part(given=_TRAINER, limits=_TRAINER_LIMITS)]
     callbacks: Annotated[Any, Parts()]
-    logger: Annotated[Any, Part(given=dict.fromkeys(("folder", "config", "called"), "by the folder of the run"))]
+    logger: Annotated[Any, Part(given=_LOGGER, limits=_LOGGER_LIMITS)]
     report: Group
     seed: Annotated[int, Number(0, 2**32 - 1)]
     job: Annotated[str, Name(folders=True)]

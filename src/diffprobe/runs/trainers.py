@@ -65,7 +65,7 @@ def make_trainer(settings: Any, stage: str, tracker: Tracker | None) -> Any:
         }
     return make(
         settings.trainer,
-        logger=tracker.lightning_logger(stage) if tracker and stage.startswith("train") else DummyLogger(),
+        logger=tracker.training_logger(stage) if tracker and stage.startswith("train") else DummyLogger(),
         callbacks=[*callbacks, StopWhenAsked()],
         enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
         enable_checkpointing=False,
