@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from diffprobe.analyses.comparison import analysis as comparing_runs
+from diffprobe.analyses.comparison import read_run
 from diffprobe.analyses.inputs import Inputs
 from diffprobe.analyses.trained_probes import read_probes
 from diffprobe.app.equipment import load_from_run
@@ -59,7 +59,7 @@ READERS = {
     "app": load_from_run,
     "probes": lambda folder: read_probes(folder, Inputs(checked(composed()), print, read_settings)),
     "gather": lambda folder: find_jobs(folder.parent),
-    "compare": lambda folder: comparing_runs._read("it", folder),
+    "compare": lambda folder: read_run("it", folder),
     "report": lambda folder: reporting.rebuild_report(folder, 0),
     "finished": lambda folder: is_finished(folder, checked(composed())),
 }

@@ -172,7 +172,8 @@ def curve_panels(count: int, xlabel: str = "denoising step") -> tuple[Figure, Se
     """A figure of `count` panels side by side for curves of scores."""
     width, height = (SINGLE_COLUMN, 2.4) if count == 1 else (DOUBLE_COLUMN, 2.2)
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.supxlabel(xlabel, fontsize=8)
+    if xlabel:
+        figure.supxlabel(xlabel, fontsize=8)
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
@@ -183,8 +184,9 @@ def label_scores(axes: Axes, metric: str, steps: Sequence[int] = ()) -> None:
         axes.set(xlim=(steps[0] + 0.5, steps[-1] + 1.5), xticks=[step + 1 for step in spread_ticks(steps)])
 
 
-def shared_legend(figure: Figure, columns: int) -> None:
-    """One legend above all panels, every label once, with room made for its lines."""
+def shared_legend(figure: Figure, columns: int | None = None) -> None:
+    """One legend above all panels, every label once, with space made for its lines; three columns above several."""
+    columns = columns or (1 if len(figure.axes) == 1 else 3)
     handles = {}
     for axes in figure.axes:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}

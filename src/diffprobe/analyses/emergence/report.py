@@ -68,7 +68,7 @@ def emergence_curves(summaries: pd.DataFrame, property_summaries: Sequence[Prope
     for axes, one in zip(panels, property_summaries, strict=True):
         _draw(axes, summaries, one)
         axes.set_title(f"{one.choice.property}: {names[one.choice.best]}")
-    shared_legend(figure, columns=1 if len(property_summaries) == 1 else 3)
+    shared_legend(figure)
     return figure
 
 

@@ -73,7 +73,7 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -
             draw_step(axes, found.step, found.low, found.high, label, EMERGENCE_STYLE)
         axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}")
         label_scores(axes, choice.metric, [row.step for row in best])
-    shared_legend(figure, columns=1 if len(choices) == 1 else 3)
+    shared_legend(figure)
     return figure
 
 
@@ -89,7 +89,7 @@ def learning_curves(
     figure, panels = curve_panels(len(choices), "training images")
     for axes, choice in zip(panels, choices, strict=True):
         _learning_panel(axes, points, choice, summaries)
-    shared_legend(figure, columns=1 if len(choices) == 1 else 3)
+    shared_legend(figure)
     return figure
 
 
