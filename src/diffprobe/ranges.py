@@ -1,7 +1,6 @@
 """Which values a setting may have, written beside its type: `draws: Annotated[int, Number(1, 100)]`.
 
-A type hint says what a value is, and a range in its `Annotated` which of those values mean something. Both are held
-against a value in one place, `checked_value`, so that settings and the arguments of classes are declared alike.
+`checked_value` holds a value against the type and the ranges of its `Annotated`, for settings and arguments alike.
 """
 
 from __future__ import annotations
@@ -13,21 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from diffprobe.errors import UserError
 
 
-class Range(Protocol):
-    """What a value of the right type has to fulfil beside that."""
-
-    def checked(self, value: Any, key: str) -> Any:
-        """The value as it is used. Raises UserError, which names the key and the range, for one outside."""
-
-
 @dataclass(frozen=True)
 class Number:
-    """From `low` to `high`, both included; with `above` or `below` that end is not."""
+    """From `low` to `high`, both included; `above` and `below` are limits that are not."""
 
     low: float | None = None
     high: float | None = None
@@ -37,7 +29,7 @@ class Number:
     def checked(self, value: float, key: str) -> float:
         """Raises UserError outside the range."""
         if not self.contains(value):
-            raise UserError(f"{key}={shown(value)}: must be {self.told}")
+            raise UserError(f"{key}={shown(value)}: must be {self.words}")
         return value
 
     def contains(self, value: float) -> bool:
@@ -51,22 +43,21 @@ class Number:
         )
 
     @property
-    def told(self) -> str:
-        """In words: 'at least 1', 'above 0 and at most 10'."""
+    def words(self) -> str:
+        """'at least 1', 'above 0 and at most 10'."""
         ends = (("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below))
         return " and ".join(f"{words} {_plain(end)}" for words, end in ends if end is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(init=False, unsafe_hash=True)
 class Choice:
-    """One of these words, each a `called` where that says more than the key."""
+    """One of these words; `called` says what they are, where that says more than the key."""
 
     options: tuple[str, ...]
     called: str
 
     def __init__(self, *options: str, called: str = "") -> None:
-        object.__setattr__(self, "options", options)
-        object.__setattr__(self, "called", called)
+        self.options, self.called = options, called
 
     def checked(self, value: str, key: str) -> str:
         """Raises UserError for another word, with the nearest."""
@@ -83,7 +74,7 @@ class Text:
     """Words that are not empty, without line breaks and other control characters."""
 
     def checked(self, value: str, key: str) -> str:
-        """Raises UserError for none, and for one with a control character."""
+        """Raises UserError for an empty text, and for one with a control character."""
         if not value.strip():
             raise UserError(f"{key} is empty; give it as {key}=VALUE, or leave it out")
         if re.search(r"[\x00-\x1f\x7f]", value):
@@ -93,9 +84,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Name(Text):
-    """What something is called in tables and files: at most 100 characters, none that parts a path."""
+    """A name in tables and files: at most 100 characters, and no / but between `folders`."""
 
-    folders: bool = False  # whether it may be some folders deep, 'a/b'
+    folders: bool = False
 
     def checked(self, value: str, key: str) -> str:
         """Raises UserError for what cannot name a file."""
@@ -110,19 +101,17 @@ class Name(Text):
         return value
 
 
-@dataclass(frozen=True)
 class Place(Text):
-    """A path (or what may stand instead of one), in which ~ is the user's home."""
+    """A path (or what may stand instead of one); ~ becomes the user's home."""
 
     def checked(self, value: str, key: str) -> str:
-        """With ~ replaced. Raises UserError for an empty path, or the home of a user who is not there."""
-        super().checked(value, key)
-        return expanded(value, key)
+        """Raises UserError for an empty path, or the home of a user who does not exist."""
+        return expanded(super().checked(value, key), key)
 
 
 @dataclass(frozen=True)
 class Items:
-    """Of a list or mapping: how many it must have, and none twice."""
+    """How many items a list or mapping must have, and whether each may be there once only."""
 
     least: int = 0
     most: int | None = None
@@ -142,16 +131,15 @@ class Items:
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(init=False, unsafe_hash=True)
 class Keys:
-    """Of a mapping: its keys are of these words, each a `called`."""
+    """The keys that a mapping may have; `called` says what they are."""
 
     options: tuple[str, ...]
     called: str
 
     def __init__(self, *options: str, called: str) -> None:
-        object.__setattr__(self, "options", options)
-        object.__setattr__(self, "called", called)
+        self.options, self.called = options, called
 
     def checked(self, value: Mapping[str, Any], key: str) -> Any:
         """Raises UserError for another key."""
@@ -170,24 +158,23 @@ class WordOr:
 
     def checked(self, value: Any, key: str) -> Any:
         """Raises UserError for neither."""
-        if isinstance(value, str):
-            if value in self.words:
-                return value
+        if not isinstance(value, str):
+            return checked_value(value, self.hint, key)
+        if value not in self.words:
             raise UserError(f"{key}={shown(value)}: must be {described(self.hint)}, or {' or '.join(self.words)}")
-        return checked_value(value, self.hint, key)
+        return value
 
 
 @dataclass(frozen=True)
 class OneOrMore:
-    """One value of a hint, or a list of them that is not empty."""
+    """One value of a hint, or a list of different ones that is not empty."""
 
     hint: Any
 
     def checked(self, value: Any, key: str) -> Any:
-        """Raises UserError for an empty list, for items that are none, and for one that is there twice."""
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            return checked_value(value, self.hint, key)
-        return checked_value(value, Annotated[list[self.hint], Items(least=1)], key)
+        """Raises UserError for an empty list, and for items of another kind or twice there."""
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        return checked_value(value, Annotated[list[self.hint], Items(least=1)] if is_list else self.hint, key)
 
 
 # What many classes take.
@@ -199,24 +186,22 @@ Fractions = Annotated[list[Annotated[float, Number(above=0, below=1)]], Items(3,
 
 
 def checked_value(value: Any, hint: Any, key: str) -> Any:
-    """The value as a type hint with ranges wants it; `key` is what it is called in errors.
+    """The value as a type hint with ranges wants it; `key` names it in errors.
 
-    Numbers and words are not taken for each other, but for digits in quotes. A number is never NaN or infinite.
+    Numbers and words are not taken for each other, except digits in quotes. A number is never NaN or infinite.
 
     Raises:
         UserError: it is of another type, or out of range.
     """
     hint, ranges = _parted(hint)
-    options = _alternatives(hint)
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None:
         if type(None) in options or (hint is Any and not ranges):
             return None
         raise UserError(f"{key} is null; give it as {key}=VALUE")
-    wanted = [option for option in options if option is not type(None)]
-    value = _by_one_of([Annotated[str, Place()]] if Path in wanted else wanted, value, key)
-    for limits in ranges:
-        value = limits.checked(value, key)
-    return value
+    options = [option for option in options if option is not type(None)]
+    value = _by_first_that_fits([Annotated[str, Place()]] if Path in options else options, value, key)
+    return _in_ranges(value, ranges, key)
 
 
 def described(hint: Any) -> str:
@@ -227,8 +212,7 @@ def described(hint: Any) -> str:
         return f"one of {', '.join(map(shown, get_args(hint)))}"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     words |= dict.fromkeys(_LISTS, "a list") | dict.fromkeys(_MAPPINGS, "a mapping")
-    limits = [limits.told for limits in ranges if isinstance(limits, Number)]
-    return " ".join([words.get(kind, "a value"), *limits])
+    return " ".join([words.get(kind, "a value"), *(limits.words for limits in ranges if isinstance(limits, Number))])
 
 
 def expanded(path: str, key: str = "path") -> str:
@@ -242,7 +226,7 @@ def expanded(path: str, key: str = "path") -> str:
 
 
 def typed_path(text: str) -> Path:
-    """An argument of a command that is a path, for argparse, which takes the error of no such user for its own."""
+    """A path as an argument of a command: `type=` of argparse, which reports a ValueError as the user's mistake."""
     try:
         return Path(expanded(text))
     except UserError as error:
@@ -260,55 +244,39 @@ def shown(value: Any) -> str:
     elif isinstance(value, Iterable):
         text = "[" + ", ".join(map(shown, value)) + "]"
     else:
-        text = {None: "null", True: "true", False: "false"}.get(value, str(value)) if _is_word(value) else str(value)
+        text = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
     return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def _plural(hint: Any) -> str:
-    """What a list of a hint holds, in words."""
-    item = _parted((get_args(hint) or (Any,))[0])[0]
-    return {int: "whole numbers", float: "numbers", str: "words"}.get(item, "values")
-
-
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
 
 
 def _plain(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) and number >= 10000 else f"{number:g}"
 
 
-def _parted(hint: Any) -> tuple[Any, tuple[Range, ...]]:
-    """A hint without its ranges, and the ranges."""
-    if get_origin(hint) is Annotated:
-        bare, *ranges = get_args(hint)
-        return bare, tuple(each for each in ranges if hasattr(type(each), "checked"))  # others may note other things
-    return hint, ()
+def _parted(hint: Any) -> tuple[Any, list[Any]]:
+    """A hint without its ranges, and the ranges; an `Annotated` may hold other notes too."""
+    if get_origin(hint) is not Annotated:
+        return hint, []
+    bare, *notes = get_args(hint)
+    return bare, [note for note in notes if hasattr(type(note), "checked")]
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _by_one_of(options: Sequence[Any], value: Any, key: str) -> Any:
-    """The value by the first of some hints that takes it, that of its own type before the others."""
-    if len(options) == 1:
-        return _by(options[0], value, key)
-    for option in sorted(options, key=lambda option: _parted(option)[0] is not type(value)):
-        try:
-            return _by(option, value, key)
-        except UserError:
-            continue
-    told = dict.fromkeys(described(option) for option in options if option is not int or float not in options)
-    raise UserError(f"{key}={shown(value)}: must be {', or '.join(one for one in told if one != 'a value')}")
-
-
-def _by(option: Any, value: Any, key: str) -> Any:
-    hint, ranges = _parted(option)
-    value = _typed(value, hint, key)
+def _in_ranges(value: Any, ranges: Iterable[Any], key: str) -> Any:
     for limits in ranges:
         value = limits.checked(value, key)
     return value
+
+
+def _by_first_that_fits(options: Sequence[Any], value: Any, key: str) -> Any:
+    """The value by the first of some hints that takes it; the hint of its own type is tried before the others."""
+    for option in sorted(options, key=lambda option: _parted(option)[0] is not type(value)):
+        hint, ranges = _parted(option)
+        try:
+            return _in_ranges(_typed(value, hint, key), ranges, key)
+        except UserError:
+            if len(options) == 1:
+                raise
+    words = dict.fromkeys(described(option) for option in options if option is not int or float not in options)
+    raise UserError(f"{key}={shown(value)}: must be {', or '.join(word for word in words if word != 'a value')}")
 
 
 def _typed(value: Any, hint: Any, key: str) -> Any:
@@ -324,7 +292,8 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
         item = (get_args(hint) or (Any,))[0]
         if isinstance(value, str) or not isinstance(value, Sequence):
             checked_value(value, item, key)  # so that no list is suggested that would be refused
-            raise UserError(f"{key}={shown(value)}: give a list of {_plural(hint)}, such as [{shown(value)}]")
+            items = {int: "whole numbers", float: "numbers", str: "words"}.get(_parted(item)[0], "values")
+            raise UserError(f"{key}={shown(value)}: give a list of {items}, such as [{shown(value)}]")
         return [checked_value(each, item, key) for each in value]
     if kind in _MAPPINGS:
         if not isinstance(value, Mapping):
@@ -348,20 +317,20 @@ def _int(value: Any, key: str) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    given = repr(value) if isinstance(value, float) else shown(value)  # 1.0 is none, and would be shown as 1
+    given = repr(value) if isinstance(value, float) else shown(value)  # 1.0 would be shown as 1
     raise UserError(f"{key}: must be a whole number, not {given}")
 
 
 def _float(value: Any, key: str) -> float:
-    found = math.nan
+    number = math.nan
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            found = float(value)
+            number = float(value)
         except (ValueError, OverflowError):
-            found = math.nan
-    if not math.isfinite(found):
+            number = math.nan
+    if not math.isfinite(number):
         raise UserError(f"{key}: must be a number, not {shown(value)}")
-    return found
+    return number
 
 
 def _str(value: Any, key: str) -> str:

@@ -80,7 +80,7 @@ def check_strength(change: str, strength: float, where: str = "") -> None:
     """Raises UserError, which begins with `where`, for a strength that is out of its change's range."""
     limits = STRENGTHS[change]
     if not limits.contains(strength):
-        raise UserError(f"{where}{CHANGE_WORDS.get(change, f'{change} by')} {strength:g}: must be {limits.told}")
+        raise UserError(f"{where}{CHANGE_WORDS.get(change, f'{change} by')} {strength:g}: must be {limits.words}")
 
 
 class ChangedImages(ObjectImages):
