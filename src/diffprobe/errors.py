@@ -1,4 +1,4 @@
-"""The one exception of this package that is meant for people: it says what was wrong, where, and what to do."""
+"""The exception for mistakes of the user: it says what is wrong, where, and what to do."""
 
 
 class UserError(Exception):
@@ -6,5 +6,5 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of another library says, short enough to stand within a message; its kind if it says nothing."""
+    """The message of an error of another library as one short line; its class if it has no message."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,9 +1,4 @@
-"""Writing files that are there whole or not at all.
-
-A temporary file lies beside its target; its name is unique to a process, and tells which process made it.
-
-Safetensors files that tell when they are damaged: what is kept to be read again carries checksums of all it says.
-"""
+"""Files that are there whole or not at all, tensors with checksums, and CSV tables."""
 
 from __future__ import annotations
 

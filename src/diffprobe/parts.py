@@ -1,8 +1,8 @@
-"""The parts of a run that its configuration names by class (`_target_`): held against signatures, and made.
+"""Classes that a configuration names (`_target_`): their arguments are checked against signatures, and they are made.
 
-A configuration that the user composes may name any class. One that was read in a run folder may be a stranger's, and a
-name such as os.system, or diffprobe.labels.files.os.system, would run what it says; so from such a configuration only
-the classes of `CLASSES` are made, and a name that begins with the package is not enough.
+A configuration that the user composes may name any class. One that is read from a run folder may be a stranger's, and a
+name such as os.system, or diffprobe.labels.files.os.system, would run what it names; so only the classes of `CLASSES`
+are made from it.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Part:
     """A class with its arguments, each of the type and range of its signature.
 
     Attributes:
-        given: arguments that the run itself gives, and what decides on them, in words.
-        limits: hints of arguments of which this package takes fewer values than the class does.
+        given: arguments that the run gives, with a few words on what decides them.
+        limits: hints of arguments for which this package takes fewer values than the class.
     """
 
     given: Mapping[str, str] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Part:
         """The arguments as they are used.
 
         Raises:
-            UserError: it names no class, or an argument that the class does not take, lacks, or takes another value of.
+            UserError: it names no class, an unknown argument or a wrong value, or lacks an argument.
         """
         if not isinstance(value, Mapping) or not str(value.get("_target_") or "").strip():
             group = key.replace(".", "/")
@@ -166,7 +166,7 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
 
 
 def make(chosen: Any, **given: Any) -> Any:
-    """What a group of the configuration stands for: its class with its arguments, and those that the run gives.
+    """The object that a group of the configuration describes, with the arguments that the run gives.
 
     Raises:
         UserError: it names no class.

@@ -1,4 +1,4 @@
-"""Sums and products in enough digits, whatever precision a run has allowed its network."""
+"""Precision of sums and products, whatever a run allows its network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def to_float64(values: Tensor) -> Tensor:
 
 @contextmanager
 def float32_products() -> Iterator[None]:
-    """Float32 products in float32: TF32 or bfloat16, which a run may have allowed its network, are not enough."""
+    """Inside, float32 products are computed in float32, not in TF32 or bfloat16, which a run may allow its network."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

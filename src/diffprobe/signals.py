@@ -1,9 +1,7 @@
-"""SIGTERM and Ctrl-C: work stops where it is, what is open is closed, and the command says so and exits with 128 + n.
+"""SIGTERM and Ctrl-C: work stops, what is open is closed, and the command says so and exits with 128 + signal number.
 
-A command calls `listen` before anything else and works inside `stoppable`. A signal raises `Stopped` there, which
-unwinds like an error; outside there is nothing to close, so the process ends at once.
-
-What every `python -m diffprobe...` has around its work: threads are shared, and an end by a signal is told.
+A command calls `listen` first and works inside `stoppable`. There a signal raises `Stopped`, which unwinds like an
+error; outside there is nothing to close, and the process ends at once.
 """
 
 from __future__ import annotations
@@ -22,14 +20,14 @@ from diffprobe.threads import share_threads
 
 # SIGTERM: of kill, and of SLURM at a job's end; SIGUSR1: of `sbatch --signal=USR1@120`; SIGHUP: the terminal has gone.
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
-_LOOK = 0.1  # seconds between looks at whether the work has stopped
+_LOOK = 0.1  # seconds between repeated stops
 _AGAIN = 0.5  # seconds after which another Ctrl-C is a person's second, not an echo of the first
 
 
 class Stopped(SystemExit):
-    """A signal has asked the process to end. Whoever does not catch it exits with 128 + the signal's number.
+    """A signal has asked the process to end. Uncaught it exits with 128 + the signal's number.
 
-    `hint` is a sentence about how to go on, where somebody who saw it pass knew.
+    `hint` is a sentence about how to go on, set by code that it passes through.
     """
 
     def __init__(self, number: int, hint: str = "") -> None:
@@ -41,12 +39,12 @@ class Stopped(SystemExit):
 
     @property
     def line(self) -> str:
-        """What to tell a person."""
+        """The message to print."""
         return _word(self.number) + (f"; {self.hint}" if self.hint else "")
 
 
 class _State:
-    """What the handler knows: whether there is somebody to unwind, and what has been received, when."""
+    """State of the handler: whether `stoppable` is active, which signal came, and when."""
 
     inside = False
     received: int | None = None
@@ -54,14 +52,14 @@ class _State:
 
 
 def listen() -> None:
-    """From now on signals that ask to stop are heard. Those that the caller's shell ignores stay ignored."""
+    """Installs the handlers. Signals that the caller's shell ignores stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
             signal.signal(number, _stop)
     if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
-        signal.signal(signal.SIGALRM, _stop_again)  # now, so that whoever restores handlers restores this one
+        signal.signal(signal.SIGALRM, _stop_again)  # now, so that code that restores handlers restores this one
 
 
 @contextmanager
@@ -74,19 +72,19 @@ def stoppable() -> Iterator[None]:
     listening, unraisable = before[signal.SIGTERM] == _stop, sys.unraisablehook
     _State.received, _State.inside = None, True
     listen()
-    sys.unraisablehook = _said_elsewhere(unraisable)
+    sys.unraisablehook = _quiet_about_stops(unraisable)
     try:
         yield
         check()
     except Exception as error:
         if _State.received is None:
             raise
-        raise Stopped(_State.received) from error  # as of a process of several whose partner has gone
+        raise Stopped(_State.received) from error  # such as that of a process whose partner has ended
     finally:
         _State.inside = False
         sys.unraisablehook = unraisable
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if not listening:  # nobody listened before: a test, or somebody's own program
+        if not listening:  # `listen` was not called before: a test, or another program
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -97,7 +95,7 @@ def inside() -> bool:
 
 
 def check() -> None:
-    """Raises `Stopped` if a signal came and its exception was lost in somebody's code that takes all exceptions."""
+    """Raises `Stopped` if a signal came and other code has swallowed its exception."""
     if _State.inside and _State.received is not None:
         raise Stopped(_State.received)
 
@@ -110,18 +108,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
             os._exit(128 + number)
         _remind()
         raise Stopped(number)
-    if number == signal.SIGINT and time.monotonic() - _State.when > _AGAIN:  # closing takes too long for somebody
+    if number == signal.SIGINT and time.monotonic() - _State.when > _AGAIN:  # a second Ctrl-C: no more waiting
         os._exit(128 + number)
 
 
 def _remind() -> None:
-    """Has the stop looked after until the work has been left: code that takes all exceptions may take this one too."""
+    """Repeats the stop until the work has ended, since code that catches all exceptions may catch this one too."""
     if signal.getsignal(signal.SIGALRM) == _stop_again:
         signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
 
 
 def _stop_again(number: int, frame: FrameType | None) -> None:
-    """Raises again unless the first exception is still on its way, which is what is being handled then."""
+    """Raises `Stopped` again, unless the first one is still being handled."""
     if not _State.inside or _State.received is None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         return
@@ -132,14 +130,9 @@ def _stop_again(number: int, frame: FrameType | None) -> None:
         raise Stopped(_State.received)
 
 
-def _said_elsewhere(hook: Callable[[Any], object]) -> Callable[[Any], object]:
-    """A hook that keeps quiet about `Stopped` where Python drops exceptions, as in `__del__`: it is raised again."""
-
-    def told(dropped: Any) -> None:
-        if not isinstance(dropped.exc_value, Stopped):
-            hook(dropped)
-
-    return told
+def _quiet_about_stops(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """`sys.unraisablehook` without a report of `Stopped`, which is raised again where Python drops it (`__del__`)."""
+    return lambda dropped: None if isinstance(dropped.exc_value, Stopped) else hook(dropped)
 
 
 def _word(number: int) -> str:
@@ -147,7 +140,7 @@ def _word(number: int) -> str:
 
 
 def run_command(main: Callable[[], int | None]) -> int:
-    """Runs a main function in a process of its own; returns the exit code: of a signal, 128 + its number."""
+    """Runs the main function of a `python -m diffprobe...`. Returns the exit code: of a signal, 128 + its number."""
     listen()
     share_threads()
     try:

@@ -1,4 +1,4 @@
-"""The terminal as this package writes to it: what people named is printed as they named it."""
+"""The console of this package's commands."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ if TYPE_CHECKING:
 
 
 def plain_console(least_width: int = 0, **options: Any) -> Console:
-    """A console that takes no string for markup or emoji codes, be it printed or the cell of a table: paths and names
-    of people may hold square brackets and colons.
+    """A console without markup and emoji codes, since paths and names may hold square brackets and colons.
 
     Args:
         least_width: columns, where the terminal has fewer.

@@ -1,7 +1,7 @@
-"""How many threads this process may fill: its share of the cores that it is allowed to use.
+"""How many threads this process may use: its share of the cores.
 
-PyTorch, OpenMP and numba take every core that they see. Several processes that do so on one machine fight for them, and
-since OpenMP's threads wait by spinning, each becomes ten times slower and worse.
+PyTorch, OpenMP and numba use every core that they see. OpenMP's threads wait by spinning, so several processes that do
+so on one machine become ten times slower or worse.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# Ours: the number of threads that a process of this package has set, or 0 where it is free to set one. Whoever starts
-# a process passes its environment on; by this the number is told from one that a person has chosen.
+# The number of threads that a process of this package has set, or 0 where it may set one. Processes inherit it, and so
+# tell our number from one that the user has chosen.
 CHOSEN = "DIFFPROBE_THREADS"
 THREADS = "OMP_NUM_THREADS"
 
 
 def note_choice() -> None:
-    """Notes whether a person has chosen a number of threads, before anything else may set one."""
+    """Records whether the user has chosen a number of threads, before anything else may set one."""
     if CHOSEN not in os.environ and THREADS not in os.environ:
         os.environ[CHOSEN] = "0"
 
 
 def share_threads(processes: int = 1, *, chosen_by_joblib: bool = False) -> int | None:
-    """Limits the threads of this process to its share of the cores, unless a person has set `OMP_NUM_THREADS`.
+    """Limits the threads of this process to its share of the cores, unless the user has set `OMP_NUM_THREADS`.
 
     Args:
         processes: how many processes of this run share the cores that this one may use.
         chosen_by_joblib: an `OMP_NUM_THREADS` of a process that joblib has started is joblib's.
 
     Returns:
-        The number of threads; None where a person has chosen it.
+        The number of threads; None where the user has chosen it.
     """
     note_choice()
     ours, found = os.environ.get(CHOSEN), os.environ.get(THREADS)
@@ -74,7 +74,7 @@ def usable_cores(environment: Mapping[str, str] = os.environ, root: Path = Path(
 
 
 def decoding_threads() -> ThreadPoolExecutor:
-    """Threads that read and decode files, while decoders let go of the interpreter: as Python's own, of usable cores.
+    """A pool of threads to read and decode files; decoders release the interpreter's lock.
 
     torch remakes its own pool of threads in a process that was forked, when it is first asked for. Two threads that ask
     at once break it, so it is asked for here.
@@ -87,9 +87,9 @@ def decoding_threads() -> ThreadPoolExecutor:
 
 def _slurm_tasks(environment: Mapping[str, str]) -> int:
     """How many tasks run on this machine, of the step that `srun` has started; without one, as many as the job asks."""
-    told = environment.get("SLURM_STEP_TASKS_PER_NODE") or ""  # such as 4(x2),3: a number for each node of the step
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE") or ""  # such as 4(x2),3: a number for each node of the step
     counts: list[int] = []
-    for number, _, times in re.findall(r"(\d+)(\(x(\d+)\))?", told):
+    for number, _, times in re.findall(r"(\d+)(\(x(\d+)\))?", tasks):
         counts += [int(number)] * int(times or 1)
     node = _number(environment.get("SLURM_NODEID"), least=0) or 0
     if node < len(counts):
@@ -103,7 +103,7 @@ def _number(text: str | None, least: int = 1) -> int | None:
 
 
 def _quotas(root: Path) -> list[int]:
-    """The cores that control groups allow, of version 2 and 1, each whole: what is begun is spun away."""
+    """The cores that control groups allow (version 2 and 1), rounded down: a part of a core is lost to spinning."""
     found: list[int] = []
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
