@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -73,19 +74,26 @@ def test_presets_and_analyses_set_no_key_that_a_choice_of_a_group_sets(path):
     assert not overruled
 
 
+def touched(preset: str) -> list[str]:
+    """The groups that a preset chooses from, or sets keys of."""
+    path = CONF / "experiment" / f"{preset}.yaml"
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    chosen = [name for item in content.get("defaults", []) if isinstance(item, dict) for name in item]
+    names = {name.split("/")[-1] for name in chosen} | content.keys()
+    return sorted(names & GROUPS.keys() - {"analysis"})
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_choices_typed_beside_a_preset_win_over_it(preset):
+def test_every_choice_typed_beside_a_preset_wins_over_it(preset):
     script = "analyze" if preset.split("/")[0] in OF_ANALYSES else "train"
-    defaults = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))["defaults"]
-    there = [name for item in defaults if isinstance(item, dict) for name in item if " " not in name]
-    groups = [name for name in GROUPS if script == "analyze" or name in there]
-    turn = PRESETS.index(preset)  # another choice of every group for every preset
-    choices = {name: GROUPS[name][turn % len(GROUPS[name])] for name in groups if name != "analysis"}
-    config = composed(script, f"experiment={preset}", *(f"{name}={choice}" for name, choice in choices.items()))
-    for name, choice in choices.items():
-        for key, value in said(CONF / name / f"{choice}.yaml", name).items():
-            if value != "???" and "${" not in str(value):
-                assert OmegaConf.select(config, key) == value, (key, choice)
+    groups = touched(preset)
+    for turn in range(max((len(GROUPS[name]) for name in groups), default=0)):
+        choices = {name: GROUPS[name][turn % len(GROUPS[name])] for name in groups}
+        config = composed(script, f"experiment={preset}", *(f"{name}={choice}" for name, choice in choices.items()))
+        for name, choice in choices.items():
+            for key, value in said(CONF / name / f"{choice}.yaml", name).items():
+                if value != "???" and "${" not in str(value):
+                    assert OmegaConf.select(config, key) == value, (key, choice)
 
 
 def test_the_last_step_is_typed_beside_the_quick_preset():
