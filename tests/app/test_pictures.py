@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+
+pytest.importorskip("gradio")
 
 from diffprobe.app.page import LINE, SIDE, apply_colours, draw_outline, picture
 
