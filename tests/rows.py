@@ -25,8 +25,9 @@ _COLUMNS: dict[Any, pa.DataType] = {
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a CSV file as objects of a data class: None for what is missing, NO_STEP where there is no step."""
     hints = get_type_hints(kind, include_extras=True)
-    table = read_csv(path, {field.name: _COLUMNS[hints[field.name]] for field in fields(kind)})  # type: ignore[arg-type]
-    missing = [NO_STEP if hints[field.name] == Step else None for field in fields(kind)]  # type: ignore[arg-type]
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    table = read_csv(path, {name: _COLUMNS[hints[name]] for name in names})
+    missing = [NO_STEP if hints[name] == Step else None for name in names]
     return [
         kind(*(other if pd.isna(cell) else cell for other, cell in zip(missing, row, strict=True)))
         for row in table.itertuples(index=False)
