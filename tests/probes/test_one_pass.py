@@ -39,13 +39,13 @@ def passed_by(learner, threshold, keys, steps, inputs, parts=2) -> list[OnePass]
             yield inputs(part), {name: maps[name][part] for name in NAMES}, [ACTIVATIONS.names[row] for row in part]
 
     for number, one in enumerate(passes):
-        for values, targets, _ in batches(SPLIT.train[number::parts]):
-            one.fit(values, targets)
-    together(passes, lambda one, reduce, gather: one.solve(reduce))
+        for batch in batches(SPLIT.train[number::parts]):
+            one.fit(*batch)
+    together(passes, lambda one, reduce, gather: one.conclude("train", reduce, gather))
     for number, one in enumerate(passes):
         for batch in batches(SPLIT.validation[number::parts]):
             one.validate(*batch)
-    together(passes, lambda one, reduce, gather: one.choose(reduce, gather))
+    together(passes, lambda one, reduce, gather: one.conclude("validation", reduce, gather))
     for number, one in enumerate(passes):
         for batch in batches(SPLIT.test[number::parts]):
             one.test(*batch)

@@ -128,9 +128,8 @@ def _budget(
     settings: Any, backbone: Backbone, source: Source, probing_config: ProbingConfig, stores: StoreFolder | None
 ) -> Budget:
     from diffprobe.activations.budget import check_memory, plan_live, plan_run, plan_stores
-    from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_layers
+    from diffprobe.activations.control_inputs import control_layers
     from diffprobe.activations.description import describe
-    from diffprobe.probes.study.two_pass import replayed_controls
 
     features = make(settings.features)
     layers, steps = (
@@ -148,8 +147,8 @@ def _budget(
         identified=stores is not None,
     )
     once, again = source.evaluations(backbone, steps), len(steps) * source.draws
-    controls = replayed_controls(probing_config)
-    inputs = control_layers(backbone, [name for name in probing_config.controls if name in CONTROL_INPUTS])
+    controls = list(probing_config.replayed.values())
+    inputs = control_layers(backbone, probing_config.control_inputs)
     if stores:
         return plan_stores(manifest, once, controls, again, stores.folder, inputs)
     if features.store == "none":

@@ -1,46 +1,38 @@
-"""What a probe has to beat: the network with its weights permuted or new, and shuffled labels.
-
-How much of a score is the activations' own: the score less what the same probe gets with shuffled labels.
-
-Shuffled labels while images pass by: every image has those of the image before it, and the first those of the last.
-
-So all images of a part of the split are on one cycle, whatever the size of the batches: each label map is used once,
-and no image has its own unless it is alone. The images come in an order that is random already. It is the control of
-`probes.controls.shuffled_targets` where nothing can be looked up later.
-
-What pixel position alone predicts: the control that sees no image.
-"""
+"""What the network's probes have to beat, see docs/controls.md: which controls there are, and how each is made."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from diffprobe.activations.control_inputs import CONTROL_INPUTS
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
-from diffprobe.probes.one_pass import OnePass
+from diffprobe.probes.bank import ProbeConfig
+from diffprobe.probes.one_pass import LabeledBatch, OnePass, Targets
 from diffprobe.probes.properties import Property, Standardisation
-from diffprobe.probes.ridge import PixelSums
+from diffprobe.probes.ridge import PixelSums, Reduce
 from diffprobe.probes.score_table import ScoreBlock, row_keys
 from diffprobe.probes.scoring import Threshold, target_maps
 from diffprobe.probes.splits import PARTS, Split
 from diffprobe.probes.summaries import summarise
 
 Denoiser = TypeVar("Denoiser", bound=nn.Module)
+POSITION = "position"
 
 
 @torch.no_grad()
 def permute_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
     """A copy of the denoiser whose every weight and bias tensor has its own elements in a random order.
 
-    Each tensor keeps its distribution and the network its architecture; what training arranged is gone. Drawn on the
-    CPU in the order of `named_parameters`, so it depends on nothing but the seed. The original is left as it is.
+    Drawn on the CPU in the order of `named_parameters`, so it depends on nothing but the seed.
     """
     permuted = copy.deepcopy(denoiser)
     generator = torch.Generator().manual_seed(seed)
@@ -52,11 +44,10 @@ def permute_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
 
 @torch.no_grad()
 def fresh_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
-    """A copy of the denoiser, a network of diffusers, whose every parameter is as its class makes it: never trained.
+    """A copy of the denoiser, a network of diffusers, with every parameter newly initialised as its class does it.
 
-    Tables of positions and other buffers, which nobody trained, are the original's, and so are precision and place.
-    Drawn on the CPU in float32, so it depends on nothing but class, configuration and seed; torch's own random state
-    is not touched. The original is left as it is.
+    Buffers, precision and device are the original's. Drawn on the CPU in float32, so it depends on nothing but class,
+    configuration and seed; torch's own random state is not touched.
     """
     network: Any = type(denoiser)
     config: Any = denoiser.config
@@ -70,49 +61,119 @@ def fresh_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
     return fresh
 
 
+@dataclass(frozen=True)
+class Control:
+    """One set of probes: the network's own, or a control's. All have the same split, metrics and choice of thresholds.
+
+    Attributes:
+        name: its value in the column `control` of the score table.
+        kind: what the probes are trained on:
+            'network': the activations of the run's network,
+            'other_network': the same layers of another denoiser, given the same latents and prompts,
+            'input': no layer of the denoiser, but an input of `CONTROL_INPUTS`, as one layer of that name,
+            'shuffled_labels': the activations of the run's network with label maps of other images,
+            'position': no image, but the place of each pixel, as one layer of that name without steps.
+        description: what its probes are trained on, for the log.
+        make_denoiser: of another network, from the run's denoiser and a seed.
+    """
+
+    name: str
+    kind: Literal["network", "other_network", "input", "shuffled_labels", "position"]
+    description: str
+    make_denoiser: Callable[[Any, int], Any] | None = None
+
+    def probe_config(self, network: ProbeConfig) -> ProbeConfig:
+        """How its probes are made, given those of the network.
+
+        Those of inputs have a bias: without one, zero brightness could only be predicted as zero, and raw pixels would
+        be too easy to beat.
+        """
+        return replace(network, bias=True) if self.kind == "input" else network
+
+
+NETWORK = Control("none", "network", "the network")
+CONTROLS = {  # in the order of the score table
+    control.name: control
+    for control in (
+        Control("permuted", "other_network", "a network with permuted weights", permute_weights),
+        Control("fresh", "other_network", "a network with new, untrained weights", fresh_weights),
+        *(Control(name, "input", f"{name}, without the network") for name in CONTROL_INPUTS),
+        Control("labels", "shuffled_labels", "shuffled labels"),
+        Control(POSITION, "position", "pixel position"),
+    )
+}
+
+
 def shuffled_targets(targets: Mapping[str, Tensor], split: Split, seed: int = 0) -> dict[str, Tensor]:
-    """Label maps [images, H, W] by property, dealt out anew among the images of each part of the split.
+    """Label maps [images, H, W] by property, shuffled among the images of each part of the split, properties alike.
 
-    No image keeps its own, unless it is alone in its part; all properties are dealt alike. A probe that is trained,
-    selected and scored with these is the control of Hewitt and Liang (2019, "Designing and Interpreting Probes with
-    Control Tasks"), where as there it is judged by the shuffled labels, not by the true ones: what is left is what all
-    label maps share, such as how often and where there is an object, read from the activations as they are. Their
-    control labels belong to word types, which training and test have in common; images are not, so here a probe cannot
-    score by learning labels by heart, and the control asks for less capacity than theirs.
-
-    The training labels stay the same set, so standardisation and the unit of rmse stay the same too.
+    No image keeps its own, unless it is alone in its part. A probe that is trained, selected and scored with these is
+    the control of Hewitt and Liang (2019, "Designing and Interpreting Probes with Control Tasks"): what it scores is
+    what all label maps share. Their control labels belong to word types, which training and test have in common; images
+    are not, so here labels cannot be learnt by heart, and the control asks for less capacity than theirs.
     """
     generator = torch.Generator().manual_seed(seed)
     source = torch.arange(len(next(iter(targets.values()))))
     for part in PARTS:
-        rows = torch.tensor(getattr(split, part))
+        rows = torch.tensor(split.rows(part))
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
         source[shuffled] = shuffled.roll(1)  # one cycle through all of them
     return {name: maps[source] for name, maps in targets.items()}
 
 
-REAL, SHUFFLED = "none", "labels"  # values of the column `control`
+class ShuffledLabels:
+    """Shuffled labels while images pass by: each image has those of the one before it, the first those of the last.
+
+    So all images of a part of the split, which come in random order, are one cycle as in `shuffled_targets`, whatever
+    the size of the batches. The first image waits, with its activations, until the last has passed.
+    """
+
+    def __init__(self) -> None:
+        self._first: LabeledBatch | None = None
+        self._last: Targets = {}
+
+    def shift(self, batch: LabeledBatch) -> Iterator[LabeledBatch]:
+        """The images of a batch with the labels of those before them; all but the first image of the part."""
+        before, self._last = self._last, {name: maps[-1:] for name, maps in batch.targets.items()}
+        if self._first is None:
+            waiting = {layer: values[:, :1].clone() for layer, values in batch.values.items()}
+            self._first = LabeledBatch(waiting, {}, batch.names[:1])
+            batch = LabeledBatch(
+                {layer: values[:, 1:] for layer, values in batch.values.items()},
+                {name: maps[:-1] for name, maps in batch.targets.items()},
+                batch.names[1:],
+            )
+        else:
+            shifted = {name: torch.cat([before[name], maps[:-1]]) for name, maps in batch.targets.items()}
+            batch = batch._replace(targets=shifted)
+        if batch.names:
+            yield batch
+
+    def close(self, from_neighbour: Callable[[Targets], Targets]) -> Iterator[LabeledBatch]:
+        """The first image, with the last labels of the process before this one. The next part may begin."""
+        first, last, self._first, self._last = self._first, from_neighbour(self._last), None, {}
+        if first is not None:
+            yield first._replace(targets=last)
+
+
 _PAIR = ("model", "layer", "step", "property", "probe", "split", "image", "metric")
 
 
 def selectivity(scores: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """Real scores less those with shuffled labels: mean over images with a paired interval.
+    """Real scores less those with shuffled labels (Hewitt and Liang 2019): mean over images with a paired interval.
 
-    Selectivity of Hewitt and Liang (2019), each score judged by the labels that its own probe was trained for (see
-    `controls.shuffled_targets`). The difference is taken image by image, which takes out how hard an image is.
-    `n` counts the images where both scores are defined; rmse is better the lower, so its selectivity is negative.
-
-    Args:
-        scores: those of the real probes and of control 'labels'; others do not matter.
+    Each score is judged by the labels that its own probe was trained for. rmse is better the lower, so its selectivity
+    is negative. Other controls among the scores do not matter.
 
     Returns:
-        A table as `summarise`'s with control 'selectivity', a row for each key of the rows of control 'labels'.
+        A table as `summarise`'s with control 'selectivity', a row for each key of the rows of control 'labels'; `n`
+        counts the images where both scores are defined.
 
     Raises:
         UserError: no scores with shuffled labels, or some without a real score of the same image beside them.
     """
     keys = row_keys(scores, _PAIR)
-    is_real, is_shuffled = (scores["control"] == REAL).to_numpy(), (scores["control"] == SHUFFLED).to_numpy()
+    is_real, is_shuffled = ((scores["control"] == name).to_numpy() for name in ("none", "labels"))
     real, shuffled = scores[is_real], scores[is_shuffled]
     if not len(shuffled):
         raise UserError("no scores with shuffled labels to compare with: run with the control 'labels'.")
@@ -129,50 +190,6 @@ def selectivity(scores: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     return summarise(paired.assign(control=control, value=differences), level=level, differences=True)
 
 
-Targets = dict[str, Tensor]
-
-
-class LabeledBatch(NamedTuple):
-    """Activations {layer: [steps, images, C, h, w]} and target maps {property: [images, H, W]} of images."""
-
-    values: dict[str, Tensor]
-    targets: Targets
-    names: Sequence[str]
-
-
-class ShuffledLabels:
-    """Deals labels on from image to image. The first image waits, with its activations, until the last has passed."""
-
-    def __init__(self) -> None:
-        self._first: LabeledBatch | None = None
-        self._last: Targets = {}
-
-    def shift(self, batch: LabeledBatch) -> Iterator[LabeledBatch]:
-        """The images of a batch with the labels of those before them; all but the first image of the part."""
-        before, self._last = self._last, {name: maps[-1:] for name, maps in batch.targets.items()}
-        if self._first is None:
-            waiting = {layer: values[:, :1].clone() for layer, values in batch.values.items()}
-            self._first = LabeledBatch(waiting, {}, batch.names[:1])
-            dealt = {name: maps[:-1] for name, maps in batch.targets.items()}
-            batch = LabeledBatch(
-                {layer: values[:, 1:] for layer, values in batch.values.items()}, dealt, batch.names[1:]
-            )
-        else:
-            dealt = {name: torch.cat([before[name], maps[:-1]]) for name, maps in batch.targets.items()}
-            batch = batch._replace(targets=dealt)
-        if batch.names:
-            yield batch
-
-    def close(self, from_neighbour: Callable[[Targets], Targets]) -> Iterator[LabeledBatch]:
-        """The first image, with the last labels of the process before this one. The next part may begin."""
-        first, last, self._first, self._last = self._first, from_neighbour(self._last), None, {}
-        if first is not None:
-            yield first._replace(targets=last)
-
-
-POSITION = "position"
-
-
 def position_scores(
     targets: Mapping[str, Tensor],
     split: Split,
@@ -183,29 +200,19 @@ def position_scores(
     threshold: Threshold = "validation",
     probe: str = "linear",
 ) -> list[ScoreBlock]:
-    """Scores of `PositionMap` on every validation and test image, treated as the probes are (threshold, units).
+    """Scores of `PositionMap` on every validation and test image, of label maps [images, H, W] by property.
 
-    targets: label maps [images, H, W] by property, in the order of `names`. Rows have layer 'position', control
-    'position' and no step. Raises UserError for a bad threshold, an unknown property, or label maps that do not fit.
+    Images are called `names`. Raises UserError for a bad threshold, an unknown property, or label maps that do not fit.
     """
     maps = {name: target_maps(targets, name, names) for name in properties}
-    once = OnePass(PositionLearner(properties), properties, threshold, (model, probe, POSITION), {NO_STEP: None})
-
-    def part(rows: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        wanted = {name: values[list(rows)] for name, values in maps.items()}
-        return {POSITION: next(iter(wanted.values()))[None, :, None]}, wanted
-
-    once.fit(*part(split.train))
-    once.solve(_alone)
-    once.validate(*part(split.validation), [names[row] for row in split.validation])
-    once.choose(_alone, _alone)
-    once.test(*part(split.test), [names[row] for row in split.test])
-    return once.blocks(names)
-
-
-def _alone(whole: Any) -> Any:
-    """One process has seen all."""
-    return whole
+    one_pass = OnePass(PositionLearner(properties), properties, threshold, (model, probe, POSITION), {NO_STEP: None})
+    for part in PARTS:
+        rows = split.rows(part)
+        wanted = {name: values[rows] for name, values in maps.items()}
+        sizes = next(iter(wanted.values()))[None, :, None]
+        one_pass.take(part, LabeledBatch({POSITION: sizes}, wanted, [names[row] for row in rows]))
+        one_pass.conclude(part, lambda total: total, lambda items: items)
+    return one_pass.blocks(names)
 
 
 class PositionLearner:
@@ -214,41 +221,42 @@ class PositionLearner:
     def __init__(self, properties: Sequence[str]) -> None:
         self.pixels = PixelSums(properties)
         self.sums: dict[str, Tensor] = {}
-        self.count = torch.zeros(())
 
     def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
         self.pixels.add(targets)
         for name, maps in targets.items():
             self.sums[name] = self.sums.get(name, 0) + maps.double().sum(0)
-            self.count = self.count.to(maps.device)
-        self.count = self.count + len(next(iter(targets.values())))
 
-    def merge(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def merge(self, reduce: Reduce) -> None:
         self.pixels.merge(reduce)
         self.sums = {name: reduce(total) for name, total in self.sums.items()}
-        self.count = reduce(self.count)
 
     def solve(self) -> PositionMap:
         standardisations = self.pixels.standardisations()
-        maps = [standardisations[name].apply(self.sums[name] / self.count) for name in self.pixels.properties]
+        maps = []
+        for name, one in standardisations.items():
+            images = self.pixels.sums[name][0] / self.sums[name].numel()
+            maps.append(one.apply(self.sums[name] / images))
         return PositionMap(torch.stack(maps).float(), standardisations)
 
 
 class PositionMap:
-    """The mean training label at every pixel [properties, H, W], standardised, or a probability. It minimises squared
-    error and cross entropy on the training images among all functions of position, so there is no control with a linear
-    probe on the coordinates (x, y) beside it: that is one such function, and a weaker one."""
+    """The mean training label at every pixel [properties, H, W], standardised, or a probability.
+
+    It minimises squared error and cross entropy on the training images among all functions of position, so a linear
+    probe on the coordinates (x, y) could only be weaker.
+    """
 
     def __init__(self, maps: Tensor, standardisations: dict[str, Standardisation]) -> None:
         self.maps, self.standardisations = maps, standardisations
 
     def outputs(self, layer: str, activation: Tensor) -> Tensor:
-        """[1, batch, any, H, W], of which only the size is looked at -> [1, properties, 1, batch, H, W]"""
+        """[1, batch, any, H, W], whose size alone matters -> [1, properties, 1, batch, H, W]"""
         return self.maps[None, :, None, None].expand(-1, -1, -1, activation.shape[1], -1, -1)
 
     def errors(self, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        wanted = torch.stack([one.apply(targets[name]) for name, one in self.standardisations.items()])
-        return (outputs - wanted[:, None].to(outputs)).square().mean((-2, -1))
+        """Zeros [1, properties, 1, batch]: there is one candidate, and nothing to choose."""
+        return outputs.new_zeros(outputs.shape[:-2])
 
     def decode(self, item: Property, outputs: Tensor) -> Tensor:
         return outputs

@@ -4,18 +4,36 @@ validation images, then test images. Nothing is kept of an image but its scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffprobe.probes.properties import Property, Standardisation, property_named
+from diffprobe.probes.ridge import Reduce
 from diffprobe.probes.score_table import ScoreBlock
-from diffprobe.probes.scoring import METRICS, Grid, PooledTarget, Threshold, candidate_thresholds, pooled_targets
+from diffprobe.probes.scoring import (
+    METRICS,
+    Grid,
+    PooledTarget,
+    Threshold,
+    candidate_thresholds,
+    grid_of,
+    pooled_targets,
+    score_maps,
+)
 
-Reduce = Callable[[Tensor], Tensor]
 Gather = Callable[[list], list]
+Targets = dict[str, Tensor]
+
+
+class LabeledBatch(NamedTuple):
+    """Activations {layer: [steps, images, C, h, w]} and target maps {property: [images, H, W]} of images."""
+
+    values: dict[str, Tensor]
+    targets: Targets
+    names: Sequence[str]
 
 
 class Candidates(Protocol):
@@ -41,14 +59,14 @@ class Candidates(Protocol):
 
 
 class Learner(Protocol):
-    """What is summed up over the training images, and what follows from it."""
+    """Sums over the training images, and what follows from them."""
 
     def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Activations {layer: [steps, batch, C, h, w]} and target maps {property: [batch, H, W]}."""
+        """Activations and target maps as in `LabeledBatch`."""
         ...
 
     def merge(self, reduce: Reduce) -> None:
-        """Adds up what several processes have seen."""
+        """Adds up the sums of several processes."""
         ...
 
     def solve(self) -> Candidates: ...
@@ -57,9 +75,12 @@ class Learner(Protocol):
 class OnePass:
     """The probes of one input (the network, or a control) on all its layers and steps.
 
-    Call `fit` with batches of training images, `solve`, `validate` with validation images, `choose`, `test`. Among
-    several processes each sees its own images; `reduce` sums a tensor and `gather` joins lists over all of them.
-    `keys`: model, probe and control, as in tables. `steps`: the timestep of each step that is probed.
+    For each part of the split in turn, `take` its batches, then `conclude` it. Among several processes each takes its
+    own images; `reduce` sums a tensor and `gather` joins lists over all of them.
+
+    Args:
+        keys: model, probe and control, as in tables.
+        steps: the timestep of each step that is probed.
     """
 
     def __init__(
@@ -74,21 +95,35 @@ class OnePass:
         self.properties = {name: property_named(name) for name in properties}
         self.cuts = candidate_thresholds(threshold)
         self.thresholds: dict[str, dict[str, list[float]]] = {}  # of binary properties, by layer, one per step
-        self.chosen: dict[str, Tensor] = {}
         self._images: dict[str, list[str]] = {"validation": [], "test": []}
         # Values [steps, images of a batch] by part, layer, property and metric
         self._values: dict[tuple[str, str, str, str], list[np.ndarray]] = {}
         self._errors: dict[str, Tensor] = {}  # [candidates, properties, steps], summed over validation images
-        self._validated: list[tuple[list[str], dict[tuple[str, str], dict[str, Tensor]]]] = []
+        # Of each validation batch by layer and property, see `_candidate_scores`
+        self._validated: list[tuple[Sequence[str], dict[tuple[str, str], dict[str, Tensor]]]] = []
 
-    def fit(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Activations {layer: [steps, batch, C, h, w]} and target maps {property: [batch, H, W]}."""
+    def take(self, part: str, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
+        """Trains, selects or tests on images of a part; gives what the probes predict of test images, see `test`."""
+        if part == "test":
+            return self.test(*batch)
+        (self.fit if part == "train" else self.validate)(*batch)
+        return {}
+
+    def conclude(self, part: str, reduce: Reduce, gather: Gather) -> None:
+        """After the last image of a part. Raises UserError for training labels that do not vary."""
+        if part == "train":
+            self.learner.merge(reduce)
+            self.candidates = self.learner.solve()
+        elif part == "validation":
+            self._choose(reduce, gather)
+        else:
+            own = {key: values for key, values in self._values.items() if key[0] == "test"}
+            parts = gather([(self._images["test"], own)])
+            self._images["test"] = [image for images, _ in parts for image in images]
+            self._values |= {key: [batch for _, values in parts for batch in values[key]] for key in own}
+
+    def fit(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor], names: Sequence[str]) -> None:
         self.learner.add(values, targets)
-
-    def solve(self, reduce: Reduce) -> None:
-        """Raises UserError for training labels that do not vary."""
-        self.learner.merge(reduce)
-        self.candidates = self.learner.solve()
 
     @torch.no_grad()
     def validate(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor], names: Sequence[str]) -> None:
@@ -100,19 +135,8 @@ class OnePass:
             self._errors[layer] = self._errors[layer] + errors if layer in self._errors else errors
             for number, (name, item) in enumerate(self.properties.items()):
                 maps = self.candidates.decode(item, outputs[:, number])
-                found[layer, name] = self._metrics(item, maps, pooled[name][_grid(activation)])
-        self._validated.append((list(names), found))
-
-    def choose(self, reduce: Reduce, gather: Gather) -> None:
-        """Takes each probe's candidate with the lowest validation error, then the threshold with the best Dice."""
-        self.chosen = {layer: reduce(errors).argmin(0) for layer, errors in self._errors.items()}
-        self.candidates = self.candidates.take(self.chosen)
-        self._validated = gather(self._validated)
-        self._images["validation"] = [image for names, _ in self._validated for image in names]
-        for layer, numbers in self.chosen.items():
-            for number, (name, item) in enumerate(self.properties.items()):
-                self._take(layer, name, item, numbers[number].cpu())
-        self._validated = []
+                found[layer, name] = self._candidate_scores(item, maps, pooled[name][grid_of(activation)])
+        self._validated.append((names, found))
 
     @torch.no_grad()
     def test(
@@ -120,29 +144,19 @@ class OnePass:
     ) -> dict[str, dict[str, Tensor]]:
         """Scores the chosen probes.
 
-        Returns what they say, as probabilities or in the labels' units: {property: {layer: [steps, batch, h, w]}}.
+        Returns their predictions, as probabilities or in label units: {property: {layer: [steps, batch, h, w]}}.
         """
         self._images["test"] += names
         pooled = self._pooled(values, targets)
-        said: dict[str, dict[str, Tensor]] = {name: {} for name in self.properties}
+        predictions: dict[str, dict[str, Tensor]] = {name: {} for name in self.properties}
         for layer, activation in values.items():
             outputs = self.candidates.outputs(layer, activation)[0]
             for number, (name, item) in enumerate(self.properties.items()):
                 maps = self.candidates.decode(item, outputs[number])
-                cuts = torch.tensor(self.thresholds[name][layer] if item.binary else 0.0, device=maps.device)
-                prediction = maps > cuts[:, None, None, None] if item.binary else maps
-                for metric in item.metrics:
-                    scored = METRICS[metric](prediction, pooled[name][_grid(activation)][metric])
-                    self._keep("test", layer, name, metric, scored)
-                said[name][layer] = self.candidates.standardisations[name].undo(maps)
-        return said
-
-    def join(self, gather: Gather) -> None:
-        """Puts together the test scores of several processes."""
-        own = {key: values for key, values in self._values.items() if key[0] == "test"}
-        parts = gather([(self._images["test"], own)])
-        self._images["test"] = [image for images, _ in parts for image in images]
-        self._values |= {key: [batch for _, values in parts for batch in values[key]] for key in own}
+                cuts = self.thresholds[name][layer] if item.binary else []
+                self._add_scores("test", layer, name, score_maps(item, maps, pooled[name][grid_of(activation)], cuts))
+                predictions[name][layer] = self.candidates.standardisations[name].undo(maps)
+        return predictions
 
     def blocks(self, names: Sequence[str]) -> list[ScoreBlock]:
         """The scores of validation and of test images, whatever order they came in, in the order of `names`."""
@@ -160,16 +174,37 @@ class OnePass:
             for (part, layer, name, metric), batches in self._values.items()
         ]
 
+    def _choose(self, reduce: Reduce, gather: Gather) -> None:
+        """Takes each probe's candidate with the lowest validation error, then the threshold with the best Dice."""
+        chosen = {layer: reduce(errors).argmin(0) for layer, errors in self._errors.items()}
+        self.candidates = self.candidates.take(chosen)
+        self._validated = gather(self._validated)
+        self._images["validation"] = [image for names, _ in self._validated for image in names]
+        steps = torch.arange(len(self.steps))
+        for layer, numbers in chosen.items():
+            for at, (name, item) in zip(numbers.cpu(), self.properties.items(), strict=True):
+                batches = [
+                    {metric: values[..., at, steps, :] for metric, values in found[layer, name].items()}
+                    for _, found in self._validated
+                ]
+                if item.binary:
+                    best = torch.cat([scores[item.headline] for scores in batches], -1).mean(-1).argmax(0)
+                    self.thresholds.setdefault(name, {})[layer] = [self.cuts[cut] for cut in best.tolist()]
+                    batches = [{key: values[best, steps] for key, values in scores.items()} for scores in batches]
+                for scores in batches:
+                    self._add_scores("validation", layer, name, scores)
+        self._validated = []
+
     def _pooled(
         self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> dict[str, dict[Grid, dict[str, PooledTarget]]]:
-        grids = {_grid(activation) for activation in values.values()}
+        grids = {grid_of(activation) for activation in values.values()}
         return {
             name: pooled_targets(item, self.candidates.standardisations[name].apply(targets[name]), grids)
             for name, item in self.properties.items()
         }
 
-    def _metrics(self, item: Property, maps: Tensor, pooled: Mapping[str, PooledTarget]) -> dict[str, Tensor]:
+    def _candidate_scores(self, item: Property, maps: Tensor, pooled: Mapping[str, PooledTarget]) -> dict[str, Tensor]:
         """Of maps [candidates, steps, batch, h, w]: [candidates, steps, batch], or [thresholds, ...] if binary."""
         if not item.binary:
             return {name: METRICS[name](maps, pooled[name]).cpu() for name in item.metrics}
@@ -178,24 +213,6 @@ class OnePass:
             for name in item.metrics
         }
 
-    def _take(self, layer: str, name: str, item: Property, candidates: Tensor) -> None:
-        """The validation scores of the chosen candidate (and threshold) of each step."""
-        steps = torch.arange(len(self.steps))
-        taken = [
-            (names, {metric: values[..., candidates, steps, :] for metric, values in found[layer, name].items()})
-            for names, found in self._validated
-        ]
-        if item.binary:
-            best = torch.cat([scores[item.headline] for _, scores in taken], -1).mean(-1).argmax(0)
-            self.thresholds.setdefault(name, {})[layer] = [self.cuts[cut] for cut in best.tolist()]
-            taken = [(names, {key: values[best, steps] for key, values in scores.items()}) for names, scores in taken]
-        for _, scores in taken:
-            for metric, values in scores.items():
-                self._keep("validation", layer, name, metric, values)
-
-    def _keep(self, part: str, layer: str, name: str, metric: str, values: Tensor) -> None:
-        self._values.setdefault((part, layer, name, metric), []).append(values.double().cpu().numpy())
-
-
-def _grid(activation: Tensor) -> Grid:
-    return activation.shape[-2], activation.shape[-1]
+    def _add_scores(self, part: str, layer: str, name: str, scores: Mapping[str, Tensor]) -> None:
+        for metric, values in scores.items():
+            self._values.setdefault((part, layer, name, metric), []).append(values.double().cpu().numpy())

@@ -280,7 +280,7 @@ def choose_thresholds(
         pooled = {grid: pool_target(target, grid) for grid in activations.grids}
         for layer in bank.layers:
             maps = predict_maps(bank, activations, name, layer, split.validation)
-            chosen[name][layer] = best_thresholds(maps, pooled[_grid(maps)])
+            chosen[name][layer] = best_thresholds(maps, pooled[grid_of(maps)])
     return chosen
 
 
@@ -338,7 +338,7 @@ def score_bank(
     found: list[ScoreBlock] = []
     moments = list(zip(bank.steps, activations.timesteps, strict=True))
     for part in SCORED_PARTS:
-        rows = getattr(split, part)
+        rows = split.rows(part)
         names = [activations.names[row] for row in rows]
         pooled = {}
         for name, item in bank.properties.items():
@@ -349,7 +349,7 @@ def score_bank(
                 item = bank.properties[name]
                 maps = item.decode(outputs)
                 thresholds = bank.thresholds[name][layer] if item.binary else []
-                for metric, values in score_maps(item, maps, pooled[name][_grid(maps)], thresholds).items():
+                for metric, values in score_maps(item, maps, pooled[name][grid_of(maps)], thresholds).items():
                     keys = (model, layer, name, probe, control, part, metric)
                     found.append(ScoreBlock(*keys, moments, names, values.double().cpu().numpy()))
     return found
@@ -360,5 +360,6 @@ def _outputs(bank: ProbeBank, activations: ReadableActivations, layer: str, rows
     return bank(layer, activations.values[layer][:, list(rows)])
 
 
-def _grid(maps: Tensor) -> Grid:
+def grid_of(maps: Tensor) -> Grid:
+    """Height and width of maps [..., h, w]."""
     return maps.shape[-2], maps.shape[-1]

@@ -25,12 +25,16 @@ class Split:
     def __post_init__(self) -> None:
         """Raises UserError if a part is empty or an image is in two parts."""
         for part in PARTS:
-            if not getattr(self, part):
+            if not self.rows(part):
                 raise UserError(f"the {part} part of the split is empty: give more images or a larger fraction to it.")
         rows = [*self.train, *self.validation, *self.test]
         if len(set(rows)) < len(rows):
             repeated = next(row for row, times in Counter(rows).items() if times > 1)
             raise UserError(f"the split uses image row {repeated} more than once: parts must not overlap.")
+
+    def rows(self, part: str) -> list[int]:
+        """Of a part, by its name in `PARTS`."""
+        return getattr(self, part)
 
 
 def split_images(

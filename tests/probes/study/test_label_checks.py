@@ -9,7 +9,7 @@ import torch
 
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.probes.bank import ProbeConfig
-from diffprobe.probes.study.question import one_valued, skip_flat, warnings_of
+from diffprobe.probes.study.question import label_warnings, one_valued, skip_flat
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.probes.study.test_two_pass import SOURCE
 from tests.reference.score_rows import Score, rows_of, table_of
@@ -27,22 +27,22 @@ def test_maps_of_one_value_are_found():
 
 
 def test_only_what_a_blind_map_reaches_on_test_images_is_told():
-    assert warnings_of(table_of([row(0.95), row(0.94)]), [], 9) == []
+    assert label_warnings(table_of([row(0.95), row(0.94)]), [], 9) == []
     assert (
-        warnings_of(
+        label_warnings(
             table_of([row(1.0, split="validation"), row(1.0, layer="up"), row(1.0, metric="dice_background")]), [], 9
         )
         == []
     )
-    (line,) = warnings_of(table_of([row(0.98), row(0.96), row(None)]), [], 9)
+    (line,) = label_warnings(table_of([row(0.98), row(0.96), row(None)]), [], 9)
     assert "saliency labels are nearly the same" in line
     assert "dice 0.97" in line
-    (line,) = warnings_of(table_of([row(0.99, property="depth", metric="spearman")]), [], 9)
+    (line,) = label_warnings(table_of([row(0.99, property="depth", metric="spearman")]), [], 9)
     assert "spearman 0.99" in line
 
 
 def test_images_without_both_classes_are_counted():
-    (line,) = warnings_of(table_of([]), [("saliency", name) for name in "abcd"], 9)
+    (line,) = label_warnings(table_of([]), [("saliency", name) for name in "abcd"], 9)
     assert "the saliency labels of 4 of 9 images have no salient pixel, or no background" in line
     assert "a, b, c, ..." in line
 

@@ -18,6 +18,7 @@ from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
+from diffprobe.probes.controls import CONTROLS
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from diffprobe.prototypes.collecting import as_group, collect_prototypes
 from diffprobe.prototypes.pooling import MaskResizing
@@ -63,9 +64,7 @@ def test_a_control_network_or_input_is_looked_at_too(tiny_backbone, layers, way,
         run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
     probing_config = replace(probing_config, controls=("permuted",))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffprobe.probes.study.question.CONTROL_NETWORKS", {"permuted": ("broken weights", broken)})
-        patch.setattr("diffprobe.probes.study.one_pass.CONTROL_NETWORKS", {"permuted": ("broken weights", broken)})
-        patch.setattr("diffprobe.probes.study.two_pass.CONTROL_NETWORKS", {"permuted": ("broken weights", broken)})
+        patch.setitem(CONTROLS, "permuted", replace(CONTROLS["permuted"], make_denoiser=broken))
         with pytest.raises(UserError, match=rf"{layers[0].name} of {IMAGE} at step 0, .*1 weights of the denoiser"):
             run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
 

@@ -81,7 +81,7 @@ def test_evaluations_are_counted_and_stages_told(tiny_backbone, probing_config, 
     assert told == [
         "running 10 images through 3 steps",
         "training 12 probes on 6 images",
-        "control: the same for the network with permuted weights",
+        "control: the same probes on a network with permuted weights",
     ]
 
 

@@ -1,36 +1,33 @@
-"""The main study without keeping any activation: ridge probes of the network and of all its controls in one pass.
+"""The probing study without stored activations: ridge probes of the network and of all its controls in one pass.
 
-Training images pass by first, then validation images, then test images, each of them once (see `probes.one_pass`), so
-the network is evaluated (images x steps) times, and memory does not grow with the number of images.
+The network is evaluated (images x steps) times, and memory does not grow with the number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diffprobe.activations.activations import concatenate
-from diffprobe.activations.control_inputs import CONTROL_INPUTS, control_activations, control_layers
-from diffprobe.activations.module import ImageBatch, quiet_trainer
+from diffprobe.activations.control_inputs import control_activations, control_layers
+from diffprobe.activations.module import quiet_trainer
 from diffprobe.activations.one_pass import ActivationBatch, replay_activations, stream_batches
 from diffprobe.activations.sources import Source
 from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
-from diffprobe.probes.controls import POSITION, LabeledBatch, PositionLearner, ShuffledLabels, Targets
-from diffprobe.probes.one_pass import OnePass
-from diffprobe.probes.ridge import Moments, RidgePath, Strengths, edge_lines
-from diffprobe.probes.score_table import score_table
+from diffprobe.probes.controls import POSITION, Control, PositionLearner, ShuffledLabels
+from diffprobe.probes.one_pass import LabeledBatch, OnePass, Targets
+from diffprobe.probes.ridge import Moments, RidgePath
 from diffprobe.probes.scoring import target_maps
 from diffprobe.probes.splits import PARTS
 from diffprobe.probes.study.question import (
-    CONTROL_NETWORKS,
     ExampleImage,
     ExecutionConfig,
     Labeler,
@@ -38,9 +35,7 @@ from diffprobe.probes.study.question import (
     ProbingResults,
     SplitOverlapCheck,
     one_valued,
-    probe_config_for,
-    skip_flat,
-    warnings_of,
+    scores_and_warnings,
 )
 from diffprobe.probes.summaries import summarise
 
@@ -53,7 +48,7 @@ if TYPE_CHECKING:
 def run_probing_in_one_pass(
     backbone: Backbone, source: Source, labeler: Labeler, probing_config: ProbingConfig, execution: ExecutionConfig
 ) -> ProbingResults:
-    """See `emergence.run_probing`, of which this is the way for `execution.live`.
+    """`run_probing` where no activation is kept.
 
     Raises:
         UserError: also when the probes are no ridge probes, or a part has fewer images than there are processes.
@@ -61,207 +56,158 @@ def run_probing_in_one_pass(
     if probing_config.probe_config.solver != "ridge":
         raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
     split = probing_config.split(source.names)
-    watch = _OnePassStudy(backbone, source, labeler, probing_config, shown=split.test[: execution.example_count])
+    study = _OnePassStudy(backbone, source, labeler, probing_config, split.test[: execution.example_count])
     trainer = execution.make_trainer("generate") or quiet_trainer(backbone.device)
-    # Shuffled, so that neighbours in a list of prompts are not neighbours here.
     random = np.random.default_rng(probing_config.seed)
     for part in PARTS:
-        rows = random.permutation(getattr(split, part)).tolist()
+        # Neighbours in a list of prompts should not get each other's labels as shuffled ones
+        rows = random.permutation(split.rows(part)).tolist()
         execution.log(f"{part}: {len(rows)} images through {len(source.timesteps(backbone))} steps")
-        use = {"train": watch.fit, "validation": watch.validate, "test": watch.test}[part]
         stream_batches(
             backbone,
             source,
-            watch.layers,
+            study.layers,
             probing_config.steps,
             rows,
-            use,
+            partial(study.take, part),
             batch_size=execution.batch_size,
-            networks=watch.networks,
+            networks=study.networks,
             trainer=trainer,
         )
-        watch.conclude(part, trainer)
-    real = watch.passes["none"]
-    bank = real.candidates.bank(probing_config.steps)  # type: ignore[attr-defined]
-    bank.thresholds = real.thresholds
-    asked = ("none", *probing_config.controls)
-    blocks = {control: one.blocks(source.names) for control, one in watch.passes.items()}
-    scores = score_table([block for control, several in blocks.items() if control in asked for block in several])
-    scores = skip_flat(scores, watch.flat)
-    position = skip_flat(score_table(blocks["position"]), watch.flat)
-    warnings = warnings_of(position, watch.flat, len(source.names))
-    warnings += edge_lines(watch.strengths(), probing_config.probe_config.strengths)
+        study.conclude(part, trainer)
+    candidates = {control.name: one.candidates for control, one in study.passes.items()}
+    paths = {name: path for name, path in candidates.items() if isinstance(path, RidgePath)}
+    strengths = {name: path.first_strengths() for name, path in paths.items()}
+    bank = paths["none"].bank(probing_config.steps)
+    blocks = {control.name: one.blocks(source.names) for control, one in study.passes.items()}
+    bank.thresholds = next(iter(study.passes.values())).thresholds
+    scores, warnings = scores_and_warnings(probing_config, blocks, strengths, study.flat, len(source.names))
     for line in warnings:
         execution.log(line)
-    each = (
-        source.evaluations(backbone, probing_config.steps)
-        + len(watch.networks) * len(probing_config.steps) * source.draws
-    )
+    replayed = len(study.networks) * len(probing_config.steps) * source.draws
     return ProbingResults(
         scores,
         summarise(scores),
         bank,
-        sorted(watch.shown, key=lambda one: split.test.index(one.row)),
+        sorted(study.examples, key=lambda one: split.test.index(one.row)),
         split,
-        len(source.names) * each,
+        len(source.names) * (source.evaluations(backbone, probing_config.steps) + replayed),
         warnings=warnings,
     )
 
 
 class _OnePassStudy:
-    """The passes of the network ('none') and of every control, and what a batch of images does to each of them."""
+    """One pass for each set of probes, all of which take the same batches of images."""
 
     def __init__(
-        self, backbone: Backbone, source: Source, labeler: Labeler, probing_config: ProbingConfig, shown: Sequence[int]
+        self,
+        backbone: Backbone,
+        source: Source,
+        labeler: Labeler,
+        probing_config: ProbingConfig,
+        example_rows: Sequence[int],
     ) -> None:
         self.backbone, self.source, self.labeler, self.probing_config = backbone, source, labeler, probing_config
         self.layers = [layer.name for layer in probing_config.recorded]
-        self.wanted, self.shown = set(shown), list[ExampleImage]()
-        self.pictures = SplitOverlapCheck()  # of this process
-        self.flat: list[tuple[str, str]] = []  # (property, image) of labels with one value; in the end of all processes
-        self.dealt = ShuffledLabels()
-        self.beside: tuple[ImageBatch, dict[str, Tensor]] | None = None
-        self.inputs: dict[str, Callable[[ActivationBatch], dict[str, Tensor]]] = {"none": self._own}
-        self.networks: dict[str, nn.Module] = {}  # of controls
-        for control in probing_config.controls:
-            if control in CONTROL_NETWORKS:
-                self._add_network(control, CONTROL_NETWORKS[control][1](backbone.denoiser, probing_config.seed))
-            elif control in CONTROL_INPUTS:
-                control_layers(backbone, [control])  # which refuses what the model does not have
-                self.inputs[control] = partial(self._control_input, control)
-            elif control == "labels":
-                self.inputs[control] = self.inputs["none"]
-        timesteps = source.timesteps(backbone)
-        steps = {step: timesteps[step] for step in probing_config.steps}
-        self.moments = [at_step(step, timestep) for step, timestep in steps.items()]
-        self.passes = {
-            control: self._pass(
-                Moments(probing_config.properties, probe_config_for(probing_config, control)), control, steps
-            )
-            for control in self.inputs
+        control_layers(backbone, probing_config.control_inputs)  # which refuses those that the model does not have
+        self.networks: dict[str, nn.Module] = {
+            control.name: control.make_denoiser(backbone.denoiser, probing_config.seed)
+            for control in probing_config.probe_sets
+            if control.make_denoiser
         }
-        # Also where it is no control that is asked for: it tells whether labels are worth learning
-        self.inputs["position"] = lambda seen: {POSITION: seen.images[None, :, :1]}
-        self.passes["position"] = self._pass(PositionLearner(probing_config.properties), "position", {NO_STEP: None})
+        timesteps = source.timesteps(backbone)
+        self.steps = {step: timesteps[step] for step in probing_config.steps}
+        self.passes = {control: self._pass(control) for control in probing_config.probe_sets}
+        self.shuffled = ShuffledLabels()
+        self.example_rows, self.examples = set(example_rows), list[ExampleImage]()
+        # Of this process, in the end of all:
+        self.overlap = SplitOverlapCheck()
+        self.flat: list[tuple[str, str]] = []  # see `one_valued`
 
-    def fit(self, seen: ActivationBatch) -> None:
-        self.pictures.add(seen.images, seen.batch.names, "train")
-        for control, batch in self._work(seen, self._labels(seen)):
-            self._use("train", control, batch)
-
-    def validate(self, seen: ActivationBatch) -> None:
-        self.pictures.add(seen.images, seen.batch.names, "validation")
-        for control, batch in self._work(seen, self._labels(seen)):
-            self._use("validation", control, batch)
-
-    def test(self, seen: ActivationBatch) -> None:
-        self.pictures.add(seen.images, seen.batch.names, "test")
-        labels = self._labels(seen)
-        for control, batch in self._work(seen, labels):
-            said = self._use("test", control, batch)
-            if control == "none":
-                self.shown += [
-                    self._show(seen, place, labels, said)
-                    for place, row in enumerate(seen.batch.rows)
-                    if row in self.wanted
-                ]
+    def take(self, part: str, batch: ActivationBatch) -> None:
+        """Shows the images of a batch to every pass."""
+        names = batch.batch.names
+        self.overlap.add(batch.images, names, part)
+        labels = self.labeler(batch.images.cpu().float(), names, self.probing_config.properties)
+        targets = {key: target_maps(labels, key, names).to(batch.images.device) for key in labels}
+        self.flat += one_valued(targets, names)
+        inputs = self._control_inputs(batch)
+        for control, one in self.passes.items():
+            labeled = LabeledBatch(self._values(control, batch, inputs), targets, names)
+            if control.kind == "shuffled_labels":
+                for shifted in self.shuffled.shift(labeled):
+                    one.take(part, shifted)
+                continue
+            predictions = one.take(part, labeled)
+            if control.kind == "network" and part == "test":
+                places = [place for place, row in enumerate(batch.batch.rows) if row in self.example_rows]
+                self.examples += [self._example(batch, place, labels, predictions) for place in places]
 
     def conclude(self, part: str, trainer: lightning.Trainer) -> None:
-        """After the last image of a part: the processes put together what each has seen."""
-        reduce = partial(trainer.strategy.reduce, reduce_op="sum")
-        if "labels" in self.passes:
-            for batch in self.dealt.close(_from_neighbour):
-                self._use(part, "labels", batch)
-        for one in self.passes.values():
-            if part == "train":
-                one.solve(reduce)  # type: ignore[arg-type]
-            elif part == "validation":
-                one.choose(reduce, _gather)  # type: ignore[arg-type]
-            else:
-                one.join(_gather)
+        """After the last image of a part: joins what the processes have."""
+        for control, one in self.passes.items():
+            if control.kind == "shuffled_labels":
+                for batch in self.shuffled.close(_from_neighbour):
+                    one.take(part, batch)
+            one.conclude(part, partial(trainer.strategy.reduce, reduce_op="sum"), _gather)  # type: ignore[arg-type]
         if part == "test":
-            self.shown = _gather(self.shown)
-            self.flat = _gather(self.flat)
+            self.examples, self.flat = _gather(self.examples), _gather(self.flat)
 
-    def strengths(self) -> dict[str, Strengths]:
-        """Of each control's chosen probes, and of the network's ('none')."""
-        paths = {control: one.candidates for control, one in self.passes.items()}
-        return {control: path.first_strengths() for control, path in paths.items() if isinstance(path, RidgePath)}
+    def _pass(self, control: Control) -> OnePass:
+        config, steps = self.probing_config, self.steps
+        learner = Moments(config.properties, control.probe_config(config.probe_config))
+        if control.kind == "position":
+            learner, steps = PositionLearner(config.properties), {NO_STEP: None}
+        keys = (self.backbone.name, config.probe_config.name, control.name)
+        return OnePass(learner, config.properties, config.threshold, keys, steps)
 
-    def _work(self, seen: ActivationBatch, labels: Targets) -> Iterator[tuple[str, LabeledBatch]]:
-        """What the pass of each control is to be shown of a batch."""
-        names = seen.batch.names
-        targets = {key: target_maps(labels, key, names).to(seen.images.device) for key in labels}
-        self.flat += one_valued(targets, names)
-        for control in self.passes:
-            batch = LabeledBatch(self.inputs[control](seen), targets, names)
-            for shown in self.dealt.shift(batch) if control == "labels" else [batch]:
-                yield control, shown
+    def _values(self, control: Control, batch: ActivationBatch, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a set of probes is trained on, {layer: [steps, batch, channels, h, w]}."""
+        if control.kind == "position":
+            return {POSITION: batch.images[None, :, :1]}
+        if control.kind == "input":
+            return {control.name: inputs[control.name]}
+        if control.kind != "other_network":
+            return self._grouped(batch.activations)
+        denoiser, steps = self.networks[control.name], self.probing_config.steps
+        return self._grouped(replay_activations(self.backbone, self.source, denoiser, self.layers, steps, batch))
 
-    def _use(self, part: str, control: str, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
-        """Shows images to a control's pass; gives what its probes say of test images, see `OnePass.test`."""
-        one = self.passes[control]
-        if part == "train":
-            one.fit(batch.values, batch.targets)
-        elif part == "validation":
-            one.validate(*batch)
-        return one.test(*batch) if part == "test" else {}
-
-    def _control_input(self, control: str, seen: ActivationBatch) -> dict[str, Tensor]:
-        if self.beside is None or self.beside[0] is not seen.batch:  # images are decoded once for all control inputs
-            names = [name for name in CONTROL_INPUTS if name in self.inputs]
-            found = []
-            for noisy, latents, when in zip(seen.noisy, seen.latents, self.moments, strict=True):
-                with naming_images(seen.batch.names, when):
-                    found.append(control_activations(self.backbone, names, noisy, latents))
-            self.beside = seen.batch, {name: torch.stack([values[name] for values in found]) for name in names}
-        return {control: self.beside[1][control]}
-
-    def _add_network(self, control: str, denoiser: Any) -> None:
-        self.networks[control] = denoiser
-        replay = partial(
-            replay_activations, self.backbone, self.source, denoiser, self.layers, self.probing_config.steps
-        )
-        self.inputs[control] = lambda seen: self._grouped(replay(seen))
-
-    def _own(self, seen: ActivationBatch) -> dict[str, Tensor]:
-        return self._grouped(seen.activations)
+    def _control_inputs(self, batch: ActivationBatch) -> dict[str, Tensor]:
+        """All of them at once, since images are decoded only once for it: {name: [steps, batch, channels, h, w]}."""
+        names = self.probing_config.control_inputs
+        found = []
+        for noisy, latents, step in zip(batch.noisy, batch.latents, self.steps.items(), strict=True):
+            with naming_images(batch.batch.names, at_step(*step)):
+                found.append(control_activations(self.backbone, names, noisy, latents))
+        return {name: torch.stack([values[name] for values in found]) for name in names}
 
     def _grouped(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """[steps, batch, channels, h, w] of the recorded layers -> of layers and groups that are probed."""
         found = {layer.name: values[layer.name] for layer in self.probing_config.layers}
         for group in self.probing_config.groups:
             parts = {layer.name: values[layer.name].flatten(0, 1) for layer in group.layers}
-            found[group.name] = concatenate(group, parts).unflatten(0, (len(self.probing_config.steps), -1))
+            found[group.name] = concatenate(group, parts).unflatten(0, (len(self.steps), -1))
         return found
 
-    def _pass(self, learner: Any, control: str, steps: Mapping[int, float | None]) -> OnePass:
-        probing_config, keys = self.probing_config, (self.backbone.name, self.probing_config.probe_config.name, control)
-        return OnePass(learner, probing_config.properties, probing_config.threshold, keys, steps)
-
-    def _labels(self, seen: ActivationBatch) -> Targets:
-        return self.labeler(seen.images.cpu().float(), seen.batch.names, self.probing_config.properties)
-
-    def _film(self, seen: ActivationBatch, place: int) -> Tensor:
-        """One image of a batch as it looks after each probed step, [steps, 3, H, W] in [0, 1]."""
-        frames = []
-        for latents, when in zip(seen.latents[:, place], self.moments, strict=True):
-            with naming_images([seen.batch.names[place]], when):
-                frames.append(decode_latents(self.backbone, latents[None]))
-        return torch.cat(frames)
-
-    def _show(
-        self, seen: ActivationBatch, place: int, labels: Targets, said: Mapping[str, Mapping[str, Tensor]]
+    def _example(
+        self, batch: ActivationBatch, place: int, labels: Targets, predictions: dict[str, dict[str, Tensor]]
     ) -> ExampleImage:
-        image = seen.images[place : place + 1]
-        steps = len(self.probing_config.steps)
+        image = batch.images[place : place + 1]
+        frames = image.expand(len(self.steps), -1, -1, -1)
+        if self.source.is_trajectory:
+            decoded = []
+            for latents, step in zip(batch.latents[:, place], self.steps.items(), strict=True):
+                with naming_images([batch.batch.names[place]], at_step(*step)):
+                    decoded.append(decode_latents(self.backbone, latents[None]))
+            frames = torch.cat(decoded)
         return ExampleImage(
-            row=seen.batch.rows[place],
-            steps=(self._film(seen, place) if self.source.is_trajectory else image.expand(steps, -1, -1, -1)).cpu(),
+            row=batch.batch.rows[place],
+            steps=frames.cpu(),
             final=image[0].cpu(),
             labels={key: maps[place] for key, maps in labels.items()},
             predictions={
-                key: {layer: maps[:, place].cpu() for layer, maps in layers.items()} for key, layers in said.items()
+                key: {layer: maps[:, place].cpu() for layer, maps in layers.items()}
+                for key, layers in predictions.items()
             },
         )
 
@@ -276,7 +222,7 @@ def _gather(items: list) -> list:
 
 
 def _from_neighbour(targets: Targets) -> Targets:
-    """What the process before this one, in a ring, gives; alone, one's own."""
+    """The targets of the process before this one, in a ring; alone, one's own."""
     if not _several_processes():
         return targets
     given = _gather([{name: maps.cpu() for name, maps in targets.items()}])[torch.distributed.get_rank() - 1]

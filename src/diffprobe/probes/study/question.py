@@ -1,17 +1,10 @@
-"""What is asked of a network, how it is run, and what comes out: what travels through the studies of probes.
-
-What finds the probes of a recipe on activations that are kept: in memory, or in a store.
-
-What is done and said about labels that a probe can hardly be wrong about, whatever it sees.
-
-Pictures that are equal although their names are not, such as a model makes of two long prompts that begin alike.
-"""
+"""What is asked of a network, how it is run, and what comes out: what both ways of the probing study share."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,17 +13,16 @@ import torch
 from torch import Tensor
 
 from diffprobe.activations.activations import GroupedActivations, LayerGroup, ReadableActivations
-from diffprobe.activations.control_inputs import CONTROL_INPUTS
 from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 from diffprobe.labels.labeler import eight_bit
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.controls import POSITION, fresh_weights, permute_weights
+from diffprobe.probes.controls import CONTROLS, NETWORK, POSITION, Control
 from diffprobe.probes.exact import solve_bank
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.ridge import ridge_bank
-from diffprobe.probes.score_table import select
+from diffprobe.probes.ridge import Strengths, edge_lines, ridge_bank
+from diffprobe.probes.score_table import ScoreBlock, score_table, select
 from diffprobe.probes.scoring import Threshold, check_threshold
 from diffprobe.probes.splits import PARTS, Split, split_images
 from diffprobe.ranges import Choice, Items
@@ -39,37 +31,9 @@ if TYPE_CHECKING:
     import lightning
 
     from diffprobe.activations.extraction import Extraction, StoreFolder
-    from diffprobe.probes.bank import ProbeBank
-
-
-def fit_bank(
-    activations: ReadableActivations,
-    targets: Mapping[str, Tensor],
-    split: Split,
-    properties: Sequence[str],
-    probe_config: ProbeConfig,
-    *,
-    seed: int = 0,
-    images: Any = None,
-    trainer: lightning.Trainer | None = None,
-) -> ProbeBank:
-    """All probes by `probe_config.solver`; see `train_bank`, `ridge_bank` and `solve_bank`, also for what they
-    raise."""
-    if probe_config.solver == "ridge":
-        return ridge_bank(activations, targets, split, properties, probe_config)
-    if probe_config.solver == "exact":
-        device = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's GPUs have no float64
-        return solve_bank(activations, targets, split, properties, probe_config, device=device)
-    return train_bank(activations, targets, split, properties, probe_config, seed=seed, trainer=trainer, images=images)
-
 
 Labeler = Callable[[Tensor, Sequence[str], Sequence[str]], dict[str, Tensor]]
-# Control networks, as people call them and as they are made, given denoiser and seed.
-CONTROL_NETWORKS: dict[str, tuple[str, Callable[[Any, int], Any]]] = {
-    "permuted": ("permuted weights", permute_weights),
-    "fresh": ("new, untrained weights", fresh_weights),
-}
-CONTROLS = (*CONTROL_NETWORKS, *CONTROL_INPUTS, "labels", "position")
+"""(images [images, 3, H, W], their names, properties) -> label maps {property: [images, H, W]}."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +45,14 @@ class ControlSelection:
 
 @dataclass(frozen=True)
 class ProbingConfig:
-    """What is asked of the network, and how carefully.
+    """What is asked of the network.
 
     Attributes:
         layers: whose activations are probed.
-        groups: layers that are probed together, as one input each, beside `layers`.
         steps: which of the source's steps, from 0, they are at.
+        groups: layers that are probed together, as one input each, beside `layers`.
         properties: 'saliency', 'depth', 'shading'.
-        controls: of `CONTROLS`: the network with 'permuted' or 'fresh' weights; its input ('latent'), the intermediate
-            image ('pixels') and the VAE's attention while it decodes that ('decoder'); the real activations with
-            shuffled 'labels'; pixel 'position' alone.
+        controls: names of `CONTROLS`.
         fractions: of the images, to train, select and test on.
         test: names of the images to test on, if they are given; the others train and select.
         probe_config: what probes, and how they are trained.
@@ -135,6 +97,25 @@ class ProbingConfig:
         every = (*self.layers, *(layer for group in self.groups for layer in group.layers))
         return list({layer.name: layer for layer in every}.values())
 
+    @property
+    def probe_sets(self) -> list[Control]:
+        """All sets of probes that are trained, in the order of the score table: the network's, then those of controls.
+
+        'position' is always the last one: its scores tell whether labels are nearly the same in every image.
+        """
+        return [NETWORK, *(control for name, control in CONTROLS.items() if name in (*self.controls, POSITION))]
+
+    @property
+    def control_inputs(self) -> list[str]:
+        """Names of the controls that are inputs of the denoiser, see `extract_control_inputs`."""
+        return [control.name for control in self.probe_sets if control.kind == "input"]
+
+    @property
+    def replayed(self) -> dict[str, dict[str, Any]]:
+        """Of each control network, by its name, what determines it, see `describe_replay`."""
+        networks = [control.name for control in self.probe_sets if control.kind == "other_network"]
+        return {name: {"control": name, "seed": self.seed} for name in networks}
+
     def split(self, names: Sequence[str]) -> Split:
         """Which of these images train, select and test. Raises UserError as `split_images`."""
         return split_images(names, self.fractions, self.seed, self.test)
@@ -146,12 +127,16 @@ class ProbingConfig:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How the frozen network is run: images at once, precision and place of the activations, trainers, progress.
+    """How the frozen network is run.
 
-    `stores` is the folder of activation stores; without one, activations stay in memory, or, if `one_pass`, are used
-    while they are computed and not kept. `example_count` test images are decoded after every step, for pictures.
-    `make_trainer` makes the Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'. `log` takes
-    one line when a stage begins.
+    Attributes:
+        batch_size: images at once.
+        dtype, images_per_shard: of stored activations.
+        stores: the folder of activation stores; without one, activations stay in memory.
+        one_pass: activations are used while they are computed, and not kept.
+        example_count: how many test images are decoded after every step, for pictures.
+        make_trainer: gives the Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'.
+        log: takes one line when a stage begins.
     """
 
     batch_size: int = 8
@@ -173,7 +158,7 @@ class ExampleImage:
         steps: as it looks after every probed step, [steps, 3, H, W] in [0, 1].
         final: as it is at the end, [3, H, W].
         labels: its label maps, {property: [H, W]}.
-        predictions: what the probes say in the labels' units, {property: {layer: [steps, h, w]}}.
+        predictions: of the probes, in the labels' units, {property: {layer: [steps, h, w]}}.
     """
 
     row: int
@@ -185,7 +170,7 @@ class ExampleImage:
 
 @dataclass(frozen=True)
 class ProbingResults:
-    """What the study leaves: tables of `score_table` and `summarise`, and what the pictures are made from.
+    """Tables of `score_table` and `summarise`, and what the pictures are made from.
 
     `extraction` and `targets` (label maps [images, H, W] by property) are None where nothing of the images was kept.
     `warnings` are sentences about the labels, and about penalties at the edge of their grid.
@@ -202,21 +187,28 @@ class ProbingResults:
     warnings: list[str] = field(default_factory=list)
 
 
-def probe_config_for(probing_config: ProbingConfig, control: str) -> ProbeConfig:
-    """How the probes of a control (or 'none') are made. Those on no layer of a network have a bias: without one, the
-    brightness that is zero would be a prediction of zero, and raw pixels would be too easy to beat."""
-    return replace(probing_config.probe_config, bias=True) if control in CONTROL_INPUTS else probing_config.probe_config
-
-
-def replayed_controls(probing_config: ProbingConfig) -> list[dict[str, Any]]:
-    """What the control networks are called that see the latents again, see `describe_replay`."""
-    return [
-        {"control": name, "seed": probing_config.seed} for name in probing_config.controls if name in CONTROL_NETWORKS
-    ]
+def fit_bank(
+    activations: ReadableActivations,
+    targets: Mapping[str, Tensor],
+    split: Split,
+    properties: Sequence[str],
+    probe_config: ProbeConfig,
+    *,
+    seed: int = 0,
+    images: Any = None,
+    trainer: lightning.Trainer | None = None,
+) -> ProbeBank:
+    """All probes by `probe_config.solver`; arguments and errors as of `train_bank`, `ridge_bank` and `solve_bank`."""
+    if probe_config.solver == "ridge":
+        return ridge_bank(activations, targets, split, properties, probe_config)
+    if probe_config.solver == "exact":
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's GPUs have no float64
+        return solve_bank(activations, targets, split, properties, probe_config, device=device)
+    return train_bank(activations, targets, split, properties, probe_config, seed=seed, trainer=trainer, images=images)
 
 
 EASY = 0.95  # a score of the mean training label from which on labels are taken to be nearly the same in every image
-SHOWN = 3
+SHOWN = 3  # names of images in a warning
 
 
 def one_valued(targets: Mapping[str, Tensor], names: Sequence[str]) -> list[tuple[str, str]]:
@@ -224,16 +216,15 @@ def one_valued(targets: Mapping[str, Tensor], names: Sequence[str]) -> list[tupl
     found = []
     for name, maps in targets.items():
         flat = maps.flatten(1)
-        alike = (flat.amax(1) == flat.amin(1)).tolist()
-        found += [(name, image) for image, same in zip(names, alike, strict=True) if same]
+        constant = (flat.amax(1) == flat.amin(1)).tolist()
+        found += [(name, image) for image, is_constant in zip(names, constant, strict=True) if is_constant]
     return found
 
 
 def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """The scores, missing where the image's mask lacks one class: its Dice says little of what was seen.
+    """The scores, with a missing Dice where the image's mask is `flat` (of `one_valued`), since it says little there.
 
-    Args:
-        flat: from `one_valued`. Quantities of one value have no correlation anyway, and an rmse that means something.
+    Flat maps of quantities have no correlation anyway, and an rmse that means something.
     """
     value = scores["value"]
     for name in dict.fromkeys(name for name, _ in flat if property_named(name).binary):
@@ -242,21 +233,19 @@ def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]]) -> pd.DataF
     return scores.assign(value=value)
 
 
-def warnings_of(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], images: int) -> list[str]:
-    """Sentences for people; none where the labels are such as they should be.
+def label_warnings(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], images: int) -> list[str]:
+    """Sentences on labels that are flat (of `one_valued`) or nearly the same in all of so many images.
 
-    Args:
-        scores: those of the position control are looked at.
-        flat: from `one_valued`, of all images.
+    scores: of them only those of the position control matter.
     """
     lines = []
     for name in dict.fromkeys(name for name, _ in flat):
-        whose = [image for item, image in flat if item == name]
-        shown = ", ".join(whose[:SHOWN]) + (", ..." if len(whose) > SHOWN else "")
+        names = [image for item, image in flat if item == name]
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
         binary = property_named(name).binary
         what = "no salient pixel, or no background" if binary else "the same value everywhere"
         means = "their Dice is left out of all scores" if binary else "they have no rank correlation"
-        lines.append(f"the {name} labels of {len(whose)} of {images} images have {what}, so {means}: {shown}")
+        lines.append(f"the {name} labels of {len(names)} of {images} images have {what}, so {means}: {shown}")
     for name in scores["property"].unique():
         headline = property_named(name).headline
         mean = select(scores, layer=POSITION, split="test", property=name, metric=headline)["value"].mean()
@@ -269,18 +258,34 @@ def warnings_of(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], images: i
     return [f"Warning: {line}." for line in lines]
 
 
+def scores_and_warnings(
+    probing_config: ProbingConfig,
+    blocks: Mapping[str, Sequence[ScoreBlock]],
+    strengths: Mapping[str, Strengths],
+    flat: Sequence[tuple[str, str]],
+    images: int,
+) -> tuple[pd.DataFrame, list[str]]:
+    """The score table of the network and the controls that are asked for, and sentences for people.
+
+    Args:
+        blocks: by the name of each of `probe_sets`, in their order.
+        strengths: of the penalties that were chosen, by the name of each that has some.
+        flat: of `one_valued`, of all images.
+    """
+    asked = (NETWORK.name, *probing_config.controls)
+    scores = score_table([block for name, several in blocks.items() if name in asked for block in several])
+    warnings = label_warnings(skip_flat(score_table(blocks[POSITION]), flat), flat, images)
+    return skip_flat(scores, flat), warnings + edge_lines(strengths, probing_config.probe_config.strengths)
+
+
 class SplitOverlapCheck:
-    """Remembers of each picture which part of the split it is in, and lets none into a second one."""
+    """Refuses equal pictures in two parts of the split, such as a model makes of two prompts that begin alike."""
 
     def __init__(self) -> None:
-        self._first: dict[bytes, tuple[str, str]] = {}  # (part, name) by what is to be seen at 8 bits
+        self._first: dict[bytes, tuple[str, str]] = {}  # (part, name) by the picture at 8 bits
 
     def add(self, images: Tensor, names: Sequence[str], part: str) -> None:
-        """Images [images, 3, H, W] in [0, 1] of one part.
-
-        Raises:
-            UserError: another part has an equal picture, so that scores on test images would say nothing.
-        """
+        """Images [images, 3, H, W] in [0, 1] of one part. Raises UserError if another part has an equal picture."""
         for image, name in zip(eight_bit(images).contiguous(), names, strict=True):
             before, other = self._first.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), (part, name))
             if before != part:
@@ -292,8 +297,7 @@ class SplitOverlapCheck:
 
 def check_parts(images: Tensor, names: Sequence[str], split: Split) -> None:
     """Raises UserError if images [images, 3, H, W] of two parts are equal."""
-    seen = SplitOverlapCheck()
-    rows: Mapping[str, Sequence[int]] = {part: list(getattr(split, part)) for part in PARTS}
-    for part, of_part in rows.items():
-        for row in of_part:
-            seen.add(images[row : row + 1], [names[row]], part)
+    check = SplitOverlapCheck()
+    for part in PARTS:
+        for row in split.rows(part):
+            check.add(images[row : row + 1], [names[row]], part)

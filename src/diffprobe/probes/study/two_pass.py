@@ -1,24 +1,23 @@
-"""The main study: probe the activations of a generation at every layer and step, and hold them against controls."""
+"""The probing study: probes of activations at every layer and step, held against controls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from diffprobe.activations.activations import ReadableActivations
-from diffprobe.activations.control_inputs import CONTROL_INPUTS, extract_control_inputs
+from diffprobe.activations.control_inputs import extract_control_inputs
 from diffprobe.activations.extraction import Extraction, extract, extract_replayed
 from diffprobe.activations.sources import Source
-from diffprobe.probes.controls import position_scores, shuffled_targets
-from diffprobe.probes.ridge import Strengths, edge_lines
-from diffprobe.probes.score_table import ScoreBlock, score_table
+from diffprobe.probes.controls import Control, position_scores, shuffled_targets
+from diffprobe.probes.ridge import Strengths
+from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank, target_maps
 from diffprobe.probes.splits import Split
 from diffprobe.probes.study.one_pass import run_probing_in_one_pass
 from diffprobe.probes.study.question import (
-    CONTROL_NETWORKS,
     ExampleImage,
     ExecutionConfig,
     Labeler,
@@ -27,10 +26,7 @@ from diffprobe.probes.study.question import (
     check_parts,
     fit_bank,
     one_valued,
-    probe_config_for,
-    replayed_controls,
-    skip_flat,
-    warnings_of,
+    scores_and_warnings,
 )
 from diffprobe.probes.summaries import summarise
 
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
     from diffprobe.probes.bank import ProbeBank
 
-__all__ = ["ExampleImage", "ExecutionConfig", "ProbingConfig", "ProbingResults", "replayed_controls", "run_probing"]
+__all__ = ["ExampleImage", "ExecutionConfig", "ProbingConfig", "ProbingResults", "run_probing"]
 
 
 def run_probing(
@@ -50,8 +46,8 @@ def run_probing(
 ) -> ProbingResults:
     """Takes the source's images through the network once, trains every probe, scores probes and controls.
 
-    The control networks see the very latents and prompts that the network saw, and every control's probes are trained,
-    selected and scored like the others. Test images are used for the scores alone.
+    Every control's probes are trained, selected and scored as the network's are. Test images are used for the scores
+    alone.
 
     Raises:
         UserError: the question does not fit the network, the images or the labels.
@@ -59,8 +55,7 @@ def run_probing(
     execution = execution or ExecutionConfig()
     if execution.one_pass:
         return run_probing_in_one_pass(backbone, source, labeler, probing_config, execution)
-    split = probing_config.split(source.names)
-
+    split, properties = probing_config.split(source.names), probing_config.properties
     execution.log(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
     extraction = extract(
         backbone,
@@ -74,150 +69,125 @@ def run_probing(
         trainer=execution.make_trainer("generate"),
         log=execution.log,
     )
-    evaluations = extraction.computed * source.evaluations(backbone, extraction.manifest.steps)
     images = extraction.images
     check_parts(images, source.names, split)
-    targets = labeler(images, source.names, probing_config.properties)
-    fitting = _Fitting(probing_config, execution, split, targets, images, backbone.name)
-
-    probes = len(probing_config.inputs) * len(probing_config.steps) * len(probing_config.properties)
+    targets = labeler(images, source.names, properties)
+    probes = len(probing_config.inputs) * len(probing_config.steps) * len(properties)
     execution.log(f"training {probes} probes on {len(split.train)} images")
-    activations = probing_config.read(extraction.activations)
-    bank, blocks = fitting.scored(activations, "none")
-    for control, control_extraction in _control_networks(backbone, extraction, probing_config, execution):
-        evaluations += control_extraction.computed * len(control_extraction.manifest.steps) * source.draws
-        blocks += fitting.scored(probing_config.read(control_extraction.activations), control)[1]
-    for control, values in _control_inputs(backbone, extraction, probing_config, execution):
-        blocks += fitting.scored(values, control)[1]
-    if "labels" in probing_config.controls:
-        execution.log("control: the same probes on shuffled labels")
-        blocks += fitting.scored(activations, "labels")[1]
-    position = position_scores(
-        targets,
-        split,
-        probing_config.properties,
-        names=source.names,
-        model=backbone.name,
-        threshold=probing_config.threshold,
-        probe=probing_config.probe_config.name,
-    )
-    if "position" in probing_config.controls:
-        blocks += position
-    flat = one_valued(
-        {name: target_maps(targets, name, source.names) for name in probing_config.properties}, source.names
-    )
-    scores = skip_flat(score_table(blocks), flat)
-    warnings = warnings_of(skip_flat(score_table(position), flat), flat, len(source.names))
-    warnings += edge_lines(fitting.strengths, probing_config.probe_config.strengths)
+    study = _TwoPassStudy(backbone, probing_config, execution, extraction, split, targets)
+    blocks = {control.name: study.scored(control) for control in probing_config.probe_sets}
+    flat = one_valued({name: target_maps(targets, name, source.names) for name in properties}, source.names)
+    scores, warnings = scores_and_warnings(probing_config, blocks, study.strengths, flat, len(source.names))
     for line in warnings:
         execution.log(line)
-    shown = [
-        _show(backbone, extraction, activations, bank, targets, row) for row in split.test[: execution.example_count]
-    ]
-    summaries = summarise(scores)
-    return ProbingResults(scores, summaries, bank, shown, split, evaluations, extraction, targets, warnings)
+    return ProbingResults(
+        scores,
+        summarise(scores),
+        study.bank,
+        [study.example(row) for row in split.test[: execution.example_count]],
+        split,
+        study.evaluations,
+        extraction,
+        targets,
+        warnings,
+    )
 
 
-class _Fitting:
-    """Trains and scores the probes of one input after another, all on the same images."""
+class _TwoPassStudy:
+    """Trains and scores one set of probes after another, all on the same images; keeps the network's `bank`."""
+
+    bank: ProbeBank
 
     def __init__(
         self,
+        backbone: Backbone,
         probing_config: ProbingConfig,
         execution: ExecutionConfig,
+        extraction: Extraction,
         split: Split,
         targets: dict[str, Tensor],
-        images: Tensor,
-        model: str,
     ) -> None:
-        self.probing_config, self.means, self.split, self.targets = probing_config, execution, split, targets
-        self.images, self.model = images, model
+        self.backbone, self.probing_config, self.execution = backbone, probing_config, execution
+        self.extraction, self.split, self.targets = extraction, split, targets
+        self.activations = probing_config.read(extraction.activations)
+        self.evaluations = extraction.computed * extraction.source.evaluations(backbone, extraction.manifest.steps)
         self.strengths: dict[str, Strengths] = {}
 
-    def scored(self, activations: ReadableActivations, control: str) -> tuple[ProbeBank, list[ScoreBlock]]:
+    def scored(self, control: Control) -> list[ScoreBlock]:
+        """The scores of one set of probes, which are trained first."""
         probing_config, targets = self.probing_config, self.targets
-        if control == "labels":
+        model, probe = self.backbone.name, probing_config.probe_config.name
+        if control.kind == "position":
+            names, threshold = self.activations.names, probing_config.threshold
+            return position_scores(
+                *(targets, self.split, probing_config.properties),
+                names=names,
+                model=model,
+                threshold=threshold,
+                probe=probe,
+            )
+        if control.kind in ("other_network", "shuffled_labels"):
+            self.execution.log(f"control: the same probes on {control.description}")
+        if control.kind == "shuffled_labels":
             targets = shuffled_targets(targets, self.split, probing_config.seed)
+        activations = self._activations(control)
         bank = fit_bank(
             activations,
             targets,
             self.split,
             probing_config.properties,
-            probe_config_for(probing_config, control),
+            control.probe_config(probing_config.probe_config),
             seed=probing_config.seed,
-            images=self.images,
-            trainer=self.means.make_trainer("train" if control == "none" else "train_control"),
+            images=self.extraction.extras["image"],
+            trainer=self.execution.make_trainer("train" if control.kind == "network" else "train_control"),
         )
-        self.strengths[control] = bank.strengths
         bank.thresholds = choose_thresholds(bank, activations, targets, self.split, probing_config.threshold)
-        blocks = score_bank(
-            bank,
-            activations,
-            targets,
-            self.split,
-            model=self.model,
-            control=control,
-            probe=probing_config.probe_config.name,
-        )
-        return bank, blocks
+        self.strengths[control.name] = bank.strengths
+        if control.kind == "network":
+            self.bank = bank
+        return score_bank(bank, activations, targets, self.split, model=model, control=control.name, probe=probe)
 
-
-def _control_networks(
-    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, execution: ExecutionConfig
-) -> Iterator[tuple[str, Extraction]]:
-    for called in replayed_controls(probing_config):
-        control = called["control"]
-        what, make = CONTROL_NETWORKS[control]
-        execution.log(f"control: the same for the network with {what}")
-        denoiser = make(backbone.denoiser, probing_config.seed)
-        yield (
-            control,
-            extract_replayed(
-                backbone,
-                denoiser,
-                extraction,
-                called,
-                batch_size=execution.batch_size,
-                stores=execution.stores,
-                trainer=execution.make_trainer("replay"),
-            ),
+    def example(self, row: int) -> ExampleImage:
+        bank = self.bank
+        return ExampleImage(
+            row=row,
+            steps=self.extraction.decode_steps(self.backbone, row),
+            final=self.extraction.extras["image"][row],
+            labels={name: self.targets[name][row] for name in bank.properties},
+            predictions={
+                name: {layer: predict_maps(bank, self.activations, name, layer, [row])[:, 0] for layer in bank.layers}
+                for name in bank.properties
+            },
         )
 
+    def _activations(self, control: Control) -> ReadableActivations:
+        """What the probes are trained on, computed or read where it is not the network's."""
+        if control.kind == "input":
+            return self._control_inputs.activations.select([control.name], self.probing_config.steps)
+        if control.make_denoiser is None:
+            return self.activations
+        found = extract_replayed(
+            self.backbone,
+            control.make_denoiser(self.backbone.denoiser, self.probing_config.seed),
+            self.extraction,
+            self.probing_config.replayed[control.name],
+            batch_size=self.execution.batch_size,
+            stores=self.execution.stores,
+            trainer=self.execution.make_trainer("replay"),
+        )
+        self.evaluations += found.computed * len(found.manifest.steps) * found.source.draws
+        return self.probing_config.read(found.activations)
 
-def _control_inputs(
-    backbone: Backbone, extraction: Extraction, probing_config: ProbingConfig, execution: ExecutionConfig
-) -> Iterator[tuple[str, ReadableActivations]]:
-    names = [name for name in probing_config.controls if name in CONTROL_INPUTS]
-    if not names:
-        return
-    execution.log(f"control: the same probes on {', '.join(names)}, without the network")
-    found = extract_control_inputs(
-        backbone,
-        extraction,
-        names,
-        batch_size=execution.batch_size,
-        stores=execution.stores,
-        trainer=execution.make_trainer("replay"),
-    )
-    for name in names:
-        yield name, found.activations.select([name], probing_config.steps)
-
-
-def _show(
-    backbone: Backbone,
-    extraction: Extraction,
-    activations: ReadableActivations,
-    bank: ProbeBank,
-    targets: dict[str, Tensor],
-    row: int,
-) -> ExampleImage:
-    return ExampleImage(
-        row=row,
-        steps=extraction.decode_steps(backbone, row),
-        final=extraction.extras["image"][row],
-        labels={name: targets[name][row] for name in bank.properties},
-        predictions={
-            name: {layer: predict_maps(bank, activations, name, layer, [row])[:, 0] for layer in bank.layers}
-            for name in bank.properties
-        },
-    )
+    @cached_property
+    def _control_inputs(self) -> Extraction:
+        """All of them at once, since images are decoded only once for it."""
+        names = self.probing_config.control_inputs
+        self.execution.log(f"control: the same probes on {', '.join(names)}, without the network")
+        return extract_control_inputs(
+            self.backbone,
+            self.extraction,
+            names,
+            batch_size=self.execution.batch_size,
+            stores=self.execution.stores,
+            trainer=self.execution.make_trainer("replay"),
+        )
