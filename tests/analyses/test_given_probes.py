@@ -7,9 +7,9 @@ import json
 import pytest
 
 from diffprobe.analyses.probing.learning_curve import read_learning_curve
+from diffprobe.probes.controls import CONTROLS
 from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.storage import load_bank
-from diffprobe.probes.controls import CONTROLS
 from diffprobe.probes.summaries import read_summary, summary_rows
 from tests.commands import IMAGES, one_line, overrides, train
 from tests.reference.score_rows import rows_of
