@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from diffprobe.cli.errors import explanation, typed_arguments
-from diffprobe.cli.keys import explain_key
+from diffprobe.cli.errors import explanation
+from diffprobe.cli.keys import explain_key, typed_arguments
 from diffprobe.errors import UserError
 from tests.commands import ROOT, one_line, train
 
@@ -142,6 +142,7 @@ def test_a_setting_that_no_choice_has_is_left_to_the_class_that_takes_it(typed, 
         ),
         ("trainer.max_epochs=3", "trainer.max_epochs is set by the run itself, by probe.epochs"),
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp: choose one of auto, ddp"),
+        ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: choose one of auto, ddp"),
         ("callbacks.progress_bar.refresh=3", "the nearest valid key is 'callbacks.progress_bar.refresh_rate'"),
         ("callbacks.mine._target_=nowhere.Mine", "callbacks.mine._target_=nowhere.Mine: there is no such class"),
         ("trainer.kind=x", "unknown key 'trainer.kind'; the kind is a choice of its group, trainer=NAME"),

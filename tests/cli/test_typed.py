@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.inputs import chosen_steps
-from diffprobe.cli.keys import GLOBAL, check_typed, leaves
+from diffprobe.cli.keys import GLOBAL, check_typed
 from diffprobe.errors import UserError
+from diffprobe.runs.settings import leaves
 from tests.commands import ROOT
 
 CONF = ROOT / "conf"

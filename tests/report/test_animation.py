@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffprobe.report.animation import write_animation
+from diffprobe.report.publish import write_animation
 
 GREYS = (0, 80, 160, 240)
 
@@ -36,6 +36,6 @@ def test_an_mp4_has_the_same_frames(tmp_path, frames):
 
 
 def test_without_pyav_there_is_the_gif_alone(tmp_path, frames, monkeypatch):
-    monkeypatch.setattr("diffprobe.report.animation.find_spec", lambda name: None)
+    monkeypatch.setattr("diffprobe.report.publish.find_spec", lambda name: None)
     assert list(write_animation(tmp_path, "moving", frames)) == ["gif"]
     assert [path.name for path in tmp_path.iterdir()] == ["moving.gif"]

@@ -14,7 +14,7 @@ from tests.report.made_up_report import MadeUpRun, MadeUpTracker, make_report
 @pytest.fixture
 def run(tmp_path):
     run = MadeUpRun(tmp_path, MadeUpTracker())
-    publish(make_report(), run)
+    publish(make_report(), **vars(run))
     return run
 
 
@@ -53,7 +53,7 @@ def test_the_tracker_gets_the_report_with_its_figures_and_files(run):
 def test_a_page_is_written_and_holds_the_recorded_configuration(tmp_path):
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text("seed: 0 # <all>\n")
-    publish(make_report(), MadeUpRun(tmp_path))
+    publish(make_report(), **vars(MadeUpRun(tmp_path)))
     page = (tmp_path / "report.html").read_text()
     assert "seed: 0 # &lt;all&gt;" in page
     assert "python train.py" in page
@@ -62,7 +62,7 @@ def test_a_page_is_written_and_holds_the_recorded_configuration(tmp_path):
 def test_frames_that_move_are_a_file_for_the_tracker_and_no_picture_of_the_page(tmp_path):
     run = MadeUpRun(tmp_path, MadeUpTracker())
     frames = np.zeros((2, 8, 8, 3), np.uint8)
-    publish(replace(make_report(), figures={"moving": Animation(frames)}), run)
+    publish(replace(make_report(), figures={"moving": Animation(frames)}), **vars(run))
     assert run.tracker.logged[1]["moving"].suffix == ".gif"
     assert "Figures" not in (tmp_path / "report.html").read_text()
 

@@ -16,8 +16,7 @@ import pytest
 from pandas import DataFrame
 
 from diffprobe.errors import UserError
-from diffprobe.report.animation import write_gif
-from diffprobe.report.publish import publish
+from diffprobe.report.publish import publish, write_gif
 from diffprobe.report.report import Report, Table
 from diffprobe.report.tracking import RunName, Tracker
 from tests.report.made_up_report import MadeUpRun, make_report
@@ -119,7 +118,7 @@ class TestWandb:
     def test_an_offline_run_holds_the_whole_report(self, tmp_path, home):
         with wandb_tracker(tmp_path, config={"steps": 15}) as tracker:
             tracker.training_logger("probes").log_metrics({"train/loss": 0.5}, step=3)
-            publish(make_report(), MadeUpRun(tmp_path, tracker))
+            publish(make_report(), **vars(MadeUpRun(tmp_path, tracker)))
             assert str(tmp_path) in tracker.describe()
 
         assert exit_codes(tmp_path) == [0]

@@ -1,11 +1,10 @@
 """The record of what a run was made with."""
 
-import json
 import subprocess
 
 import torch
 
-from diffprobe.runs.environment import environment, git_state, write_environment
+from diffprobe.runs.environment import environment, git_state
 
 KNOWN = {"seeds": {"split": 0, "permutation": 7}, "wall_seconds": 12.5, "network_evaluations": 900}
 
@@ -29,13 +28,6 @@ def test_versions_hardware_and_what_the_run_says_are_recorded():
     assert record["packages"]["torch"] == torch.__version__
     assert record["hardware"]["cpus"] >= 1
     assert (record["seeds"], record["wall_seconds"], record["network_evaluations"]) == tuple(KNOWN.values())
-
-
-def test_the_file_holds_the_record(tmp_path):
-    record = write_environment(tmp_path / "environment.json", **KNOWN)
-
-    assert json.loads((tmp_path / "environment.json").read_text()) == record
-    assert [path.name for path in tmp_path.iterdir()] == ["environment.json"]
 
 
 def test_a_clean_checkout_gives_its_revision(tmp_path):

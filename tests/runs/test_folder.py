@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.probing.findings import published_table
-from diffprobe.cli.gathering import _remove_earlier
+from diffprobe.cli.gathering import Job, _remove_earlier, find_jobs, grouped, join_scores
+from diffprobe.cli.running import objective
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Summary
 from diffprobe.report.choices import HEADLINE_LAYER
@@ -19,14 +20,12 @@ from diffprobe.report.columns import lines_of
 from diffprobe.runs.folder import (
     FINISHED,
     check_unfinished,
-    clear,
     is_finished,
-    objective,
     record_configuration,
+    remove_results,
     run_lock,
 )
 from diffprobe.runs.settings import checked
-from diffprobe.runs.sweeps import Job, find_jobs, grouped, join_scores
 from tests.reference.score_rows import Score, rows_of, summary_table, table_of
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -86,11 +85,7 @@ def test_what_an_unfinished_run_left_is_made_again_and_what_is_not_its_own_stays
     for name in (*results, *others):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old")
-    clear(tmp_path)  # there is no configuration: not a run's
-    assert (tmp_path / "scores.parquet").exists()
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "config.yaml").write_text("seed: 0")
-    clear(tmp_path)
+    remove_results(tmp_path)
     assert [name for name in (*results, *others) if (tmp_path / name).exists()] == others
 
 
@@ -151,14 +146,14 @@ def jobs_of(*all_overrides: list[str]) -> list[Job]:
 
 def test_jobs_that_differ_in_rows_are_one_group():
     rows = jobs_of(["layers=decoder"], ["layers=headline", "steps=last", "property=depth", "control=none"])
-    assert [group.name for group in grouped(rows)] == [""]
+    assert list(grouped(rows)) == [""]
     named = jobs_of(["probe=linear"], ["probe=linear", "probe.name=biased", "probe.bias=true"])
-    assert [group.name for group in grouped(named)] == [""]
+    assert list(grouped(named)) == [""]
 
 
 def test_jobs_that_differ_in_anything_else_are_groups_named_by_it():
     seeds = jobs_of(["seed=0", "layers=decoder"], ["seed=0", "layers=headline"], ["seed=1", "layers=decoder"])
-    assert [(group.name, len(group.jobs)) for group in grouped(seeds)] == [("seed=0", 2), ("seed=1", 1)]
+    assert [(name, len(jobs)) for name, jobs in grouped(seeds).items()] == [("seed=0", 2), ("seed=1", 1)]
     rates = jobs_of(["probe.learning_rates.depth=0.1"], ["probe.learning_rates.depth=0.2"])
     assert len(grouped(rates)) == 2  # one name for two kinds of probes: no column tells them apart
 

@@ -92,7 +92,7 @@ def test_devices_and_jobs_that_run_at_once_share_the_cores(monkeypatch):
     assert processes_at_once(trainer(2), moded("RUN")) == 2
     assert (processes_at_once(trainer(), joblib), by_joblib(joblib)) == (3, True)
     joblib.launcher.n_jobs = -1
-    monkeypatch.setattr("diffprobe.threads.usable_cores", lambda: 8)
+    monkeypatch.setattr("diffprobe.runs.processes.usable_cores", lambda: 8)
     assert processes_at_once(trainer(), joblib) == 8
     assert not by_joblib(moded("RUN"))
     monkeypatch.setenv("SLURM_NTASKS", "2")  # whose share is reckoned already
@@ -110,6 +110,10 @@ def test_more_processes_than_cores_are_refused():
     with pytest.raises(UserError, match=r"trainer\.devices=99: on CPUs a device is a process"):
         check_trainer(settings(99))
     check_trainer(settings(2))
+    spawning = settings(2)
+    spawning.trainer.strategy = {"_target_": "lightning.pytorch.strategies.DDPStrategy", "start_method": "spawn"}
+    with pytest.raises(UserError, match=r"spawns or forks processes.*use trainer\.strategy=ddp"):
+        check_trainer(spawning)
     lacks = settings(1)
     lacks.trainer.gradient_clip_algorithm = "sideways"
     with pytest.raises(UserError, match=r"Lightning cannot work with .*trainer\.gradient_clip_algorithm=sideways"):

@@ -16,14 +16,20 @@ from diffprobe.analyses.inputs import Inputs
 from diffprobe.analyses.trained_probes import read_probes
 from diffprobe.app.equipment import load_from_run
 from diffprobe.cli import running as reporting
+from diffprobe.cli.gathering import find_jobs
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.labels.labeler import PerProperty
 from diffprobe.parts import CLASSES, check_recorded, make, targets
-from diffprobe.runs.folder import FINISHED, is_finished, read_settings, record_configuration
-from diffprobe.runs.recorded import read_overrides, read_recorded
+from diffprobe.runs.folder import (
+    FINISHED,
+    is_finished,
+    read_overrides,
+    read_recorded,
+    read_settings,
+    record_configuration,
+)
 from diffprobe.runs.settings import checked
-from diffprobe.runs.sweeps import find_jobs
 from tests.commands import command, one_line
 
 CONF = Path(__file__).parents[2] / "conf"

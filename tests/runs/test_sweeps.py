@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from diffprobe.activations.store.folder import open_store
+from diffprobe.cli.running import objective
 from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.summaries import read_summary, summary_rows
-from diffprobe.runs.folder import FINISHED, objective
+from diffprobe.runs.folder import FINISHED
 from diffprobe.threads import usable_cores
 from tests.commands import IMAGES, command, command_apart, one_line, overrides, train
 from tests.reference.score_rows import Score, rows_of

@@ -38,9 +38,8 @@ from diffprobe.report.style import (
     style,
 )
 from diffprobe.report.wording import difference_text, images_text, interval, is_number, p_text, significant, too_few
-from diffprobe.runs.folder import FINISHED, RUN_ONLY_KEYS, flattened
-from diffprobe.runs.recorded import CONFIGURATION, read_recorded
-from diffprobe.runs.sweeps import begun_jobs
+from diffprobe.runs.folder import CONFIGURATION, FINISHED, RUN_ONLY_KEYS, begun_jobs, read_recorded
+from diffprobe.runs.settings import flattened
 
 if TYPE_CHECKING:
     from diffprobe.analyses.analysis import RunContext

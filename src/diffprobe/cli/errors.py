@@ -7,19 +7,23 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from diffprobe.cli.composing import explain_composition
-from diffprobe.cli.keys import SCRIPTS, settable_keys
+from diffprobe.cli.keys import SCRIPTS, explain_key, read_conf, typed_arguments
 from diffprobe.errors import UserError
-from diffprobe.ranges import expanded
 from diffprobe.runs.processes import end_children, is_helper
 from diffprobe.signals import Stopped, inside, listen, stoppable
 
 # Read before Hydra is told to raise instead of printing and exiting.
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Choices of Hydra's own groups that come with an extra of this package.
+_EXTRAS = {
+    "hydra/launcher": dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "sweep"),
+    "hydra/sweeper": {"optuna": "hpo"},
+}
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,8 +60,11 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates the job of a Hydra main: as `plain_errors` for a job of its own; one of a sweep tells its error at once
-    and hands it to Hydra, so that the other jobs go on, and the sweep fails when all have ended."""
+    """Decorates the job of a Hydra main: `plain_errors`, but for a job of a sweep.
+
+    That prints its error at once and raises it, so that Hydra goes on with the other jobs and fails when all have
+    ended.
+    """
 
     @functools.wraps(function)
     def guarded(*arguments: Any) -> Any:
@@ -78,19 +85,13 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except Exception as error:
             line = explanation(error, _conf())
-            told = traceback.format_exc() if line is None or _WANTS_TRACEBACK else line
-            print(f"job {HydraConfig.get().job.num} failed: {told}", file=sys.stderr, flush=True)
+            text = traceback.format_exc() if line is None or _WANTS_TRACEBACK else line
+            print(f"job {HydraConfig.get().job.num} failed: {text}", file=sys.stderr, flush=True)
             if line is None:
                 raise
             raise UserError(line) from None
 
     return guarded
-
-
-def _script() -> str:
-    """The script that is running; of another that which knows all keys."""
-    script = Path(sys.argv[0]).stem
-    return script if script in SCRIPTS else SCRIPTS[-1]
 
 
 def _conf() -> Path:
@@ -99,13 +100,13 @@ def _conf() -> Path:
 
 
 def explanation(error: BaseException, conf: Path, script: str | None = None) -> str | None:
-    """What to tell the user, or None for an error that is not theirs.
+    """One line for the user, or None for an error that is not theirs.
 
     Args:
         conf: the folder of configurations.
         script: 'train' or 'analyze'; by default the script that is running.
     """
-    from hydra.errors import HydraException, InstantiationException
+    from hydra.errors import HydraException, InstantiationException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
 
     for cause in _chain(error):
@@ -114,16 +115,20 @@ def explanation(error: BaseException, conf: Path, script: str | None = None) -> 
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key} is not set; give it as {cause.full_key}=VALUE"
         if type(cause).__name__ == "UncompletedJobError":  # submitit's, which need not be installed
-            return f"a job of the sweep ended before it was done, the same command goes on: {_first_line(cause)}"
-    if isinstance(error, InstantiationException):
-        return None
-    if isinstance(error, OSError) and not isinstance(error, HydraException):
-        return _no_run_folder(error)
-    return explain_composition(error, conf, script or _script(), sys.argv[1:])
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+            first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+            return f"a job of the sweep ended before it was done, the same command goes on: {first}"
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
+        return _no_choice(sys.argv[1:], conf)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, text)
+    if isinstance(error, HydraException):
+        if isinstance(error, InstantiationException):
+            return None
+        running = Path(sys.argv[0]).stem
+        script = script or (running if running in SCRIPTS else SCRIPTS[-1])
+        return _wrong_choice(text, script) or _wrong_key(error, text, conf, script)
+    return _no_run_folder(error) if isinstance(error, OSError) else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -143,28 +148,67 @@ def _no_run_folder(error: OSError) -> str | None:
     )
 
 
-def typed_arguments(arguments: list[str], conf: Path) -> list[str]:
-    """A command line as Hydra takes it: flags before overrides, ~ at the beginning of a path replaced, which a shell
-    does for few of them, and ++ before a setting that no choice in the folder of configurations has: the class that
-    takes it, or not, is known when all is composed (`trainer.gradient_clip_val=1`).
-
-    Raises:
-        UserError: ~user of a user who is not there.
-    """
-    flags = [item for item in arguments if item in ("-m", "--multirun")]
-    others = [item for item in arguments if item not in flags]
-    others = [re.sub(r"(?<=[=\[,'\"])~[\w.-]*(?=/|$|[,\]'\"])", _home, item) for item in others]
-    return [*flags, *(f"++{item}" if _is_of_class(item, conf) else item for item in others)]
-
-
-def _is_of_class(override: str, conf: Path) -> bool:
-    """Whether an override sets a key in a group that no choice of the group sets."""
-    key, found, _ = override.partition("=")
-    group = key.partition(".")[0]
-    if not found or "." not in key or not group.isidentifier() or not (conf / group).is_dir() or group == "hydra":
-        return False
-    return key not in settable_keys(conf)
+def _no_choice(typed: Sequence[str], conf: Path) -> str:
+    """A group that is set to null or to a number, which Hydra does not name."""
+    files = read_conf(conf)
+    groups = {file.group for file in files if file.group} | {group for file in files for group in file.groups}
+    for item in typed:
+        group, equals, value = item.lstrip("+").partition("=")
+        if equals and not group:
+            return f"{item}: there is no key before =; give KEY=VALUE"
+        if group in groups and re.fullmatch(r"null|true|false|[-+\d.e]*|nan|inf", value.strip(), re.IGNORECASE):
+            choices = [file.choice for file in files if file.group == group]
+            return f"{item}: is no choice of the group {group}, which are {', '.join(choices)}; or leave it out"
+    return "a group of the configuration is set to what is no name of a choice; --help lists groups and choices"
 
 
-def _home(found: re.Match[str]) -> str:
-    return expanded(found[0], "the command line")
+def _unreadable(override: str, text: str) -> str:
+    if "=" not in override:
+        return f"{override!r} is no KEY=VALUE; to leave out a key write ~KEY"
+    why = text.split(" See https")[0].split("Exception: ")[0]
+    why = "" if why.startswith("Lexer") else f" ({why})"
+    return (
+        f"cannot read {override}{why}; a value with characters other than letters, digits and -_./:@%+ stands in "
+        f"quotes within quotes, such as \"{override.partition('=')[0]}='VALUE'\" (names in a mapping stand without)"
+    )
+
+
+def _wrong_choice(text: str, script: str) -> str | None:
+    """What Hydra says of a choice that it does not have or know where to put."""
+    if found := re.search(r"Could not find '([^']*)' Available options in '([^']*)': (.*?)(?: Config search|$)", text):
+        wanted, group, options = found.groups()
+        choice = wanted.removeprefix(f"{group}/")
+        extra = _EXTRAS.get(group, {}).get(choice)
+        if extra:
+            return f"{group}={choice} needs the extra {extra!r}: see docs/sweeps.md for its installation"
+        names = re.findall(r"[\w./+-]+", options)
+        near = get_close_matches(choice, names, n=1, cutoff=0.3)
+        hint = f"did you mean {group}={near[0]}? " if near else ""
+        return f"{group} has no choice {choice!r}; {hint}Choices: {', '.join(names)}"
+    # python train.py experiment=diff_props/table1
+    if found := re.search(r"In '([^'/]+)/([^']+)': Could not override '([^']+)'. No match in the defaults list", text):
+        group, choice, lacking = found.groups()
+        other = "analyze.py" if script == "train" else "train.py"
+        return f"{group}={choice} needs the group {lacking}, which {script}.py does not have: it is for {other}"
+    if found := re.search(r"Multiple values for ([^.]+)\. To override", text):  # +model=sd14
+        return f"the group {found[1]} is chosen already; write {found[1]}=CHOICE once, without +"
+    return None
+
+
+def _wrong_key(error: BaseException, text: str, conf: Path, script: str) -> str:
+    """What Hydra says of a key that is there already, of its value, or that it is unknown; else its own text."""
+    if found := re.search(r"An item is already at '([^']+)'", text):  # +model.path=x
+        return f"{found[1]} is there already; write {found[1]}=VALUE, without +"
+    if found := re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", text):  # seed=1,2 without -m
+        key, values = found.groups()
+        return f"{key}={values} is several values: a list is written {key}=[{values}], and a sweep over them needs -m"
+    if found := re.search(r"The value of '([^']+)' is (.*) and not (.*)\.", text):
+        return f"~{found[1]}={found[3]}: the value of {found[1]} is {found[2]}; write ~{found[1]}"
+    if found := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
+        key = found[1].lstrip("+~").split("=")[0]
+        if "@" in key:
+            return f"{key}: a group has its own place; write {key.split('@')[0]}=CHOICE"
+        inner = str(getattr(error.__cause__, "full_key", None))  # of a mapping that holds it: probe.learning_rates.dept
+        return explain_key(inner if inner.startswith(f"{key}.") else key, conf, script, deleted="delete" in text)
+    cause = error.__cause__
+    return f"{text}: {' '.join(str(cause).split(chr(10))[0].split())}" if cause and "Error merging" in text else text

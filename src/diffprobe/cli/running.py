@@ -1,21 +1,17 @@
-"""What every job has around its own work: settings checked, a folder found free, a tracked run, and its end.
-
-Tells a finished run again from its tables: `analyze.py`'s job.
-
-`train.py`'s job: what probes find in the activations of a diffusion model.
-
-`analyze.py`'s job: a study, one run of `train.py` told again, or the jobs of a sweep gathered.
-"""
+"""The jobs of `train.py` and `analyze.py`: settings checked, a free folder, the work, its report, and the tracker."""
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -23,20 +19,23 @@ from omegaconf import DictConfig, OmegaConf
 from diffprobe.analyses.objects import ObjectAnalysis
 from diffprobe.analyses.probing.analysis import Probing
 from diffprobe.cli.errors import job_errors, plain_errors
+from diffprobe.cli.gathering import gather
 from diffprobe.cli.keys import check_typed
 from diffprobe.errors import UserError
+from diffprobe.files import write_text
 from diffprobe.parts import class_name, make
 from diffprobe.runs.folder import (
+    CONFIGURATION,
     FINISHED,
     check_unfinished,
-    clear,
     is_finished,
-    objective_of,
+    read_recorded,
+    read_settings,
     record_configuration,
+    remove_results,
     run_lock,
 )
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
-from diffprobe.runs.recorded import CONFIGURATION, read_recorded
 from diffprobe.runs.settings import ProbingSettings, check_analysis, checked
 from diffprobe.runs.trainers import check_trainer, make_trainer, quiet_libraries
 from diffprobe.signals import Stopped
@@ -45,13 +44,70 @@ from diffprobe.terminal import plain_console
 from diffprobe.threads import share_threads
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from diffprobe.analyses.analysis import Analysis, RunContext
     from diffprobe.report.tracking import RunName, Tracker
 
-
 REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
+
+
+@job_errors
+def run_probing(config: DictConfig) -> float | None:
+    """`train.py`'s job: runs the probing study into Hydra's output folder; a finished folder is left alone.
+
+    Returns:
+        What a search maximises, see `objective`; None for a dry run and for the helping processes of a run.
+    """
+    from diffprobe.probes.summaries import read_summary
+
+    def probing(settings: ProbingSettings) -> Probing:
+        report = make(settings.report)
+        return Probing(report.learning_curve, report.published)
+
+    folder = carry_out(config, checked, probing)
+    return None if folder is None else objective(read_summary(folder / "summary.csv"))
+
+
+def run_analysis(config: DictConfig) -> None:
+    """`analyze.py`'s job: runs an analysis, reports `config.run` anew, or gathers the sweep `config.gather`."""
+    if config.get("run") is None and config.get("gather") is None:
+        job_errors(carry_out)(config, check_analysis, lambda settings: make(settings.analysis))
+    else:
+        _report_finished(config)
+
+
+@plain_errors
+def _report_finished(config: DictConfig) -> None:
+    made = Path(HydraConfig.get().runtime.output_dir)  # by Hydra, for an analysis
+    for folder in (made, made.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    settings = check_analysis(config)
+    if settings.run is not None and settings.gather is not None:
+        raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
+    if settings.run is not None:
+        rebuild_report(Path(settings.run), settings.seed)
+    elif settings.gather is not None:
+        gather(Path(settings.gather), plain_console(REPORT_WIDTH))
+
+
+def objective(summaries: pd.DataFrame) -> float:
+    """What a search maximises: the mean headline score on *validation* images over all probes of the network itself.
+
+    NaN if no such score is defined.
+    """
+    from diffprobe.probes.properties import property_named
+    from diffprobe.probes.score_table import select
+    from diffprobe.probes.summaries import summary_rows
+
+    scores = [
+        row.mean
+        for row in summary_rows(select(summaries, control="none", split="validation"))
+        if row.metric == property_named(row.property).headline and row.mean is not None
+    ]
+    return fmean(scores) if scores else math.nan
 
 
 def rebuild_report(folder: Path, seed: int) -> None:
@@ -72,42 +128,21 @@ def rebuild_report(folder: Path, seed: int) -> None:
         raise UserError(
             f"run={folder} is an analysis, told already in its report.txt and report.html; run= tells a run of train.py"
         )
-    learned = folder / "learning_curve.csv"
-    more = {"learning_curve": read_learning_curve(learned)} if learned.exists() else {}
+    curve = folder / "learning_curve.csv"
+    more = {"learning_curve": read_learning_curve(curve)} if curve.exists() else {}
     scores = read_scores(folder)
-    found = report(scores, summarise(scores), seed=seed, more=more)
-    found = replace(found, tables={name: table for name, table in found.tables.items() if name != "scores"})
-    write_tables(found, folder)
-    figures = draw_figures(found, folder / "figures")
+    rebuilt = report(scores, summarise(scores), seed=seed, more=more)
+    rebuilt = replace(rebuilt, tables={name: table for name, table in rebuilt.tables.items() if name != "scores"})
+    write_tables(rebuilt, folder)
+    figures = draw_figures(rebuilt, folder / "figures")
     console = plain_console(REPORT_WIDTH)
-    print_report(found, console)
+    print_report(rebuilt, console)
     best = folder / "tables" / "best_layers.md"
     console.print(f"{len(figures)} figures in {folder / 'figures'}, best layers in {best}", soft_wrap=True)
 
 
-Job = TypeVar("Job", bound=ProbingSettings)
-
-
-@dataclass(frozen=True)
-class Run(Generic[Job]):
-    """A run on its way. `config` is the composed configuration as plain values."""
-
-    settings: Job
-    config: Any
-    folder: Path
-    console: Console
-    tracker: Tracker
-
-    @property
-    def reproduce(self) -> list[tuple[str, str]]:
-        """How to make it again, as (what, answer)."""
-        from diffprobe.runs.environment import reproduce
-
-        return reproduce(self.folder, {"seed": self.settings.seed})
-
-
 def carry_out(
-    config: DictConfig, check: Callable[[DictConfig], Job], analysis_of: Callable[[Job], Analysis]
+    config: DictConfig, check: Callable[[DictConfig], Any], analysis_of: Callable[[Any], Analysis]
 ) -> Path | None:
     """Runs an analysis into Hydra's output folder: checked, planned, run, and its report published.
 
@@ -115,7 +150,7 @@ def carry_out(
 
     Args:
         check: makes settings of the configuration.
-        analysis_of: the analysis that the settings ask for.
+        analysis_of: the analysis of these settings.
 
     Returns:
         The folder of the finished run; None of a dry run, and in a helping process.
@@ -123,21 +158,23 @@ def carry_out(
     Raises:
         UserError: of what the user got wrong, before any work is done.
     """
-    from diffprobe.report.publish import publish
-    from diffprobe.report.tracking import Tracker
-    from diffprobe.runs.environment import write_environment
+    from diffprobe.report.tracking import RunName
+    from diffprobe.runs.environment import environment
 
     started = time.perf_counter()
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     check_typed(config, hydra)
     settings = check(config)
     analysis = analysis_of(settings)
+    chosen = OmegaConf.select(settings, "analysis")
+    kind = "probing" if chosen is None else class_name(chosen)
     check_processes(settings.trainer, hydra)
     if not analysis.distributed and settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise UserError(f"analysis={analysis_name(settings)} runs in one process; use trainer.devices=1")
+        raise UserError(f"analysis={kind} runs in one process; use trainer.devices=1")
     share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
     folder = Path(hydra.runtime.output_dir)
-    with _resume_hint(analysis, settings, folder, hydra), quiet_libraries():
+    sweep = Path(hydra.sweep.dir) if hydra.mode.name == "MULTIRUN" else None
+    with _resume_hint(analysis, settings, folder, sweep), quiet_libraries():
         from lightning.pytorch.utilities import rank_zero_only
 
         helping = rank_zero_only.rank > 0  # one of several processes: it shares the work, and the first one reports
@@ -156,29 +193,50 @@ def carry_out(
             if is_finished(folder, settings, check):  # by another process, while this one prepared
                 return _skipped(folder, console)
             check_unfinished(folder, settings, check)
-            clear(folder)
+            remove_results(folder)  # of an unfinished run: what it read may have changed since
             record_configuration(folder, config, hydra)
-            plain: Any = OmegaConf.to_container(config, resolve=True)
-            name = _run_name(folder, analysis_name(settings), hydra)
-            with Tracker(settings.logger, folder, plain, name) as tracker:
-                context = _context(settings, console, tracker)
-                report = analysis.report(task, analysis.run(task, context), context)
-                publish(report, Run(settings, plain, folder, console, tracker))
-                stop_if_asked()
+            place = folder.resolve()
+            name = RunName(kind, f"{place.parent.name}/{place.name}", sweep.resolve().name if sweep else None)
+            evaluations = _run(analysis, task, settings, config, folder, console, name)
             wall = time.perf_counter() - started
+            record = environment(seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations)
             # The file that marks the run as finished: the last one, when tracker and tables are complete
-            seeds = {"seed": settings.seed}
-            write_environment(folder / FINISHED, seeds=seeds, wall_seconds=wall, network_evaluations=report.evaluations)
+            write_text(folder / FINISHED, json.dumps(record, indent=2) + "\n")
         console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
     return folder
+
+
+def _run(
+    analysis: Analysis, task: Any, settings: Any, config: DictConfig, folder: Path, console: Console, name: RunName
+) -> int:
+    """Runs the analysis and publishes its report; returns how often the network was evaluated."""
+    from diffprobe.report.publish import publish
+    from diffprobe.report.tracking import Tracker
+    from diffprobe.runs.environment import reproduce
+
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    typed = HydraConfig.get().overrides
+    overrides = [*(each for each in typed.hydra if each.startswith("hydra.searchpath=")), *typed.task]
+    with Tracker(settings.logger, folder, plain, name) as tracker:
+        context = _context(settings, console, tracker)
+        report = analysis.report(task, analysis.run(task, context), context)
+        publish(
+            report,
+            folder=folder,
+            console=console,
+            tracker=tracker,
+            config=plain,
+            reproduce=reproduce(folder, overrides, {"seed": settings.seed}),
+        )
+        stop_if_asked()
+    return report.evaluations
 
 
 def _check(analysis: Analysis, settings: Any, console: Console) -> Any:
     """The validated inputs of an analysis; prints its plan, in full if the run is dry."""
     from diffprobe.analyses.inputs import Inputs
-    from diffprobe.runs.folder import read_settings
 
-    log = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    log = _log(console)
     task = analysis.check(Inputs(settings, log, read_settings))
     plan = analysis.plan(task)
     for line in (*plan.summary, *(plan.details if settings.dry_run else ())):
@@ -187,20 +245,21 @@ def _check(analysis: Analysis, settings: Any, console: Console) -> Any:
 
 
 def _context(settings: Any, console: Console, tracker: Tracker | None) -> RunContext:
-    from diffprobe.analyses.analysis import RunContext
-
-    log = partial(console.print, soft_wrap=True, markup=False, highlight=False)
-    return RunContext(settings.seed, partial(make_trainer, settings, tracker=tracker), log, partial(_progress, console))
-
-
-@contextmanager
-def _progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar that counts to `total`."""
     from rich.progress import Progress
 
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task(what, total=total)
-        yield lambda done: progress.update(bar, completed=done)
+    from diffprobe.analyses.analysis import RunContext
+
+    @contextmanager
+    def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+        with Progress(console=console, transient=True) as bars:
+            bar = bars.add_task(what, total=total)
+            yield lambda done: bars.update(bar, completed=done)
+
+    return RunContext(settings.seed, partial(make_trainer, settings, tracker=tracker), _log(console), progress)
+
+
+def _log(console: Console) -> Callable[[str], None]:
+    return partial(console.print, soft_wrap=True, markup=False, highlight=False)
 
 
 def _skipped(folder: Path, console: Console) -> Path:
@@ -209,78 +268,18 @@ def _skipped(folder: Path, console: Console) -> Path:
 
 
 @contextmanager
-def _resume_hint(analysis: Analysis, settings: Any, folder: Path, hydra: Any) -> Iterator[None]:
+def _resume_hint(analysis: Analysis, settings: Any, folder: Path, sweep: Path | None) -> Iterator[None]:
     """Adds to a signal that stops the run what a person can do then."""
     try:
         yield
     except Stopped as stopped:
-        kept = _resume_folder(analysis, settings)
-        goes_on = f"goes on from what is kept in {kept}" if kept else "begins again, since nothing is kept on disk"
-        place = f"hydra.sweep.dir={hydra.sweep.dir}" if hydra.mode.name == "MULTIRUN" else f"hydra.run.dir={folder}"
+        stored = None  # the folder that an interrupted run finds its work in
+        if isinstance(analysis, ObjectAnalysis):
+            stored = settings.prototypes.folder
+        elif settings.features.store == "disk":
+            stored = settings.features.folder
+        goes_on = f"goes on from what is kept in {stored}" if stored else "begins again, since nothing is kept on disk"
+        place = f"hydra.sweep.dir={sweep}" if sweep else f"hydra.run.dir={folder}"
         done = (folder / FINISHED).exists()
         stopped.hint = stopped.hint or (f"{folder} is finished" if done else f"the same command with {place} {goes_on}")
         raise
-
-
-def _resume_folder(analysis: Analysis, settings: Any) -> str | None:
-    """The folder that an interrupted run finds its work in, if any."""
-    if isinstance(analysis, ObjectAnalysis):  # which keeps prototypes
-        return settings.prototypes.folder
-    return settings.features.folder if settings.features.store == "disk" else None
-
-
-def analysis_name(settings: Any) -> str:
-    """What a run studies: the name of its analysis' class, in small letters; 'probing' without one."""
-    analysis = OmegaConf.select(settings, "analysis")
-    return "probing" if analysis is None else class_name(analysis)
-
-
-def _run_name(folder: Path, kind: str, hydra: Any) -> RunName:
-    from diffprobe.report.tracking import RunName
-
-    place = folder.resolve()
-    group = Path(hydra.sweep.dir).resolve().name if hydra.mode.name == "MULTIRUN" else None
-    return RunName(kind, f"{place.parent.name}/{place.name}", group)
-
-
-@job_errors
-def run_probing(config: DictConfig) -> float | None:
-    """Runs the study that `config` asks for, into Hydra's output folder; a folder that has it already is left alone.
-
-    Returns:
-        What a search maximises, see `objective`; None for a dry run and for the helping processes of a run.
-    """
-    finished = carry_out(config, checked, _probing)
-    return None if finished is None else objective_of(finished)
-
-
-def _probing(settings: ProbingSettings) -> Probing:
-    report = make(settings.report)
-    return Probing(report.learning_curve, report.published)
-
-
-def run_analysis(config: DictConfig) -> None:
-    """Tells the run in `config.run`, gathers the sweep in `config.gather`, or runs the study that `analysis` names."""
-    if config.get("run") is None and config.get("gather") is None:
-        job_errors(carry_out)(config, check_analysis, lambda settings: make(settings.analysis))
-    else:
-        _tell(config)
-
-
-@plain_errors
-def _tell(config: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
-    from diffprobe.cli.gathering import gather
-
-    made = Path(HydraConfig.get().runtime.output_dir)  # for a study, before it was known that this is none
-    for folder in (made, made.parent):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-    settings = check_analysis(config)
-    if settings.run is not None and settings.gather is not None:
-        raise UserError("give one of run=FOLDER, a run of train.py, and gather=FOLDER, the folder of a sweep")
-    if settings.run is not None:
-        rebuild_report(Path(settings.run), settings.seed)
-    elif settings.gather is not None:
-        gather(Path(settings.gather), plain_console(REPORT_WIDTH))

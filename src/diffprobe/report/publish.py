@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from diffprobe.files import replacing, write_text
 from diffprobe.probes.score_table import write_scores
 from diffprobe.report.columns import lines_of, notes_of
-from diffprobe.report.html.page import asked
+from diffprobe.report.page import asked, page_html
 from diffprobe.report.report import Animation, Report, Table
 from diffprobe.report.wording import latex_table, markdown_table
 from diffprobe.terminal import plain_console
@@ -21,54 +25,66 @@ if TYPE_CHECKING:
     from diffprobe.report.tracking import Tracker
 
 WIDTH = 100  # columns of report.txt
+FRAME_MILLISECONDS = 250
 
 
-class Run(Protocol):
-    """Where a report goes.
+def publish(
+    report: Report,
+    *,
+    folder: Path,
+    console: Console,
+    tracker: Tracker | None = None,
+    config: Mapping[str, Any] | None = None,
+    reproduce: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Writes tables, artifacts, figures, report.txt and report.html, logs all to the tracker, prints the findings.
 
-    `config` is the composed configuration as plain values, `reproduce` says as (what, answer) how to make it again.
-    Without a tracker nothing is logged.
+    Args:
+        config: the composed configuration as plain values, of which the page tells what was asked.
+        reproduce: (what, answer): how to make the run again.
     """
-
-    @property
-    def folder(self) -> Path: ...
-
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-
-    @property
-    def reproduce(self) -> Sequence[tuple[str, str]]: ...
-
-    @property
-    def console(self) -> Console: ...
-
-    @property
-    def tracker(self) -> Tracker | None: ...
-
-
-def publish(report: Report, run: Run) -> None:
-    """Writes tables, artifacts, figures, report.txt and report.html, logs all to the tracker, prints the findings."""
-    folder = run.folder
     files = {"tables": write_tables(report, folder)}
     files |= {name: list(save(folder / name)) for name, save in report.artifacts.items()}
     figures = draw_figures(report, folder / "figures")
     write_text(folder / "report.txt", report_text(report))
-    _write_page(report, run, figures)
-    if run.tracker is not None:
-        run.tracker.log_report(report, figures, files)
-    print_report(report, run.console)
-    if run.tracker is not None:
-        run.console.print(run.tracker.describe(), soft_wrap=True)
+    recorded = folder / ".hydra" / "config.yaml"
+    page = page_html(
+        report,
+        {name: path for name, path in figures.items() if path.suffix == ".png"},
+        asked(config, report.topics) if config else (),
+        reproduce,
+        recorded.read_text(encoding="utf-8") if recorded.exists() else "",
+    )
+    write_text(folder / "report.html", page)
+    if tracker is not None:
+        tracker.log_report(report, figures, files)
+    print_report(report, console)
+    if tracker is not None:
+        console.print(tracker.describe(), soft_wrap=True)
 
 
 def write_tables(report: Report, folder: Path) -> list[Path]:
-    """Writes the tables of a report and returns their files."""
-    return [path for name, table in report.tables.items() for path in _write(table, folder / name)]
+    """Writes the tables of a report: CSV at full precision, Markdown and LaTeX (needs booktabs) as people read them."""
+    written = []
+    for name, table in report.tables.items():
+        path = folder / name
+        if "csv" in table.show:
+            written.append(path.with_name(f"{path.name}.csv"))
+            with replacing(written[-1]) as temporary:
+                table.data.to_csv(temporary, index=False, lineterminator="\n")
+        if "parquet" in table.show:
+            written.append(write_scores(path.parent, table.data))
+        if "markup" in table.show:
+            lines, notes = lines_of(table), notes_of(table)
+            markdown = f"{table.title}\n\n{markdown_table(lines, notes)}"
+            written.append(write_text(path.with_name(f"{path.name}.md"), markdown))
+            latex = latex_table(lines, [table.title, *notes])
+            written.append(write_text(path.with_name(f"{path.name}.tex"), latex))
+    return written
 
 
 def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
     """Draws every figure once: PNG and PDF, or GIF (and MP4) of what moves. The PNG or GIF by name."""
-    from diffprobe.report.animation import write_animation
     from diffprobe.report.style import save_figure
 
     drawn = {}
@@ -120,34 +136,42 @@ def console_table(table: Table) -> Any:
     return shown
 
 
-def _write(table: Table, path: Path) -> list[Path]:
-    """The files of a table: `path`.csv at full precision, .md and .tex (needs booktabs) as people read it."""
-    written = []
-    if "csv" in table.show:
-        written.append(path.with_name(f"{path.name}.csv"))
-        with replacing(written[-1]) as temporary:
-            table.data.to_csv(temporary, index=False, lineterminator="\n")
-    if "parquet" in table.show:
-        written.append(write_scores(path.parent, table.data))
-    if "markup" in table.show:
-        lines, notes = lines_of(table), notes_of(table)
-        texts = {
-            "md": f"{table.title}\n\n{markdown_table(lines, notes)}",
-            "tex": latex_table(lines, [table.title, *notes]),
-        }
-        written += [write_text(path.with_name(f"{path.name}.{ending}"), text) for ending, text in texts.items()]
-    return written
+def write_animation(folder: Path, name: str, frames: np.ndarray) -> dict[str, Path]:
+    """Frames that go forth and back, as '<name>.gif', and '<name>.mp4' where PyAV (the extra 'video') is installed.
+
+    Args:
+        frames: [frames, H, W, 3] in [0, 255], at least two.
+
+    Returns:
+        The files by 'gif' and 'mp4'.
+    """
+    around = np.concatenate([frames, frames[-2:0:-1]])
+    files = {"gif": write_gif(folder / f"{name}.gif", around)}
+    if find_spec("av") is not None:
+        files["mp4"] = _write_mp4(folder / f"{name}.mp4", around)
+    return files
 
 
-def _write_page(report: Report, run: Run, figures: Mapping[str, Path]) -> None:
-    from diffprobe.report.html.page import page_html
+def write_gif(path: Path, frames: np.ndarray) -> Path:
+    """[frames, H, W, 3] in [0, 255] as a GIF without end."""
+    from PIL import Image
 
-    recorded = run.folder / ".hydra" / "config.yaml"
-    page = page_html(
-        report,
-        {name: path for name, path in figures.items() if path.suffix == ".png"},
-        asked(run.config, report.topics) if run.config else (),
-        run.reproduce,
-        recorded.read_text(encoding="utf-8") if recorded.exists() else "",
-    )
-    write_text(run.folder / "report.html", page)
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    with replacing(path) as temporary:
+        first.save(temporary, format="GIF", save_all=True, append_images=others, duration=FRAME_MILLISECONDS, loop=0)
+    return path
+
+
+def _write_mp4(path: Path, frames: np.ndarray) -> Path:
+    """[frames, H, W, 3] in [0, 255] as H.264, which browsers play; it needs even sides, so edges may be doubled."""
+    import av
+
+    even = np.pad(frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge")
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as film:
+        stream = film.add_stream("libx264", rate=Fraction(1000, FRAME_MILLISECONDS), options={"crf": "12"})
+        stream.height, stream.width = even.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in even:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(stream.encode())
+    return path

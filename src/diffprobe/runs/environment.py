@@ -1,23 +1,17 @@
-"""environment.json: what a run was made with, so that it can be made again.
-
-How to make a run again: its command, and what it was made with.
-"""
+"""What a run was made with (environment.json), and how to make it again."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from diffprobe.files import write_text
 
 PACKAGES = (
     "diffprobe",
@@ -39,28 +33,20 @@ PACKAGES = (
 )
 
 
-def environment(
-    *,
-    seeds: Mapping[str, int],
-    wall_seconds: float,
-    network_evaluations: int,
-    source: Path = Path(__file__),
-) -> dict[str, Any]:
-    """Versions, platform, hardware and git revision, beside what the run says of itself. Plain JSON values.
+def environment(*, seeds: Mapping[str, int], wall_seconds: float, network_evaluations: int) -> dict[str, Any]:
+    """Versions, platform, hardware, git revision and the given numbers, as plain JSON values.
 
     Args:
         seeds: what each seed is for -> the seed.
-        wall_seconds: how long the run took.
         network_evaluations: images x steps x networks the denoiser was evaluated on.
-        source: file or folder whose git checkout is asked for its revision.
     """
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": _versions(),
         "hardware": hardware(),
-        "git": git_state(source),
+        "git": git_state(),
         "command": sys.argv,
         "seeds": dict(seeds),
         "wall_seconds": wall_seconds,
@@ -68,11 +54,27 @@ def environment(
     }
 
 
-def write_environment(path: Path, **known: Any) -> dict[str, Any]:
-    """Writes `environment(**known)` as JSON, in one move, and returns it."""
-    record = environment(**known)
-    write_text(Path(path), json.dumps(record, indent=2) + "\n")
-    return record
+def reproduce(
+    folder: Path, overrides: Sequence[str], seeds: Mapping[str, int], script: str | None = None
+) -> list[tuple[str, str]]:
+    """(what, answer): the command with its overrides, revision, seeds, versions and hardware.
+
+    Args:
+        script: by default the one that is running.
+    """
+    machine, git = hardware(), git_state()
+    revision = "not from a git checkout; see the version of diffprobe"
+    if git is not None:
+        revision = f"git {git['revision']}" + " with changes that are in no commit" * git["dirty"]
+    versions = [f"{name} {version}" for name, version in _versions().items() if version]
+    return [
+        ("command", shlex.join(["python", script or Path(sys.argv[0]).name, *overrides])),
+        ("revision", revision),
+        ("seeds", ", ".join(f"{name} {value}" for name, value in seeds.items())),
+        ("versions", ", ".join([f"Python {platform.python_version()}", *versions])),
+        ("hardware", ", ".join([machine["cpu"], f"{machine['cpus']} CPUs", *machine["gpus"]])),
+        ("run folder", folder.resolve().name),
+    ]
 
 
 def hardware() -> dict[str, Any]:
@@ -83,14 +85,17 @@ def hardware() -> dict[str, Any]:
     if torch.backends.mps.is_available():
         gpus.append("Apple MPS")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu_name(), "cpus": usable, "torch_threads": torch.get_num_threads(), "gpus": gpus}
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cpu = models[0] if models else platform.processor()
+    return {"cpu": cpu, "cpus": usable, "torch_threads": torch.get_num_threads(), "gpus": gpus}
 
 
-def git_state(source: Path) -> dict[str, Any] | None:
+def git_state(source: Path = Path(__file__)) -> dict[str, Any] | None:
     """Revision and whether tracked or new files differ from it; None where `source` is in no commit of a checkout.
 
-    An installed copy may lie inside somebody else's checkout (a virtual environment in a project): that revision would
-    say nothing about this code, so the file itself must be tracked.
+    `source` itself must be tracked: code installed inside somebody else's checkout is not of that revision.
     """
     folder = source if source.is_dir() else source.parent
     revision = _git(folder, "rev-parse", "HEAD")
@@ -108,53 +113,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
-
-
-def reproduce(folder: Path, seeds: Mapping[str, int], script: str | None = None) -> list[tuple[str, str]]:
-    """(what, answer): the command with the overrides that the run folder records, revision, seeds and versions.
-
-    Args:
-        script: by default the one that is running.
-    """
-    script = script or Path(sys.argv[0]).name
-    made = environment(seeds=seeds, wall_seconds=0.0, network_evaluations=0)  # the last two are not told
-    versions = [f"{name} {version}" for name, version in made["packages"].items() if version]
-    machine = made["hardware"]
-    return [
-        ("command", shlex.join(["python", script, *_overrides(folder)])),
-        ("revision", _revision(made["git"])),
-        ("seeds", ", ".join(f"{name} {value}" for name, value in seeds.items())),
-        ("versions", ", ".join([f"Python {made['python']}", *versions])),
-        ("hardware", ", ".join([machine["cpu"], f"{machine['cpus']} CPUs", *machine["gpus"]])),
-        ("run folder", folder.resolve().name),
-    ]
-
-
-def _overrides(folder: Path) -> list[str]:
-    """What was typed, but for Hydra's own settings; where the user's own configurations lie belongs to it."""
-    import yaml
-
-    def recorded(name: str) -> Any:
-        path = folder / ".hydra" / name
-        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    of_hydra = ((recorded("hydra.yaml") or {}).get("overrides") or {}).get("hydra") or []
-    return [*(each for each in of_hydra if each.startswith("hydra.searchpath=")), *(recorded("overrides.yaml") or [])]
-
-
-def _revision(git: Mapping[str, Any] | None) -> str:
-    if git is None:
-        return "not from a git checkout; see the version of diffprobe"
-    return f"git {git['revision']}" + " with changes that are in no commit" * git["dirty"]
+def _versions() -> dict[str, str | None]:
+    """The version of each package; None of those that are not installed."""
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

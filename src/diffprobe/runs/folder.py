@@ -1,28 +1,23 @@
-"""Runs as jobs of a sweep: which folder holds a finished one, of what configuration, and what a search maximises."""
+"""A run folder: its recorded configuration, whether its run is finished, its lock, and its results."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffprobe.errors import UserError
+from diffprobe.errors import UserError, one_line
 from diffprobe.files import remove_leftovers, replacing
 from diffprobe.parts import check_recorded, targets
-from diffprobe.runs.recorded import CONFIGURATION, read_recorded, resolve_lookups
-from diffprobe.runs.settings import checked
+from diffprobe.runs.settings import checked, flattened, leaves
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+CONFIGURATION = ".hydra/config.yaml"
 FINISHED = "environment.json"  # the last file of a run
-LOCK = ".lock"  # in .hydra/, held while a process makes the run
-# What a run leaves but its configuration, logs and tracked runs.
+# What a run writes beside its configuration, logs and tracked runs.
 _RESULTS = (
     "*.csv",
     "scores.parquet",
@@ -34,9 +29,7 @@ _RESULTS = (
     "prototypes/*",
     "training/*/*",
 )
-_LOGS = (".log", ".out", ".err")
-_ANOTHER = "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER)"
-# What says where and how fast a run is made, and changes no number of it.
+# Settings that change no number of a run, only where and how fast it is made.
 RUN_ONLY_KEYS = (
     "job",
     "dry_run",
@@ -47,6 +40,105 @@ RUN_ONLY_KEYS = (
     "trainer.num_nodes",
     "trainer.strategy",
 )
+_LOGS = (".log", ".out", ".err")
+_LARGEST = 2**20  # bytes of a recorded file; those of runs have some thousand
+_DEEPEST = 32
+# ${key} stands for another value of the same configuration; ${name:...} calls a resolver, such as oc.env.
+_LOOKUP = re.compile(r"\$\{[^{}]*:")
+_ANOTHER = "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER)"
+
+
+def read_recorded(folder: Path) -> DictConfig:
+    """The recorded configuration of a run.
+
+    A run folder may come from a stranger, so nothing outside of it is looked up (such as environment variables), no
+    YAML tag makes an object, and aliases, which can make a small file large, are refused.
+
+    Raises:
+        UserError: it is missing, no configuration, or more than data.
+    """
+    path = folder / CONFIGURATION
+    config = _load(path)
+    if not isinstance(config, DictConfig) or not config:
+        raise UserError(f"{path} is no configuration of a run: it must be a mapping")
+    for key, value in leaves(OmegaConf.to_container(config)):
+        lookup = _LOOKUP.search(key) or _LOOKUP.search(str(value))
+        if lookup:
+            raise UserError(
+                f"{path}: {key} looks up {lookup.group()}...}} where it is read, and a run folder may only hold what "
+                "was found there; put the value in its place"
+            )
+    return config
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """The overrides that were typed for a run, unresolved.
+
+    Raises:
+        UserError: the file is missing, or no list.
+    """
+    path = folder / ".hydra" / "overrides.yaml"
+    overrides: Any = OmegaConf.to_container(_load(path)) or []
+    if not isinstance(overrides, list):
+        raise UserError(f"{path} is no list of overrides")
+    return [str(item) for item in overrides]
+
+
+def _load(path: Path) -> Any:
+    """A YAML file that is data, with neither aliases nor tags, and neither large nor deep."""
+    import yaml
+
+    try:
+        size = path.stat().st_size
+        if not path.is_file():  # a pipe or device may never end
+            raise UserError(f"{path} is no file")
+        if size > _LARGEST:
+            raise UserError(f"{path} has {size} bytes, and the configuration of a run has at most {_LARGEST}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the configuration of the run: {path} ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not YAML: it is no text in UTF-8") from error
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{path} refers to itself (*{event.anchor}), which no run records")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise UserError(f"{path} is no configuration of a run: more than {_DEEPEST} levels deep")
+        return OmegaConf.load(path)
+    except UserError:
+        raise
+    except Exception as error:  # of PyYAML and OmegaConf alike
+        raise UserError(f"{path} is not YAML: {one_line(error)}") from error
+
+
+def record_configuration(folder: Path, config: DictConfig, hydra: Any) -> None:
+    """Writes `.hydra/` as Hydra would have done before anything could be checked.
+
+    Lookups outside of the configuration, such as `${oc.env:HOME}`, are recorded as the values that were found. The
+    configuration is written last: without it there is no run that could go on.
+    """
+    place = folder / ".hydra"
+    place.mkdir(parents=True, exist_ok=True)
+    resolved = _with_lookups(OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True))
+    contents = {
+        "hydra.yaml": hydra,
+        "overrides.yaml": hydra.overrides.task,
+        Path(CONFIGURATION).name: OmegaConf.create(resolved),
+    }
+    for name, content in contents.items():
+        with replacing(place / name) as temporary:
+            OmegaConf.save(content, temporary)
+
+
+def _with_lookups(written: Any, resolved: Any) -> Any:
+    if isinstance(written, dict):
+        return {name: _with_lookups(inner, resolved[name]) for name, inner in written.items()}
+    if isinstance(written, list):
+        return [_with_lookups(*pair) for pair in zip(written, resolved, strict=True)]
+    return resolved if isinstance(written, str) and _LOOKUP.search(written) else written
 
 
 def read_settings(folder: Path, check: Callable[[DictConfig], Any] = checked, also: Collection[str] = ()) -> Any:
@@ -67,10 +159,10 @@ def read_settings(folder: Path, check: Callable[[DictConfig], Any] = checked, al
 
 
 def is_finished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] = checked) -> bool:
-    """Whether the folder holds the finished run of these settings, which need not be made again.
+    """Whether the folder holds the finished run of these settings.
 
     Raises:
-        UserError: it holds a finished run of other settings, which would be overwritten.
+        UserError: it holds a finished run of other settings.
     """
     if not (folder / FINISHED).exists():
         return False
@@ -79,12 +171,7 @@ def is_finished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] 
 
 
 def check_unfinished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] = checked) -> None:
-    """Makes sure that whatever is in the folder was left by an unfinished run of these settings, which may go on.
-
-    Raises:
-        UserError: an unfinished run of other settings, whose files would be taken for those of this one; or files that
-            no run has left.
-    """
+    """Raises UserError where a folder holds an unfinished run of other settings, or files of no run but for logs."""
     if (folder / CONFIGURATION).exists():
         _check_same(folder, settings, check, "an unfinished")
         return
@@ -98,7 +185,6 @@ def check_unfinished(folder: Path, settings: Any, check: Callable[[DictConfig], 
 
 
 def _check_same(folder: Path, settings: Any, check: Callable[[DictConfig], Any], what: str) -> None:
-    """Raises UserError unless the folder was made with these settings, but for what is immaterial."""
     own = {target for _, target in targets(OmegaConf.to_container(settings))}
     there, here = flattened(read_settings(folder, check, own)), flattened(settings)
     differing = [key for key in {**there, **here} if key not in RUN_ONLY_KEYS and there.get(key) != here.get(key)]
@@ -112,15 +198,13 @@ def _check_same(folder: Path, settings: Any, check: Callable[[DictConfig], Any],
 
 
 def _is_log(path: Path) -> bool:
-    """Whether a file may lie in a run folder before the run: what a shell or SLURM writes there, and hidden files."""
-    return path.name.startswith(".") or path.name == "wandb" or path.suffix in _LOGS or path.name in ("log", "log.txt")
+    """Whether it is a hidden file, or what a shell, SLURM or W&B writes into a run folder before the run."""
+    return path.name.startswith(".") or path.name in ("wandb", "log", "log.txt") or path.suffix in _LOGS
 
 
 @contextmanager
 def run_lock(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Inside, no other process makes a run in the folder. The system gives it back when a process ends however it may.
-
-    Temporary files of whoever was there before are removed, since nobody writes them any more.
+    """Inside, no other process makes a run in the folder; temporary files of dead processes are removed first.
 
     Raises:
         UserError: another process is making a run there.
@@ -129,7 +213,7 @@ def run_lock(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
 
     place = folder / ".hydra"
     place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / LOCK)
+    lock = FileLock(place / ".lock")  # the system releases it when the process ends, however it ends
     locked = True
     try:
         lock.acquire(blocking=False)
@@ -146,72 +230,13 @@ def run_lock(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def clear(folder: Path) -> None:
-    """Removes the results that an unfinished run of the same settings left, all of which are made again.
-
-    What it read may have changed since, and with it which files there are. Logs and tracked runs stay.
-    """
-    if (folder / CONFIGURATION).exists():
-        remove_results(folder)
-
-
 def remove_results(folder: Path) -> None:
-    """Removes the tables, figures, probes and reports that a run or a gathered sweep left in a folder."""
-    for pattern in _RESULTS:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink(missing_ok=True)
+    """Removes the tables, figures, probes and reports that a run or a gathered sweep wrote to a folder."""
+    for path in (path for pattern in _RESULTS for path in folder.glob(pattern) if path.is_file()):
+        path.unlink(missing_ok=True)
 
 
-def record_configuration(folder: Path, config: DictConfig, hydra: Any) -> None:
-    """Writes `.hydra/` from the configuration and Hydra's own, as Hydra would before anything could be checked.
-
-    The configuration is written last, each file in one move: without it there is no run that could go on.
-    """
-    place = folder / ".hydra"
-    place.mkdir(parents=True, exist_ok=True)
-    contents = {
-        "hydra.yaml": hydra,
-        "overrides.yaml": hydra.overrides.task,
-        Path(CONFIGURATION).name: resolve_lookups(config),
-    }
-    for name, content in contents.items():
-        with replacing(place / name) as temporary:
-            OmegaConf.save(content, temporary)
-
-
-def flattened(settings: Any) -> dict[str, Any]:
-    """Every setting by its dotted key; lists are values."""
-    return dict(_leaves(OmegaConf.to_container(settings, resolve=True), ""))
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value
-
-
-def objective(summaries: pd.DataFrame) -> float:
-    """What a search maximises: the mean headline score on *validation* images over all probes of the network itself.
-
-    Test images have no part in it. NaN if no such score is defined.
-    """
-    from diffprobe.probes.properties import property_named
-    from diffprobe.probes.score_table import select
-    from diffprobe.probes.summaries import summary_rows
-
-    scores = [
-        row.mean
-        for row in summary_rows(select(summaries, control="none", split="validation"))
-        if row.metric == property_named(row.property).headline and row.mean is not None
-    ]
-    return fmean(scores) if scores else math.nan
-
-
-def objective_of(folder: Path) -> float:
-    """The objective of a finished run, from its tables."""
-    from diffprobe.probes.summaries import read_summary
-
-    return objective(read_summary(folder / "summary.csv"))
+def begun_jobs(folder: Path) -> list[Path]:
+    """The folders of a sweep's jobs, finished or not, in the order of their numbers, then of their names."""
+    begun = sorted(path.parent for path in folder.glob("*/.hydra"))
+    return sorted(begun, key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0))

@@ -1,7 +1,8 @@
-"""The settings of a run: its composed configuration, each part held against the signature of the class it names."""
+"""The settings of a run: its composed configuration, each part checked against the signature of its class."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from typing import Annotated, Any, get_type_hints
@@ -49,7 +50,7 @@ Group = Annotated[Any, Part()]
 
 @dataclass
 class ProbingSettings:
-    """Everything `train.py` takes: groups, whose settings are the arguments of the classes that they name, and keys."""
+    """Everything `train.py` takes: groups, whose settings are the arguments of their classes, and single keys."""
 
     model: Group
     data: Group
@@ -72,7 +73,7 @@ class ProbingSettings:
 
 @dataclass
 class AnalysisJobSettings(ProbingSettings):
-    """Everything `analyze.py` takes: what `train.py` takes, and what is asked of objects."""
+    """Everything `analyze.py` takes."""
 
     objects: Annotated[Any, Part(given={"seed": "by seed", "log": "to the console"})]
     masks: Group
@@ -86,10 +87,10 @@ class AnalysisJobSettings(ProbingSettings):
 
 
 def checked(config: DictConfig, kind: type = ProbingSettings) -> Any:
-    """The configuration as settings of a kind, each of its type and in its range, with ~ in paths replaced.
+    """The configuration as settings of a kind, with ~ in paths replaced.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type or out of its range, or one that must be given and is not.
+        UserError: an unknown key, a value of the wrong type or out of its range, or a missing value.
     """
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -97,15 +98,29 @@ def checked(config: DictConfig, kind: type = ProbingSettings) -> Any:
         where = error.full_key or error.key
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
     hints = get_type_hints(kind, include_extras=True)
-    found: dict[str, Any] = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
+    settings: dict[str, Any] = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
     for name, value in plain.items():
         if name not in hints:
             raise UserError(f"unknown key {name!r}; a run has {', '.join(hints)}")
-        found[name] = value if value == "???" else checked_value(value, hints[name], str(name))
-    missing = sorted({*OmegaConf.missing_keys(config), *(hints.keys() - found.keys())})
+        settings[name] = value if value == "???" else checked_value(value, hints[name], str(name))
+    missing = sorted({*OmegaConf.missing_keys(config), *(hints.keys() - settings.keys())})
     if missing:
         raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
-    return OmegaConf.create(found)
+    return OmegaConf.create(settings)
 
 
 check_analysis = partial(checked, kind=AnalysisJobSettings)
+
+
+def leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys of nested mappings and their values; lists and empty mappings are values."""
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, content
+
+
+def flattened(settings: Any) -> dict[str, Any]:
+    """Every setting by its dotted key, but for empty mappings."""
+    return {key: value for key, value in leaves(OmegaConf.to_container(settings, resolve=True)) if value != {}}

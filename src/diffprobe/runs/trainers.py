@@ -1,7 +1,4 @@
-"""Lightning trainers made of the settings of a run, without Lightning's notices.
-
-Lightning stops when a signal asks: see `diffprobe.signals`.
-"""
+"""Lightning trainers made of the settings of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class StopWhenAsked(Callback):
-    """Keeps the signals ours while a trainer works, and looks after every batch whether one has come.
+    """Keeps this package's signal handlers while a trainer works, and checks after every batch for a signal.
 
     Lightning's own handlers only note a SIGTERM and go on, talk to the other processes from within the handler, which
     may be in the middle of another exchange, and answer SIGUSR1 under SLURM with a checkpoint that the next run of
@@ -30,21 +27,14 @@ class StopWhenAsked(Callback):
     """
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        _keep()
-
-    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        _keep()
+        if inside():
+            listen()
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         check()
 
-    def on_predict_batch_end(self, *_: Any, **__: Any) -> None:
-        check()
-
-
-def _keep() -> None:
-    if inside():
-        listen()
+    on_predict_start = on_train_start
+    on_predict_batch_end = on_train_batch_end
 
 
 def make_trainer(settings: Any, stage: str, tracker: Tracker | None) -> Any:
@@ -56,8 +46,10 @@ def make_trainer(settings: Any, stage: str, tracker: Tracker | None) -> Any:
     from lightning.pytorch.loggers.logger import DummyLogger
 
     callbacks = [make(each) for each in settings.callbacks.values()]
+    logger: Any = DummyLogger()
     of_stage: dict[str, Any] = {"precision": "32-true"}  # which leaves a module as it is
     if stage.startswith("train"):
+        logger = tracker.training_logger(stage) if tracker else logger
         of_stage = {
             "max_epochs": settings.probe.epochs,
             "check_val_every_n_epoch": min(settings.probe.validate_every, settings.probe.epochs),
@@ -65,7 +57,7 @@ def make_trainer(settings: Any, stage: str, tracker: Tracker | None) -> Any:
         }
     return make(
         settings.trainer,
-        logger=tracker.training_logger(stage) if tracker and stage.startswith("train") else DummyLogger(),
+        logger=logger,
         callbacks=[*callbacks, StopWhenAsked()],
         enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
         enable_checkpointing=False,
@@ -75,9 +67,10 @@ def make_trainer(settings: Any, stage: str, tracker: Tracker | None) -> Any:
 
 
 def check_trainer(settings: Any) -> None:
-    """Raises UserError for devices or a precision that this machine does not have, and for callbacks that want more."""
+    """Raises UserError for what Lightning or this machine cannot do, and for processes that are not commands."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.accelerators.cpu import CPUAccelerator
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
     cores = max(os.cpu_count() or 1, 2)  # two processes are of use to try what several do
     chosen = settings.trainer
@@ -87,6 +80,11 @@ def check_trainer(settings: Any) -> None:
         given = " ".join(f"trainer.{key}={value}" for key, value in chosen.items() if key != "_target_")
         cause = error.__cause__ or error  # of Hydra, which names the class
         raise UserError(f"Lightning cannot work with {given}: {' '.join(str(cause).split())}") from error
+    if isinstance(made.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(
+            f"trainer.strategy={chosen.strategy}: it spawns or forks processes, and each process of a run has to be "
+            "started as the whole command; use trainer.strategy=ddp"
+        )
     if isinstance(made.accelerator, CPUAccelerator) and chosen.devices > cores:
         raise UserError(f"trainer.devices={chosen.devices}: on CPUs a device is a process, and here are {cores} cores")
 

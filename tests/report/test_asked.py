@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from diffprobe.analyses.classification.report import TOPICS as CLASSIFICATION
 from diffprobe.analyses.probing.report import TOPICS as PROBING
 from diffprobe.analyses.separation.report import TOPICS as SEPARATION
-from diffprobe.report.html.page import asked
+from diffprobe.report.page import asked
 from diffprobe.runs.environment import reproduce
 from tests.commands import ROOT
 
@@ -46,11 +46,8 @@ def test_an_analysis_is_told_with_its_own_settings():
     assert found["classifier"] == "microsoft/resnet-50 (TransformersClassifier)"
 
 
-def test_the_command_has_the_recorded_overrides_quoted_for_a_shell(tmp_path):
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("- data.count=3\n- steps.select=[0,1]\n")
-    found = dict(reproduce(tmp_path, {"seed": 7}, "train.py"))
+def test_the_command_has_its_overrides_quoted_for_a_shell(tmp_path):
+    found = dict(reproduce(tmp_path, ["data.count=3", "steps.select=[0,1]"], {"seed": 7}, "train.py"))
     assert found["command"] == "python train.py data.count=3 'steps.select=[0,1]'"
     assert found["seeds"] == "seed 7"
     assert "torch " in found["versions"]
-    assert dict(reproduce(tmp_path / "none", {}, "train.py"))["command"] == "python train.py"

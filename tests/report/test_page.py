@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffprobe.report.html.page import LARGEST, MANY, MOST, figure_uri, page_html, strip_uri
+from diffprobe.report.page import LARGEST, MANY, MOST, figure_uri, page_html, strip_uri
 from diffprobe.report.publish import publish
 from diffprobe.report.report import Cell, Frames, HeatMap, Report
-from tests.report.html.checking import Checked
+from tests.report.checking import Checked
 from tests.report.made_up_report import LAYERS, STEPS, MadeUpRun, make_report, make_table
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    publish(make_report(), MadeUpRun(folder))
+    publish(make_report(), **vars(MadeUpRun(folder)))
     return Checked((folder / "report.html").read_text(encoding="utf-8"))
 
 

@@ -90,7 +90,7 @@ def visit(path, width, profile):
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_reader_finds_scores_pictures_and_order_by_keyboard_and_click(tmp_path, width):
-    publish(make_report(), MadeUpRun(tmp_path))
+    publish(make_report(), **vars(MadeUpRun(tmp_path)))
     seen, messages = visit(tmp_path / "report.html", width, tmp_path / "profile")
     assert messages == []
     assert (seen["width"], seen["wide"]) == (width, 0)

@@ -1,0 +1,275 @@
+"""From a `Report` to report.html, by the template `html/page.html`."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from diffprobe.files import NO_STEP
+from diffprobe.parts import class_name
+from diffprobe.report.columns import columns_of, notes_of
+from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
+from diffprobe.report.style import SEQUENTIAL
+from diffprobe.report.wording import interval, is_number, rounded, short_names
+
+# The page may use what is in it, and nothing else.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+MOST = 2000  # rows of a table on the page; the CSV file has all
+MANY = 20  # more rows are folded away, and can be searched
+LARGEST = 160  # pixels a side of a picture; larger ones are made smaller
+LOSSLESS = 64  # up to so many pixels a side pictures are PNG, and above JPEG
+LARGE = 400_000  # bytes of a figure
+QUALITY = 85  # of JPEG
+PIXELS_PER_INCH = 200  # of the figures, as style.save_figure writes them
+TITLES = {"data": "images", "labeler": "labels", "property": "properties", "control": "controls"}
+
+
+def page_html(
+    report: Report,
+    figures: Mapping[str, Path] | None = None,
+    asked: Sequence[tuple[str, str]] = (),
+    reproduce: Sequence[tuple[str, str]] = (),
+    configuration: str = "",
+) -> str:
+    """The page as text.
+
+    Args:
+        figures: name -> PNG file, of those figures that the page shows.
+        asked, reproduce: (what, answer): what the configuration says beside `report.asked`, and how to do it again.
+        configuration: the whole of it, folded away.
+    """
+    loader = PackageLoader("diffprobe.report", "html")
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters |= {
+        "identity": lambda title: title.lower().replace(" ", "-"),
+        "strip": strip_uri,
+        "rounded": rounded,
+    }
+    css, script = (Markup(loader.get_source(jinja, name)[0]) for name in ("page.css", "page.js"))
+    return jinja.get_template("page.html").render(
+        policy=POLICY,
+        css=css,
+        script=script,
+        title=report.title,
+        findings=_shortened(report.findings, (layer for heat in report.heatmaps for layer in heat.layers)),
+        asked=[*report.asked, *asked],
+        heatmaps=[_heat_map(heat) for heat in report.heatmaps],
+        examples=report.examples,
+        figures=[_figure(report, name, path) for name, path in (figures or {}).items()],
+        tables=[_table(name, table) for name, table in report.tables.items() if "page" in table.show],
+        reproduce=reproduce,
+        configuration=configuration,
+    )
+
+
+def _shortened(lines: Sequence[str], layers: Iterable[str]) -> list[str]:
+    """The lines with the short names of layers, as heat maps and tables of the page have them."""
+    names = sorted(short_names(layers).items(), key=lambda pair: -len(pair[0]))  # none is cut by a shorter one
+    shortened = list(lines)
+    for name, short in names:
+        shortened = [line.replace(name, short) for line in shortened]
+    return shortened
+
+
+def _figure(report: Report, name: str, path: Path) -> dict[str, Any]:
+    """A figure at the size that it was drawn for."""
+    from PIL import Image
+
+    with Image.open(path, formats=["PNG"]) as opened:
+        width, height = opened.size
+    caption = report.figures[name].caption or name.replace("_", " ")
+    shown = round(96 * width / PIXELS_PER_INCH)
+    return {"uri": figure_uri(path), "caption": caption, "width": width, "height": height, "shown": shown}
+
+
+def _table(name: str, table: Table) -> dict[str, Any]:
+    columns, count = columns_of(table, MOST), len(table.data)
+    return {
+        "name": table.title or name,
+        "count": f"{count} rows" if count <= MOST else f"the first {MOST} of {count} rows",
+        "folded": count > MANY,
+        "columns": columns,
+        "rows": range(min(count, MOST)),
+        "notes": notes_of(table),
+        "described": [(column.heading, column.description) for column in columns if column.description],
+    }
+
+
+def _heat_map(heat: HeatMap) -> dict[str, Any]:
+    """What the template draws, and what the script opens: of every cell its sentences, of every layer its pictures."""
+    short, layers, steps = short_names(heat.layers), heat.layers, heat.steps
+    colours = _colours([cell.value for cell in heat.cells.values()])
+    grid = [[heat.cells.get((layer, step), Cell(None)) for step in steps] for layer in layers]
+    return {
+        "title": heat.title,
+        "score": heat.score,
+        "steps": ["all" if step == NO_STEP else str(step + 1) for step in steps],
+        "rows": [
+            {
+                "place": place,
+                "layer": layer,
+                "short": short[layer],
+                "cells": [{"value": cell.value, "colours": colours.get(cell.value)} for cell in grid[place]],
+            }
+            for place, layer in enumerate(layers)
+        ],
+        "data": {
+            "cells": [
+                [_sentences(heat, cell, short[layer], layer, step) for cell, step in zip(row, steps, strict=True)]
+                for layer, row in zip(layers, grid, strict=True)
+            ],
+            "films": [_strip(heat.frames[layer]) if layer in heat.frames else None for layer in layers],
+            "beside": [{"name": name, **_strip(frames)} for name, frames in heat.beside.items()],
+            "caption": heat.caption,
+            "own": f"{heat.title}: probe",
+        },
+    }
+
+
+def _sentences(heat: HeatMap, cell: Cell, short: str, layer: str, step: int) -> list[str]:
+    where = short if step == NO_STEP else f"{short} at step {step + 1}"
+    if not is_number(cell.value):
+        return [f"{where}: no score.", f"Layer {layer}."]
+    number = f" over {cell.n} images" if cell.n else ""
+    score = f"{where}: {heat.score} {interval(cell.value, cell.low, cell.high, 3)}{number}."
+    return [score, *cell.notes, f"Layer {layer}."]
+
+
+def _strip(frames: Frames) -> dict[str, Any]:
+    count, height, width = frames.values.shape[:3]
+    return {"src": strip_uri(frames), "count": count, "ratio": f"{width}/{height}"}
+
+
+def _colours(values: Sequence[float | None]) -> dict[float | None, tuple[str, str]]:
+    """Score -> its colour, between those of the lowest and the highest, and black or white to be read on it."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    known = sorted({value for value in values if is_number(value)})
+    span = (known[-1] - known[0] or 1.0) if known else 1.0
+    colours: dict[float | None, tuple[str, str]] = {}
+    for value in known:
+        rgb = np.array(colormaps[SEQUENTIAL]((value - known[0]) / span)[:3])
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        luminance = linear @ np.array([0.2126, 0.7152, 0.0722])  # WCAG 2.1; at 0.179 both have equal contrast
+        colours[value] = (to_hex(rgb.tolist()), "#000" if luminance > 0.179 else "#fff")
+    return colours
+
+
+def figure_uri(path: Path) -> str:
+    """The data URI of a PNG file; a large one, which has photographs in it, as JPEG."""
+    from PIL import Image
+
+    content = path.read_bytes()
+    if len(content) <= LARGE:
+        return _uri("png", content)
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+        opened.convert("RGB").save(buffer, "jpeg", quality=QUALITY)
+    return _uri("jpeg", buffer.getvalue())
+
+
+def strip_uri(frames: Frames) -> str:
+    """All pictures side by side, the first on the left: maps as PNG with a palette, pictures as PNG or JPEG."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    maps = frames.values.ndim == 3
+    # Values from 0 to 1; of maps the place in the palette, where what has no value is the lowest
+    shares = (np.asarray(frames.values, float) - frames.low) / ((frames.high - frames.low) or 1.0)
+    levels = (np.nan_to_num(shares if maps else frames.values).clip(0, 1) * 255).round().astype(np.uint8)
+    strip = Image.fromarray(np.concatenate(list(levels), 1))
+    if maps:
+        colours = colormaps[frames.colours](np.arange(256))[:, :3]
+        strip.putpalette((colours * 255).round().astype(int).ravel().tolist())
+    height, width = frames.values.shape[1:3]
+    shrunk = LARGEST / max(height, width)
+    if shrunk < 1:
+        size = (max(1, round(width * shrunk)) * len(levels), max(1, round(height * shrunk)))
+        strip = strip.resize(size, Image.Resampling.NEAREST if maps else Image.Resampling.BOX)
+    kind = "png" if maps or max(height, width) <= LOSSLESS else "jpeg"
+    buffer = io.BytesIO()
+    strip.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": QUALITY}))
+    return _uri(kind, buffer.getvalue())
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"
+
+
+def asked(config: Mapping[str, Any], topics: Iterable[str]) -> list[tuple[str, str]]:
+    """(what, answer) of the `topics`, which are groups of the configuration ('model', 'data', 'layers' ...)."""
+    return [(TITLES.get(topic, topic), _answer(topic, config)) for topic in topics]
+
+
+def _answer(topic: str, config: Mapping[str, Any]) -> str:
+    """What the configuration says of a group, in words."""
+    chosen = config[topic]
+    match topic:
+        case "analysis":
+            own = {key: value for key, value in chosen.items() if key != "_target_" and value not in (None, {}, [])}
+            return "; ".join([class_name(chosen), *(f"{key} {_listed(value)}" for key, value in own.items())])
+        case "model":
+            size = f", {chosen['size']} pixels" if chosen.get("size") else ""
+            sampler = f"sampler {chosen['scheduler']}, guidance {chosen['guidance']:g}"
+            return f"{chosen['path']} in {chosen['dtype']}{size}; {sampler}"
+        case "data":
+            return _images(config)
+        case "objects":
+            names = [name for name in ("root", "split", "list", "count") if chosen.get(name) is not None]
+            return ", ".join([f"annotated images: {chosen['kind']}", *(f"{name} {chosen[name]}" for name in names)])
+        case "layers":
+            each = [_listed(chosen["select"])] if chosen["select"] else []
+            joined = [f"joined: {', '.join(chosen['groups'])}"] if chosen.get("groups") else []
+            return "; ".join([*each, *joined])
+        case "steps":
+            return _steps(chosen["select"])
+        case "property" | "measure" | "control":
+            return _listed(chosen["names"]) or "none"
+        case "probe":
+            bias = "with bias" if chosen["bias"] else "without bias"
+            return f"{chosen['name']}: {chosen['head']} head {bias}, solved by {chosen['solver']}"
+        case "seed":
+            return str(chosen)
+        case _:  # a group that names a class, and perhaps a model
+            name = str(chosen["_target_"]).rpartition(".")[2]
+            return f"{chosen['model']} ({name})" if chosen.get("model") else name
+
+
+def _images(config: Mapping[str, Any]) -> str:
+    """Where the images come from, and how real ones are shown to the network."""
+    data, trajectory, sampling = config["data"], config["trajectory"], config["steps"]["sampling"]
+    count = f"{data['count']} " if data.get("count") else ""
+    kind = class_name(trajectory)
+    if kind == "generation":
+        prompts = f"prompts of {data['prompts']}" if data.get("prompts") else "captions of the scene grammar"
+        return f"made by the model from {count}{prompts}, in {sampling} steps"
+    how = f"noised and denoised again, {trajectory.get('strength', 0):g} of {sampling} steps"
+    if kind == "noised":
+        how = f"noised at timesteps {_listed(trajectory['timesteps'])}"
+    elif kind == "inversion":
+        how = f"inverted in {sampling} steps"
+    return f"{count}images of {data.get('images')}, {how}"
+
+
+def _steps(select: Any) -> str:
+    if select == "all":
+        return "all"
+    steps = [select] if isinstance(select, str | int) else select
+    names = [step.replace("_", " ") if isinstance(step, str) else step + 1 for step in steps]
+    return _listed(names) + " (counted from 1)" * any(isinstance(step, int) for step in names)
+
+
+def _listed(values: Any) -> str:
+    if isinstance(values, str | int | float):
+        return f"{values}"
+    if isinstance(values, Mapping):
+        return ", ".join(f"{key}: {_listed(value)}" for key, value in values.items())
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
