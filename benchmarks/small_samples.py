@@ -21,17 +21,8 @@ from diffprobe.analyses.emergence.tables import COMMON, OWN, _lead
 from diffprobe.prototypes.permutation import between_images
 from diffprobe.prototypes.retrieval import retrieve
 from diffprobe.prototypes.set_intervals import set_intervals
-from diffprobe.statistics import (
-    SIGNIFICANT,
-    Interval,
-    cluster_mean,
-    holm,
-    mean_intervals,
-    median_step,
-    paired_differences,
-    steps_reaching,
-    stratified_difference,
-)
+from diffprobe.statistics.differences import holm, median_step, paired_differences, steps_reaching
+from diffprobe.statistics.intervals import SIGNIFICANT, Interval, cluster_mean, mean_intervals, stratified_difference
 
 NUMBERS = (5, 8, 20, 40)
 NORMAL, SKEWED = "normal", "skewed"

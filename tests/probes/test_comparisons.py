@@ -11,7 +11,7 @@ from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare, compare_run, control_keys
 from diffprobe.probes.summaries import summarise
-from diffprobe.statistics import holm
+from diffprobe.statistics.differences import holm
 from tests.reference.score_rows import Score, table_of
 
 FIRST, SECOND = ScoreKey("pocket", "a", 0, "linear"), ScoreKey("pocket", "b", 0, "linear")

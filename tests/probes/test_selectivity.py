@@ -15,7 +15,7 @@ from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import score_bank
 from diffprobe.probes.splits import split_images
 from diffprobe.probes.summaries import Summary, summary_rows
-from diffprobe.statistics import skewed_t
+from diffprobe.statistics.intervals import skewed_t
 from tests.probes.planted import DEEP, label_maps, planted
 from tests.reference.score_rows import Score, table_of
 

@@ -10,7 +10,7 @@ from scipy.stats import chi2, kruskal, norm, rankdata, wasserstein_distance
 from diffprobe.prototypes import pair_tests as module
 from diffprobe.prototypes.pair_tests import PairTest, joint_order, pair_tests, two_sided
 from diffprobe.prototypes.sets import SETS, split_pairs
-from diffprobe.statistics import holm
+from diffprobe.statistics.differences import holm
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, SCALARS, printed
 from tests.reference import distance_sets
 

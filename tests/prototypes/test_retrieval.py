@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, silhouette_samples
 
 from diffprobe.prototypes import retrieval
 from diffprobe.prototypes.retrieval import average_precisions, neighbour_hits, neighbours, retrieve, silhouettes
-from diffprobe.statistics import jackknife_interval
+from diffprobe.statistics.intervals import jackknife_interval
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, printed
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.summaries import RANGES, Summary
-from diffprobe.statistics import mean_intervals
+from diffprobe.statistics.intervals import mean_intervals
 
 _KEY = attrgetter("model", "layer", "step", "timestep", "property", "probe", "control", "split", "metric")
 _PAIR = attrgetter("model", "layer", "step", "property", "probe", "split", "image", "metric")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffprobe.statistics import SIGNIFICANT, holm, images_needed, paired_differences, sign_flip_p, smallest_p
+from diffprobe.statistics.differences import holm, images_needed, paired_differences, sign_flip_p
+from diffprobe.statistics.intervals import SIGNIFICANT
 from tests.statistics.test_means import DRAWS
 
 
@@ -72,6 +73,9 @@ def test_differences_of_zeros_and_ones_have_mcnemars_p_and_an_interval_with_a_wi
 
 
 def test_so_few_images_can_show_nothing() -> None:
+    def smallest_p(images: int) -> float:
+        return sign_flip_p(np.ones((1, images)))[0]
+
     for comparisons in (1, 2, 5, 14):
         needed = images_needed(comparisons)
         assert comparisons * smallest_p(needed) <= SIGNIFICANT < comparisons * smallest_p(needed - 1)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from diffprobe.statistics import Interval, jackknife_interval, jackknife_p, left_out_weights, mean_intervals
+from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p, left_out_weights, mean_intervals
 
 
 def without_each(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import brentq
 
-from diffprobe.statistics import Interval, clopper_pearson, cluster_mean, mean_intervals, skewed_t, skewed_t_p
+from diffprobe.statistics.intervals import Interval, clopper_pearson, cluster_mean, mean_intervals, skewed_t, skewed_t_p
 
 DRAWS = {
     "normal": lambda random, shape: random.normal(size=shape),

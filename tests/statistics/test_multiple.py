@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffprobe.statistics import holm
+from diffprobe.statistics.differences import holm
 
 
 def test_holm_equals_the_example_worked_by_hand() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from diffprobe.statistics import best_of, well_covered
+from diffprobe.statistics.differences import best_of, well_covered
 
 Item = tuple[str, float, int]
 

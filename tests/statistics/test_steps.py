@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffprobe.statistics import StepInterval, median_step, steps_reaching
+from diffprobe.statistics.differences import StepInterval, median_step, steps_reaching
 
 
 def above(seed: int, images: int, noise: float = 0.1, kind: str = "normal") -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffprobe.statistics import Interval, stratified_difference
+from diffprobe.statistics.intervals import Interval, stratified_difference
 from tests.statistics.test_means import DRAWS
 
 

@@ -14,7 +14,8 @@ from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import by_image, select
 from diffprobe.probes.summaries import best_layer
-from diffprobe.statistics import holm, is_share, paired_differences
+from diffprobe.statistics.differences import holm, paired_differences
+from diffprobe.statistics.intervals import is_share
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP, Step, replacing
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import COLUMNS, group_rows, over_steps, read_csv, select
-from diffprobe.statistics import best_of, mean_intervals, steps_reaching
+from diffprobe.statistics.differences import best_of, steps_reaching
+from diffprobe.statistics.intervals import mean_intervals
 
 RANGES = {  # no interval goes beyond what a metric can be
     "dice": (0.0, 1.0),

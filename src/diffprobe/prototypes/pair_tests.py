@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from diffprobe.prototypes.sets import deviations, mean_of
-from diffprobe.statistics import holm
+from diffprobe.statistics.differences import holm
 
 _CHUNK = 1 << 20
 

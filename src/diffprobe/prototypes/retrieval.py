@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffprobe.prototypes.set_intervals import checked
-from diffprobe.statistics import Interval, jackknife_interval, left_out_weights
+from diffprobe.statistics.intervals import Interval, jackknife_interval, left_out_weights
 
 PARTS = 20  # in so many parts are images left out at most: each takes as long as the scores themselves
 _ELEMENTS_AT_ONCE = 2**23

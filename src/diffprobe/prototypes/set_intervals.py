@@ -26,7 +26,7 @@ from torch.nn.functional import embedding_bag
 
 from diffprobe.errors import UserError
 from diffprobe.prototypes.sets import SETS
-from diffprobe.statistics import Interval, jackknife_interval, jackknife_p, left_out_weights
+from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p, left_out_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from diffprobe.files import NO_STEP, Step
 from diffprobe.report.choices import or_nan
-from diffprobe.statistics import SIGNIFICANT, images_needed
+from diffprobe.statistics.differences import images_needed
+from diffprobe.statistics.intervals import SIGNIFICANT
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer

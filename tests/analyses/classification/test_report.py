@@ -8,7 +8,7 @@ from diffprobe.analyses.classification.classes import TopRow
 from diffprobe.analyses.classification.report import ClassExample, class_curves, class_example, class_lines
 from diffprobe.files import NO_STEP
 from diffprobe.probes.summaries import EmergenceStep, Summary
-from diffprobe.statistics import Interval, Stratified
+from diffprobe.statistics.intervals import Interval, Stratified
 from tests.reference.score_rows import summary_table
 
 BLANK = Summary("pocket", "decoded image", 0, 1.0, "class", "resnet", "none", "test", "", 0.0, 0.0, 0.0, 40)

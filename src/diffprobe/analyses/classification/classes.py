@@ -22,7 +22,8 @@ from diffprobe.files import NO_STEP, Step
 from diffprobe.labels.classifiers import CONFIDENCE, PROPERTY, STABLE, TOP_1, TOP_5
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.summaries import EmergenceStep
-from diffprobe.statistics import Stratified, median_step, stratified_difference
+from diffprobe.statistics.differences import median_step
+from diffprobe.statistics.intervals import Stratified, stratified_difference
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from diffprobe.data.prompts import Prompt
     from diffprobe.labels.classifiers import Classifier
     from diffprobe.probes.summaries import EmergenceStep
-    from diffprobe.statistics import Stratified
+    from diffprobe.statistics.intervals import Stratified
 
 
 CURVES = {

@@ -21,7 +21,7 @@ from diffprobe.prototypes.matrices import DistanceConfig, PrototypeMatrix, all_d
 from diffprobe.prototypes.separation import DistanceKey, DriftRow, Resampling
 from diffprobe.prototypes.set_intervals import set_intervals
 from diffprobe.prototypes.sets import set_statistics, split_pairs
-from diffprobe.statistics import Interval, cluster_mean
+from diffprobe.statistics.intervals import Interval, cluster_mean
 
 SELF = "self"
 

@@ -32,7 +32,7 @@ from diffprobe.report.style import (
     style,
 )
 from diffprobe.report.wording import interval, is_number, place_name, rounded
-from diffprobe.statistics import well_covered
+from diffprobe.statistics.differences import well_covered
 
 if TYPE_CHECKING:
     from diffprobe.analyses.drift.drift import ChangedPrototypes

@@ -24,7 +24,8 @@ from diffprobe.probes.score_table import over_steps, select
 from diffprobe.report.choices import METRIC_NAMES, LayerChoice, control_curve, curve
 from diffprobe.report.report import PaperCell, Table
 from diffprobe.report.wording import images_text, interval_text, rounded, short_names, significant, too_few
-from diffprobe.statistics import MINIMUM_IMAGES, StepInterval, mean_intervals, steps_reaching
+from diffprobe.statistics.differences import StepInterval, steps_reaching
+from diffprobe.statistics.intervals import MINIMUM_IMAGES, mean_intervals
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import ScoreDifference

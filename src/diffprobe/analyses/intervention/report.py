@@ -24,7 +24,8 @@ from diffprobe.report.choices import METRIC_NAMES, or_nan
 from diffprobe.report.report import Animation, Plot, Report, Table
 from diffprobe.report.style import BLUE, COLOUR_MAPS, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style
 from diffprobe.report.wording import interval, is_number, rounded
-from diffprobe.statistics import SIGNIFICANT, images_needed
+from diffprobe.statistics.differences import images_needed
+from diffprobe.statistics.intervals import SIGNIFICANT
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffprobe.probes.summaries import RANGES
-from diffprobe.statistics import holm, mean_intervals, paired_differences
+from diffprobe.statistics.differences import holm, paired_differences
+from diffprobe.statistics.intervals import mean_intervals
 
 UNEDITED, RANDOM, EDITED = "unedited", "random", "none"
 CONTROLS = (UNEDITED, RANDOM)

@@ -26,7 +26,8 @@ from diffprobe.report.choices import (
 )
 from diffprobe.report.report import Table
 from diffprobe.report.wording import difference_text, images_text, interval_text, short_names, significant, too_few
-from diffprobe.statistics import MINIMUM_IMAGES, images_needed
+from diffprobe.statistics.differences import images_needed
+from diffprobe.statistics.intervals import MINIMUM_IMAGES
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import ScoreDifference

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from diffprobe.files import Step
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.wording import interval, is_number, p_text, place_name, rounded
-from diffprobe.statistics import MINIMUM_IMAGES, SIGNIFICANT
+from diffprobe.statistics.intervals import MINIMUM_IMAGES, SIGNIFICANT
 
 if TYPE_CHECKING:
     from diffprobe.prototypes.separation import ObjectRow, SetRow, TestRow

@@ -37,7 +37,7 @@ from diffprobe.prototypes.separation import DistanceKey, Resampling, SetRow, Tes
 from diffprobe.prototypes.sets import SETS, SetHistogram
 from diffprobe.report.report import PaperCell, Table
 from diffprobe.report.wording import interval, is_number, p_text, rounded, short_names, short_power
-from diffprobe.statistics import holm
+from diffprobe.statistics.differences import holm
 
 if TYPE_CHECKING:
     from diffprobe.prototypes.separation import TestRow

@@ -26,7 +26,7 @@ from diffprobe.ranges import Number
 from diffprobe.report.report import Plot, Report, Table
 from diffprobe.report.style import SINGLE_COLUMN, style
 from diffprobe.report.wording import interval
-from diffprobe.statistics import mean_intervals
+from diffprobe.statistics.intervals import mean_intervals
 
 
 @dataclass(frozen=True)
