@@ -19,8 +19,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from diffprobe.activations.extraction import extract
-from diffprobe.activations.one_pass import stream_batches
+from diffprobe.activations.extraction import extract, stream_batches
 from diffprobe.activations.sources import Generation
 from diffprobe.backbone.capture import Capture
 from diffprobe.backbone.layers import Layer, catalogue

@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -26,16 +26,18 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, move: Callable[[Path, Path], object] = os.replace) -> Iterator[Path]:
     """A temporary path beside `path`, moved to it when the block ends well and removed when it does not.
 
     The suffix is kept, since matplotlib and others choose the format by it.
+
+    move: takes the temporary path and `path`; `move_durably` for what must survive a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path, path.suffix)
     try:
         yield temporary
-        os.replace(temporary, path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -51,9 +51,9 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     ),
     "trajectory": (
         "diffprobe.activations.sources.Generation",
-        "diffprobe.activations.real_images.ImageToImage",
-        "diffprobe.activations.real_images.Inversion",
-        "diffprobe.activations.real_images.Noised",
+        "diffprobe.activations.sources.ImageToImage",
+        "diffprobe.activations.sources.Inversion",
+        "diffprobe.activations.sources.Noised",
     ),
     "layers": ("diffprobe.activations.activations.LayerSelection",),
     "steps": ("diffprobe.activations.sources.StepSelection",),

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from diffprobe.activations.budget import Plan, check_memory, plan_live, plan_run, plan_stores
-from diffprobe.activations.description import describe
 from diffprobe.activations.extraction import extract
 from diffprobe.activations.sources import Generation
+from diffprobe.activations.store.manifest import describe
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError

@@ -18,10 +18,9 @@ from diffprobe.activations.control_inputs import (
     control_layers,
     extract_control_inputs,
 )
-from diffprobe.activations.description import describe_control_inputs, describe_replay
 from diffprobe.activations.extraction import StoreFolder, extract, extract_replayed
-from diffprobe.activations.real_images import Noised
-from diffprobe.activations.sources import Generation
+from diffprobe.activations.sources import Generation, Noised
+from diffprobe.activations.store.manifest import describe_control_inputs, describe_replay
 from diffprobe.backbone.capture import decode_latents, encode_images
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone

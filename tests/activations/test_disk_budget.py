@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffprobe.activations.budget import StorePlan, check_disk, free_disk, plan_store
+from diffprobe.activations.budget import Plan, check_disk, free_disk, plan_store
 from diffprobe.activations.store.folder import create_store, find_store
 from diffprobe.errors import UserError
 from tests.activations.store.made_up import LARGE, SMALL, fill, made_up_manifest
@@ -30,9 +30,9 @@ def test_finished_shards_are_not_planned_again(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_with_the_numbers(tmp_path):
-    check_disk(StorePlan({"a": 1}, {}, 10**18, 1000), tmp_path / "not" / "yet")
+    check_disk(Plan(1, 1, {"a": 1}, 10**18, 1000, []), tmp_path / "not" / "yet")
     with pytest.raises(UserError, match=r"needs 900 TB more, of 1e\+03 TB in all, and .* are free.* b, takes 800 TB"):
-        check_disk(StorePlan({"a": 1, "b": 8 * 10**14}, {}, 10**15, 9 * 10**14), tmp_path / "not" / "yet")
+        check_disk(Plan(1, 1, {"a": 1, "b": 8 * 10**14}, 10**15, 9 * 10**14, []), tmp_path / "not" / "yet")
 
 
 def test_a_folder_below_a_file_or_on_no_disk_is_refused(tmp_path):

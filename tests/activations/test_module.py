@@ -219,7 +219,6 @@ def test_processes_share_whole_shards_and_batches_stay_inside_them():
     data.trainer = trainer
     data.setup("predict")
     assert [batch.rows for batch in data.predict_dataloader()] == [[0, 1], [2], [6]]
-    assert data.images == 4
 
 
 def test_masks_come_with_the_batch_when_they_are_asked_for():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffprobe.activations.description import describe
 from diffprobe.activations.extraction import extract, extract_replayed
-from diffprobe.activations.real_images import ImageToImage, Inversion, Noised
+from diffprobe.activations.sources import ImageToImage, Inversion, Noised
+from diffprobe.activations.store.manifest import describe
 from diffprobe.backbone.capture import encode_images
 from diffprobe.backbone.inversion import image_to_image, invert
 from diffprobe.backbone.layers import catalogue, select_layers

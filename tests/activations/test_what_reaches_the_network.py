@@ -19,9 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffprobe.activations.description import describe
-from diffprobe.activations.real_images import ImageToImage, Inversion, Noised, PartialDenoising
-from diffprobe.activations.sources import Generation, Source
+from diffprobe.activations.sources import Generation, ImageToImage, Inversion, Noised, PartialDenoising, Source
+from diffprobe.activations.store.manifest import describe
 from diffprobe.backbone.layers import Layer, catalogue
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.data.images import ImageFileCollection, load_images

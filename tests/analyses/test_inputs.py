@@ -21,8 +21,8 @@ def told() -> list[str]:
 def settings(**data: Any) -> Any:
     """Those that a source asks for."""
     real = "images" in data
-    place = "real_images.Noised" if real else "sources.Generation"
-    trajectory = {"_target_": f"diffprobe.activations.{place}", **({"timesteps": [0]} if real else {})}
+    place = "Noised" if real else "Generation"
+    trajectory = {"_target_": f"diffprobe.activations.sources.{place}", **({"timesteps": [0]} if real else {})}
     given = {"root": None, "on_error": "skip", "fit": "stretch"} if real else {"prompts": None, "test_prompts": None}
     return OmegaConf.create(
         {

@@ -224,7 +224,6 @@ def test_every_setting_declares_its_range():
 
 
 def test_choices_that_are_written_twice_are_the_same():
-    from diffprobe.activations.budget import STORES
     from diffprobe.analyses.drift import analysis as drift
     from diffprobe.analyses.intervention import analysis as intervention
     from diffprobe.analyses.intervention.edits import HALVES, METHODS
@@ -244,7 +243,6 @@ def test_choices_that_are_written_twice_are_the_same():
     assert set(METRICS) == set(METRIC_NAMES)
     assert set(config.PROPERTIES) == options("property.names") == set(PROPERTIES)
     assert options("features.dtype") == set(DTYPES)
-    assert options("features.store") == set(STORES)
     assert set(drift.CHANGES) == set(CHANGES) == set(STRENGTHS)
     assert set(intervention.METHODS) == set(METHODS)
     assert (options("analysis.target"), options("analysis.half")) == (set(TARGETS), set(HALVES))

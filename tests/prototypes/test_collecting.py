@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffprobe.activations.activations import LayerGroup, concatenate
-from diffprobe.activations.real_images import ImageToImage, Noised
+from diffprobe.activations.sources import ImageToImage, Noised
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.image_changes import ChangedImages
 from diffprobe.data.object_selection import load_objects

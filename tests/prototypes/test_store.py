@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffprobe.activations.activations import LayerGroup
-from diffprobe.activations.real_images import Noised
+from diffprobe.activations.sources import Noised
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages

@@ -1,4 +1,4 @@
-"""Says what a store of activations holds, and checks it: python -m diffprobe.activations STORE [--verify]"""
+"""Prints what a store of activations holds, and checks it: python -m diffprobe.activations STORE [--verify]"""
 
 from __future__ import annotations
 

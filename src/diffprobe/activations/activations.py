@@ -1,9 +1,4 @@
-"""The activations of a run in memory: every wanted layer, step and image.
-
-What anything that reads activations may count on, whether they are in memory, on disk, or groups of others.
-
-Several layers as one: resized to the largest of their grids and concatenated, as in Diff-Props.
-"""
+"""Activations of all layers, steps and images of a run, layers joined to groups, and what all their readers share."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +16,7 @@ from diffprobe.backbone.layers import Layer, select_layers
 from diffprobe.errors import UserError
 from diffprobe.ranges import OneOrMore, Text
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffprobe.backbone.layers import Layer
+NAME = r"[\w.-]+"
 
 
 class StepValues(Protocol):
@@ -37,41 +29,50 @@ class StepValues(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     def __getitem__(self, index: tuple[int | slice, Any], /) -> Tensor:
-        """`[:, rows]` or `[steps, rows]`; only what is asked for is read."""
+        """`[:, rows]` or `[step_index, rows]`; only what is indexed is read."""
         ...
 
 
-class ReadableActivations(Protocol):
-    """The attributes of `Activations` that `StoredActivations` and `GroupedActivations` have too."""
+class ReadableActivations:
+    """Activations in memory, on disk, or of groups of layers.
+
+    Attributes:
+        steps: indices in the trajectory, from 0.
+        timesteps: the scheduler's timestep at each of the steps, in [0, 1000].
+        names: the image ids, by row.
+        values: `StepValues` by name of the layer.
+    """
+
+    layers: list[Layer]
+    steps: list[int]
+    timesteps: list[float]
+    names: list[str]
+    values: Any
 
     @property
-    def layers(self) -> Sequence[Layer]: ...
+    def grids(self) -> list[tuple[int, int]]:
+        """The distinct resolutions (height, width) of the layers, smallest first."""
+        return sorted({(layer.height, layer.width) for layer in self.layers})
 
-    @property
-    def steps(self) -> list[int]: ...
+    def chosen(self, layers: Sequence[str], steps: Sequence[int]) -> tuple[list[Layer], list[int]]:
+        """Some layers by name, and the indices of some steps.
 
-    @property
-    def timesteps(self) -> list[float]: ...
-
-    @property
-    def names(self) -> list[str]: ...
-
-    @property
-    def grids(self) -> list[tuple[int, int]]: ...
-
-    @property
-    def values(self) -> Mapping[str, Any]:
-        """`StepValues` by name of the layer."""
-        ...
+        Raises:
+            UserError: one that is not there, with what is; or none wanted.
+        """
+        by_name = {layer.name: layer for layer in self.layers}
+        unknown = [*(name for name in layers if name not in by_name), *(k for k in steps if k not in self.steps)]
+        if unknown or not layers or not steps:
+            raise UserError(
+                f"no activations of {unknown[0] if unknown else 'no layers or no steps'}; there are layers "
+                f"{', '.join(by_name)} and steps {', '.join(map(str, self.steps))}"
+            )
+        return [by_name[name] for name in layers], [self.steps.index(step) for step in steps]
 
 
 @dataclass
-class Activations:
-    """Outputs of `layers` while the denoiser made (or saw) the images called `names`.
-
-    `values[layer.name]` is `[steps, images, channels, height, width]`, float16 or float32, on the CPU: the conditional
-    half unless the extraction was asked for the other. `steps` are 0-based positions in the sampling trajectory and
-    `timesteps` the scheduler's t in [0, 1000) at each of them.
+class Activations(ReadableActivations):
+    """Activations in memory: `values[layer.name]` is [steps, images, channels, height, width], on the CPU.
 
     Raises ValueError when a layer is missing or a shape disagrees with the lists.
     """
@@ -81,22 +82,6 @@ class Activations:
     timesteps: list[float]
     names: list[str]
     values: dict[str, Tensor]
-
-    @property
-    def grids(self) -> list[tuple[int, int]]:
-        """The distinct resolutions (height, width) of the layers, smallest first."""
-        return sorted({(layer.height, layer.width) for layer in self.layers})
-
-    def select(self, layers: Sequence[str], steps: Sequence[int]) -> Activations:
-        """The same activations of some layers and steps alone, in the order given; evenly spaced steps are not copied.
-
-        Raises:
-            UserError: a layer or step that is not there.
-        """
-        chosen, places = select_layers_and_steps(self.layers, self.steps, layers, steps)
-        run = _evenly_spaced(places)
-        values = {layer.name: self.values[layer.name][run] for layer in chosen}
-        return Activations(chosen, list(steps), [self.timesteps[place] for place in places], self.names, values)
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.timesteps):
@@ -109,30 +94,14 @@ class Activations:
             if found != expected:
                 raise ValueError(f"layer {layer.name!r} has shape {found}, expected {expected}")
 
-
-def select_layers_and_steps(
-    layers: Sequence[Layer], steps: Sequence[int], wanted_layers: Sequence[str], wanted_steps: Sequence[int]
-) -> tuple[list[Layer], list[int]]:
-    """The wanted layers, and the places of the wanted steps, among those that are there.
-
-    Raises:
-        UserError: one that is not there, with what is; or none wanted.
-    """
-    by_name = {layer.name: layer for layer in layers}
-    strange = [*(name for name in wanted_layers if name not in by_name), *(k for k in wanted_steps if k not in steps)]
-    if strange or not wanted_layers or not wanted_steps:
-        raise UserError(
-            f"no activations of {strange[0] if strange else 'no layers or no steps'}; there are layers "
-            f"{', '.join(by_name)} and steps {', '.join(map(str, steps))}"
-        )
-    return [by_name[name] for name in wanted_layers], [list(steps).index(step) for step in wanted_steps]
-
-
-def _evenly_spaced(places: list[int]) -> slice | list[int]:
-    """The places as a slice, which a tensor is indexed by without copying, where they rise evenly."""
-    stride = places[1] - places[0] if len(places) > 1 else 1
-    even = slice(places[0], places[-1] + 1, stride) if stride > 0 else slice(0)
-    return even if list(range(places[-1] + 1))[even] == places else places
+    def select(self, layers: Sequence[str], steps: Sequence[int]) -> Activations:
+        """Some layers and steps, in the order given; evenly spaced steps are views. Raises UserError as `chosen`."""
+        chosen, indices = self.chosen(layers, steps)
+        stride = indices[1] - indices[0] if len(indices) > 1 else 1
+        even = slice(indices[0], indices[-1] + 1, stride) if stride > 0 else slice(0)
+        index = even if list(range(len(self.steps)))[even] == indices else indices
+        values = {layer.name: self.values[layer.name][index] for layer in chosen}
+        return Activations(chosen, list(steps), [self.timesteps[at] for at in indices], self.names, values)
 
 
 def rows_of(names: Sequence[str], ids: Sequence[str]) -> list[int]:
@@ -146,17 +115,14 @@ def rows_of(names: Sequence[str], ids: Sequence[str]) -> list[int]:
     return [row_of[name] for name in ids]
 
 
-NAME = r"[\w.-]+"
-
-
-# What `select` may hold: a layer's name, a pattern, a kind, a stage; one or a list of them.
+# One item or a list of items of `select_layers`: a layer's name, a pattern, a kind, a stage.
 LayerItems = OneOrMore(Annotated[str, Text()])
 Groups = dict[str, Annotated[Any, LayerItems]]
 
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """Which layers are looked at: those that `select` names, and groups of layers that are one input each."""
+    """Layers to probe one by one (`select`), and groups of layers that are one input each."""
 
     select: Annotated[Any, LayerItems] | None = None
     groups: Groups | None = None
@@ -164,7 +130,7 @@ class LayerSelection:
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """Layers, in execution order, whose activations are one input of a probe, called `name`."""
+    """Layers, in execution order, whose activations are joined to one input of a probe, called `name`."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -188,7 +154,7 @@ def parse_groups(wanted: Mapping[str, Any], layers: Sequence[Layer]) -> list[Lay
     layers: all that the model has.
 
     Raises:
-        UserError: a name that is no word or that a layer has, a group without layers, an item that matches nothing.
+        UserError: a name with other characters, or of a layer; a group without layers; an item that matches nothing.
     """
     taken = {layer.name for layer in layers}
     groups = []
@@ -208,44 +174,39 @@ def parse_groups(wanted: Mapping[str, Any], layers: Sequence[Layer]) -> list[Lay
 
 
 def concatenate(group: LayerGroup, values: Mapping[str, Tensor]) -> Tensor:
-    """{layer: [batch, its channels, its h, its w]} -> [batch, all channels, h, w] of the group, in their precision.
+    """{layer: [batch, its channels, its h, its w]} -> [batch, all channels, h, w], resized to the group's grid.
 
-    Bilinear, corners not aligned (Bonechi et al. 2024, Diff-Props, "Feature Concatenation"); layers on the
-    grid of the group stay as they are.
+    As Bonechi et al. 2024 (Diff-Props), "Feature Concatenation".
     """
     grid = (group.layer.height, group.layer.width)
     return torch.cat([resize_activation(values[layer.name], grid) for layer in group.layers], 1)
 
 
 def resize_activation(values: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[batch, channels, h, w] on another grid, bilinear, corners not aligned, in its precision; on its own as it is."""
+    """[batch, channels, h, w] on another grid, bilinear, corners not aligned; its dtype stays."""
     if tuple(values.shape[-2:]) == grid:
         return values
     return F.interpolate(values.float(), grid, mode="bilinear", align_corners=False).to(values.dtype)
 
 
 class GroupValues:
-    """A group at every step over all images, [steps, images, channels, h, w]; read and concatenated when indexed."""
+    """`StepValues` of a group, read and concatenated when indexed."""
 
     def __init__(self, group: LayerGroup, values: Mapping[str, StepValues]) -> None:
         self.group, self.parts = group, {layer.name: values[layer.name] for layer in group.layers}
-        first = next(iter(self.parts.values()))
-        made = group.layer
+        first, joined = next(iter(self.parts.values())), group.layer
         self.dtype = first.dtype
-        self.shape = torch.Size((*first.shape[:2], made.channels, made.height, made.width))
-
-    def __len__(self) -> int:
-        return self.shape[0]
+        self.shape = torch.Size((*first.shape[:2], joined.channels, joined.height, joined.width))
 
     def __getitem__(self, index: tuple[int | slice, Any]) -> Tensor:
         parts = {name: values[index] for name, values in self.parts.items()}
         leading = next(iter(parts.values())).shape[:-3]
-        flat = {name: part.reshape(-1, *part.shape[-3:]) for name, part in parts.items()}
-        return concatenate(self.group, flat).unflatten(0, leading) if leading else concatenate(self.group, flat)[0]
+        joined = concatenate(self.group, {name: part.reshape(-1, *part.shape[-3:]) for name, part in parts.items()})
+        return joined.reshape(*leading, *joined.shape[1:])
 
 
-class GroupedActivations:
-    """Activations with groups among their layers: what reads the ones reads the others.
+class GroupedActivations(ReadableActivations):
+    """Activations of some layers and of groups of layers.
 
     layers: those that stay inputs of their own, before the groups.
 
@@ -266,8 +227,3 @@ class GroupedActivations:
             **{layer.name: activations.values[layer.name] for layer in layers},
             **{group.name: GroupValues(group, activations.values) for group in groups},
         }
-
-    @property
-    def grids(self) -> list[tuple[int, int]]:
-        """The distinct resolutions (height, width) of layers and groups, smallest first."""
-        return sorted({(layer.height, layer.width) for layer in self.layers})

@@ -1,9 +1,8 @@
-"""What a probe has to beat without any denoiser: the latents and what the VAE makes of them, as if they were layers.
+"""Control inputs, which probes of the denoiser must beat: latents, pixels and the VAE's attention, as if layers.
 
-`latent` is what the denoiser was asked about, before the scheduler's input scaling, which is one number a step.
-`pixels` and `decoder` belong to the latents after the step, as its picture does: the picture cut into one patch for
-each latent, with every pixel a channel, and the output of the one attention that the VAE's decoder has. Where steps do
-not lead on (`Noised`), both are of the clean image, as the VAE encodes and decodes it: the same at every step.
+`latent` is the latents before the step. `pixels` and `decoder` are of the latents after the step: the decoded picture,
+in one patch for each latent with every pixel a channel, and the output of the attention in the VAE's decoder. For
+`Noised` images both are of the clean image, encoded and decoded: the same at every step.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from diffprobe.activations.description import describe_control_inputs
 from diffprobe.activations.extraction import Extraction, Log, StoreFolder, as_store_folder, fill
 from diffprobe.activations.module import ActivationModule
+from diffprobe.activations.store.manifest import describe_control_inputs
 from diffprobe.backbone.capture import capture, decode_latents, encode_images
 from diffprobe.backbone.finite import check_finite, one_at_a_time
 from diffprobe.backbone.layers import Layer
@@ -46,16 +45,44 @@ def control_layers(backbone: Backbone, names: Sequence[str]) -> list[Layer]:
     return [_layer(backbone, name) for name in names]
 
 
+def _layer(backbone: Backbone, name: str) -> Layer:
+    channels, height, width = backbone.latent_shape
+    if name == "pixels":
+        patch, pixels = _patch(backbone), backbone.pixels_per_latent
+        channels, height, width = 3 * patch**2, height * pixels // patch, width * pixels // patch
+    elif name == "decoder":
+        try:
+            channels = backbone.vae.decoder.get_submodule(ATTENTION).to_out[0].out_features
+        except AttributeError:
+            lacking = "it has no VAE" if backbone.vae is None else f"its {type(backbone.vae).__name__} does without"
+            raise UserError(
+                f"control 'decoder' is the attention in a VAE's decoder ({ATTENTION}), which {backbone.name} lacks: "
+                f"{lacking}; leave this control out"
+            ) from None
+    elif name != "latent":
+        raise UserError(f"no control input {name!r}: choose from {', '.join(CONTROL_INPUTS)}")
+    return Layer(name, "control", "control", channels, height, width)
+
+
+def _patch(backbone: Backbone) -> int:
+    """Height and width in pixels of a token of the picture: of a latent, or as little as `LARGEST_GRID` allows."""
+    if backbone.vae is not None:
+        return backbone.pixels_per_latent
+    _, height, width = backbone.latent_shape
+    common = math.gcd(height, width)
+    sizes = (size for size in range(1, common) if common % size == 0 and max(height, width) <= size * LARGEST_GRID)
+    return next(sizes, common)
+
+
 def control_activations(backbone: Backbone, names: Sequence[str], noisy: Tensor, latents: Tensor) -> dict[str, Tensor]:
     """The control inputs of one step of a batch, as activations: {name: [batch, channels, h, w]}.
 
-    Images are decoded one at a time, so that the batch makes no difference, and once for 'pixels' and 'decoder'
-    together; for 'decoder' alone only as far as that attention.
+    Images are decoded one at a time, so that the batch makes no difference.
 
     Args:
         noisy, latents: before and after the step, [batch, channels, h, w], as in `TrajectoryStep`.
     """
-    found = {"latent": noisy, **_seen(backbone, names, latents)}
+    found = {"latent": noisy, **_decoded(backbone, names, latents)}
     return {name: found[name] for name in names}
 
 
@@ -79,16 +106,14 @@ def extract_control_inputs(
         UserError: as `control_layers` and `extract`.
     """
     manifest = describe_control_inputs(extraction.manifest, control_layers(backbone, names))
-
     make = partial(
         ActivationModule,
         backbone,
         lambda batch: _steps(backbone, extraction, names, batch.rows),
         steps=len(manifest.steps),
     )
-    found, extras, computed = fill(
-        manifest, make, extraction.source.batch, as_store_folder(stores), batch_size, trainer, log
-    )
+    load = extraction.source.batch
+    found, extras, computed = fill(manifest, make, load, as_store_folder(stores), batch_size, trainer, log)
     return Extraction(extraction.source, found.select(names, extraction.activations.steps), extras, manifest, computed)
 
 
@@ -96,31 +121,31 @@ def _steps(
     backbone: Backbone, extraction: Extraction, names: Sequence[str], rows: list[int]
 ) -> Iterator[TrajectoryStep]:
     """The control inputs of some images at every step, as if they were activations."""
-    kept, extras = extraction.manifest, extraction.extras
+    manifest, extras = extraction.manifest, extraction.extras
     noisy = extras["noisy"][:, rows]
     if extraction.source.is_trajectory:
-        seen = (_seen(backbone, names, latents) for latents in extras["latents"][:, rows])
+        decoded = (_decoded(backbone, names, latents) for latents in extras["latents"][:, rows])
     else:
         with torch.no_grad():
             clean = one_at_a_time(partial(encode_images, backbone), extras["image"][rows])
-        seen = repeat(_seen(backbone, names, torch.cat(clean)), len(noisy))
-    for index, timestep, before, after in zip(kept.steps, kept.timesteps, noisy, seen, strict=True):
+        decoded = repeat(_decoded(backbone, names, torch.cat(clean)), len(noisy))
+    for index, timestep, before, after in zip(manifest.steps, manifest.timesteps, noisy, decoded, strict=True):
         found = {"latent": before, **after}
         yield TrajectoryStep(index, timestep, before, before, {name: found[name] for name in names}, None)
 
 
 @torch.no_grad()
-def _seen(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
+def _decoded(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
     """'pixels' and 'decoder', as far as they are among the names, of latents [batch, channels, h, w]."""
     wanted = [name for name in names if name != "latent"]
     if not wanted:
         return {}
-    rows = one_at_a_time(partial(_decoded, backbone, wanted), latents.to(backbone.device, backbone.dtype))
+    rows = one_at_a_time(partial(_decoded_image, backbone, wanted), latents.to(backbone.device, backbone.dtype))
     return {name: torch.cat([row[name] for row in rows]) for name in wanted}
 
 
-def _decoded(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
-    """'pixels' and 'decoder', as wanted, of the latents [1, channels, h, w] of one image."""
+def _decoded_image(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
+    """The same of one image [1, channels, h, w], decoded once, and for 'decoder' alone only as far as the attention."""
     found: dict[str, Tensor] = {}
     if "decoder" in names:
         with capture(backbone.vae.decoder, [ATTENTION], guided=False, stop="pixels" not in names) as taken:
@@ -128,47 +153,8 @@ def _decoded(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[
         found["decoder"] = taken.activations[ATTENTION]
     else:
         found["pixels"] = decode_latents(backbone, latents)
-    check_finite(
-        backbone, {f"the control input {name}": each for name, each in found.items()}, images=1, network=backbone.vae
-    )
+    named = {f"the control input {name}": each for name, each in found.items()}
+    check_finite(backbone, named, images=1, network=backbone.vae)
     if "pixels" in found:
         found["pixels"] = pixel_unshuffle(found["pixels"], _patch(backbone))
     return found
-
-
-def _layer(backbone: Backbone, name: str) -> Layer:
-    channels, height, width = backbone.latent_shape
-    if name == "pixels":
-        patch = _patch(backbone)
-        channels, height, width = (
-            3 * patch**2,
-            height * backbone.pixels_per_latent // patch,
-            width * backbone.pixels_per_latent // patch,
-        )
-    elif name == "decoder":
-        channels = _decoder_attention(backbone).to_out[0].out_features
-    elif name != "latent":
-        raise UserError(f"no control input {name!r}: choose from {', '.join(CONTROL_INPUTS)}")
-    return Layer(name, "control", "control", channels, height, width)
-
-
-def _patch(backbone: Backbone) -> int:
-    """Height and width in pixels of a token of the picture: of a latent, or as little as `LARGEST_GRID` allows."""
-    if backbone.vae is not None:
-        return backbone.pixels_per_latent
-    _, height, width = backbone.latent_shape
-    common = math.gcd(height, width)
-    return next(
-        (size for size in range(1, common) if common % size == 0 and max(height, width) <= size * LARGEST_GRID), common
-    )
-
-
-def _decoder_attention(backbone: Backbone) -> Any:
-    try:
-        return backbone.vae.decoder.get_submodule(ATTENTION)
-    except AttributeError:
-        lacking = "it has no VAE" if backbone.vae is None else f"its {type(backbone.vae).__name__} does without"
-        raise UserError(
-            f"control 'decoder' is the attention in a VAE's decoder ({ATTENTION}), which {backbone.name} lacks: "
-            f"{lacking}; leave this control out"
-        ) from None

@@ -1,15 +1,13 @@
-"""One pass of the frozen network over all images of a source, whose activations are kept, in memory or in a store.
-
-Which activations are kept on disk, and where: more than one study asks for, so that others find theirs.
-"""
+"""Passes of the frozen network over the images of a source: activations kept in memory or in a store, or streamed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import lightning
@@ -17,11 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from diffprobe.activations.activations import Activations, LayerItems
-from diffprobe.activations.description import describe, describe_replay, manifest_folder
-from diffprobe.activations.module import ActivationModule, Consumer, ImageBatch, ImageData, quiet_trainer, run_pass
+from diffprobe.activations.module import (
+    ActivationBatch,
+    ActivationModule,
+    Consumer,
+    ImageBatch,
+    ImageData,
+    StackedSteps,
+    WholeBatches,
+    quiet_trainer,
+    run_pass,
+)
 from diffprobe.activations.sources import Source, Steps
-from diffprobe.activations.store.folder import Store, create_store, store_lock
-from diffprobe.activations.store.manifest import Manifest
+from diffprobe.activations.store.folder import create_store, store_lock
+from diffprobe.activations.store.manifest import Manifest, describe, describe_replay, manifest_folder
 from diffprobe.activations.store.reader import StoredActivations
 from diffprobe.activations.store.writer import MemoryWriter, StoreWriter
 from diffprobe.backbone.capture import decode_latents
@@ -31,17 +38,19 @@ from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
 from diffprobe.ranges import Choice, Count, Folder
 
+Log = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class ActivationConfig:
-    """How activations are made and kept.
+    """How activations are computed and kept.
 
     Attributes:
         store: 'memory', 'disk', or 'none', which uses them while they are computed.
         folder: of stores on disk.
-        layers, steps: that a store keeps, as `layers.select` and `steps.select`; None those that are probed.
+        layers, steps: that a store keeps, as `layers.select` and `steps.select`; None means those that are probed.
         images_per_shard: of a store on disk.
-        dtype: of stores.
+        dtype: of kept activations.
         half: of the guidance batch.
         batch_size: images at once.
     """
@@ -58,11 +67,11 @@ class ActivationConfig:
 
 @dataclass(frozen=True)
 class StoreFolder:
-    """A folder of activation stores, and what an extraction keeps there.
+    """A folder with one store for each model, set of images, layers and steps.
 
     Attributes:
-        folder: holds one store for each model, set of images, layers and steps.
-        layers, steps: what is kept, in order; None keeps what is asked for. Studies of parts of them share one store.
+        layers, steps: what stores keep, in order, so that studies of parts of them share one; None means what a study
+            asks for.
     """
 
     folder: Path
@@ -78,40 +87,31 @@ class StoreFolder:
         all_layers = list(layers if self.layers is None else self.layers)
         all_steps = list(steps if self.steps is None else self.steps)
         names = {layer.name for layer in all_layers}
-        left_out = [layer.name for layer in layers if layer.name not in names]
-        if left_out:
+        missing_layers = [layer.name for layer in layers if layer.name not in names]
+        if missing_layers:
             raise UserError(
-                f"{len(left_out)} of {len(layers)} layers to probe are not among the {len(names)} of features.layers, "
-                f"first {left_out[0]}; add them there, or probe fewer (layers.select)"
+                f"{len(missing_layers)} of {len(layers)} layers to probe are not among the {len(names)} of "
+                f"features.layers, first {missing_layers[0]}; add them there, or probe fewer (layers.select)"
             )
-        missing = sorted(set(steps) - set(all_steps))
-        if missing:
+        missing_steps = sorted(set(steps) - set(all_steps))
+        if missing_steps:
             raise UserError(
-                f"steps {missing} are to be probed but are not among features.steps={all_steps}; add them there, or "
-                "probe fewer (steps.select)"
+                f"steps {missing_steps} are to be probed but are not among features.steps={all_steps}; add them there, "
+                "or probe fewer (steps.select)"
             )
         return all_layers, all_steps
 
 
-def as_store_folder(stores: StoreFolder | Path | None) -> StoreFolder | None:
-    """A plain folder as stores that keep what is asked for."""
-    return StoreFolder(stores) if isinstance(stores, Path) else stores
-
-
-Log = Callable[[str], None]
-
-
 @dataclass(frozen=True)
 class Extraction:
-    """What one pass over the images leaves.
+    """The result of one pass over the images of a source.
 
     Attributes:
-        source: where the images came from.
         activations: of the wanted layers at the wanted steps.
         extras: `image` [images, 3, H, W] in [0, 1], generated or real; `noisy` [steps, images, channels, h, w], the
-            latents that the denoiser saw; where the source walks, `latents`, the same after each step. Tensors in
-            memory, or the like of them on disk: index with [rows] or [:, rows]. Their steps are those of the manifest.
-        manifest: what describes all that is kept, which may be more layers and steps than the wanted ones.
+            denoiser's input latents; of trajectories `latents`, the same after each step. Tensors or, on disk, what is
+            indexed like them, by [rows] or [:, rows]. Their steps are those of the manifest.
+        manifest: of all that is kept, which may be more layers and steps than the wanted ones.
         computed: how many images were run; the others were in the store already.
     """
 
@@ -128,16 +128,16 @@ class Extraction:
 
     @torch.no_grad()
     def decode_steps(self, backbone: Backbone, row: int) -> Tensor:
-        """One image as it looks after each wanted step, [steps, 3, H, W] in [0, 1]."""
+        """One image decoded after each wanted step, [steps, 3, H, W] in [0, 1]."""
         if not self.source.is_trajectory:
             return self.extras["image"][row].expand(len(self.activations.steps), -1, -1, -1)
-        places = [self.manifest.steps.index(step) for step in self.activations.steps]
-        found = []
-        for place, step in zip(places, self.activations.steps, strict=True):
-            latents = self.extras["latents"][place, row].to(backbone.device, backbone.dtype)
-            with naming_images([self.activations.names[row]], at_step(step, self.manifest.timesteps[place])):
-                found.append(decode_latents(backbone, latents[None]).cpu())
-        return torch.cat(found)
+        decoded = []
+        for step in self.activations.steps:
+            index = self.manifest.steps.index(step)
+            latents = self.extras["latents"][index, row].to(backbone.device, backbone.dtype)
+            with naming_images([self.activations.names[row]], at_step(step, self.manifest.timesteps[index])):
+                decoded.append(decode_latents(backbone, latents[None]).cpu())
+        return torch.cat(decoded)
 
 
 def extract(
@@ -155,29 +155,23 @@ def extract(
 ) -> Extraction:
     """Takes every image of the source through its steps once, and keeps the activations of `layers` at `steps`.
 
-    In memory, or in a store in the folder `stores`, whose name follows from all that determines the activations: what
-    is there already is not computed again, and an interrupted extraction goes on where it was. Devices share the
-    shards of a store among them; of other processes that want the same store at once, one fills it and the rest wait.
-    `StoreFolder` may keep more layers and steps than these, for other studies.
+    A store is named by all that determines its activations: what it has is not computed again, and an interrupted
+    extraction is resumed. Devices share the shards of a store; of several processes that want one store, one fills it
+    and the others wait.
 
     Args:
-        steps: which of the source's steps to keep, in order.
-        batch_size: images that are run at once.
-        dtype: 'float16', 'bfloat16' or 'float32', of the kept activations.
-        images_per_shard: of a new store.
-        trainer: brings devices, which the network moves to; without one, it stays where it is, and nothing is shown.
+        stores: where to keep activations; None means in memory.
+        trainer: brings devices, which the network moves to; None leaves it where it is, and shows nothing.
         log: takes a line for people, such as that another process is being waited for.
 
     Raises:
-        UserError: steps that the source does not have, unknown layers, layers or steps that are not among those the
-            stores keep, activations that the network or the dtype overflows with, a full or failing disk, or several
-            devices without a store.
+        UserError: steps that the source does not have, layers or steps that the stores do not keep, activations that
+            overflow the network's dtype or the stored one, a full or failing disk, or several devices without a store.
     """
-    where = as_store_folder(stores)
-    kept, kept_steps = where.stored_layers_and_steps(layers, steps) if where else (list(layers), list(steps))
-    manifest = describe(backbone, source, kept, kept_steps, dtype, images_per_shard, identified=where is not None)
+    stores = as_store_folder(stores)
+    kept, kept_steps = stores.stored_layers_and_steps(layers, steps) if stores else (list(layers), list(steps))
+    manifest = describe(backbone, source, kept, kept_steps, dtype, images_per_shard, identified=stores is not None)
     names = [layer.name for layer in kept]
-
     make = partial(
         ActivationModule,
         backbone,
@@ -185,9 +179,8 @@ def extract(
         steps=source.steps_taken(backbone, kept_steps),
         images=partial(source.images, backbone),
     )
-
     load = partial(source.batch, size=backbone.image_size)
-    found, extras, computed = fill(manifest, make, load, where, batch_size, trainer, log)
+    found, extras, computed = fill(manifest, make, load, stores, batch_size, trainer, log)
     return Extraction(source, found.select([layer.name for layer in layers], steps), extras, manifest, computed)
 
 
@@ -195,23 +188,21 @@ def extract_replayed(
     backbone: Backbone,
     denoiser: nn.Module,
     extraction: Extraction,
-    called: Mapping[str, Any],
+    control: Mapping[str, Any],
     *,
     batch_size: int = 8,
     stores: StoreFolder | Path | None = None,
     trainer: lightning.Trainer | None = None,
     log: Log = lambda line: None,
 ) -> Extraction:
-    """The same activations, without extras, of another denoiser that is shown the same noisy latents and prompts.
+    """Activations of another denoiser for the noisy latents and prompts of an extraction, without extras.
 
     Args:
-        called: what determines that denoiser, see `describe_replay`.
+        control: what determines that denoiser, see `describe_replay`.
     """
     source, wanted = extraction.source, extraction.activations
-    manifest = describe_replay(extraction.manifest, called)
-    steps = manifest.steps
-    names = [layer.name for layer in manifest.layers]
-
+    manifest = describe_replay(extraction.manifest, control)
+    steps, names = manifest.steps, [layer.name for layer in manifest.layers]
     noisy = extraction.extras["noisy"]
     make = partial(
         ActivationModule,
@@ -220,11 +211,15 @@ def extract_replayed(
         steps=len(steps),
         networks={"control": denoiser},
     )
-
     load = source.batch if source.is_trajectory else partial(source.batch, size=backbone.image_size)
     found, extras, computed = fill(manifest, make, load, as_store_folder(stores), batch_size, trainer, log)
     activations = found.select([layer.name for layer in wanted.layers], wanted.steps)
     return Extraction(source, activations, extras, manifest, computed)
+
+
+def as_store_folder(stores: StoreFolder | Path | None) -> StoreFolder | None:
+    """A plain folder as one whose stores keep what is asked for."""
+    return StoreFolder(stores) if isinstance(stores, Path) else stores
 
 
 def fill(
@@ -256,9 +251,12 @@ def fill(
     module = make(StoreWriter(store))
     trainer = trainer or quiet_trainer(module.device)
     computed = 0
-    with _store_lock(store, trainer, log):
+    # The first process of a run locks the store for all of them; a finished store needs no lock
+    locks = trainer.global_rank == 0 and store.survey().unfinished
+    with store_lock(store.folder, log) if locks else nullcontext():
         unfinished = [shard.rows.start for shard in store.survey().unfinished]
         data = ImageData(load, [shard.rows for shard in store.shards], batch_size, unfinished=unfinished)
+        # All processes take part, even with nothing to do, since Lightning's processes wait for each other
         if data.share(trainer.global_rank, trainer.world_size) or trainer.world_size > 1:
             computed = run_pass(module, data, trainer)
             trainer.strategy.barrier("activations stored")
@@ -267,10 +265,53 @@ def fill(
     return stored, stored.extras, int(trainer.strategy.reduce(own, reduce_op="sum"))
 
 
-def _store_lock(store: Store, trainer: lightning.Trainer, log: Log) -> AbstractContextManager[None]:
-    """Waits until nobody else fills the store. The first of several processes stands for all of its run, which take
-    part even where they find nothing to do, since Lightning's processes wait for each other; a finished store is
-    nobody's turn."""
-    if trainer.global_rank > 0 or not store.survey().unfinished:
-        return nullcontext()
-    return store_lock(store.folder, log)
+def stream_batches(
+    backbone: Backbone,
+    source: Source,
+    layers: Sequence[str],
+    steps: Sequence[int],
+    rows: Sequence[int],
+    consume: Callable[[ActivationBatch], None],
+    *,
+    batch_size: int,
+    networks: Mapping[str, nn.Module] = MappingProxyType({}),
+    trainer: lightning.Trainer | None = None,
+) -> None:
+    """Takes some images through their steps once, and hands their activations to `consume` a batch at a time.
+
+    Args:
+        rows: in this order; processes share them.
+        networks: others that `consume` evaluates.
+
+    Raises:
+        UserError: a process would have no image, or an image is not finite.
+    """
+    processes = trainer.world_size if trainer else 1
+    if len(rows) < processes:
+        raise UserError(f"{len(rows)} images of a part of the split cannot be shared by {processes} processes")
+    module = ActivationModule(
+        backbone,
+        lambda batch: source.run(backbone, batch, layers, steps),
+        WholeBatches(steps, consume),
+        steps=source.steps_taken(backbone, steps),
+        images=partial(source.images, backbone),
+        networks=networks,
+    )
+    shares = [rows[process::processes] for process in range(processes)]
+    run_pass(module, ImageData(partial(source.batch, size=backbone.image_size), shares, batch_size), trainer)
+
+
+def replay_activations(
+    backbone: Backbone,
+    source: Source,
+    denoiser: nn.Module,
+    layers: Sequence[str],
+    steps: Sequence[int],
+    replayed: ActivationBatch,
+) -> dict[str, Tensor]:
+    """Activations of another denoiser for the noisy latents of a batch, {layer: [steps, batch, channels, h, w]}."""
+    stacked = StackedSteps(len(steps))
+    for step in source.replay(backbone, denoiser, replayed.batch, layers, replayed.noisy, steps):
+        stacked.add(step.activations)
+        del step  # as in `ActivationModule.predict_step`
+    return stacked.tensors

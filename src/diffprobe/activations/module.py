@@ -1,9 +1,4 @@
-"""The LightningModule that owns the frozen network, and the pass that `Trainer.predict` makes with it.
-
-What takes activations as they are made: a store, memory, the sums of ridge probes, the pooling of prototypes.
-
-Batches of images for the frozen network: prompts and seeds, or real images and the masks of their objects.
-"""
+"""The LightningModule that owns the frozen network, the batches it is given, and the consumers of its activations."""
 
 from __future__ import annotations
 
@@ -11,8 +6,9 @@ import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import lightning
 import torch
@@ -25,64 +21,14 @@ from diffprobe.backbone.load import Backbone, FrozenNetworks, chosen_device
 from diffprobe.backbone.trajectory import TrajectoryStep
 from diffprobe.errors import UserError
 
-if TYPE_CHECKING:
-    from diffprobe.backbone.trajectory import TrajectoryStep
-
-
-class Consumer(Protocol):
-    """Is handed each step of each batch as it is computed.
-
-    Only this process's images come, batch after batch, and the steps of a batch in order. The tensors are the
-    consumer's own: it may keep them, and what it does not keep is freed before the next step is computed. What a
-    consumer has no use for, it need not define.
-    """
-
-    def open(self) -> None:
-        """Called before the first batch."""
-
-    def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
-        """Takes one step of a batch: `step.activations[layer]` is [batch, channels, height, width]."""
-
-    def finish(self, batch: ImageBatch, images: Tensor | None) -> None:
-        """Called after the last step of a batch, with the images as they have become, [batch, 3, H, W] in [0, 1];
-        None where nobody asked the module for them."""
-
-    def close(self, error: BaseException | None) -> None:
-        """Called once, after the last batch, or with the error that ended the pass."""
-
-
-class ConsumerCallback(lightning.Callback):
-    """Opens the consumer of an `ActivationModule` before the first batch, and closes it whatever happens."""
-
-    def __init__(self) -> None:
-        self._open = False
-
-    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        self._open = True
-        pl_module.consumer.open()
-
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        self._close(pl_module, None)
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self._close(pl_module, exception)
-
-    def _close(self, module: Any, error: BaseException | None) -> None:
-        if self._open:
-            self._open = False
-            module.consumer.close(error)
-
 
 class ImageBatch(NamedTuple):
     """Some images of a source.
 
     Attributes:
-        rows: their numbers in the source.
-        names: their ids.
-        prompts: what the network is told of each.
-        seeds: of each one's noise.
+        rows: indices in the source.
         images: real images [batch, 3, H, W] in [0, 1], on the CPU; None where the network makes them.
-        masks: of each image's objects, [objects, H, W], where objects are asked for.
+        masks: of each image's objects, [objects, H, W]; None in passes without objects.
     """
 
     rows: list[int]
@@ -93,17 +39,112 @@ class ImageBatch(NamedTuple):
     masks: list[Tensor] | None = None
 
 
-class ImageData(lightning.LightningDataModule):
-    """Batches of this process's share of the images.
+class Consumer(Protocol):
+    """Takes activations as they are computed: batch after batch, and the steps of a batch in order.
 
-    Images are shared by whole shards, the k-th to process k, k + processes, ..., whatever is done already, so that
-    processes need not agree on the rest. A batch holds images of one shard.
+    It gets the images of its own process only, and may keep the tensors; others are freed before the next step.
+    Every method is optional.
+    """
+
+    def open(self) -> None:
+        """Called before the first batch."""
+
+    def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
+        """Takes one step of a batch: `step.activations[layer]` is [batch, channels, height, width]."""
+
+    def finish(self, batch: ImageBatch, images: Tensor | None) -> None:
+        """Called after the last step of a batch with its final images, [batch, 3, H, W] in [0, 1], or None where the
+        module does not make them."""
+
+    def close(self, error: BaseException | None) -> None:
+        """Called once, after the last batch, or with the error that ended the pass."""
+
+
+@dataclass(frozen=True)
+class ActivationBatch:
+    """All steps of a batch of images, on the backbone's device.
+
+    Attributes:
+        activations: by layer, at the wanted steps, [steps, batch, channels, h, w].
+        noisy, latents: latents before and after each of these steps, [steps, batch, channels, h, w].
+        images: final or real images, [batch, 3, H, W] in [0, 1].
+    """
+
+    batch: ImageBatch
+    activations: dict[str, Tensor]
+    noisy: Tensor
+    latents: Tensor
+    images: Tensor
+
+
+class StackedSteps:
+    """Tensors of one step after another, copied into one tensor each, [steps, ...], so that none is held twice."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.filled = steps, 0
+        self.tensors: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Takes the tensors of the next step."""
+        for name, value in values.items():
+            if name not in self.tensors:
+                self.tensors[name] = value.new_empty((self.steps, *value.shape))
+            self.tensors[name][self.filled] = value
+        self.filled += 1
+
+
+class WholeBatches(Consumer):
+    """Collects the wanted steps of a batch and passes them on together, for labels, which need the final image."""
+
+    def __init__(self, wanted: Sequence[int], use: Callable[[ActivationBatch], None]) -> None:
+        self.wanted, self.use = wanted, use
+        self._begin()
+
+    def _begin(self) -> None:
+        self._activations, self._latents = StackedSteps(len(self.wanted)), StackedSteps(len(self.wanted))
+
+    def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
+        if step.index in self.wanted:
+            self._activations.add(step.activations)
+            self._latents.add({"noisy": step.noisy, "latents": step.latents})
+
+    def finish(self, batch: ImageBatch, images: Tensor | None) -> None:
+        assert images is not None
+        activations, latents = self._activations.tensors, self._latents.tensors
+        self._begin()
+        self.use(ActivationBatch(batch, activations, latents["noisy"], latents["latents"], images))
+
+
+class ConsumerCallback(lightning.Callback):
+    """Opens the consumer of an `ActivationModule`, and closes it exactly once, also after an error."""
+
+    is_open = False
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        self.is_open = True
+        pl_module.consumer.open()
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        self._close(pl_module, None)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._close(pl_module, exception)
+
+    def _close(self, module: Any, error: BaseException | None) -> None:
+        if self.is_open:
+            self.is_open = False
+            module.consumer.close(error)
+
+
+class ImageData(lightning.LightningDataModule):
+    """Batches of this process's share of the images; each batch lies in one shard and is loaded when it is used.
+
+    Process k of n takes shards k, k + n, ... of all, finished or not, so that processes need not agree on the rest.
 
     Args:
-        load: makes a batch of row numbers (`Source.batch`); called when the batch is wanted, so one batch is held.
+        load: makes a batch of row numbers, see `Source.batch`.
         shards: rows of images that belong together.
-        batch_size: images at once, at most.
-        unfinished: the first row of each shard that is to be done; None means all of them.
+        unfinished: the first row of each shard that is to be done; None means all.
         masks: of a row's objects, [objects, H, W], for batches with objects.
     """
 
@@ -120,12 +161,7 @@ class ImageData(lightning.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a process may find nothing left to do
         self.load, self.shards, self.batch_size, self.masks = load, shards, batch_size, masks
         self.unfinished = unfinished
-        self.batches: list[list[int]] = []
-
-    @property
-    def images(self) -> int:
-        """How many images are this process's to do; known after `setup`."""
-        return sum(map(len, self.batches))
+        self.batches: list[list[int]] = []  # filled by `setup`
 
     def share(self, rank: int, processes: int) -> list[Sequence[int]]:
         """The shards that process `rank` of several has to do."""
@@ -149,8 +185,7 @@ class ImageData(lightning.LightningDataModule):
 
 
 class Batches:
-    """The batches of an `ImageData`, loaded one by one. No DataLoader, so that Lightning does not distribute what is
-    distributed already."""
+    """The batches of an `ImageData`. No DataLoader, which Lightning would distribute a second time."""
 
     def __init__(self, data: ImageData) -> None:
         self.data = data
@@ -159,25 +194,23 @@ class Batches:
         return len(self.data.batches)
 
     def __iter__(self) -> Iterator[ImageBatch]:
+        masks = self.data.masks
         for rows in self.data.batches:
             batch = self.data.load(rows)
-            masks = self.data.masks
             yield batch if masks is None else batch._replace(masks=[masks(row) for row in rows])
 
 
 class ActivationModule(lightning.LightningModule):
-    """The frozen denoiser, its VAE and text encoders, and what is done with the activations of some layers.
+    """The frozen denoiser, its VAE and text encoders, and the consumer of its activations.
 
-    `predict_step` takes a batch of images through its steps and hands each step to the consumer as it is made, so
-    memory holds one step of one batch. The networks are submodules, which the Trainer places; they stay in eval mode
-    without gradients, and no checkpoint contains them. What they compute in is the model's own setting (`dtype`,
-    `autocast`), part of what a store of activations is named by, so a Trainer of another precision is refused.
+    `predict_step` takes a batch of images through its steps and hands each step to the consumer at once, so memory
+    holds one step of one batch. The networks are submodules, which the Trainer places; they stay in eval mode without
+    gradients, and no checkpoint contains them. Their precision is the model's own setting (`dtype`, `autocast`).
 
     Args:
         run: takes a batch through its steps, such as a source's `run`.
-        steps: how many steps `run` takes each image through, for the progress bar.
-        consumer: takes the steps.
-        images: the images [batch, 3, H, W] of a batch after its last step, from the latents after it; None makes none.
+        steps: how many steps that is for each image, for the progress bar.
+        images: makes the final images [batch, 3, H, W] of a batch from its last latents; None makes none.
         networks: others that `run` or the consumer evaluates, such as a control network, by name.
     """
 
@@ -202,11 +235,11 @@ class ActivationModule(lightning.LightningModule):
         return [ConsumerCallback()]
 
     def setup(self, stage: str) -> None:
-        """Raises UserError for a Trainer that would change what the networks compute in, or leave images out."""
+        """Raises UserError for a Trainer that would change the networks' precision or leave images out."""
         if stage != "predict":
             return
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.progress = PassProgress(data.images, self.steps)
+        self.progress = PassProgress(sum(map(len, data.batches)), self.steps)
         if type(self.trainer.precision_plugin) is not Precision:
             raise UserError(
                 f"precision={self.trainer.precision} of the trainer would change the activations of the frozen "
@@ -269,7 +302,7 @@ def quiet_trainer(device: torch.device) -> lightning.Trainer:
 
 @contextmanager
 def quiet_lightning(everything: bool) -> Iterator[None]:
-    """Inside: no warnings that nobody can act on; with `everything`, no notices either."""
+    """Silences Lightning's warnings that nobody can act on; with `everything`, its notices too."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     with warnings.catch_warnings():
@@ -283,10 +316,10 @@ def quiet_lightning(everything: bool) -> Iterator[None]:
 
 
 def device_of_model(wanted: str, trainer: lightning.Trainer) -> str:
-    """Where the network goes: to the device of the trainer that takes images through it.
+    """The trainer's device, where the network goes.
 
     Args:
-        wanted: `model.device`; 'auto' is that device, whichever it is.
+        wanted: `model.device`; 'auto' is the trainer's, whichever it is.
 
     Raises:
         UserError: `model.device` is another, or none of this machine.

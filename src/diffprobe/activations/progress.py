@@ -19,13 +19,13 @@ from diffprobe.ranges import Number
 
 @dataclass
 class PassProgress:
-    """Where a pass of this process is.
+    """How far a pass of this process is.
 
     Attributes:
-        images: that are to be taken through, in all; `done` of them are.
-        steps: that each image is taken through.
-        batch: images at work; `step` steps of theirs are done.
-        began: when the pass began, by `time.perf_counter`.
+        images: in all; `done` of them are finished.
+        steps: of each image.
+        batch: images that are being run; `step` of their steps are done.
+        began: time by `time.perf_counter`.
     """
 
     images: int
@@ -37,13 +37,13 @@ class PassProgress:
 
     @property
     def share(self) -> float:
-        """Of all steps of all images, how many are done, in [0, 1]."""
+        """The share of all steps of all images that is done."""
         whole = self.images * self.steps
         return min(1.0, (self.done * self.steps + self.batch * self.step) / whole) if whole else 1.0
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest will take, at the pace so far; None before the first step is done."""
+        """Seconds that the rest will take at the pace so far; None before the first step is done."""
         share = self.share
         return (time.perf_counter() - self.began) * (1 - share) / share if share else None
 
@@ -57,7 +57,7 @@ class PassProgress:
         self.batch, self.step = 0, 0
 
     def row(self) -> RenderableType:
-        """One line: a bar, images, steps of the images at work, and the time left."""
+        """One line: a bar, images, steps of the batch, and the time left."""
         line = Table.grid(padding=(0, 1))
         left = "" if self.left is None else f"{duration(self.left)} left"
         steps = f"step {self.step}/{self.steps}" if self.batch else ""
@@ -66,9 +66,9 @@ class PassProgress:
 
 
 class ImageProgressBar(RichProgressBar):
-    """Lightning's progress bar, which in a pass over images counts images and steps and has the time left.
+    """Lightning's progress bar, which counts images and steps in a pass over images and shows the time left.
 
-    Where nobody watches (no terminal), one line after the first batch says how long the rest will take.
+    Without a terminal, one line after the first batch says how long the rest will take.
 
     Args:
         refresh_rate: batches of training between two drawings; 0 draws nothing.
@@ -91,13 +91,12 @@ class ImageProgressBar(RichProgressBar):
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         console = self.console or get_console()
         if self.is_enabled and console.is_terminal:
-            self._live = Live(
-                get_renderable=pl_module.progress.row, console=console, refresh_per_second=4, transient=True
-            )
+            row = pl_module.progress.row
+            self._live = Live(get_renderable=row, console=console, refresh_per_second=4, transient=True)
             self._live.start()
 
     def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
-        """The module counts."""
+        """Overrides Lightning's own: the module counts."""
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -123,7 +122,7 @@ class ImageProgressBar(RichProgressBar):
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds in words: '99 s', '2 min', '2.5 h'."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

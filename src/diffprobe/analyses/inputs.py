@@ -16,8 +16,7 @@ from diffprobe.ranges import shown
 if TYPE_CHECKING:
     from diffprobe.activations.activations import LayerGroup
     from diffprobe.activations.extraction import StoreFolder
-    from diffprobe.activations.real_images import PartialDenoising
-    from diffprobe.activations.sources import Source
+    from diffprobe.activations.sources import PartialDenoising, Source
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.images import ImageCollection

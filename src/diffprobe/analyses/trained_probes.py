@@ -129,7 +129,7 @@ def _budget(
 ) -> Budget:
     from diffprobe.activations.budget import check_memory, plan_live, plan_run, plan_stores
     from diffprobe.activations.control_inputs import control_layers
-    from diffprobe.activations.description import describe
+    from diffprobe.activations.store.manifest import describe
 
     features = make(settings.features)
     layers, steps = (

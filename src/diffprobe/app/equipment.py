@@ -120,8 +120,8 @@ def trained_bank(
     They are kept in `stores/app/<fingerprint>`, by all that determines them: networks, prompts, layers, labeler,
     recipe.
     """
-    from diffprobe.activations.description import describe, folder_name
     from diffprobe.activations.sources import Generation
+    from diffprobe.activations.store.manifest import describe, folder_name
     from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.probes.bank import ProbeConfig
     from diffprobe.probes.storage import load_bank, save_bank

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffprobe.activations.activations import Groups, LayerItems
-from diffprobe.activations.description import folder_name, identity
 from diffprobe.activations.sources import Source
+from diffprobe.activations.store.manifest import folder_name, identity
 from diffprobe.activations.store.shards import set_aside
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError

@@ -117,7 +117,7 @@ def test_the_data_set_serves_activations_in_memory_too():
     name, values = data[5]
     assert name == "image_5"
     assert torch.equal(values, memory.activations.values[SMALL.name][0, 5])
-    with pytest.raises(UserError, match="no activations of 'nothing' at step 0"):
+    with pytest.raises(UserError, match="no activations of nothing; there are layers"):
         LayerAtStep(memory.activations, "nothing", 0)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.activations.real_images import Noised
+from diffprobe.activations.sources import Noised
 from diffprobe.analyses.drift.analysis import Denoising
 from diffprobe.analyses.objects import ObjectTask
 from diffprobe.backbone import trajectory

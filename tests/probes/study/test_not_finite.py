@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.activations.real_images import Noised
+from diffprobe.activations.sources import Noised
 from diffprobe.analyses.classification.classes import classify_steps
 from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_image_models
 from diffprobe.analyses.intervention.edits import Editing

@@ -1,14 +1,11 @@
-"""The folder of a store: made once, opened only for what it was made for, and surveyed.
-
-One process at a time fills a store: the others wait for it, and then find the work done.
-"""
+"""The folder of a store: created once, opened only for the activations it was made for, filled by one process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from diffprobe.activations.store.manifest import Manifest, differences, manifest_from_json, version_notes
@@ -23,14 +20,29 @@ from diffprobe.activations.store.shards import (
     tensor_specs,
 )
 from diffprobe.errors import UserError
-from diffprobe.files import move_durably, remove_leftovers, temporary_beside
+from diffprobe.files import move_durably, remove_leftovers, replacing
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The shards of a store by their state; of damaged ones, why."""
+
+    finished: dict[Shard, ShardHeader] = field(default_factory=dict)
+    missing: list[Shard] = field(default_factory=list)
+    damaged: dict[Shard, str] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """Missing and damaged shards, in row order."""
+        return sorted([*self.missing, *self.damaged], key=lambda shard: shard.rows.start)
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder and what it holds, or shall hold. `notes` are sentences for people, such as other library versions."""
+    """A store, which need not exist yet. `notes` are sentences for people, such as other library versions."""
 
     folder: Path
     manifest: Manifest
@@ -61,30 +73,16 @@ class Store:
         return survey
 
     def verify(self) -> Survey:
-        """The same after reading every byte and comparing every checksum."""
+        """As `survey`, after reading every byte and comparing every checksum."""
         survey = self.survey()
-        for shard, examined in list(survey.finished.items()):
-            broken = broken_rows(self.specs, shard, examined)
+        for shard, header in list(survey.finished.items()):
+            broken = broken_rows(self.specs, shard, header)
             if broken:
                 name, row = broken[0]
                 image = self.manifest.images[row]["id"]
                 survey.damaged[shard] = f"{len(broken)} wrong checksums, first {name} of image {image!r}"
                 del survey.finished[shard]
         return survey
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The shards of a store by their state; of damaged ones, why."""
-
-    finished: dict[Shard, ShardHeader] = field(default_factory=dict)
-    missing: list[Shard] = field(default_factory=list)
-    damaged: dict[Shard, str] = field(default_factory=dict)
-
-    @property
-    def unfinished(self) -> list[Shard]:
-        """What is still to be computed, in row order: missing and damaged shards."""
-        return sorted([*self.missing, *self.damaged], key=lambda shard: shard.rows.start)
 
 
 def open_store(folder: str | Path, expected: Manifest | None = None) -> Store:
@@ -111,7 +109,7 @@ def open_store(folder: str | Path, expected: Manifest | None = None) -> Store:
 
 
 def find_store(folder: str | Path, manifest: Manifest) -> Store:
-    """The store in `folder` where there is one, else the one that would be made there. Writes nothing.
+    """The store in `folder`, or the one that would be made there. Writes nothing.
 
     Raises:
         UserError: there is a store of other activations.
@@ -132,31 +130,20 @@ def create_store(folder: str | Path, manifest: Manifest) -> Store:
         (folder / "shards").mkdir(parents=True, exist_ok=True)
         if not path.exists():
             remove_leftovers(folder)
-            _write_once(path, manifest.to_json())
+            # A lost race harms nothing: shards carry the fingerprint
+            with replacing(path, partial(move_durably, overwrite=False)) as temporary:
+                temporary.write_text(manifest.to_json(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot make a store of activations in {folder}: {error.strerror}") from error
     return open_store(folder, manifest)
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Gives the text its name in one move, unless the name is taken."""
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        move_durably(temporary, path, overwrite=False)  # a lost race harms nothing: shards carry the fingerprint
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-LOCK = ".lock"
 
 
 @contextmanager
 def store_lock(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Inside, no other process is inside for the same folder; `log` takes a line when there is one to wait for.
 
-    The operating system gives the turn back when a process ends in whatever way, so that nobody waits for the dead.
-    Shards need no lock to be whole, so a file system without locks costs double work at worst.
+    The operating system releases the lock when a process ends in any way. Shards are whole without it too, so on a file
+    system without locks the worst is double work.
     """
     from filelock import FileLock, Timeout
 

@@ -1,4 +1,4 @@
-"""Activations that stay on disk: indexed like those in memory, and only the asked bytes are read."""
+"""Stored activations: indexed like those in memory, read from disk when they are indexed, and checked."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffprobe.activations.activations import Activations, rows_of, select_layers_and_steps
+from diffprobe.activations.activations import ReadableActivations, rows_of
 from diffprobe.activations.store.folder import Store, open_store
 from diffprobe.activations.store.shards import Shard, ShardHeader, TensorSpec, extra_name, tensor_name
-from diffprobe.backbone.layers import Layer
 from diffprobe.errors import UserError
 
 OPEN_FILES = 32
 
 
-class StoredActivations:
-    """A finished store, with the attributes of `Activations`: `values[layer][:, rows]` reads and checks those rows.
+class StoredActivations(ReadableActivations):
+    """A finished store: `values[layer][:, rows]` reads and checks those rows.
 
     It can be handed to DataLoader workers, forked or spawned. `extras[name]` is indexed `[rows]`, or `[:, rows]` for
     an extra of every step.
@@ -47,13 +46,11 @@ class StoredActivations:
                 f"{survey.missing[0].path.name}; run the extraction again to finish them"
             )
         manifest = store.manifest
-        self.layers: list[Layer] = list(manifest.layers)
-        self.steps: list[int] = list(manifest.steps)
-        self.timesteps: list[float] = list(manifest.timesteps)
-        self.names: list[str] = manifest.ids
+        self.layers, self.steps = list(manifest.layers), list(manifest.steps)
+        self.timesteps, self.names = list(manifest.timesteps), manifest.ids
         files = _ShardFiles(store, survey.finished)
         rows = {name: StoredRows(files, spec, column) for column, (name, spec) in enumerate(store.specs.items())}
-        self.values = {
+        self.values: dict[str, StoredSteps] = {
             layer.name: StoredSteps([rows[tensor_name(layer.name, step)] for step in self.steps])
             for layer in self.layers
         }
@@ -64,24 +61,15 @@ class StoredActivations:
             for extra in manifest.extras
         }
 
-    @property
-    def grids(self) -> list[tuple[int, int]]:
-        """The distinct resolutions (height, width) of the layers, smallest first."""
-        return sorted({(layer.height, layer.width) for layer in self.layers})
-
     def select(self, layers: Sequence[str], steps: Sequence[int]) -> StoredActivations:
-        """The same activations and extras of some layers and steps alone, in the order given. Reads nothing.
-
-        Raises:
-            UserError: a layer or step that is not there.
-        """
-        chosen, places = select_layers_and_steps(self.layers, self.steps, layers, steps)
+        """Some layers and steps with their extras, in the order given. Reads nothing. Raises UserError as `chosen`."""
+        chosen, indices = self.chosen(layers, steps)
         view = copy(self)
         view.layers, view.steps = chosen, list(steps)
-        view.timesteps = [self.timesteps[place] for place in places]
-        view.values = {layer.name: self.values[layer.name].select(places) for layer in chosen}
+        view.timesteps = [self.timesteps[index] for index in indices]
+        view.values = {layer.name: self.values[layer.name].select(indices) for layer in chosen}
         view.extras = {
-            name: extra.select(places) if isinstance(extra, StoredSteps) else extra
+            name: extra.select(indices) if isinstance(extra, StoredSteps) else extra
             for name, extra in self.extras.items()
         }
         return view
@@ -97,7 +85,7 @@ def load_activations(folder: str | Path) -> StoredActivations:
 
 
 class StoredRows:
-    """One tensor of the store over all its images, [images, *shape]; indexing by rows reads them into memory."""
+    """One tensor of a store, [images, *shape]; indexing by rows reads them into memory."""
 
     def __init__(self, files: _ShardFiles, spec: TensorSpec, column: int) -> None:
         self._files, self._spec, self._column = files, spec, column
@@ -132,9 +120,9 @@ class StoredSteps:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def select(self, places: Sequence[int]) -> StoredSteps:
-        """The steps at these places alone."""
-        return StoredSteps([self._steps[place] for place in places])
+    def select(self, indices: Sequence[int]) -> StoredSteps:
+        """Some of the steps, by their indices here."""
+        return StoredSteps([self._steps[index] for index in indices])
 
     def __getitem__(self, index: tuple[int | slice, Any]) -> Tensor:
         if not (isinstance(index, tuple) and len(index) == 2 and isinstance(index[0], int | slice)):
@@ -147,12 +135,12 @@ class StoredSteps:
 
 
 def _positions(count: int, index: Any) -> Tensor:
-    """What an index of any kind that torch knows picks out of `count`: an integer, slice, list, tensor or mask."""
+    """The rows of `count` that any index of torch means: an integer, slice, list, tensor or mask."""
     return torch.arange(count)[list(index) if isinstance(index, range) else index]
 
 
 class _OpenFile:
-    """A file descriptor that closes when nobody holds it any more."""
+    """A file descriptor that closes with its last reference."""
 
     descriptor = -1
 
@@ -165,17 +153,17 @@ class _OpenFile:
 
 
 class _ShardFiles:
-    """The finished shard files, opened when they are first read, and few at a time.
+    """The finished shard files, of which at most `OPEN_FILES` are open.
 
-    Reads say where they begin, so threads and forked processes may share an open file; spawned ones open their own.
-    Each row's checksum is compared when the row is first read in a process: at every read it would halve the speed.
+    Reads give their position, so threads and forked processes may share an open file; spawned ones open their own.
+    Checksums are compared when a row is first read in a process: at every read it would halve the speed.
     """
 
     def __init__(self, store: Store, finished: dict[Shard, ShardHeader]) -> None:
         self.images, self._size = len(store.manifest.images), store.manifest.images_per_shard
         self._shards, self._ids = list(finished), store.manifest.ids
-        self._data = [examined.data for examined in finished.values()]
-        self._checksums = np.concatenate([examined.checksums for examined in finished.values()], axis=1)
+        self._data = [header.data for header in finished.values()]
+        self._checksums = np.concatenate([header.checksums for header in finished.values()], axis=1)
         self._trusted = np.zeros(self._checksums.shape, dtype=bool)
         self._opened = lru_cache(OPEN_FILES)(_OpenFile)
 
@@ -187,7 +175,7 @@ class _ShardFiles:
         self._opened = lru_cache(OPEN_FILES)(_OpenFile)
 
     def read(self, spec: TensorSpec, column: int, row: int, place: memoryview) -> None:
-        """Fills `place` with one image's row of a tensor. Raises UserError when they are not the bytes once written."""
+        """Fills `place` with one image's row of a tensor. Raises UserError for other bytes than were written."""
         index, local = divmod(row, self._size)
         shard = self._shards[index]
         position = self._data[index] + spec.position(local, len(shard.rows))
@@ -217,17 +205,12 @@ def _read_all(descriptor: int, place: memoryview, position: int) -> bool:
 class LayerAtStep(Dataset[tuple[str, Tensor]]):
     """One layer at one step, for DataLoaders: item `row` is an image's id and its activation [channels, height, width].
 
-    The activations may be in memory or on disk. Raises UserError for a layer or step that they lack.
+    Raises UserError for a layer or step that the activations lack.
     """
 
-    def __init__(self, activations: Activations | StoredActivations, layer: str, step: int) -> None:
-        if layer not in activations.values or step not in activations.steps:
-            raise UserError(
-                f"no activations of {layer!r} at step {step}; there are layers {', '.join(activations.values)} "
-                f"and steps {', '.join(map(str, activations.steps))}"
-            )
-        self._names, self._index = activations.names, activations.steps.index(step)
-        self._values = activations.values[layer]
+    def __init__(self, activations: ReadableActivations, layer: str, step: int) -> None:
+        _, (self._index,) = activations.chosen([layer], [step])
+        self._names, self._values = activations.names, activations.values[layer]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -236,5 +219,5 @@ class LayerAtStep(Dataset[tuple[str, Tensor]]):
         return self._names[row], self._values[self._index, row]
 
     def __getitems__(self, rows: list[int]) -> list[tuple[str, Tensor]]:
-        """What a DataLoader asks for: the items of one batch."""
+        """The items of one batch, as a DataLoader asks for them."""
         return [(self._names[row], values) for row, values in zip(rows, self._values[self._index, rows], strict=True)]

@@ -1,19 +1,14 @@
-"""One shard file: written piece by piece under a temporary name, and examined before it is believed.
-
-Where everything lies in a shard: a safetensors file whose header is known before its contents.
-
-Refuses numbers that a stored tensor cannot hold. `backbone.finite` has looked at them as the network gave them.
-"""
+"""Shard files of a store, in safetensors format: their layout, writing them row by row, and checking them."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +22,12 @@ from diffprobe.files import move_durably, temporary_beside
 
 
 def tensor_name(layer: str, step: int) -> str:
-    """What the activations of a layer at a step of the trajectory, counted from 0, are called in every shard."""
+    """The name of a layer's activations at a step, counted from 0, in every shard."""
     return f"{layer}/step_{step}"
 
 
 def extra_name(extra: str, step: int | None = None) -> str:
-    """What an extra is called, at a step if it has one at every step."""
+    """The name of an extra, at a step if it has one at every step."""
     return f"extra/{extra}" if step is None else tensor_name(f"extra/{extra}", step)
 
 
@@ -52,7 +47,7 @@ class TensorSpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of one image in this tensor."""
-        return prod(self.shape) * self.torch_dtype.itemsize
+        return math.prod(self.shape) * self.torch_dtype.itemsize
 
     def position(self, row: int, images: int) -> int:
         """Byte, within the data of a shard of so many images, at which a row begins."""
@@ -68,10 +63,8 @@ class Shard:
 
 
 def tensor_specs(manifest: Manifest) -> dict[str, TensorSpec]:
-    """The tensors of a shard by name, in file order: as they are computed, step by step.
-
-    Wider numbers come first, as safetensors has it, so that each tensor is aligned to its own numbers.
-    """
+    """The tensors of a shard by name, in file order: in the order of computing, but wider numbers first, so that each
+    tensor is aligned."""
     rows: list[tuple[str, str, tuple[int, ...]]] = []
     for step in manifest.steps:
         for layer in manifest.layers:
@@ -79,7 +72,7 @@ def tensor_specs(manifest: Manifest) -> dict[str, TensorSpec]:
             rows.append((tensor_name(layer.name, step), manifest.dtype, shape))
         rows += [(extra_name(item.name, step), item.dtype, item.shape) for item in manifest.extras if item.every_step]
     rows += [(extra_name(item.name), item.dtype, item.shape) for item in manifest.extras if not item.every_step]
-    rows.sort(key=lambda row: -getattr(torch, row[1]).itemsize)  # stable: the order of computing is kept otherwise
+    rows.sort(key=lambda row: -getattr(torch, row[1]).itemsize)  # stable
     specs, before = {}, 0
     for name, dtype, shape in rows:
         specs[name] = TensorSpec(name, dtype, shape, before)
@@ -88,7 +81,7 @@ def tensor_specs(manifest: Manifest) -> dict[str, TensorSpec]:
 
 
 def shards_of(manifest: Manifest, folder: Path) -> list[Shard]:
-    """All shards of the store in `folder`, in row order, whether their files are there or not."""
+    """All shards of the store in `folder`, in row order, finished or not."""
     count, size = len(manifest.images), manifest.images_per_shard
     runs = [range(first, min(first + size, count)) for first in range(0, count, size)]
     return [Shard(folder / "shards" / f"images-{rows[0]:06d}-{rows[-1]:06d}.safetensors", rows) for rows in runs]
@@ -97,8 +90,7 @@ def shards_of(manifest: Manifest, folder: Path) -> list[Shard]:
 def header_fields(
     manifest: Manifest, specs: Mapping[str, TensorSpec], rows: range, checksums: Mapping[tuple[str, int], int]
 ) -> dict[str, Any]:
-    """The header of a shard as JSON values. Checksums, by tensor and row of the shard, have a fixed width, so that the
-    header of no checksums is as long as that of all."""
+    """The header of a shard as JSON values; its length does not depend on the checksums, by tensor and row."""
     images = len(rows)
     metadata = {
         "format": FORMAT,
@@ -119,45 +111,34 @@ def header_fields(
 
 
 def header_bytes(fields: Mapping[str, Any]) -> bytes:
-    """The first bytes of the file: the header's length in 8 bytes, little-endian, and the header as JSON, padded with
-    spaces so that the data begin at a multiple of 8."""
+    """The start of a safetensors file: the header's length in 8 bytes, little-endian, and the header as JSON, padded
+    with spaces to a multiple of 8."""
     text = json.dumps(fields, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
-# Of each format the integers that its bits are read as, and the exponent that infinity and NaN have. Without the sign,
-# bits order like magnitudes, so one maximum finds the worst; several times faster than isfinite on half precision.
-_BITS = {
-    "float16": (torch.int16, np.uint16, 0x7C00),
-    "bfloat16": (torch.int16, np.uint16, 0x7F80),
-    "float32": (torch.int32, np.uint32, 0x7F800000),
-}
-
-
 def check_stored(spec: TensorSpec, values: Tensor, names: Sequence[str]) -> None:
-    """Makes sure of values [images, ...] (contiguous, on the CPU, in the stored dtype) of the images called `names`.
+    """Checks values [images, ...] in the stored dtype, of the images called `names`, before they are kept.
 
     Raises:
         UserError: one is infinite or NaN, with image, layer, step and what to do.
     """
-    if spec.dtype not in _BITS:
+    if not values.is_floating_point():
         return
-    signed, unsigned, exponent = _BITS[spec.dtype]
-    bits = values.reshape(len(values), -1).view(signed).numpy().view(unsigned)
-    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
-    worst = [int((row & ~sign).max(initial=0)) for row in bits]
-    image = next((place for place, each in enumerate(worst) if each >= exponent), None)
-    if image is None:
+    flat = values.reshape(len(values), -1)
+    largest = torch.maximum(flat.amax(1), -flat.amin(1)).tolist()  # much faster than isfinite; NaN stays NaN
+    row = next((row for row, value in enumerate(largest) if not math.isfinite(value)), None)
+    if row is None:
         return
     tensor, _, step = spec.name.rpartition("/step_") if "/step_" in spec.name else (spec.name, "", "")
     extra = tensor.removeprefix("extra/")
     what = f"the activation of {tensor}" if extra == tensor else f"the {extra}"
-    what += f" of image {names[image]!r}" + (f" at step {step}" if step else "")
-    if worst[image] == exponent and spec.dtype != "float32":
+    what += f" of image {names[row]!r}" + (f" at step {step}" if step else "")
+    if math.isinf(largest[row]) and spec.dtype != "float32":
         wider = "bfloat16 or float32" if spec.dtype == "float16" else "float32"
-        largest = torch.finfo(spec.torch_dtype).max
-        raise UserError(f"{what} overflows {spec.dtype}, which ends at {largest:.3g}; use features.dtype={wider}")
+        limit = torch.finfo(spec.torch_dtype).max
+        raise UserError(f"{what} overflows {spec.dtype}, which ends at {limit:.3g}; use features.dtype={wider}")
     raise UserError(f"{what} is infinite or not a number; run the model in higher precision (model.dtype=float32)")
 
 
@@ -166,7 +147,7 @@ class DamagedShard(Exception):
 
 
 class ShardFile:
-    """A shard that is being written. Rows of tensors come in any order; nothing is held in memory."""
+    """A shard that is being written, under a temporary name. Rows of tensors come in any order."""
 
     def __init__(self, manifest: Manifest, specs: Mapping[str, TensorSpec], shard: Shard) -> None:
         self.shard, self._manifest, self._specs = shard, manifest, specs
@@ -197,15 +178,19 @@ class ShardFile:
         self._write(rows.data.cast("B"), self._data + spec.position(first, len(self.shard.rows)))
 
     def finish(self) -> None:
-        """Puts the checksums into the header and gives the file its name, once it is safely on the disk.
+        """Writes the checksums into the header and gives the file its name, once it is safely on the disk.
 
-        A damaged file of that name is kept beside it as `*.damaged`; a good one, which another process has finished
-        in the meantime, stays. If that fails, the temporary file is removed.
+        A damaged file of that name is kept beside it as `*.damaged`; a good one, of another process, stays.
         """
         try:
             fields = header_fields(self._manifest, self._specs, self.shard.rows, self._checksums)
             self._write(memoryview(header_bytes(fields)), 0)
-            if not self._already_there():
+            try:
+                read_shard_header(self._manifest, self._specs, self.shard)
+            except FileNotFoundError:
+                move_durably(self._temporary, self.shard.path)
+            except DamagedShard:
+                set_aside(self.shard.path)
                 move_durably(self._temporary, self.shard.path)
         finally:
             self.discard()
@@ -222,23 +207,13 @@ class ShardFile:
             written = os.pwrite(self._descriptor, data, position)
             data, position = data[written:], position + written
 
-    def _already_there(self) -> bool:
-        try:
-            read_shard_header(self._manifest, self._specs, self.shard)
-        except FileNotFoundError:
-            return False
-        except DamagedShard:
-            set_aside(self.shard.path)
-            return False
-        return True
-
 
 def set_aside(path: Path) -> Path:
     """Renames a damaged file to `*.damaged`, numbered if there is one already. Nothing happens if it has gone."""
     aside, number = path.with_name(f"{path.name}.damaged"), 1
     while aside.exists():
         aside, number = path.with_name(f"{path.name}.{number}.damaged"), number + 1
-    with suppress(FileNotFoundError):  # another process has seen the same, and was faster
+    with suppress(FileNotFoundError):  # another process was faster
         os.rename(path, aside)
     return aside
 
@@ -252,7 +227,7 @@ class ShardHeader:
 
 
 def read_shard_header(manifest: Manifest, specs: Mapping[str, TensorSpec], shard: Shard) -> ShardHeader:
-    """Reads the header of a shard file and holds it against what the shard must be. Does not read the data.
+    """Reads the header of a shard file and compares it with the manifest. Does not read the data.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -284,20 +259,18 @@ def _read_header(path: Path) -> tuple[dict, int]:
         length = int.from_bytes(file.read(8), "little")
         if length > path.stat().st_size:
             raise DamagedShard("is no safetensors file, or cut short within its header")
-        text = file.read(length)
-    try:
-        header = json.loads(text)
-        return dict(header), 8 + length
-    except (ValueError, TypeError) as error:
-        raise DamagedShard(f"has an unreadable header: {error}") from error
+        try:
+            return dict(json.loads(file.read(length))), 8 + length
+        except (ValueError, TypeError) as error:
+            raise DamagedShard(f"has an unreadable header: {error}") from error
 
 
-def broken_rows(specs: Mapping[str, TensorSpec], shard: Shard, examined: ShardHeader) -> list[tuple[str, int]]:
-    """Reads all data of a shard; the tensors and rows of the store whose checksum is not the one in the header."""
+def broken_rows(specs: Mapping[str, TensorSpec], shard: Shard, header: ShardHeader) -> list[tuple[str, int]]:
+    """Reads all data of a shard; the tensors and rows of the store whose checksums are not those in the header."""
     broken, images = [], len(shard.rows)
     with shard.path.open("rb") as file:
-        for spec, expected in zip(specs.values(), examined.checksums, strict=True):
-            file.seek(examined.data + spec.position(0, images))
+        for spec, expected in zip(specs.values(), header.checksums, strict=True):
+            file.seek(header.data + spec.position(0, images))
             for row, checksum in zip(shard.rows, expected, strict=True):
                 if zlib.crc32(file.read(spec.row_bytes)) != checksum:
                     broken.append((spec.name, row))

@@ -1,4 +1,4 @@
-"""Consumers that keep activations, in memory or in a store: threads write, a short queue keeps memory flat."""
+"""Consumers that keep activations, in memory or in a store, which threads write while the network goes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from diffprobe.activations.store.folder import Store
 from diffprobe.activations.store.manifest import Manifest
 from diffprobe.activations.store.shards import (
     ShardFile,
-    TensorSpec,
     check_stored,
     extra_name,
     tensor_name,
@@ -32,7 +31,7 @@ from diffprobe.files import remove_leftovers
 
 
 class TensorWriter(Consumer):
-    """Puts the activations and extras that a manifest names where they are kept."""
+    """Keeps the activations and extras that a manifest names."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest, self._specs = manifest, tensor_specs(manifest)
@@ -40,12 +39,10 @@ class TensorWriter(Consumer):
 
     @abstractmethod
     def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
-        """Takes `values` [len(rows), *shape], from any device, of the tensor called `name` (see `tensor_name`).
-
-        The values are copied, in the manifest's dtype, before this returns.
+        """Keeps a copy of `values` [len(rows), *shape], from any device, of the tensor called `name` (`tensor_name`).
 
         Raises:
-            UserError: values overflow the dtype.
+            UserError: values overflow the manifest's dtype.
             ValueError: a tensor, row or shape that the manifest does not have.
         """
 
@@ -62,30 +59,38 @@ class TensorWriter(Consumer):
             self.put(extra_name("image"), batch.rows, images)
 
     def _copied(self, name: str, rows: Sequence[int], values: Tensor) -> Tensor:
+        """A contiguous copy on the CPU, in the stored dtype."""
         if name not in self._specs:
             raise ValueError(f"there is no tensor {name!r}")
-        return stored_copy(self._specs[name], rows, values, len(self._manifest.images))
+        spec, images = self._specs[name], len(self._manifest.images)
+        if tuple(values.shape) != (len(rows), *spec.shape):
+            raise ValueError(f"{name}: {list(values.shape)} for {len(rows)} rows of {list(spec.shape)}")
+        if len(rows) and not 0 <= min(rows) <= max(rows) < images:
+            raise ValueError(f"{name}: rows {min(rows)} to {max(rows)} of {images} images")
+        # A GPU fills pinned memory at full speed; torch keeps and reuses it
+        copied = torch.empty(values.shape, dtype=spec.torch_dtype, pin_memory=values.is_cuda)
+        return copied.copy_(values.detach())
 
 
 class StoreWriter(TensorWriter):
-    """Writes rows of tensors into the shards they belong to, in the background.
+    """Writes rows of tensors into their shards, in the background.
 
         with StoreWriter(store) as writer:
             for shard in store.survey().unfinished:
                 writer.put(tensor_name(layer, step), shard.rows, values)
 
-    A shard is finished, and has its name, once all its tensors have all their rows; batches may be smaller than shards
-    or lie across two. Whoever leaves the block with an error loses the unfinished shards only.
+    A shard gets its name once all its tensors have all their rows; batches may be smaller than shards or lie across
+    two. An error in the block loses the unfinished shards only.
     """
 
     def __init__(self, store: Store, queue: int = 8) -> None:
-        """`queue` is how many blocks of rows may wait for the disk; `put` waits when there are more."""
+        """At most `queue` blocks of rows wait for the disk, then `put` waits."""
         super().__init__(store.manifest)
         self._store = store
         self._files: dict[int, ShardFile] = {}
         self._queue: Queue[tuple[int, str, int, Tensor] | None] = Queue(queue)
         self._error: Exception | None = None
-        # The next shard is written while this one is on its way to the disk, which fsync waits for.
+        # Writes the end of a shard to the disk, which fsync waits for, while the next shard is written
         self._finisher = ThreadPoolExecutor(1, "store-finisher")
         self._finishing: Future[None] | None = None
         self._thread = Thread(target=self._work, name="store-writer", daemon=True)
@@ -104,8 +109,7 @@ class StoreWriter(TensorWriter):
         self._thread.start()
 
     def close(self, error: BaseException | None) -> None:
-        """Waits until everything is on the disk; raises what `put` raises, and ValueError for shards that lack rows,
-        where no error came before."""
+        """Waits for the disk. Where no error came before, raises as `put`, and ValueError for shards that lack rows."""
         self._queue.put(None)
         self._thread.join()
         unfinished = list(self._files.values())
@@ -116,7 +120,7 @@ class StoreWriter(TensorWriter):
                 raise ValueError(f"{len(unfinished)} shards lack rows, first {unfinished[0].shard.path.name}")
 
     def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
-        """Raises UserError also when the disk is full or fails, or for values put earlier."""
+        """Also raises UserError when the disk is full or fails, and errors of earlier values."""
         self._raise()
         copied = self._copied(name, rows, values)
         for shard, first, part in _parts(rows, self._store.manifest.images_per_shard):
@@ -127,7 +131,7 @@ class StoreWriter(TensorWriter):
             raise self._error
 
     def _work(self) -> None:
-        """Runs in the thread. After an error it goes on to empty the queue, so that `put` never waits for nothing."""
+        """Runs in the thread. After an error it still empties the queue, so that `put` never waits for ever."""
         with self._finisher:
             while (block := self._queue.get()) is not None:
                 self._attempt(self._write, *block)
@@ -139,7 +143,12 @@ class StoreWriter(TensorWriter):
         try:
             work(*arguments)
         except OSError as error:
-            self._error = self._explained(error)
+            free = shutil.disk_usage(self._store.folder).free
+            self._error = UserError(
+                f"cannot write activations to {self._store.folder}: {error.strerror} ({free / 1e9:.3g} GB free). "
+                "Finished shards are kept: make room there or move the store, and run the same command again"
+            )
+            self._error.__cause__ = error
         except Exception as error:
             self._error = error
         if self._error is not None:
@@ -158,7 +167,7 @@ class StoreWriter(TensorWriter):
             self._finishing = self._finisher.submit(file.finish)
 
     def _settle(self) -> None:
-        """Waits until the shard that was handed to the disk is there; raises what went wrong with it."""
+        """Waits until the shard that is being finished is on the disk; raises its errors."""
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
             finishing.result()
@@ -168,33 +177,9 @@ class StoreWriter(TensorWriter):
             file.discard()
         self._files.clear()
 
-    def _explained(self, error: OSError) -> UserError:
-        free = shutil.disk_usage(self._store.folder).free
-        explained = UserError(
-            f"cannot write activations to {self._store.folder}: {error.strerror} ({free / 1e9:.3g} GB free). "
-            "Finished shards are kept: make room there or move the store, and run the same command again"
-        )
-        explained.__cause__ = error
-        return explained
-
-
-def stored_copy(spec: TensorSpec, rows: Sequence[int], values: Tensor, images: int) -> Tensor:
-    """A contiguous copy of `values` [len(rows), *shape] on the CPU, in the stored dtype.
-
-    Raises:
-        ValueError: the values do not fit the tensor or the rows, or rows are not among the store's images.
-    """
-    if tuple(values.shape) != (len(rows), *spec.shape):
-        raise ValueError(f"{spec.name}: {list(values.shape)} for {len(rows)} rows of {list(spec.shape)}")
-    if len(rows) and not 0 <= min(rows) <= max(rows) < images:
-        raise ValueError(f"{spec.name}: rows {min(rows)} to {max(rows)} of {images} images")
-    # Pinned memory is what a GPU can fill at full speed; torch keeps and reuses it.
-    copied = torch.empty(values.shape, dtype=spec.torch_dtype, pin_memory=values.is_cuda)
-    return copied.copy_(values.detach())
-
 
 def _parts(rows: Sequence[int], size: int) -> Iterator[tuple[int, int, slice]]:
-    """Runs of consecutive rows within one shard: shard, first row in it, and where the run is in `rows`."""
+    """Runs of consecutive rows within one shard: shard, first row in it, and the run's places in `rows`."""
     start = 0
     for place in range(1, len(rows) + 1):
         if place == len(rows) or rows[place] != rows[place - 1] + 1 or rows[place] % size == 0:
@@ -212,29 +197,29 @@ class MemoryWriter(TensorWriter):
 
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
-        self._places: dict[str, Tensor] = {}
+        self._tensors: dict[str, Tensor] = {}  # by the names that `put` takes
+        layers, steps, timesteps = list(manifest.layers), list(manifest.steps), list(manifest.timesteps)
         values = {
             layer.name: self._every_step(layer.name, (layer.channels, layer.height, layer.width), manifest.dtype)
-            for layer in manifest.layers
+            for layer in layers
         }
-        layers, timesteps = list(manifest.layers), list(manifest.timesteps)
-        self.activations = Activations(layers, list(manifest.steps), timesteps, manifest.ids, values)
+        self.activations = Activations(layers, steps, timesteps, manifest.ids, values)
         self.extras: dict[str, Tensor] = {}
         for extra in manifest.extras:
-            make = self._every_step if extra.every_step else self._once
-            self.extras[extra.name] = make(extra_name(extra.name), extra.shape, extra.dtype)
+            name = extra_name(extra.name)
+            if extra.every_step:
+                self.extras[extra.name] = self._every_step(name, extra.shape, extra.dtype)
+            else:
+                tensor = torch.zeros(len(manifest.images), *extra.shape, dtype=getattr(torch, extra.dtype))
+                self.extras[extra.name] = self._tensors[name] = tensor
 
     def _every_step(self, name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
         steps = self._manifest.steps
         tensor = torch.zeros(len(steps), len(self._manifest.images), *shape, dtype=getattr(torch, dtype))
-        self._places.update({tensor_name(name, step): tensor[place] for place, step in enumerate(steps)})
+        self._tensors.update({tensor_name(name, step): tensor[index] for index, step in enumerate(steps)})
         return tensor
-
-    def _once(self, name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
-        self._places[name] = torch.zeros(len(self._manifest.images), *shape, dtype=getattr(torch, dtype))
-        return self._places[name]
 
     def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
         copied = self._copied(name, rows, values)
         check_stored(self._specs[name], copied, [self._manifest.ids[row] for row in rows])
-        self._places[name][list(rows)] = copied
+        self._tensors[name][list(rows)] = copied

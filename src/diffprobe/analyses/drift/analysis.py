@@ -72,7 +72,7 @@ class Denoising(ObjectAnalysis):
     permutations: Draws = 1000
 
     def check(self, inputs: Inputs) -> ObjectTask:
-        from diffprobe.activations.real_images import PartialDenoising
+        from diffprobe.activations.sources import PartialDenoising
 
         _check_given(self.strengths, "strengths")
         _check_given(self.sampling_steps, "sampling_steps")

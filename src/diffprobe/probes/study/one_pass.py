@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from diffprobe.activations.activations import concatenate
 from diffprobe.activations.control_inputs import control_activations, control_layers
-from diffprobe.activations.module import quiet_trainer
-from diffprobe.activations.one_pass import ActivationBatch, replay_activations, stream_batches
+from diffprobe.activations.extraction import replay_activations, stream_batches
+from diffprobe.activations.module import ActivationBatch, quiet_trainer
 from diffprobe.activations.sources import Source
 from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
