@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
-from diffprobe.analyses.probing.learning_curve import read_learning_curve
 from diffprobe.probes.controls import CONTROLS
 from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.storage import load_bank
@@ -43,7 +43,7 @@ def test_exact_probes_learn_from_ever_more_images(material, tmp_path):
     curve = ("report.learning_curve=[2,4]", "control=position", "property=depth", "steps.select=[1]", "logger=csv")
     done = train(*arguments, "probe=exact", *curve, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    points = read_learning_curve(tmp_path / "run" / "learning_curve.csv")
+    points = pd.read_csv(tmp_path / "run" / "learning_curve.csv")
     assert set(points["images"]) == {2, 4}
     assert set(points["probe"]) == {"exact"}
     assert (tmp_path / "run" / "figures" / "learning_curves.png").is_file()

@@ -116,9 +116,9 @@ def rebuild_report(folder: Path, seed: int) -> None:
     Raises:
         UserError: the folder is not there, or holds no run of train.py.
     """
-    from diffprobe.analyses.probing.learning_curve import read_learning_curve
+    from diffprobe.analyses.probing.learning_curve import COLUMNS
     from diffprobe.analyses.probing.report import report
-    from diffprobe.probes.score_table import read_scores
+    from diffprobe.probes.score_table import read_csv, read_scores
     from diffprobe.probes.summaries import summarise
     from diffprobe.report.publish import draw_figures, print_report, write_tables
 
@@ -129,7 +129,7 @@ def rebuild_report(folder: Path, seed: int) -> None:
             f"run={folder} is an analysis, told already in its report.txt and report.html; run= tells a run of train.py"
         )
     curve = folder / "learning_curve.csv"
-    more = {"learning_curve": read_learning_curve(curve)} if curve.exists() else {}
+    more = {"learning_curve": read_csv(curve, COLUMNS)} if curve.exists() else {}
     scores = read_scores(folder)
     rebuilt = report(scores, summarise(scores), seed=seed, more=more)
     rebuilt = replace(rebuilt, tables={name: table for name, table in rebuilt.tables.items() if name != "scores"})

@@ -177,6 +177,17 @@ def _power(log10: float) -> str:
     return f"1.0e{exponent + 1}" if mantissa >= 10 else f"{mantissa:.1f}e{exponent}"
 
 
+def steps_text(step: int | None, low: int | None, high: int | None, missing: str = "later") -> str:
+    """'4 [3, 5]': a step and its interval, counted from 1; '4' where there is no `low`.
+
+    Args:
+        step, low, high: from 0; None or NO_STEP where there is none.
+        missing: what is written for these.
+    """
+    point, *ends = (missing if value in (None, NO_STEP) else str(value + 1) for value in (step, low, high))
+    return point if low in (None, NO_STEP) else f"{point} [{', '.join(ends)}]"
+
+
 def interval_text(row: Summary | None) -> str:
     """'0.86 [0.83, 0.89]'; 'no score' where there is none, '0.86' where it has no interval."""
     return (interval(row.mean, row.low, row.high) if row is not None else "") or "no score"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.probing.findings import control_at, grouped, score_at, verdict_lines
+from diffprobe.analyses.probing.findings import controls_at, grouped, score_at, verdict_lines
 from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.summaries import EmergenceStep, summarise
 from diffprobe.report.choices import choose
@@ -31,7 +31,7 @@ def with_control(summaries, control, low, high):
 
 def test_emergence_is_told_with_its_interval_counted_from_one(summaries):
     assert lines(summaries)[0] == (
-        f"By step 5 of 15 [4, 7] the probe on {BEST} reaches 95 % of its final depth score, "
+        f"By step 5 [4, 7] of 15 the probe on {BEST} reaches 95 % of its final depth score, "
         "rank correlation 0.80 [0.77, 0.83]."
     )
 
@@ -190,8 +190,9 @@ def told_of(images: int):
 def test_a_control_without_steps_holds_at_every_step(summaries, choices):
     table = summary_table(summaries)
 
-    assert control_at(table, choices[1], "position", 3) == control_at(table, choices[1], "position", 14)
-    assert control_at(table, choices[1], "position", 3).mean == 0.3
+    at_3, at_14 = (controls_at(table, choices[1], step)["position"] for step in (3, 14))
+    assert at_3 == at_14
+    assert at_3.mean == 0.3
     assert score_at(table, choices[1], BEST, 14).step == 14
     assert score_at(table, choices[1], BEST, 99) is None
 

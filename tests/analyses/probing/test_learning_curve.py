@@ -1,25 +1,23 @@
+"""The same bank trained on more and more images, judged on the same test images."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from diffprobe.analyses.probing.learning_curve import (
-    LearningCurve,
-    check_sizes,
-    learning_curve,
-    nested_splits,
-    read_learning_curve,
-)
+from diffprobe.analyses.probing.learning_curve import COLUMNS, check_sizes, learning_curve, nested_splits
 from diffprobe.errors import UserError
+from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import property_named
-from diffprobe.probes.score_table import select
+from diffprobe.probes.score_table import read_csv, select
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import write_summary
 from tests.probes.planted import DEEP, TELLING_CHANNEL, label_maps, planted
-from tests.reference.score_rows import cells_of, rows_of
+from tests.reference.score_rows import cells_of
 
 SPLIT = Split(list(range(12)), [12, 13], list(range(14, 20)))
 
@@ -43,11 +41,11 @@ class MeanFit:
         return bank.requires_grad_(False)
 
 
-def made(sizes: list[int]) -> tuple[LearningCurve, MeanFit]:
-    targets = label_maps(20)
-    fit = MeanFit()
+def made(sizes: list[int]) -> tuple[pd.DataFrame, MeanFit]:
+    targets, fit = label_maps(20), MeanFit()
     activations = planted(20, targets, steps=2)
-    return learning_curve(activations, targets, SPLIT, ["depth"], sizes, model="pocket", fit=fit), fit
+    options = {"model": "pocket", "probe_config": ProbeConfig(), "fit": fit}
+    return learning_curve(activations, targets, SPLIT, ["depth"], sizes, **options), fit
 
 
 def test_subsets_are_nested_seeded_and_leave_validation_and_test_alone() -> None:
@@ -59,45 +57,43 @@ def test_subsets_are_nested_seeded_and_leave_validation_and_test_alone() -> None
 
 
 def test_every_size_is_scored_on_the_same_test_images_beside_pixel_position() -> None:
-    found, fit = made([4, 12])
+    points, fit = made([4, 12])
     assert [len(split.train) for split in fit.seen] == [4, 12]
-    assert set(found.points[["images", "control"]].itertuples(index=False, name=None)) == {
+    assert set(points[["images", "control"]].itertuples(index=False, name=None)) == {
         (size, control) for size in (4, 12) for control in ("none", "position")
     }
-    tested = [set(select(scores, split="test")["image"]) for scores in found.scores.values()]
-    assert tested == [{f"image_{row}" for row in SPLIT.test}] * 2
+    assert set(select(points, split="test", metric="spearman")["n"]) == {len(SPLIT.test)}
 
 
-def test_a_point_is_the_mean_of_the_scores_of_its_size() -> None:
-    found, _ = made([4, 12])
-    keys = ("none", DEEP, 1, "spearman", "test")
-    means = {}
-    for row in found.points.itertuples():
-        if (row.control, row.layer, row.step, row.metric, row.split) == keys:
-            means[row.images] = row.mean
-            assert row.low <= row.mean <= row.high  # type: ignore[operator]
-    for size, rows in found.scores.items():
-        values = [r.value for r in rows_of(rows) if (r.control, r.layer, r.step, r.metric, r.split) == keys]
-        assert means[size] == pytest.approx(sum(values) / 6)  # type: ignore[arg-type]
-    assert means[12] > means[4]  # type: ignore[operator]
+def test_more_images_give_a_better_score_with_its_interval() -> None:
+    points, _ = made([4, 12])
+    keys = {"control": "none", "layer": DEEP, "step": 1, "metric": "spearman", "split": "test"}
+    rows = select(points, **keys)
+    assert ((rows["low"] <= rows["mean"]) & (rows["mean"] <= rows["high"])).all()
+    assert select(rows, images=12)["mean"].item() > select(rows, images=4)["mean"].item()
 
 
-def test_the_bank_of_the_recipe_is_trained_where_nothing_else_is_given() -> None:
+def test_the_bank_has_the_name_of_its_probe_config() -> None:
     targets = label_maps(20)
-    probe_config = ProbeConfig(name="short", epochs=2)
-    activations = planted(20, targets, steps=2)
-    found = learning_curve(activations, targets, SPLIT, ["depth"], [6], model="pocket", probe_config=probe_config)
-    assert set(found.points["probe"]) == {"short"}
+    options = {"model": "pocket", "probe_config": ProbeConfig(name="short", epochs=2), "fit": train_bank}
+    points = learning_curve(planted(20, targets, steps=2), targets, SPLIT, ["depth"], [6], **options)
+    assert set(points["probe"]) == {"short"}
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [4, 13], [2.5], [True]])
+@pytest.mark.parametrize("sizes", [[0], [4, 13]])
 def test_sizes_that_are_not_there_are_refused(sizes: list[int]) -> None:
     with pytest.raises(UserError, match="numbers from 1 to 12"):
-        check_sizes(sizes, 12)
+        check_sizes(sizes, "memory", SPLIT)
+
+
+def test_no_sizes_are_no_curve_and_need_no_activations() -> None:
+    check_sizes([], "none", SPLIT)
+    with pytest.raises(UserError, match="features=none cannot"):
+        check_sizes([4], "none", SPLIT)
 
 
 def test_points_come_back_from_their_file(tmp_path: Path) -> None:
-    points = made([4])[0].points
+    points = made([4])[0]
     write_summary(tmp_path / "learning_curve.csv", points)
-    assert cells_of(read_learning_curve(tmp_path / "learning_curve.csv")) == cells_of(points)
+    assert cells_of(read_csv(tmp_path / "learning_curve.csv", COLUMNS)) == cells_of(points)
     assert (tmp_path / "learning_curve.csv").read_text().splitlines()[0].endswith("mean,low,high,n,images")

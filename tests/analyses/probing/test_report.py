@@ -84,7 +84,7 @@ def test_nothing_is_cut_or_broken_at_100_columns(summaries, choices):
 def test_the_verdicts_follow_the_table(summaries, choices):
     text = " ".join(text_of(summaries, choices).split())
 
-    assert f"- By step 5 of 15 [4, 7] the probe on {BEST} reaches 95 % of its final saliency score" in text
+    assert f"- By step 5 [4, 7] of 15 the probe on {BEST} reaches 95 % of its final saliency score" in text
     assert text.count("is above both controls with separated intervals") == 3
 
 
@@ -119,7 +119,7 @@ def test_two_probes_have_a_table_each(summaries, choices):
 
     assert "linear: Scores on test images" in text
     assert "ridge: Scores on test images" in text
-    assert "- ridge: By step 5 of 15" in text
+    assert "- ridge: By step 5 [4, 7] of 15" in text
 
 
 def test_best_layer_papers_layer_and_controls_have_a_line_each(summaries, choices):

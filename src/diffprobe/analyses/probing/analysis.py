@@ -11,8 +11,7 @@ from diffprobe.analyses.trained_probes import ProbingTask, check_probing, plan_p
 if TYPE_CHECKING:
     from diffprobe.analyses.analysis import Plan, RunContext
     from diffprobe.analyses.inputs import Inputs
-    from diffprobe.probes.study.two_pass import ExampleImage, ProbingResults
-    from diffprobe.report.grid import PredictionExample
+    from diffprobe.probes.study.two_pass import ProbingResults
     from diffprobe.report.report import Report
 
 
@@ -30,10 +29,10 @@ class Probing:
     distributed: ClassVar[bool] = True
 
     def check(self, inputs: Inputs) -> ProbingTask:
-        from diffprobe.analyses.probing.learning_curve import check_curve
+        from diffprobe.analyses.probing.learning_curve import check_sizes
 
         task = check_probing(inputs)
-        check_curve(self.learning_curve, task.features.store, task.probing_config.split(task.source.names))
+        check_sizes(self.learning_curve, task.features.store, task.probing_config.split(task.source.names))
         return task
 
     def plan(self, task: ProbingTask) -> Plan:
@@ -47,39 +46,35 @@ class Probing:
         from diffprobe.analyses.probing.report import report
         from diffprobe.probes.controls import selectivity
         from diffprobe.probes.summaries import best_layer
+        from diffprobe.report.grid import PredictionExample
 
-        best = {name: best_layer(result.summaries, name) for name in task.probing_config.properties}
-        more = {"learning_curve": learning_points(task.probing_config, result, best.values(), self.learning_curve)}
-        if "labels" in task.probing_config.controls:
+        probing_config = task.probing_config
+        best = {name: best_layer(result.summaries, name) for name in probing_config.properties}
+        more = {"learning_curve": learning_points(probing_config, result, best.values(), self.learning_curve)}
+        if "labels" in probing_config.controls:
             more["selectivity"] = selectivity(result.scores)
-        captions, steps = task.source.captions, task.probing_config.steps
-        found = report(
+        examples = [
+            PredictionExample.of_tensors(
+                task.source.captions[each.row],
+                probing_config.steps,
+                each.steps,
+                each.final,
+                {name: each.predictions[name][layer] for name, layer in best.items()},
+                each.labels,
+            )
+            for each in result.examples
+        ]
+        first = result.examples[0].predictions if result.examples else {}
+        made = report(
             result.scores,
             result.summaries,
             seed=context.seed,
-            layers=task.probing_config.inputs,
-            examples=[_example(each, steps, captions[each.row], best) for each in result.examples],
-            maps=_layer_maps(result.examples),
+            layers=probing_config.inputs,
+            examples=examples,
+            maps={name: {layer: maps.numpy() for layer, maps in layers.items()} for name, layers in first.items()},
             published=self.published or {},
             warnings=result.warnings,
             more={name: data for name, data in more.items() if data is not None},
             bank=result.bank,
         )
-        return replace(found, evaluations=result.evaluations)
-
-
-def _layer_maps(shown: Sequence[ExampleImage]) -> dict[str, dict[str, Any]]:
-    """What the probes of every layer see of the first image shown, [steps, h, w] by property and layer."""
-    if not shown:
-        return {}
-    return {
-        name: {layer: maps.numpy() for layer, maps in layers.items()} for name, layers in shown[0].predictions.items()
-    }
-
-
-def _example(shown: ExampleImage, steps: Sequence[int], title: str, layers: dict[str, str]) -> PredictionExample:
-    """What the best layer's probes say of one test image, step by step."""
-    from diffprobe.report.grid import PredictionExample
-
-    predictions = {name: shown.predictions[name][layer] for name, layer in layers.items()}
-    return PredictionExample.of_tensors(title, steps, shown.steps, shown.final, predictions, shown.labels)
+        return replace(made, evaluations=result.evaluations)

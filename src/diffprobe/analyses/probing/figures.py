@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from diffprobe.analyses.probing.findings import cell_rows, control_at, grouped, score_at
+from diffprobe.analyses.probing.findings import cell_rows, controls_at, grouped, score_at
 from diffprobe.errors import UserError
 from diffprobe.probes.score_table import select
 from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, metric_name, or_nan
@@ -95,27 +95,26 @@ def learning_curves(
 
 def _learning_panel(axes: Axes, points: pd.DataFrame, choice: LayerChoice, summaries: pd.DataFrame | None) -> None:
     last = max((row.step for row in curve(points, choice, choice.best)), default=0)
-    sizes = sorted(points["images"].unique().tolist())
-    parts = [select(points, images=size) for size in sizes]
-    curves = {"none": [score_at(part, choice, choice.best, last) for part in parts]}
-    curves |= {name: [control_at(part, choice, name, last) for part in parts] for name in controls(points, choice)}
-    for control, rows in curves.items():
+    parts = {size: select(points, images=size) for size in sorted(points["images"].unique().tolist())}
+    rows = [(size, "none", score_at(part, choice, choice.best, last)) for size, part in parts.items()]
+    for size, part in parts.items():
+        rows += [(size, control, row) for control, row in controls_at(part, choice, last).items()]
+    for control in ["none", *controls(points, choice)]:
+        own = [(size, row) for size, name, row in rows if name == control and row is not None]
         label, look = control_name(control), CONTROL_STYLES.get(control, OTHER_STYLE)
         if control == "none":
             label, look = BEST_LABEL, BEST_STYLE
-        found = [(size, row) for size, row in zip(sizes, rows, strict=True) if row is not None]
-        draw_curve(axes, [size for size, _ in found], [row for _, row in found], label, look)
+        draw_curve(axes, [size for size, _ in own], [row for _, row in own], label, look)
     layers = [*points["layer"]]
     if summaries is not None:
         layers += [*summaries["layer"]]
-        for control in controls(summaries, choice):
-            if control not in curves:
-                row, look = control_at(summaries, choice, control, last), CONTROL_STYLES.get(control, OTHER_STYLE)
-                draw_level(axes, row, f"{control_name(control)}, all images", look)
+        for control, row in controls_at(summaries, choice, last).items():
+            if control not in controls(points, choice):
+                draw_level(axes, row, f"{control_name(control)}, all images", CONTROL_STYLES.get(control, OTHER_STYLE))
     axes.set_title(f"{choice.property}: {short_names(layers).get(choice.best, choice.best)}, step {last + 1}")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xticks(list(parts), [str(size) for size in parts])
     label_scores(axes, choice.metric)
 
 
