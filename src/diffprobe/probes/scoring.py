@@ -336,22 +336,39 @@ def score_bank(
     targets: label maps [images, H, W] by property. rmse is in units of the standard deviation of the training labels.
     """
     found: list[ScoreBlock] = []
-    moments = list(zip(bank.steps, activations.timesteps, strict=True))
     for part in SCORED_PARTS:
         rows = split.rows(part)
-        names = [activations.names[row] for row in rows]
-        pooled = {}
-        for name, item in bank.properties.items():
-            maps = bank.standardisations[name].apply(target_maps(targets, name, activations.names)[rows])
-            pooled[name] = pooled_targets(item, maps, activations.grids)
-        for layer in bank.layers:
-            for name, outputs in _outputs(bank, activations, layer, rows).items():
-                item = bank.properties[name]
-                maps = item.decode(outputs)
-                thresholds = bank.thresholds[name][layer] if item.binary else []
-                for metric, values in score_maps(item, maps, pooled[name][grid_of(maps)], thresholds).items():
-                    keys = (model, layer, name, probe, control, part, metric)
-                    found.append(ScoreBlock(*keys, moments, names, values.double().cpu().numpy()))
+        found += score_images(bank, activations, targets, rows, part, model=model, control=control, probe=probe)
+    return found
+
+
+def score_images(
+    bank: ProbeBank,
+    activations: ReadableActivations,
+    targets: Mapping[str, Tensor],
+    rows: Sequence[int],
+    part: str,
+    *,
+    model: str,
+    control: str = "none",
+    probe: str = "linear",
+) -> list[ScoreBlock]:
+    """The same on the images of these rows, which are the `part` of a split."""
+    found: list[ScoreBlock] = []
+    moments = list(zip(bank.steps, activations.timesteps, strict=True))
+    names = [activations.names[row] for row in rows]
+    pooled = {}
+    for name, item in bank.properties.items():
+        maps = bank.standardisations[name].apply(target_maps(targets, name, activations.names)[list(rows)])
+        pooled[name] = pooled_targets(item, maps, activations.grids)
+    for layer in bank.layers:
+        for name, outputs in _outputs(bank, activations, layer, rows).items():
+            item = bank.properties[name]
+            maps = item.decode(outputs)
+            thresholds = bank.thresholds[name][layer] if item.binary else []
+            for metric, values in score_maps(item, maps, pooled[name][grid_of(maps)], thresholds).items():
+                keys = (model, layer, name, probe, control, part, metric)
+                found.append(ScoreBlock(*keys, moments, names, values.double().cpu().numpy()))
     return found
 
 

@@ -22,6 +22,8 @@ from diffprobe.report.style import COLOUR_MAPS, DOUBLE_COLUMN, VERMILION, style
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffprobe.probes.study.question import ExampleImage
+
 PAPER_STEPS = (0, 1, 2, 4, 7, 10, 14)  # steps 1, 2, 3, 5, 8, 11, 15 of 15
 WIDE = 8  # steps; with more, only the first has more than its number written over it
 NAMES = 0.95  # inches for the names of rows, where these have two lines
@@ -56,25 +58,22 @@ class PredictionExample:
                 raise UserError(f"'{name}' of '{self.title}' has {count} steps, but {len(self.steps)} are named")
 
     @staticmethod
-    def of_tensors(
+    def of_image(
+        image: ExampleImage,
         title: str,
         steps: Sequence[int],
-        images: Tensor,
-        final: Tensor,
-        predictions: Mapping[str, Tensor],
-        labels: Mapping[str, Tensor],
+        layers: Mapping[str, str],
         image_models: Mapping[str, Tensor] | None = None,
     ) -> PredictionExample:
-        """The same from tensors; images are [steps, 3, H, W], `final` is [3, H, W]. What is not predicted is left
-        out of `labels` and `image_models`."""
+        """What the probes of `layers`, {property: layer}, say of one test image, and the image models, if any."""
         return PredictionExample(
             title,
             tuple(steps),
-            images.permute(0, 2, 3, 1).numpy(),
-            {name: maps.numpy() for name, maps in predictions.items()},
-            {name: labels[name].numpy() for name in predictions},
-            final.permute(1, 2, 0).numpy(),
-            {name: image_models[name].numpy() for name in predictions} if image_models else {},
+            image.steps.permute(0, 2, 3, 1).numpy(),
+            {name: image.predictions[name][layer].numpy() for name, layer in layers.items()},
+            {name: image.labels[name].numpy() for name in layers},
+            image.final.permute(1, 2, 0).numpy(),
+            {name: image_models[name].numpy() for name in layers} if image_models else {},
         )
 
 

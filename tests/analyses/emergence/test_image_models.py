@@ -103,12 +103,12 @@ def test_probes_scored_without_training_score_as_they_did_when_they_were_trained
 
 
 def test_what_is_shown_is_what_was_seen_of_the_first_test_image(tiny_backbone, probed, seen):
-    (one,) = seen[1]
-    assert one.row == probed.rows[0]
-    assert torch.equal(one.steps, probed.extraction.decode_steps(tiny_backbone, one.row))
-    assert torch.equal(one.image_models["depth"], brightness(one.steps, [], ["depth"])["depth"])
-    assert one.probes["depth"].keys() == set(probed.bank.layers)
-    assert torch.equal(one.labels["shading"], probed.targets["shading"][one.row])
+    ((image, maps),) = seen[1]
+    assert image.row == probed.rows[0]
+    assert torch.equal(image.steps, probed.extraction.decode_steps(tiny_backbone, image.row))
+    assert torch.equal(maps["depth"], brightness(image.steps, [], ["depth"])["depth"])
+    assert image.predictions["depth"].keys() == set(probed.bank.layers)
+    assert torch.equal(image.labels["shading"], probed.targets["shading"][image.row])
 
 
 def test_maps_of_finished_images_alone_are_refused_before_any_work(tmp_path):

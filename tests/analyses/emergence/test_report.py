@@ -14,7 +14,6 @@ from diffprobe.analyses.emergence.tables import (
     emergence_lines,
     emergence_tables,
     lead_text,
-    step_text,
     summarise_properties,
 )
 from diffprobe.files import NO_STEP
@@ -22,6 +21,7 @@ from diffprobe.probes.comparisons import ScoreDifference
 from diffprobe.report.grid import PredictionExample, prediction_grid
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
+from diffprobe.report.wording import steps_text
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, STEPS, make_choices, make_example, make_summaries
 
@@ -82,8 +82,8 @@ def test_no_step_at_which_one_is_ahead_is_said_so(summaries):
 
 
 def test_what_is_not_reached_is_later_or_more_and_never_a_number():
-    assert step_text(3, 2, NO_STEP) == "4 [3, later]"
-    assert step_text(NO_STEP, NO_STEP, NO_STEP) == "later"
+    assert steps_text(3, 2, NO_STEP) == "4 [3, later]"
+    assert steps_text(NO_STEP, NO_STEP, NO_STEP) == "later"
     assert lead_text(replace(LEAD, lead_high=None)) == "6 [5, more]"
     assert lead_text(replace(LEAD, lead=None, lead_low=None, lead_high=None)) == "not determined"
 

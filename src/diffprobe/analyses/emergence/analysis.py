@@ -76,18 +76,17 @@ class Emergence:
         return EmergenceTask(probing, given, tested)
 
     def plan(self, task: EmergenceTask) -> Plan:
-        probing, steps = task.probing, len(task.probing.probing_config.steps)
-        plan = plan_probing(probing)
+        probing, probing_config = task.probing, task.probing.probing_config
+        steps, plan = len(probing_config.steps), plan_probing(probing)
+        summary = list(plan.summary)
         if task.given is not None:
-            backbone, probing_config = probing.backbone, probing.probing_config
-            line = (
-                f"{backbone.name} on {backbone.device}: {len(probing.source.names)} images that the probes of "
-                f"{self.probes} have not seen, {len(probing_config.layers)} layers, {steps} steps, "
+            summary = [
+                f"{probing.backbone.name} on {probing.backbone.device}: {len(probing.source.names)} images that the "
+                f"probes of {self.probes} have not seen, {len(probing_config.layers)} layers, {steps} steps, "
                 f"{', '.join(probing_config.properties)}; {probing.budget.evaluations} network evaluations"
-            )
-            plan = Plan([line], plan.details)
-        line = f"image models look at {len(task.tested)} test images after {steps} steps"
-        return Plan([*plan.summary, line], plan.details)
+            ]
+        summary.append(f"image models look at {len(task.tested)} test images after {steps} steps")
+        return Plan(summary, plan.details)
 
     def run(self, task: EmergenceTask, context: RunContext) -> ScoredProbes:
         """The probes, trained here or given, and their scores."""
@@ -111,12 +110,12 @@ class Emergence:
 
         probing, probed = task.probing, result.probed
         context.log(f"labelling {len(probed.rows)} images as they look after each step")
-        found, seen = score_image_models(probing.backbone, probing.labeler, probed, shown=probing.examples)
+        scores, examples = score_image_models(probing.backbone, probing.labeler, probed, shown=probing.examples)
         made = report(
             probing.backbone.name,
-            concatenate([result.scores, found]),
+            concatenate([result.scores, scores]),
             probed.bank,
-            seen,
+            examples,
             probing.source.captions,
             fractions=list(self.fractions),
             seed=context.seed,
@@ -133,16 +132,15 @@ def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes
 
     if inputs.settings.control.names:
         raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")
-    backbone = inputs.backbone
-    given = read_probes(folder, inputs)
-    everything = inputs.source
-    assert isinstance(everything, Generation)
+    backbone, everything, given = inputs.backbone, inputs.source, read_probes(folder, inputs)
+    assert isinstance(everything, Generation)  # other trajectories have been refused
     source = Generation(given.unseen(everything.prompts), everything.sampling_steps, everything.half)
-    bank = given.bank
-    layers = chosen_layers(bank.layers, backbone)
-    steps = chosen_steps(bank.steps, source.timesteps(backbone))
     probing_config = ProbingConfig(
-        layers, steps, properties=list(bank.properties), controls=[], seed=inputs.settings.seed
+        chosen_layers(given.bank.layers, backbone),
+        chosen_steps(given.bank.steps, source.timesteps(backbone)),
+        properties=list(given.bank.properties),
+        controls=[],
+        seed=inputs.settings.seed,
     )
     inputs.labeler.check(source.names, probing_config.properties, backbone.image_size)
     return task_of(inputs, source, probing_config), given

@@ -1,4 +1,4 @@
-"""Image models on the unfinished image: what the labelers see in the picture after every step, beside the probes."""
+"""Image models on the unfinished image: what the labeler sees in the picture after every step, beside the probes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from torch import Tensor
 from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler, check_reference_maps
-from diffprobe.probes.properties import Property, Standardisation
 from diffprobe.probes.score_table import ScoreBlock, score_table
-from diffprobe.probes.scoring import pooled_targets, predict_maps, score_maps
-from diffprobe.probes.study.question import one_valued, skip_flat
+from diffprobe.probes.scoring import grid_of, pooled_targets, predict_maps, score_images, score_maps
+from diffprobe.probes.study.question import ExampleImage, one_valued, skip_flat
 
 if TYPE_CHECKING:
     from diffprobe.activations.extraction import Extraction
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from diffprobe.probes.bank import ProbeBank
 
 IMAGE_MODEL = "image_model"  # in the columns `layer` and `control`
-_CUT = 0.5  # a labeler's saliency is 0 or 1 already
+CUT = 0.5  # a labeler's saliency is 0 or 1 already
 
 
 @dataclass(frozen=True)
@@ -47,31 +46,11 @@ class ProbesUnderTest:
     rows: Sequence[int]
     probe: str
 
-    @property
-    def moments(self) -> list[tuple[int, float | None]]:
-        """Step and timestep of every probed step."""
-        return list(zip(self.bank.steps, self.activations.timesteps, strict=True))
-
-
-@dataclass(frozen=True)
-class ActivationBatch:
-    """One test image for the pictures.
-
-    Attributes:
-        row: its number in the source.
-        steps: as it looks after every step, [steps, 3, H, W] in [0, 1].
-        final: as it is at the end, [3, H, W].
-        labels: label maps of the finished image, {property: [H, W]}.
-        probes: what the probes say in the labels' units, {property: {layer: [steps, h, w]}}.
-        image_models: what the labeler says of `steps`, {property: [steps, H, W]}.
-    """
-
-    row: int
-    steps: Tensor
-    final: Tensor
-    labels: dict[str, Tensor]
-    probes: dict[str, dict[str, Tensor]]
-    image_models: dict[str, Tensor]
+    def without_flat(self, blocks: Sequence[ScoreBlock]) -> pd.DataFrame:
+        """The scores of the blocks, as `skip_flat` leaves them."""
+        rows = list(self.rows)
+        targets = {key: item.target(self.targets[key][rows]) for key, item in self.bank.properties.items()}
+        return skip_flat(score_table(blocks), one_valued(targets, [self.activations.names[row] for row in rows]))
 
 
 def step_names(names: Sequence[str], steps: Sequence[int]) -> list[str]:
@@ -82,11 +61,8 @@ def step_names(names: Sequence[str], steps: Sequence[int]) -> list[str]:
 def check_labeler(
     labeler: Labeler, names: Sequence[str], steps: Sequence[int], properties: Sequence[str], image_size: int
 ) -> None:
-    """Makes sure that the pictures after every step of the images called `names` can be labelled.
-
-    Raises:
-        UserError: they cannot, as where maps are files and there are files of finished images alone.
-    """
+    """Raises UserError where the pictures after every step of the images called `names` cannot be labelled, as where
+    maps are files and there are files of finished images alone."""
     try:
         check_reference_maps(labeler, step_names(names, steps), properties, image_size)
     except UserError as error:
@@ -98,7 +74,7 @@ def check_labeler(
 
 def score_image_models(
     backbone: Backbone, labeler: Labeler, probed: ProbesUnderTest, *, shown: int = 0
-) -> tuple[pd.DataFrame, list[ActivationBatch]]:
+) -> tuple[pd.DataFrame, list[tuple[ExampleImage, dict[str, Tensor]]]]:
     """Labels every test image as it looks after every step, and scores these maps against the finished image's label.
 
     The comparison of Chen, Viégas and Wattenberg (2023). The pictures are the decoded latents after each step of the
@@ -109,72 +85,50 @@ def score_image_models(
         shown: how many of the test images are returned for pictures.
 
     Returns:
-        Rows with layer and control 'image_model' and split 'test', and the first images with all that was seen.
+        Rows with layer and control 'image_model' and split 'test'; and the first images with their probes' predictions
+        and the labeler's maps, {property: [steps, H, W]}.
     """
-    items = probed.bank.properties
-    names = [probed.activations.names[row] for row in probed.rows]
+    bank, names = probed.bank, [probed.activations.names[row] for row in probed.rows]
     values: dict[tuple[str, str], list[Tensor]] = {}
-    seen = []
+    examples = []
     for row, name in zip(probed.rows, names, strict=True):
         pictures = probed.extraction.decode_steps(backbone, row)
-        maps = labeler(pictures, step_names([name], probed.bank.steps), list(items))
-        for key, item in items.items():
-            standardised = probed.bank.standardisations[key].apply(item.target(maps[key]))
-            cuts = [_CUT] * len(pictures)
-            for metric, found in _scored(probed, item, standardised[:, None], [row], cuts).items():
-                values.setdefault((key, metric), []).append(found)
-        if len(seen) < shown:
-            seen.append(_seen(probed, row, pictures, maps))
-    blocks = []
-    for (key, metric), found in values.items():
-        keys = (backbone.name, IMAGE_MODEL, key, probed.probe, IMAGE_MODEL, "test", metric)
-        blocks.append(ScoreBlock(*keys, probed.moments, names, torch.cat(found, 1).double().cpu().numpy()))
-    return skip_flat(score_table(blocks), _flat(probed)), seen
-
-
-@torch.no_grad()
-def score_loaded_bank(probed: ProbesUnderTest, model: str) -> pd.DataFrame:
-    """Every metric of every probe on the test images, as `score_bank` scores a bank it has trained."""
-    bank, rows = probed.bank, list(probed.rows)
-    names = [probed.activations.names[row] for row in rows]
-    blocks = []
-    for layer in bank.layers:
-        outputs = bank(layer, probed.activations.values[layer][:, rows])
+        maps = labeler(pictures, step_names([name], bank.steps), list(bank.properties))
         for key, item in bank.properties.items():
-            cuts = bank.thresholds[key][layer] if item.binary else []
-            for metric, values in _scored(probed, item, item.decode(outputs[key]), rows, cuts).items():
-                keys = (model, layer, key, probed.probe, "none", "test", metric)
-                blocks.append(ScoreBlock(*keys, probed.moments, names, values.double().cpu().numpy()))
-    return skip_flat(score_table(blocks), _flat(probed))
+            standardised = bank.standardisations[key].apply(item.target(maps[key]))[:, None]
+            target = bank.standardisations[key].apply(item.target(probed.targets[key][[row]]))
+            grid = grid_of(standardised)
+            pooled = pooled_targets(item, target, [grid])[grid]
+            for metric, scores in score_maps(item, standardised, pooled, [CUT] * len(pictures)).items():
+                values.setdefault((key, metric), []).append(scores)
+        if len(examples) < shown:
+            examples.append((_example_image(probed, row, pictures), maps))
+    moments = list(zip(bank.steps, probed.activations.timesteps, strict=True))
+    blocks = []
+    for (key, metric), scores in values.items():
+        keys = (backbone.name, IMAGE_MODEL, key, probed.probe, IMAGE_MODEL, "test", metric)
+        blocks.append(ScoreBlock(*keys, moments, names, torch.cat(scores, 1).double().cpu().numpy()))
+    return probed.without_flat(blocks), examples
 
 
-def _flat(probed: ProbesUnderTest) -> list[tuple[str, str]]:
-    """(property, image) of the test images' labels that have one value everywhere."""
-    rows = list(probed.rows)
-    targets = {key: item.target(probed.targets[key][rows]) for key, item in probed.bank.properties.items()}
-    return one_valued(targets, [probed.activations.names[row] for row in rows])
-
-
-def _scored(
-    probed: ProbesUnderTest, item: Property, maps: Tensor, rows: Sequence[int], cuts: Sequence[float]
-) -> dict[str, Tensor]:
-    """Metrics [steps, images] of standardised maps [steps, images, h, w] against the labels of the images `rows`."""
-    standardisation: Standardisation = probed.bank.standardisations[item.name]
-    target = standardisation.apply(item.target(probed.targets[item.name][list(rows)]))
-    grid = (maps.shape[-2], maps.shape[-1])
-    return score_maps(item, maps, pooled_targets(item, target, [grid])[grid], cuts)
-
-
-def _seen(probed: ProbesUnderTest, row: int, pictures: Tensor, maps: dict[str, Tensor]) -> ActivationBatch:
+def _example_image(probed: ProbesUnderTest, row: int, pictures: Tensor) -> ExampleImage:
     bank = probed.bank
-    return ActivationBatch(
+    return ExampleImage(
         row=row,
         steps=pictures,
         final=probed.extraction.extras["image"][row],
         labels={name: probed.targets[name][row] for name in bank.properties},
-        probes={
+        predictions={
             name: {layer: predict_maps(bank, probed.activations, name, layer, [row])[:, 0] for layer in bank.layers}
             for name in bank.properties
         },
-        image_models=maps,
+    )
+
+
+def score_loaded_bank(probed: ProbesUnderTest, model: str) -> pd.DataFrame:
+    """Every metric of every probe on the test images, as `score_bank` scores a bank it has trained."""
+    return probed.without_flat(
+        score_images(
+            probed.bank, probed.activations, probed.targets, probed.rows, "test", model=model, probe=probed.probe
+        )
     )

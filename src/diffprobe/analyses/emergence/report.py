@@ -1,13 +1,8 @@
-"""What is reported of probes held against image models: when each sees a property, and which one leads.
-
-Scores of probes and image models over the steps, and when each has emerged.
-
-The papers' seven-row figure: an unfinished image, and what a probe and an image model see of it at each step.
-"""
+"""What is reported of probes held against image models: when each sees a property, and which one leads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffprobe.analyses.emergence.image_models import IMAGE_MODEL, ActivationBatch
+from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.tables import (
     COMMON,
     OWN,
@@ -48,9 +43,10 @@ from diffprobe.report.style import (
 from diffprobe.report.wording import short_names
 
 if TYPE_CHECKING:
-    from diffprobe.probes.bank import ProbeBank
-    from diffprobe.report.choices import LayerChoice
+    from torch import Tensor
 
+    from diffprobe.probes.bank import ProbeBank
+    from diffprobe.probes.study.question import ExampleImage
 
 PROBE_STYLE, IMAGE_MODEL_STYLE = BEST_STYLE, HEADLINE_STYLE
 
@@ -82,12 +78,12 @@ def _draw(axes: Axes, summaries: pd.DataFrame, one: PropertySummary) -> None:
         if control != IMAGE_MODEL:
             draw_control(axes, control_curve(summaries, choice, control), control)
     share = f"{100 * own.fraction:g} % of the last score"
-    for who, step, low, high, look in (
-        ("probe", own.probe_step, own.probe_low, own.probe_high, PROBE_STYLE),
-        ("image model", own.image_model_step, own.image_model_low, own.image_model_high, IMAGE_MODEL_STYLE),
+    for who, steps, look in (
+        ("probe", own.probe_steps(), PROBE_STYLE),
+        ("image model", own.image_model_steps(), IMAGE_MODEL_STYLE),
     ):
-        if step != NO_STEP:
-            draw_step(axes, step, low, high, f"{who} at {share}", look)
+        if steps[0] != NO_STEP:
+            draw_step(axes, *steps, f"{who} at {share}", look)
     common = one.lead(COMMON).probe_level
     if common is not None:
         axes.axhline(common, color=GREY, linewidth=0.7, linestyle=":", zorder=1, label=f"{share} of the probe")
@@ -101,7 +97,7 @@ def report(
     model: str,
     scores: pd.DataFrame,
     bank: ProbeBank,
-    seen: Sequence[ActivationBatch],
+    images: Sequence[tuple[ExampleImage, Mapping[str, Tensor]]],
     captions: Sequence[str],
     *,
     fractions: Sequence[float],
@@ -111,17 +107,29 @@ def report(
 
     Args:
         scores: of the probes and of the image models.
-        bank: the probes.
-        seen: example images with all that was seen of them; captions: of all images.
+        images: examples with the maps of the image models, see `score_image_models`; captions: of all images.
         fractions: of the score at the last step; the first is the one that findings and figures speak of.
         seed: of the paired comparisons.
     """
     summaries = summarise(scores)
     choices = choose(summaries, scores, fraction=fractions[0])
     leads = find_leads(scores, fractions)
-    differences = _differences(scores, choices, bank.steps, seed)
+    differences = []  # by how much each best layer's probe is above the image model at every step, on the same images
+    for choice in choices:
+        pairs = [
+            (
+                ScoreKey(choice.model, choice.best, step, choice.probe),
+                ScoreKey(choice.model, IMAGE_MODEL, step, choice.probe, IMAGE_MODEL),
+            )
+            for step in bank.steps
+        ]
+        name, metric = choice.property, choice.metric
+        differences += compare(scores, pairs, property=name, metric=metric, family=IMAGE_MODEL, seed=seed)
     property_summaries = summarise_properties(choices, leads, differences)
-    examples = [_example(each, bank.steps, captions[each.row], property_summaries) for each in seen]
+    layers = {choice.property: choice.best for choice in choices}
+    examples = [
+        PredictionExample.of_image(image, captions[image.row], bank.steps, layers, maps) for image, maps in images
+    ]
     return Report(
         title=f"Probes against image models in {model}",
         findings=emergence_lines(summaries, property_summaries),
@@ -156,30 +164,3 @@ def emergence_figures(
         figures[f"example_{number}"] = Plot(partial(prediction_grid, example), caption)
         figures[f"example_{number}_all_steps"] = Plot(partial(prediction_grid, example, example.steps), caption)
     return figures
-
-
-def _differences(
-    scores: pd.DataFrame, choices: Sequence[LayerChoice], steps: Sequence[int], seed: int
-) -> list[ScoreDifference]:
-    """By how much each best layer's probe is above the image model at every step, on the same images."""
-    found = []
-    for choice in choices:
-        pairs = [
-            (
-                ScoreKey(choice.model, choice.best, step, choice.probe),
-                ScoreKey(choice.model, IMAGE_MODEL, step, choice.probe, IMAGE_MODEL),
-            )
-            for step in steps
-        ]
-        found += compare(scores, pairs, property=choice.property, metric=choice.metric, family=IMAGE_MODEL, seed=seed)
-    return found
-
-
-def _example(
-    seen: ActivationBatch, steps: Sequence[int], title: str, property_summaries: Sequence[PropertySummary]
-) -> PredictionExample:
-    """What the best layers' probes and the image models say of one test image, step by step."""
-    predictions = {one.choice.property: seen.probes[one.choice.property][one.choice.best] for one in property_summaries}
-    return PredictionExample.of_tensors(
-        title, steps, seen.steps, seen.final, predictions, seen.labels, seen.image_models
-    )

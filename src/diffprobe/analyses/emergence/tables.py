@@ -1,13 +1,8 @@
-"""The steps of emergence and the scores over the steps as tables, for a terminal and for a paper.
-
-Plain sentences on probes and image models, and the steps and leads they speak of as text.
-
-By how many steps probes are ahead of image models, with intervals over images.
-"""
+"""By how many steps probes are ahead of image models, as rows, sentences and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -21,15 +16,22 @@ from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import over_steps, select
-from diffprobe.report.choices import METRIC_NAMES, LayerChoice, control_curve, curve
+from diffprobe.report.choices import LayerChoice, control_curve, curve, metric_name
 from diffprobe.report.report import PaperCell, Table
-from diffprobe.report.wording import images_text, interval_text, rounded, short_names, significant, too_few
+from diffprobe.report.wording import (
+    images_text,
+    interval_text,
+    rounded,
+    short_names,
+    significant,
+    steps_text,
+    too_few,
+)
 from diffprobe.statistics.differences import StepInterval, steps_reaching
 from diffprobe.statistics.intervals import MINIMUM_IMAGES, mean_intervals
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import ScoreDifference
-    from diffprobe.probes.summaries import Summary
 
 
 OWN, COMMON = "own", "common"
@@ -69,13 +71,15 @@ class Lead:
     lead_high: float | None
     n: int
 
+    def probe_steps(self) -> tuple[int, int, int]:
+        """The probe's step with its interval."""
+        return self.probe_step, self.probe_low, self.probe_high
 
-def find_leads(
-    scores: pd.DataFrame,
-    fractions: Sequence[float] = (0.95,),
-    *,
-    level: float = 0.95,
-) -> list[Lead]:
+    def image_model_steps(self) -> tuple[int, int, int]:
+        return self.image_model_step, self.image_model_low, self.image_model_high
+
+
+def find_leads(scores: pd.DataFrame, fractions: Sequence[float] = (0.95,), *, level: float = 0.95) -> list[Lead]:
     """One lead for every layer's probes, property, definition and fraction, by the headline metric on test images.
 
     With definition 'own' the probe's step and interval are those of `summaries.emergence_step`: each image is compared
@@ -85,29 +89,25 @@ def find_leads(
     Raises:
         UserError: there are no scores of image models to compare with, or of other images or steps.
     """
-    found = []
+    leads = []
     test = select(scores, split="test")
     real = select(test, control="none")[["model", "layer", "property", "probe"]].drop_duplicates()
     for model, layer, name, probe in real.itertuples(index=False):
-        own = select(test, model=model, property=name, probe=probe, metric=property_named(name).headline)
-        other = select(own, layer=IMAGE_MODEL, control=IMAGE_MODEL)
-        steps, probe_values, image_values = _aligned(select(own, layer=layer, control="none"), other, name)
-        what = (model, layer, name, probe, property_named(name).headline)
+        metric = property_named(name).headline
+        own = select(test, model=model, property=name, probe=probe, metric=metric)
+        image_model = select(own, layer=IMAGE_MODEL, control=IMAGE_MODEL)
+        if not len(image_model):
+            raise UserError(f"there are no scores of image models for {name}, so there is nothing to be ahead of.")
+        steps, images, values = over_steps(select(own, layer=layer, control="none"))
+        other_steps, other_images, others = over_steps(image_model)
+        if other_steps != steps or set(other_images) != set(images):
+            raise UserError(f"the scores of probes and image models for {name} are of different images or steps.")
+        others = others[:, [other_images.index(image) for image in images]]
         for definition, fraction in product(DEFINITIONS, fractions):
-            found_cells = _lead(steps, probe_values, image_values, definition, fraction, level)
-            cells: tuple = (*what, definition, fraction, *found_cells, probe_values.shape[1])
-            found.append(Lead(*cells))
-    return found
-
-
-def _aligned(probe: pd.DataFrame, image: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, and the scores of both [steps, images] in the same order."""
-    if not len(image):
-        raise UserError(f"there are no scores of image models for {name}, so there is nothing to be ahead of.")
-    (steps, images, values), (other_steps, other_images, others) = over_steps(probe), over_steps(image)
-    if other_steps != steps or set(other_images) != set(images):
-        raise UserError(f"the scores of probes and image models for {name} are of different images or steps.")
-    return np.array(steps, float), values, others[:, [other_images.index(image) for image in images]]
+            cells = _lead(np.array(steps, float), values, others, definition, fraction, level)
+            row: tuple = (model, layer, name, probe, metric, definition, fraction, *cells, len(images))
+            leads.append(Lead(*row))
+    return leads
 
 
 def _lead(
@@ -119,18 +119,15 @@ def _lead(
     if not (last.mean > 0).all():
         return (None, None, *[NO_STEP] * 6, None, None, None)
     above = probe - fraction * probe[-1], image - image_levels
-    found, compared = ([steps_reaching(values, at) for values in above] for at in (level, _of_each(level)))
+    # Two values have intervals that just touch at this level where their difference has one of `level` that starts at
+    # 0: 83 % for 95 % (Goldstein and Healy 1995, JRSS A 158:175). Values of the same images are nearer than that.
+    of_each = float(2 * stats.norm.cdf(stats.norm.ppf((1 + level) / 2) / 2**0.5) - 1)
+    found, compared = ([steps_reaching(values, at) for values in above] for at in (level, of_each))
     if not (last.low > 0).all():
         found, compared = ([StepInterval(each.first, None, None) for each in several] for several in (found, compared))
     places = [place for each in found for place in (each.first, each.low, each.high)]
     as_steps = [NO_STEP if place is None or place == len(steps) else int(steps[place]) for place in places]
     return (*last.mean.tolist(), *as_steps, *_between(steps, *compared))
-
-
-def _of_each(level: float) -> float:
-    """At which level two values have intervals that just touch where their difference has one of `level` that starts
-    at 0: 83 % for 95 % (Goldstein and Healy 1995, JRSS A 158:175). Values of the same images are nearer than that."""
-    return float(2 * stats.norm.cdf(stats.norm.ppf((1 + level) / 2) / 2**0.5) - 1)
 
 
 def _between(
@@ -155,10 +152,9 @@ class PropertySummary:
     leads: Sequence[Lead]
     differences: Sequence[ScoreDifference]
 
-    def lead(self, definition: str, fraction: float | None = None) -> Lead:
-        """The lead by this definition, at the fraction or the first one."""
-        found = [lead for lead in self.leads if lead.definition == definition]
-        return next(lead for lead in found if fraction in (None, lead.fraction))
+    def lead(self, definition: str) -> Lead:
+        """The lead by this definition, at the first fraction."""
+        return next(lead for lead in self.leads if lead.definition == definition)
 
 
 def summarise_properties(
@@ -177,55 +173,36 @@ def summarise_properties(
 
 def emergence_lines(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> list[str]:
     """Three sentences a property: the lead with each at its own level, with both at one, and who is ahead when."""
-    return [line for one in property_summaries for line in _lines(summaries, one)]
-
-
-def step_text(step: int, low: int, high: int) -> str:
-    """'4 [3, 5]', from 1; 'later' for what is not reached within the steps."""
-    point, *ends = ("later" if value == NO_STEP else str(value + 1) for value in (step, low, high))
-    if low == NO_STEP:  # an interval starts no later than its step, so there is none
-        return point
-    return point if set(ends) == {"later"} else f"{point} [{', '.join(ends)}]"
+    lines = []
+    for one in property_summaries:
+        name, own, common = one.choice.property, one.lead(OWN), one.lead(COMMON)
+        rows = curve(summaries, one.choice, one.choice.best)
+        if len(rows) < 2:
+            lines.append(f"Only one step was probed for {name}, so nothing is said of when it emerges.")
+            continue
+        share = f"{100 * own.fraction:g} %"
+        score = f"{metric_name(one.choice.metric)} {interval_text(rows[-1])}"
+        lines += [
+            f"{name}: the probe on {one.choice.best} reaches {share} of its final score ({score}) by step "
+            f"{steps_text(*own.probe_steps())} of {rows[-1].step + 1}, the image model {share} of its own by step "
+            f"{steps_text(*own.image_model_steps())}: {_verdict(own)}.",
+            f"{name}: at one level for both, {rounded(common.probe_level)} ({share} of the probe's final score), it is "
+            f"step {steps_text(*common.probe_steps())} and step {steps_text(*common.image_model_steps())}: "
+            f"{_verdict(common)}.",
+            f"{name}: on the same images {_ahead(one.differences)}.",
+        ]
+    return lines
 
 
 def lead_text(lead: Lead) -> str:
     """'6 [5, 8]' steps; 'more' for what is beyond the steps there are, 'not determined' without any."""
-    if lead.lead is None and lead.lead_low is None:
-        return "not determined"
-    if lead.lead is not None and lead.lead_low is None:
-        return f"{lead.lead:g}"
+    if lead.lead_low is None:
+        return "not determined" if lead.lead is None else f"{lead.lead:g}"
     point, *ends = ("more" if value is None else f"{value:g}" for value in (lead.lead, lead.lead_low, lead.lead_high))
     return f"{point} [{', '.join(ends)}]"
 
 
-def _lines(summaries: pd.DataFrame, one: PropertySummary) -> list[str]:
-    choice = one.choice
-    rows = curve(summaries, choice, choice.best)
-    if len(rows) < 2:
-        return [f"Only one step was probed for {choice.property}, so nothing is said of when it emerges."]
-    own, common = one.lead(OWN), one.lead(COMMON)
-    share = f"{100 * own.fraction:g} %"
-    score = f"{METRIC_NAMES.get(choice.metric, choice.metric)} {interval_text(rows[-1])}"
-    last = rows[-1].step + 1
-    return [
-        f"{choice.property}: the probe on {choice.best} reaches {share} of its final score ({score}) by step "
-        f"{_probe_steps(own)} of {last}, the image model {share} of its own by step {_image_steps(own)}: "
-        f"{_judged(own)}.",
-        f"{choice.property}: at one level for both, {rounded(common.probe_level)} ({share} of the probe's final "
-        f"score), it is step {_probe_steps(common)} and step {_image_steps(common)}: {_judged(common)}.",
-        f"{choice.property}: on the same images {_ahead(one.differences)}.",
-    ]
-
-
-def _probe_steps(lead: Lead) -> str:
-    return step_text(lead.probe_step, lead.probe_low, lead.probe_high)
-
-
-def _image_steps(lead: Lead) -> str:
-    return step_text(lead.image_model_step, lead.image_model_low, lead.image_model_high)
-
-
-def _judged(lead: Lead) -> str:
+def _verdict(lead: Lead) -> str:
     """Who leads and by how much; nobody where the interval holds 0."""
     if lead.n < MINIMUM_IMAGES:
         return f"{images_text(lead.n)} are too few to tell a lead, it takes {MINIMUM_IMAGES}"
@@ -261,86 +238,64 @@ def _ranges(steps: Sequence[int]) -> str:
     return ", ".join(f"{run[0] + 1} to {run[-1] + 1}" if len(run) > 1 else str(run[0] + 1) for run in runs)
 
 
-HEADINGS = ("probe", "image model", "lead in steps")
-CAPTION = (
-    "First step whose mean score reaches the level, and the lead of the probe, with 95 % intervals over test images. "
-    "Steps count from 1"
-)
-
-
 def emergence_tables(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> dict[str, Table]:
     """The closing table, of the first fraction; tables/emergence, of all; tables/scores_by_step."""
     first = [one.lead(definition) for one in property_summaries for definition in DEFINITIONS]
     every = [lead for one in property_summaries for lead in one.leads]
-    return {
-        "closing": _leads_table(first, title=CAPTION, notes=[f"{_layers(property_summaries)}."], show=["console"]),
-        "tables/emergence": _leads_table(
-            every, title=f"{CAPTION}. {_layers(property_summaries)}", show=["csv", "markup"]
-        ),
-        "tables/scores_by_step": _scores_table(summaries, property_summaries),
-    }
-
-
-def _layers(property_summaries: Sequence[PropertySummary]) -> str:
-    """Which layers the probes are on."""
     names = short_names(one.choice.best for one in property_summaries)
-    if len(names) == 1:
-        return f"Probes on {next(iter(names.values()))}"
-    return "Probes on " + ", ".join(f"{names[one.choice.best]} ({one.choice.property})" for one in property_summaries)
-
-
-def _cells(lead: Lead) -> list[str]:
-    whose = "of its own final score" if lead.definition == OWN else "of the probe's"
-    levels = f"{rounded(lead.probe_level)}, {rounded(lead.image_model_level)}"
-    level = levels if lead.definition == OWN else rounded(lead.probe_level)
-    return [
-        f"{lead.property}, {METRIC_NAMES.get(lead.metric, lead.metric)}",
-        f"{100 * lead.fraction:g} % {whose}: {level}",
-        step_text(lead.probe_step, lead.probe_low, lead.probe_high),
-        step_text(lead.image_model_step, lead.image_model_low, lead.image_model_high),
-        lead_text(lead),
-    ]
+    layers = f"Probes on {next(iter(names.values()))}"
+    if len(names) > 1:
+        each = (f"{names[one.choice.best]} ({one.choice.property})" for one in property_summaries)
+        layers = f"Probes on {', '.join(each)}"
+    caption = (
+        "First step whose mean score reaches the level, and the lead of the probe, with 95 % intervals over test "
+        "images. Steps count from 1"
+    )
+    return {
+        "closing": _leads_table(first, title=caption, notes=[f"{layers}."], show=["console"]),
+        "tables/emergence": _leads_table(every, title=f"{caption}. {layers}", show=["csv", "markup"]),
+        "tables/scores_by_step": _scores_table(summaries, [one.choice for one in property_summaries]),
+    }
 
 
 def _leads_table(leads: Sequence[Lead], **options: Any) -> Table:
     rows = []
     for lead in leads:
-        name, level, *texts = _cells(lead)
-        numbers = (
-            _steps(lead.probe_step, lead.probe_low, lead.probe_high),
-            _steps(lead.image_model_step, lead.image_model_low, lead.image_model_high),
-            {"": lead.lead, "low": lead.lead_low, "high": lead.lead_high},
-        )
-        cells = zip(HEADINGS, zip(texts, numbers, strict=True), strict=True)
-        rows.append(({"property": name, "level": level}, dict(cells)))
+        whose, level = "of the probe's", rounded(lead.probe_level)
+        if lead.definition == OWN:
+            whose, level = "of its own final score", f"{level}, {rounded(lead.image_model_level)}"
+        keys = {
+            "property": f"{lead.property}, {metric_name(lead.metric)}",
+            "level": f"{100 * lead.fraction:g} % {whose}: {level}",
+        }
+        cells = {
+            "probe": _steps_cell(lead.probe_steps()),
+            "image model": _steps_cell(lead.image_model_steps()),
+            "lead in steps": (lead_text(lead), {"": lead.lead, "low": lead.lead_low, "high": lead.lead_high}),
+        }
+        rows.append((keys, cells))
     return Table.of_cells(rows, **options)
 
 
-def _steps(step: int, low: int, high: int) -> dict[str, float | str | None]:
+def _steps_cell(steps: tuple[int, int, int]) -> PaperCell:
     """Steps from 1, as the text has them."""
-    values = {"": step, "low": low, "high": high}
-    return {name: None if value == NO_STEP else float(value + 1) for name, value in values.items()}
+    numbers = [None if step == NO_STEP else float(step + 1) for step in steps]
+    return steps_text(*steps), dict(zip(("", "low", "high"), numbers, strict=True))
 
 
-def _scores_table(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> Table:
-    choices = [one.choice for one in property_summaries]
-    columns: dict[str, dict[int, Summary]] = {}
+def _scores_table(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> Table:
+    columns = {}
     for choice in choices:
-        for who, rows in (
-            ("probe", curve(summaries, choice, choice.best)),
-            ("image model", control_curve(summaries, choice, IMAGE_MODEL)),
-        ):
-            columns[f"{choice.property}, {who}"] = {row.step: row for row in rows}
-    steps = sorted(set().union(*columns.values()))
-    lines: list[tuple[Mapping[str, str], Mapping[str, PaperCell]]] = [
-        ({"step": str(step + 1)}, {heading: _score_cell(rows.get(step)) for heading, rows in columns.items()})
-        for step in steps
-    ]
-    metrics = ", ".join(f"{choice.property} {METRIC_NAMES.get(choice.metric, choice.metric)}" for choice in choices)
+        columns[f"{choice.property}, probe"] = curve(summaries, choice, choice.best)
+        columns[f"{choice.property}, image model"] = control_curve(summaries, choice, IMAGE_MODEL)
+    lines = []
+    for step in sorted({row.step for rows in columns.values() for row in rows}):
+        cells: dict[str, PaperCell] = {}
+        for heading, rows in columns.items():
+            row = next((row for row in rows if row.step == step), None)
+            numbers = {} if row is None else {"": row.mean, "low": row.low, "high": row.high, "n": float(row.n)}
+            cells[heading] = interval_text(row), numbers
+        lines.append(({"step": str(step + 1)}, cells))
+    metrics = ", ".join(f"{choice.property} {metric_name(choice.metric)}" for choice in choices)
     title = f"Mean score on test images after each step, with 95 % intervals over images: {metrics}"
     return Table.of_cells(lines, title=title, show=["csv", "markup"])
-
-
-def _score_cell(row: Summary | None) -> PaperCell:
-    numbers = {} if row is None else {"": row.mean, "low": row.low, "high": row.high, "n": float(row.n)}
-    return interval_text(row), numbers

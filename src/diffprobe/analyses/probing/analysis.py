@@ -54,14 +54,7 @@ class Probing:
         if "labels" in probing_config.controls:
             more["selectivity"] = selectivity(result.scores)
         examples = [
-            PredictionExample.of_tensors(
-                task.source.captions[each.row],
-                probing_config.steps,
-                each.steps,
-                each.final,
-                {name: each.predictions[name][layer] for name, layer in best.items()},
-                each.labels,
-            )
+            PredictionExample.of_image(each, task.source.captions[each.row], probing_config.steps, best)
             for each in result.examples
         ]
         first = result.examples[0].predictions if result.examples else {}
