@@ -19,7 +19,10 @@ CONF = ROOT / "conf"
 
 def answer(script: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *overrides])
-    with pytest.raises((HydraException, ValueError)) as caught, initialize_config_dir(str(CONF), version_base="1.3"):
+    with (
+        pytest.raises((HydraException, ValueError, AssertionError)) as caught,
+        initialize_config_dir(str(CONF), version_base="1.3"),
+    ):
         compose(script, list(overrides))
     line = explanation(caught.value, CONF, script)
     assert line is not None
@@ -67,6 +70,7 @@ def answer(script: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str
         ("train", "model=null", "model=null: is no choice of the group model, which are ddpm"),
         ("train", "labeler=null", "labeler=null: is no choice of the group labeler"),
         ("analyze", "classifier=null", "no choice of the group classifier"),
+        ("analyze", "debug=null", "debug=null: is no choice of the group debug, which are default, none"),
         ("train", "=1", "there is no key before ="),
         ("train", "seed", "'seed' is no KEY=VALUE"),
         ("train", "seed=[1", "cannot read seed=[1"),

@@ -256,7 +256,7 @@ def _options(hint: Any):
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("**/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_arguments_of_every_named_class_fit_its_signature(path):
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text()) or {}
     if "_target_" in content:
         content = {name: value for name, value in content.items() if name != "defaults" and "${" not in str(value)}
         part = _part(path.parent.name) if path.parent.name in CLASSES else Part()

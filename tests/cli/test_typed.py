@@ -183,3 +183,28 @@ def test_a_learning_rate_that_nothing_is_trained_with_is_refused():
     assert "property.names=[saliency] has no depth" in refusal("train", search, "property=saliency", rate)
     assert "probe.solver=ridge knows no learning rate" in refusal("train", search, "probe=ridge", rate)
     assert refusal("train", search, rate) == ""
+
+
+ANALYSES = sorted(path.stem for path in CONF.glob("analysis/*.yaml"))
+SIZES = ("count", "frames", "examples", "epochs", "iterations", "trials", "resamples", "permutations", "sampling")
+
+
+@pytest.mark.parametrize("analysis", [None, *ANALYSES])
+def test_debug_makes_every_size_small(analysis):
+    of_analysis = [] if analysis is None else [f"analysis={analysis}"]
+    config = composed("train" if analysis is None else "analyze", *of_analysis, "debug=default")
+    sizes = {
+        key: value
+        for key, value in leaves(OmegaConf.to_container(config))
+        if not key.startswith("hydra.") and key.rpartition(".")[2] in SIZES and not isinstance(value, str)
+    }
+    assert len(sizes) > 3
+    assert {key: value for key, value in sizes.items() if value is None or value > 50} == {}
+
+
+def test_debug_makes_what_is_typed_beside_it_small_and_keys_that_are_typed_win():
+    typed = ("objects=voc", "objects.root=somewhere", "debug=default")
+    assert composed("analyze", *typed).objects.count == 6
+    assert composed("analyze", *typed, "objects.count=9").objects.count == 9
+    assert refusal("analyze", *typed) == ""
+    assert composed("analyze", "analysis=video", "objects=davis", "debug=default").objects.frames == 3

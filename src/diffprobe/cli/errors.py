@@ -120,6 +120,8 @@ def explanation(error: BaseException, conf: Path, script: str | None = None) -> 
     text = " ".join(str(error).split())
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
         return _no_choice(sys.argv[1:], conf)
+    if isinstance(error, AssertionError) and "debug=null" in sys.argv:  # other choices are named after it
+        return _no_choice(["debug=null"], conf)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, text)
     if isinstance(error, HydraException):
