@@ -92,7 +92,9 @@ class Control:
 
 
 NETWORK = Control("none", "network", "the network")
-CONTROLS = {  # in the order of the score table
+# In the order of the score table. A tuple of names, since settings are checked without importing this module.
+CONTROL_NAMES = ("permuted", "fresh", *CONTROL_INPUTS, "labels", POSITION)
+CONTROLS = {
     control.name: control
     for control in (
         Control("permuted", "other_network", "a network with permuted weights", permute_weights),

@@ -18,7 +18,7 @@ from diffprobe.errors import UserError
 from diffprobe.labels.labeler import eight_bit
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.controls import CONTROLS, NETWORK, POSITION, Control
+from diffprobe.probes.controls import CONTROL_NAMES, CONTROLS, NETWORK, POSITION, Control
 from diffprobe.probes.exact import solve_bank
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.ridge import Strengths, edge_lines, ridge_bank
@@ -40,7 +40,7 @@ Labeler = Callable[[Tensor, Sequence[str], Sequence[str]], dict[str, Tensor]]
 class ControlSelection:
     """What results must beat, see docs/controls.md."""
 
-    names: Annotated[list[Annotated[str, Choice(*CONTROLS)]], Items()]
+    names: Annotated[list[Annotated[str, Choice(*CONTROL_NAMES)]], Items()]
 
 
 @dataclass(frozen=True)
