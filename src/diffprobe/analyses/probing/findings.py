@@ -66,10 +66,19 @@ def score_at(summaries: pd.DataFrame, choice: LayerChoice, layer: str, step: int
     return next((row for row in curve(summaries, choice, layer) if row.step == step), None)
 
 
-def controls_at(summaries: pd.DataFrame, choice: LayerChoice, step: int) -> dict[str, Summary | None]:
-    """The test score of every control at a step (see `control_curve`), or the one that holds for every step."""
-    curves = {name: control_curve(summaries, choice, name) for name in controls(summaries, choice)}
+def control_curves(summaries: pd.DataFrame, choice: LayerChoice) -> dict[str, list[Summary]]:
+    """The test scores of every control over the steps, see `control_curve`."""
+    return {name: control_curve(summaries, choice, name) for name in controls(summaries, choice)}
+
+
+def at_step(curves: Mapping[str, Sequence[Summary]], step: int) -> dict[str, Summary | None]:
+    """The row of each curve at a step, or the one that holds for every step."""
     return {name: next((row for row in rows if row.step in (step, NO_STEP)), None) for name, rows in curves.items()}
+
+
+def controls_at(summaries: pd.DataFrame, choice: LayerChoice, step: int) -> dict[str, Summary | None]:
+    """The test score of every control at a step."""
+    return at_step(control_curves(summaries, choice), step)
 
 
 def emergence_text(found: EmergenceStep) -> str:

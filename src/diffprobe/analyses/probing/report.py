@@ -12,7 +12,9 @@ import pandas as pd
 
 from diffprobe.analyses.probing.figures import probing_figures
 from diffprobe.analyses.probing.findings import (
+    at_step,
     cell_rows,
+    control_curves,
     controls_at,
     emergence_text,
     grouped,
@@ -180,11 +182,13 @@ def _heat_map(
     """Scores on test images of every layer and step, each beside its controls; cells open maps of the first example."""
     rows = {(row.layer, row.step): row for row in cell_rows(summaries, choice)}
     order = network_order(layer for layer, _ in rows)
+    own = select(summaries, property=choice.property, metric=choice.metric, split="test")
+    curves = {layer: control_curves(own, replace(choice, best=layer)) for layer in order}
     cells = {}
     for (layer, step), row in sorted(rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
         scored = [
             f"{control_name(name)} {interval(control.mean, control.low, control.high, 3)}"
-            for name, control in controls_at(summaries, replace(choice, best=layer), step).items()
+            for name, control in at_step(curves[layer], step).items()
             if control is not None and is_number(control.mean)
         ]
         notes = [f"Controls: {'; '.join(scored)}."] if scored else []
