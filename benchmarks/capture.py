@@ -25,7 +25,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffprobe.backbone.capture import capture
-from diffprobe.backbone.layers import catalogue, denoiser_without_weights, select_layers
+from diffprobe.backbone.layers import catalogue, select_layers
+from diffprobe.backbone.load import denoiser_without_weights
 
 EXIT = "down_blocks.2.resnets.0"
 PUBLISHED = (

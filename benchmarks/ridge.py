@@ -111,7 +111,8 @@ def gpu() -> None:
         print("gpu: there is none here")
         return
     from diffprobe.backbone.capture import capture
-    from diffprobe.backbone.layers import catalogue, denoiser_without_weights, select_layers
+    from diffprobe.backbone.layers import catalogue, select_layers
+    from diffprobe.backbone.load import denoiser_without_weights
     from diffprobe.probes.bank import ProbeConfig
     from diffprobe.probes.properties import PROPERTIES
     from diffprobe.probes.ridge import Moments

@@ -11,9 +11,8 @@ from diffprobe.activations.extraction import extract, extract_replayed
 from diffprobe.activations.sources import ImageToImage, Inversion, Noised
 from diffprobe.activations.store.manifest import describe
 from diffprobe.backbone.capture import encode_images
-from diffprobe.backbone.inversion import image_to_image, invert
 from diffprobe.backbone.layers import catalogue, select_layers
-from diffprobe.backbone.noising import evaluate_noised, seed_of
+from diffprobe.backbone.real_images import evaluate_noised, image_to_image, invert, seed_of
 from diffprobe.data.images import ImageFileCollection, load_images, read_image
 from diffprobe.errors import UserError
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.capture import capture, decode_latents, encode_images, encode_prompts, evaluate
-from diffprobe.backbone.layers import Layer, catalogue, denoiser_without_weights, select_layers
-from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.capture import capture, decode_latents, encode_images, encode_prompts
+from diffprobe.backbone.layers import Layer, catalogue, select_layers
+from diffprobe.backbone.load import Backbone, denoiser_without_weights, load_backbone
 from diffprobe.backbone.samplers import SCHEDULERS
-from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
+from diffprobe.backbone.trajectory import TrajectoryStep, evaluate, fresh_scheduler, generate, replay
 from diffprobe.errors import UserError
 from tests.tiny_families import FAMILIES, build_family
 

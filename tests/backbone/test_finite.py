@@ -10,9 +10,8 @@ import torch
 
 from diffprobe.backbone.capture import decode_latents, encode_images
 from diffprobe.backbone.finite import NotFinite, check_finite, naming_images, one_at_a_time
-from diffprobe.backbone.inversion import image_to_image, invert
 from diffprobe.backbone.load import load_backbone
-from diffprobe.backbone.noising import evaluate_noised
+from diffprobe.backbone.real_images import evaluate_noised, image_to_image, invert
 from diffprobe.backbone.trajectory import fresh_scheduler, generate, replay
 from tests.spoilt import spoilt
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.capture import encode_prompts
-from diffprobe.backbone.inversion import image_to_image, steps_taken
 from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.real_images import draw_noise, image_to_image, steps_taken
 from diffprobe.backbone.samplers import SCHEDULERS
-from diffprobe.backbone.trajectory import TrajectoryStep, generate, initial_noise
+from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.errors import UserError
 from tests.tiny_families import build_family
 
@@ -94,7 +94,7 @@ def test_flow_matching_at_full_strength_is_generation(tmp_path: Path) -> None:
     assert torch.equal(same[-1].latents, whole[-1].latents)
     half = list(image_to_image(backbone, clean, SEEDS, PROMPTS, strength=0.5, steps=4))
     share = whole[2].timestep / 1000
-    expected = (1 - share) * clean + share * initial_noise(SEEDS, backbone.latent_shape)
+    expected = (1 - share) * clean + share * draw_noise(SEEDS, backbone.latent_shape)[0]
     assert torch.allclose(half[0].noisy, expected, atol=1e-6)
     assert [step.timestep for step in half] == [step.timestep for step in whole[2:]]
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.capture import decode_latents, encode_images
-from diffprobe.backbone.inversion import ddim_scheduler, invert, reconstruct
 from diffprobe.backbone.load import Backbone, load_backbone
-from diffprobe.backbone.trajectory import initial_noise
+from diffprobe.backbone.real_images import ddim_scheduler, draw_noise, invert, reconstruct
 from diffprobe.errors import UserError
 from diffprobe.pocket.render import render_indices
 
@@ -113,7 +112,7 @@ def test_an_inverted_scene_comes_back(pocket: Backbone) -> None:
     clean = encode_images(pocket, scenes.images)
     *_, top = invert(pocket, clean, scenes.captions, steps=15)
     *_, last = reconstruct(pocket, top.latents, scenes.captions, steps=15, decode=True)
-    *_, other = reconstruct(pocket, initial_noise(range(2), (4, 16, 16)), scenes.captions, steps=15, decode=True)
+    *_, other = reconstruct(pocket, draw_noise(range(2), (4, 16, 16))[0], scenes.captions, steps=15, decode=True)
     assert last.images is not None
     assert other.images is not None
     coded = decode_latents(pocket, clean)  # the best that any latents can do

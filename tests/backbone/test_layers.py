@@ -4,7 +4,8 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from diffprobe.backbone.layers import Layer, catalogue, denoiser_without_weights, select_layers
+from diffprobe.backbone.layers import Layer, catalogue, select_layers
+from diffprobe.backbone.load import denoiser_without_weights
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_denoiser
 

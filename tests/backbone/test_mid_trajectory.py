@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone import trajectory
-from diffprobe.backbone.inversion import image_to_image, steps_taken
 from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.real_images import image_to_image, steps_taken
 from diffprobe.backbone.trajectory import fresh_scheduler, generate, sample_steps
 
 PROMPTS = ["a red ball", "two cubes, left and right"]

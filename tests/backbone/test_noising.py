@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffprobe.backbone.capture import add_noise, capture, encode_prompts, evaluate
+from diffprobe.backbone.capture import add_noise, capture, encode_prompts
 from diffprobe.backbone.load import Backbone, load_backbone
-from diffprobe.backbone.noising import draw_noise, evaluate_noised, seed_of
+from diffprobe.backbone.real_images import draw_noise, evaluate_noised, seed_of
 from diffprobe.backbone.samplers import SCHEDULERS
-from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, initial_noise
+from diffprobe.backbone.trajectory import TrajectoryStep, evaluate, fresh_scheduler
 from diffprobe.errors import UserError
 from tests.tiny_families import build_family
 
@@ -56,7 +56,7 @@ def test_the_denoiser_sees_image_and_noise_in_the_proportion_of_the_timestep(
     assert [timestep for _, timestep in calls] == timesteps
     for step, timestep, (inputs, _) in zip(steps, timesteps, calls, strict=True):
         share = alpha_bar[timestep]
-        expected = share.sqrt() * LATENTS + (1 - share).sqrt() * initial_noise(SEEDS, (4, 16, 16))
+        expected = share.sqrt() * LATENTS + (1 - share).sqrt() * draw_noise(SEEDS, (4, 16, 16))[0]
         assert torch.allclose(inputs, expected, atol=1e-5)
         assert torch.equal(step.latents, LATENTS)
         assert step.images is None
@@ -74,7 +74,7 @@ def test_noisy_latents_are_as_the_sampler_has_them_at_its_own_timesteps(
         steps = noised(backbone, timesteps)
     for index, (step, (inputs, _)) in enumerate(zip(steps, calls, strict=True)):
         fresh = fresh_scheduler(backbone, 8)
-        expected = fresh.add_noise(LATENTS, initial_noise(SEEDS, (4, 16, 16)), fresh.timesteps[index].repeat(3))
+        expected = fresh.add_noise(LATENTS, draw_noise(SEEDS, (4, 16, 16))[0], fresh.timesteps[index].repeat(3))
         assert torch.allclose(step.noisy, expected, rtol=1e-4, atol=1e-4)
         assert torch.allclose(inputs, fresh.scale_model_input(step.noisy, fresh.timesteps[index]), atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_noisy_latents_are_as_the_sampler_has_them_at_its_own_timesteps(
 def test_other_families_are_noised_their_way(tmp_path: Path, name: str, layer: str) -> None:
     backbone = load_backbone(str(build_family(name, tmp_path / name)), device="cpu", scheduler="own")
     clean = torch.rand((2, *backbone.latent_shape), generator=torch.Generator().manual_seed(0))
-    noise = initial_noise(SEEDS[:2], backbone.latent_shape)
+    noise = draw_noise(SEEDS[:2], backbone.latent_shape)[0]
     (step,) = evaluate_noised(backbone, clean, SEEDS[:2], [250], [layer])
     assert step.activations[layer].shape[0] == 2
     if name == "sd3":  # flow matching: a straight line
@@ -101,7 +101,7 @@ def test_activations_are_those_of_one_plain_evaluation_of_each_image(tiny_backbo
     for row, (prompt, seed) in enumerate(zip(prompts, SEEDS, strict=True)):
         for step, timestep in zip(steps, (100, 700), strict=True):
             share = tiny_backbone.pipeline.scheduler.alphas_cumprod[timestep]
-            image, noise = LATENTS[row : row + 1], initial_noise([seed], (4, 16, 16))
+            image, noise = LATENTS[row : row + 1], draw_noise([seed], (4, 16, 16))[0]
             with capture(tiny_backbone.denoiser, LAYERS, guided=False) as taken, torch.no_grad():
                 conditions = encode_prompts(tiny_backbone, [prompt], guided=False)
                 inputs = share.sqrt() * image + (1 - share).sqrt() * noise
@@ -150,7 +150,7 @@ def test_means_of_half_precision_activations_are_summed_in_float32(tiny_pipeline
 
 def test_an_images_noise_depends_on_its_seed_and_the_draw_alone() -> None:
     together = draw_noise(SEEDS, (4, 8, 8), draws=3)
-    assert torch.equal(together[0], initial_noise(SEEDS, (4, 8, 8)))
+    assert torch.equal(together[0], draw_noise(SEEDS, (4, 8, 8))[0])
     for row, seed in enumerate(SEEDS):
         assert torch.equal(draw_noise([seed], (4, 8, 8), draws=5)[:3, 0], together[:, row])
     assert abs(float((together[0] * together[1]).mean())) < 0.1  # draws are independent

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.noising import evaluate_noised
+from diffprobe.backbone.real_images import evaluate_noised
 from diffprobe.backbone.samplers import SCHEDULERS, sampler_for
 from diffprobe.backbone.trajectory import fresh_scheduler, generate
 from diffprobe.errors import UserError

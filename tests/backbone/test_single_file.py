@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffprobe.backbone import single_file
-from diffprobe.backbone.layers import denoiser_without_weights
-from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.load import Backbone, denoiser_without_weights, load_backbone
 from diffprobe.backbone.single_file import SD14, read_single_file
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError

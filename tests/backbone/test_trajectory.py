@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.real_images import draw_noise
 from diffprobe.backbone.samplers import SCHEDULERS
-from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, initial_noise, replay
+from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
 from diffprobe.errors import UserError
 from tests.tiny import build_tiny_pipeline
 from tests.tiny_families import build_family
@@ -83,13 +84,13 @@ def test_a_model_in_pixel_space_leaves_samplers_their_own_share_of_new_noise(tmp
 
 def test_initial_noise_is_the_papers() -> None:
     torch.manual_seed(SEEDS[1])
-    assert torch.equal(initial_noise(SEEDS, (4, 64, 64))[1:2], torch.randn((1, 4, 64, 64)))
+    assert torch.equal(draw_noise(SEEDS, (4, 64, 64))[0][1:2], torch.randn((1, 4, 64, 64)))
 
 
 def test_first_noisy_latents_are_noise_times_the_initial_sigma(tiny_backbone: Backbone) -> None:
     first = next(generate(tiny_backbone, PROMPTS, SEEDS, steps=15))
     sigma = tiny_backbone.pipeline.scheduler.init_noise_sigma
-    assert torch.allclose(first.noisy, initial_noise(SEEDS, (4, 16, 16)) * sigma)
+    assert torch.allclose(first.noisy, draw_noise(SEEDS, (4, 16, 16))[0] * sigma)
     assert first.noisy.std() > 10
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone.layers import denoiser_without_weights
-from diffprobe.backbone.load import load_backbone
+from diffprobe.backbone.load import denoiser_without_weights, load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
 from diffprobe.pocket.evaluation import measure_autoencoder, measure_classifier, measure_labeler

@@ -14,9 +14,17 @@ from torch import Tensor, nn
 from diffprobe.activations.module import ImageBatch
 from diffprobe.backbone.capture import decode_latents, encode_images
 from diffprobe.backbone.finite import one_at_a_time
-from diffprobe.backbone.inversion import ddim_scheduler, image_to_image, invert, steps_taken
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.noising import NOISES, check_noise, evaluate_noised, seed_of
+from diffprobe.backbone.real_images import (
+    NOISES,
+    check_noise,
+    ddim_scheduler,
+    evaluate_noised,
+    image_to_image,
+    invert,
+    seed_of,
+    steps_taken,
+)
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
 from diffprobe.data.images import ImageCollection
 from diffprobe.data.prompts import Prompt

@@ -154,7 +154,7 @@ def load_model(settings: Any) -> Backbone:
 
 def check_noise(settings: Any, backbone: Backbone) -> None:
     """Raises UserError for noise and timesteps of `trajectory=noised` that the model does not have."""
-    from diffprobe.backbone.noising import check_noising
+    from diffprobe.backbone.real_images import check_noising
 
     trajectory = settings.trajectory
     if class_name(trajectory) == "noised":

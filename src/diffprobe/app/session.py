@@ -141,7 +141,8 @@ def _named(prompt: str) -> Iterator[None]:
             yield
     except NotFinite as error:
         own = f"{error.advice} (settings of the run that --probes names)"
-        raise error.told(advice="the mask asks for too much; move it less far" if error.edited else own) from None
+        advice = "the mask asks for too much; move it less far" if error.edited else own
+        raise error.with_details(advice=advice) from None
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-"""The frozen diffusion model: loading it, naming its layers, taking their activations, running its trajectories."""
+"""The frozen diffusion model: loading it, its layers and their activations, its trajectories."""

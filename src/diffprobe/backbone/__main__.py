@@ -34,7 +34,8 @@ def print_catalogue(model: str, wanted: Sequence[str] | None, resolutions: Seque
     """
     from rich.table import Table
 
-    from diffprobe.backbone.layers import catalogue, denoiser_without_weights, select_layers
+    from diffprobe.backbone.layers import catalogue, select_layers
+    from diffprobe.backbone.load import denoiser_without_weights
 
     layers = catalogue(denoiser_without_weights(model))
     if wanted:

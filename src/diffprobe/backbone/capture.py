@@ -1,48 +1,34 @@
-"""Takes activations out of a forward pass, stops it early, or writes other activations in: plain forward hooks.
+"""A pipeline's parts used one by one: text and images encoded, latents decoded and noised, activations captured.
 
-What is asked of a pipeline's parts: text and images encoded, latents decoded, noise added, the denoiser evaluated.
-
-What a family of pipelines does its own way is in `families/`. Latents are [batch, channels, h, w] outside of it.
+What a family of pipelines does in its own way is in `families/`. Latents are [batch, channels, h, w] outside of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from diffprobe.backbone.families import Conditions, family_of
+from diffprobe.backbone.families import Conditions
 from diffprobe.backbone.finite import check_finite
 from diffprobe.backbone.layers import SpatialSizes, enclosing, unknown_layer
-from diffprobe.backbone.load import Backbone, inside_compiled
+from diffprobe.backbone.load import Backbone, is_compiled
 from diffprobe.errors import UserError
 
-__all__ = ["Conditions", "add_noise", "decode_latents", "encode_images", "encode_prompts", "evaluate", "scale_input"]
+HALVES = ("conditional", "unconditional", "both")
 
 
 def encode_prompts(backbone: Backbone, prompts: Sequence[str], *, guided: bool) -> Conditions:
-    """What the denoiser is told beside latents and timestep: of `prompts`, and if guided of as many empty ones.
+    """The denoiser's inputs beside latents and timestep, by name, each with one row an image.
 
-    Tensors by name, each with one row an image; if guided, the rows without prompt come first. Empty for a model
-    without text. `guided` is at most `backbone.guided`.
+    If guided (at most `backbone.guided`), as many rows of empty prompts come first. Empty for a model without text.
     """
     return backbone.family.conditions(backbone, prompts, guided)
-
-
-def evaluate(denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
-    """One evaluation of a denoiser: what it predicts for latents [batch, channels, h, w], in the same shape.
-
-    Args:
-        latents: after the scheduler's input scaling (`scale_input`).
-        timestep: a number or tensor, one for all rows or [batch].
-        conditions: from `encode_prompts`, with as many rows as the latents.
-    """
-    return family_of(denoiser).evaluate(denoiser, latents, timestep, conditions)
 
 
 def encode_images(backbone: Backbone, images: Tensor) -> Tensor:
@@ -63,7 +49,7 @@ def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
     """Latents [batch, channels, h, w] to images [batch, 3, H, W], float32 in [0, 1].
 
     Raises:
-        NotFinite: the VAE gives NaN, or infinity, which would be white or black.
+        NotFinite: the VAE gives NaN or infinity.
     """
     images = backbone.family.decode(backbone.vae, latents)
     check_finite(backbone, {"the decoded image": images}, images=len(latents), network=backbone.vae)
@@ -71,24 +57,22 @@ def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
 
 
 def add_noise(backbone: Backbone, clean: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
-    """Clean latents with noise, as a trajectory has them at a timestep: what `TrajectoryStep.noisy` is.
+    """Clean latents with noise, as a trajectory has them at a timestep (`TrajectoryStep.noisy`).
 
-    Some schedulers (LMS, Euler) keep latents as clean + sigma * noise and scale them only for the denoiser: so give it
-    `scale_input(backbone, noisy, timesteps)`, which is sqrt(alpha) * clean + sqrt(1 - alpha) * noise with all of them,
-    or the straight mixture of a flow-matching model.
+    Some schedulers (LMS, Euler) keep latents as clean + sigma * noise and scale them only for the denoiser. With
+    `scale_input`, all of them give sqrt(alpha) * clean + sqrt(1 - alpha) * noise; flow matching the straight mixture.
 
     Args:
         clean: [batch, channels, h, w], from `encode_images`.
         noise: of the same shape, standard normal.
-        timesteps: a number or tensor, one for all rows or [batch]: in [0, 1000), fractions too; in (0, 1000] for flow
-            matching, where 0 is no noise at all.
+        timesteps: a number or tensor, one for all rows or [batch]: in [0, 1000), fractions too; in [0, 1000] for flow
+            matching, where 0 is no noise.
 
     Returns:
         Noisy latents of the shape and precision of `clean`.
     """
     if backbone.family.flow_matching:
-        steps = backbone.pipeline.scheduler.config.num_train_timesteps
-        share = _of_rows(timesteps, clean) / steps
+        share = _per_row(timesteps, clean) / backbone.pipeline.scheduler.config.num_train_timesteps
         mixed = (1 - share) * clean.float() + share * noise.float()
     else:
         sigma = _sigma(backbone, timesteps, clean)
@@ -99,55 +83,39 @@ def add_noise(backbone: Backbone, clean: Tensor, noise: Tensor, timesteps: Any) 
 
 
 def scale_input(backbone: Backbone, noisy: Tensor, timesteps: Any) -> Tensor:
-    """The denoiser's input for noisy latents: the scheduler's `scale_model_input`, but at any timesteps.
-
-    Args:
-        noisy: [batch, channels, h, w], from `add_noise`, or a trajectory's.
-        timesteps: as of `add_noise`.
-    """
+    """The denoiser's input for the noisy latents of `add_noise`: the scheduler's scaling, at any timesteps."""
     if not _latents_carry_sigma(backbone.pipeline.scheduler):
         return noisy
     return (noisy.float() / (1 + _sigma(backbone, timesteps, noisy) ** 2).sqrt()).to(noisy.dtype)
 
 
 def _latents_carry_sigma(scheduler: Any) -> bool:
-    """Whether a scheduler's latents are clean + sigma * noise: such schedulers mark that they were asked to scale."""
+    """Whether a scheduler's latents are clean + sigma * noise: such schedulers record whether they have scaled."""
     return hasattr(scheduler, "is_scale_input_called")
 
 
 def _sigma(backbone: Backbone, timesteps: Any, like: Tensor) -> Tensor:
-    """The standard deviation of noise on clean latents of scale 1, linear between whole timesteps, [batch, 1, 1, 1]."""
+    """The noise's standard deviation on clean latents of scale 1, linear between whole timesteps, [batch, 1, 1, 1]."""
     alphas = backbone.pipeline.scheduler.alphas_cumprod.to(like.device)
     table = ((1 - alphas) / alphas.clamp(min=2**-24)).sqrt()  # a schedule may end in pure noise
-    rows = _of_rows(timesteps, like).clamp(0, len(table) - 1)
+    rows = _per_row(timesteps, like).clamp(0, len(table) - 1)
     below = rows.floor().long()
     above = (below + 1).clamp(max=len(table) - 1)
     return torch.lerp(table[below], table[above], rows - below)
 
 
-def _of_rows(timesteps: Any, like: Tensor) -> Tensor:
+def _per_row(timesteps: Any, like: Tensor) -> Tensor:
     """A timestep for each row, [batch, 1, 1, 1]."""
     rows = torch.as_tensor(timesteps, dtype=torch.float32, device=like.device)
     return rows.expand(len(like)).view(-1, 1, 1, 1)
 
 
-HALVES = ("conditional", "unconditional", "both")
-
-
 class _Stop(Exception):
-    """Leaves a forward pass whose remaining layers nobody wants."""
+    """Ends a forward pass after the last wanted layer."""
 
 
-def capture(
-    denoiser: nn.Module,
-    layers: Sequence[str],
-    *,
-    half: str = "conditional",
-    guided: bool = True,
-    stop: bool = False,
-    replace: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
-) -> Capture:
-    """Takes the named layers' outputs from every forward of `denoiser` inside the `with` block.
+class Capture:
+    """Takes the named layers' outputs from every forward of `denoiser` inside the `with` block, by forward hooks.
 
         with capture(denoiser, names, stop=True) as taken:
             denoiser(noisy, timestep, encoder_hidden_states=text)
@@ -156,34 +124,31 @@ def capture(
     Args:
         denoiser: the network; it must itself be called inside the block, not only its parts.
         layers: full module names.
-        half: which half of a guidance batch (unconditional first, as in diffusers) to keep; 'both' keeps the batch.
-        guided: whether the forwards carry a guidance batch; if not, the whole batch is kept.
-        stop: end the block as soon as every named layer has run, whatever the order of the names: later layers are
-            not computed, and nor are statements that follow the call inside the block.
-        replace: functions from a layer's whole output batch, both halves, [batch, channels, height, width], to what
-            shall go on through the network instead, of the same shape. A layer that is both replaced and taken gives
-            the replacement. Skip connections of a block and the tokens of a text stay as they were.
+        half: which half of a guidance batch (unconditional first, as in diffusers) to take; 'both' takes the batch.
+        guided: whether the forwards carry a guidance batch; if not, the whole batch is taken.
+        stop: end the block as soon as every named layer has run: later layers are not computed, and statements after
+            the call inside the block do not run.
+        replace: functions from a layer's whole output batch, [batch, channels, height, width], to what the network
+            goes on with, of the same shape. A layer that is both replaced and taken gives the replacement. Skip
+            connections of a block and the tokens of a text stay as they were.
+
+    Attributes:
+        activations: of the latest forward, in execution order, copied; each forward makes a new dictionary.
 
     Raises:
-        UserError: a name that is no module (with the nearest names), a layer without spatial output, an odd guidance
-            batch, or a replacement of another shape.
+        UserError: a name that is no module (with the nearest names), a layer without spatial output or inside a
+            compiled module, an odd guidance batch, or a replacement of another shape.
     """
-    return Capture(denoiser, layers, half=half, guided=guided, stop=stop, replace=replace or {})
-
-
-class Capture:
-    """See `capture`. `activations` holds the latest forward, in execution order, detached and copied; every forward
-    starts a new dict, so one that was kept is not written over."""
 
     def __init__(
         self,
         denoiser: nn.Module,
         layers: Sequence[str],
         *,
-        half: str,
-        guided: bool,
-        stop: bool,
-        replace: Mapping[str, Callable[[Tensor], Tensor]],
+        half: str = "conditional",
+        guided: bool = True,
+        stop: bool = False,
+        replace: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
     ) -> None:
         if half not in HALVES:
             raise UserError(f"no half {half!r} of a guidance batch; use one of {', '.join(HALVES)}")
@@ -193,9 +158,9 @@ class Capture:
         for name in (*layers, *replace):
             if not name or name not in self._modules:
                 raise unknown_layer(name, filter(None, self._modules))
-            outer = inside_compiled(self._modules, name)
-            if outer:
-                raise UserError(f"layer {name!r} is inside {outer!r}, which is compiled; use model.compile=false")
+            for outer in enclosing(name):
+                if is_compiled(self._modules[outer]):
+                    raise UserError(f"layer {name!r} is inside {outer!r}, which is compiled; use model.compile=false")
         self.activations: dict[str, Tensor] = {}
         self._wanted, self._waiting = frozenset(layers), set(layers)
         self._half, self._guided, self._stop, self._replace = half, guided, stop, replace
@@ -203,7 +168,7 @@ class Capture:
 
     def __enter__(self) -> Capture:
         hooked = sorted(self._wanted.union(self._replace))
-        self._sizes = SpatialSizes(self._modules, {around for name in hooked for around in enclosing(name)})
+        self._sizes = SpatialSizes(self._modules, {outer for name in hooked for outer in enclosing(name)})
         self._handles = [*self._sizes.handles, self._modules[""].register_forward_pre_hook(self._on_forward)]
         for name in hooked:
             self._handles.append(self._modules[name].register_forward_hook(partial(self._on_output, name)))
@@ -220,31 +185,27 @@ class Capture:
         self.activations, self._waiting = {}, set(self._wanted)
 
     def _on_output(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        place = self._sizes.image_location(name, output)
-        if place is None:
+        location = self._sizes.image_location(name, output)
+        if location is None:
             raise UserError(f"layer {name!r} has no spatial output; `python -m diffprobe.backbone MODEL` lists those")
-        image = place.read(output)
+        image = location.read(output)
         if name in self._replace:
-            image = _checked(name, image, self._replace[name](image))
-            output = place.write(output, image)
+            new = self._replace[name](image)
+            if new.shape != image.shape:
+                raise UserError(f"replacement of {name!r} has shape {list(new.shape)}, not {list(image.shape)}")
+            image = new.to(image)
+            output = location.write(output, image)
         if name in self._wanted:
-            part = self._select_half(name, image)
-            self.activations[name] = part.detach().clone(memory_format=torch.contiguous_format)
+            if self._guided and self._half != "both":
+                if len(image) % 2:
+                    raise UserError(f"layer {name!r} saw {len(image)} images, an odd number: not a guidance batch")
+                unconditional, conditional = image.chunk(2)
+                image = conditional if self._half == "conditional" else unconditional
+            self.activations[name] = image.detach().clone(memory_format=torch.contiguous_format)
             self._waiting.discard(name)
             if self._stop and not self._waiting:
                 raise _Stop(self)
         return output
 
-    def _select_half(self, name: str, image: Tensor) -> Tensor:
-        if not self._guided or self._half == "both":
-            return image
-        if len(image) % 2:
-            raise UserError(f"layer {name!r} saw {len(image)} images, an odd number: not a guidance batch")
-        unconditional, conditional = image.chunk(2)
-        return conditional if self._half == "conditional" else unconditional
 
-
-def _checked(name: str, old: Tensor, new: Tensor) -> Tensor:
-    if new.shape != old.shape:
-        raise UserError(f"replacement of {name!r} has shape {list(new.shape)}, not {list(old.shape)}")
-    return new.to(old)
+capture = Capture

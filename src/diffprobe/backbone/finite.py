@@ -1,7 +1,6 @@
-"""The one check that latents, activations and decoded images are finite: whatever runs a network goes through it.
+"""The check that latents, activations and decoded images are finite, and its error.
 
-`trajectory` and `noising` check every step, and `calls` what a VAE encodes and decodes. They know an image by its place
-in the batch; whoever has names for images puts them in with `naming_images`.
+The check knows an image by its place in the batch; `naming_images` adds the image's name.
 """
 
 from __future__ import annotations
@@ -18,17 +17,19 @@ from diffprobe.errors import UserError
 if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class NotFinite(UserError):
-    """NaN or infinity in what a network gives: in what, of which image, when, and what to do.
+    """NaN or infinity in a network's output.
 
     Attributes:
-        what: 'the latents', say.
-        image: the image's place in its batch; `name`: what it is called, if that is known.
-        when: the step, ' at step 3, timestep 661', if there is one.
+        what: such as 'the latents'.
+        image: the image's place in its batch.
+        advice: what to do.
         edited: whether activations were edited on the way.
+        name: of the image, if known.
+        when: the step, such as ' at step 3, timestep 661', if there is one.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class NotFinite(UserError):
         super().__init__(f"NaN or infinity in {what} of {whose}{when}: {advice}")
         self.what, self.image, self.advice, self.edited, self.name, self.when = what, image, advice, edited, name, when
 
-    def told(self, *, image: int | None = None, name: str = "", when: str = "", advice: str | None = None) -> NotFinite:
-        """The same with more that is known, or other advice; name and step that were known before stay."""
+    def with_details(
+        self, *, image: int | None = None, name: str = "", when: str = "", advice: str | None = None
+    ) -> NotFinite:
+        """The same with further details or other advice; a name and step that it has stay."""
         return NotFinite(
             self.what,
             self.image if image is None else image,
@@ -59,12 +62,10 @@ def check_finite(
     when: str = "",
     edited: bool = False,
 ) -> None:
-    """Makes sure of values {what they are: [rows, ...]} of a batch of `images`, of which rows may be a multiple.
-
-    NaN and infinity make every sum so. A sum that overflows is looked into. So the check costs one sum of each, and one
-    wait for the device.
+    """Checks the values of a batch of images by one sum each, since NaN and infinity make every sum so.
 
     Args:
+        values: by what they are, [rows, ...], with a multiple of `images` rows.
         network: what has computed them; None in pixel space.
         when: `at_step(...)`.
         edited: whether activations are edited on the way.
@@ -75,16 +76,15 @@ def check_finite(
     sums = torch.stack([each.sum(dtype=torch.float32) for each in values.values()])
     if bool(sums.isfinite().all()):
         return
-    for what, each in values.items():
+    for what, each in values.items():  # a sum may also have overflowed
         bad = (~each.isfinite().flatten(1).all(1)).nonzero()[:, 0] % images
         if len(bad):
             raise NotFinite(what, int(bad.min()), _advice(backbone, network, edited), edited=edited, when=when)
 
 
-def at_step(step: int | None, timestep: object) -> str:
-    """When a step is, for messages. Steps count from 0, as in settings and tables; None: it has no number."""
-    where = "" if step is None else f"step {step}, "
-    return f" at {where}timestep {float(timestep):g}"  # type: ignore[arg-type]
+def at_step(step: int | None, timestep: float) -> str:
+    """Where in a trajectory, for messages; steps count from 0, as in settings and tables."""
+    return f" at timestep {timestep:g}" if step is None else f" at step {step}, timestep {timestep:g}"
 
 
 def layer_values(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -94,30 +94,30 @@ def layer_values(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def naming_images(names: Sequence[str], when: str = "") -> Iterator[None]:
-    """Says what the images of a batch are called, and at which step they are, where a `NotFinite` did not."""
+    """Adds the names of a batch's images, and their step, to a `NotFinite` without."""
     try:
         yield
     except NotFinite as error:
-        raise error.told(name=names[error.image] if error.image < len(names) else "", when=when) from None
+        raise error.with_details(name=names[error.image] if error.image < len(names) else "", when=when) from None
 
 
-def one_at_a_time(function: Callable[[Tensor], Found], batch: Iterable[Tensor]) -> list[Found]:
-    """`function` of every image of a batch as a batch of its own, so that the others make no difference to it.
+def one_at_a_time(function: Callable[[Tensor], Result], batch: Iterable[Tensor]) -> list[Result]:
+    """`function` of every image as a batch of its own, so that its result does not depend on the others.
 
     Raises:
         NotFinite: as the function, with the image's place in the whole batch.
     """
-    found = []
+    results = []
     for place, one in enumerate(batch):
         try:
-            found.append(function(one[None]))
+            results.append(function(one[None]))
         except NotFinite as error:
-            raise error.told(image=place) from None
-    return found
+            raise error.with_details(image=place) from None
+    return results
 
 
 def _advice(backbone: Backbone, network: nn.Module | None, edited: bool) -> str:
-    """What to do, which depends on what the network is and computes in."""
+    """What to do, by what the network is and computes in."""
     name = "the VAE" if network is not None and network is backbone.vae else "the denoiser"
     parameters = {} if network is None else dict(network.named_parameters())
     broken = [key for key, weights in parameters.items() if not bool(weights.isfinite().all())]

@@ -1,8 +1,6 @@
-"""The layers of a denoiser: a catalogue that the network itself fills in, and the choice of some of them.
+"""The layers of a denoiser: what their names say, a catalogue of them, and the selection of some.
 
-Where the image is in what a module returns: transformers hand on tokens, with or beside those of the text.
-
-A model's denoiser without its weights: enough to list its layers before anything large is downloaded.
+All patterns of layer names are here: kinds, stages, short names, and where in a module's output the image is.
 """
 
 from __future__ import annotations
@@ -10,39 +8,244 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from diffprobe.backbone.families import BY_DENOISER, Family, family_of
-from diffprobe.backbone.model_folder import fetch_configs, find_model, quiet, read_config, unreadable
+from diffprobe.backbone.families import family_of
 from diffprobe.errors import UserError
 
-# Blocks for image and text side by side return both in a tuple, the text first.
+# The output of an attention; its kind is self- or cross-attention. Where image and text attend to each other in one
+# attention (Stable Diffusion 3, FLUX), its output for the image counts as self-attention.
+_ATTENTION = re.compile(r"\.(attn\d?|attentions\.\d+)\.to_out\.0$|^single_transformer_blocks\.\d+\.attn$")
+# Other kinds; a module that matches none is named after its class.
+_KINDS = (
+    (r"\.resnets\.\d+$", "resnet"),
+    (r"\.attentions\.\d+$", "attention_block"),
+    (r"(^|\.)(single_)?transformer_blocks\.\d+$", "transformer_block"),
+    (r"\.ff$", "feed_forward"),
+    (r"\.(down|up)samplers\.\d+$", "sampler"),
+    (r"^(down_blocks\.\d+|mid_block|up_blocks\.\d+)$", "block"),
+)
+# Stages of a U-Net (all other modules are its decoder), and of a transformer, whose blocks are block0, block1, ...
+_STAGES = {
+    "conv_in": "encoder",
+    "down_blocks": "encoder",
+    "mid_block": "mid",
+    "pos_embed": "input",
+    "x_embedder": "input",
+    "norm_out": "output",
+    "proj_out": "output",
+}
+# Short names of a U-Net's layers.
+_UNET = re.compile(
+    r"(?P<stage>down|up)_blocks\.(?P<block>\d+)\.(?:attentions|resnets)\.(?P<item>\d+)\b"
+    r"|(?P<mid>mid)_block\.(?:attentions|resnets)\.(?P<mid_item>\d+)\b"
+)
+_UNET_STAGES = {"down": 0, "mid": 1, "up": 2}
+_SHORT_KINDS = {"resnets": "resnet", "attn1": "self", "attn2": "cross", "ff": "feed forward"}  # in execution order
+# Blocks that return text and image in a tuple, the text first.
 _TWO_STREAMS = re.compile(r"(^|\.)(single_)?transformer_blocks\.\d+$")
-# Inside FLUX's single blocks, image and text are one sequence, the text first.
+# Modules inside FLUX's single blocks, where text and image are one sequence, the text first.
 _JOINED = re.compile(r"(^|\.)single_transformer_blocks\.\d+\.")
-# Text alone, and norms of attention heads, which may happen to be as long as an image is.
+# Modules that see text alone, and norms of attention heads, whose output may happen to be as long as an image.
 _NO_IMAGE = re.compile(r"_context\b|\bcontext_|\bcaption_|\.(add_[qkv]_proj|to_add_out)\b|\.norm_(added_)?[qk]$")
+_KEYS = ("kind", "stage", "resolution")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named module of the denoiser and the shape of its activation, [batch, channels, height, width]."""
+
+    name: str
+    kind: str
+    stage: str
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def tokens(self) -> int:
+        """Number of positions, height * width."""
+        return self.height * self.width
+
+    @property
+    def resolution(self) -> str:
+        """'16' if square, else height x width, '16x24'."""
+        return str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
+
+
+@torch.no_grad()
+def catalogue(denoiser: nn.Module) -> list[Layer]:
+    """Every module with a spatial output, in execution order (a block comes after its parts).
+
+    Runs a copy without weights once, on the meta device and at the latent size of the denoiser's config. Modules that
+    return their input unchanged (dropout) or run more than once in a forward are left out.
+
+    Raises:
+        UserError: the network is not supported, or needs inputs that are not (upscalers, class labels).
+    """
+    family, network = family_of(denoiser), type(denoiser)
+    config: Any = denoiser.config
+    with torch.device("meta"):
+        conditions = family.example(config)
+        latents = torch.empty(1, *family.latent_shape(config))
+        copy: Any = denoiser
+        if next(denoiser.parameters()).device.type != "meta":
+            known = inspect.signature(network.__init__).parameters
+            copy = network.from_config({key: config[key] for key in config if key in known})  # type: ignore[attr-defined]
+    modules = dict(copy.eval().named_modules())
+    sizes = SpatialSizes(modules, modules)
+    layers: list[Layer] = []
+    runs: Counter[str] = Counter()
+
+    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        runs[name] += 1
+        location = sizes.image_location(name, output)
+        if location is not None and not (inputs and output is inputs[0]):
+            shape = location.read(output).shape[1:]
+            layers.append(Layer(name, _kind(name, modules), _stage(name, modules), *shape))
+
+    hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules.items() if name]
+    try:
+        family.evaluate(copy, latents, 0, conditions)
+    finally:
+        for handle in (*hooks, *sizes.handles):
+            handle.remove()
+    return [layer for layer in layers if runs[layer.name] == 1]
+
+
+def _kind(name: str, modules: Mapping[str, nn.Module]) -> str:
+    if _ATTENTION.search(name):
+        attention = modules[name.removesuffix(".to_out.0")]
+        return "cross_attention" if getattr(attention, "is_cross_attention", False) else "self_attention"
+    module = modules[name]
+    by_class = "convolution" if isinstance(module, nn.Conv2d) else type(module).__name__.lower()
+    return next((kind for pattern, kind in _KINDS if re.search(pattern, name)), by_class)
+
+
+def _stage(name: str, modules: Mapping[str, nn.Module]) -> str:
+    block = re.match(r"(single_)?transformer_blocks\.(\d+)", name)
+    if block is None:
+        return _STAGES.get(name.split(".")[0], "decoder")
+    # FLUX's single blocks run after the others and are counted on.
+    before = sum(bool(re.fullmatch(r"transformer_blocks\.\d+", other)) for other in modules) if block[1] else 0
+    return f"block{before + int(block[2])}"
+
+
+def select_layers(layers: list[Layer], wanted: str | Sequence[str]) -> list[Layer]:
+    """The layers that match any of the items, in the order of `layers` and without duplicates.
+
+    An item is a full name, a glob (`up_blocks.*.resnets.*`), a kind (`self_attention`), a condition (`kind=resnet`,
+    `stage=decoder`, `resolution=16x24`; values may be globs, `stage=block1?`), or several joined by `&`.
+
+    Raises:
+        UserError: an item matches nothing; the message has the nearest names or the values there are.
+    """
+    items = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not items:
+        raise UserError("no layers asked for; name at least one, for example layers=self_attention")
+    chosen: set[Layer] = set()
+    for item in items:
+        matching = set(layers)
+        for condition in item.split("&"):
+            matching &= _meeting(layers, condition.strip())
+        if not matching:
+            raise UserError(
+                f"no layer is {item!r}: each of its conditions is met by some layer, but none meets them all"
+            )
+        chosen |= matching
+    return [layer for layer in layers if layer in chosen]
+
+
+def _meeting(layers: list[Layer], condition: str) -> set[Layer]:
+    """The layers that meet one condition, at least one."""
+    key, equals, value = condition.partition("=")
+    if equals and key not in _KEYS:
+        raise UserError(f"cannot choose layers by {key!r} (in {condition!r}); choose by one of {', '.join(_KEYS)}")
+    if not equals:
+        key, value = "kind" if condition in {layer.kind for layer in layers} else "name", condition
+    meeting = {layer for layer in layers if fnmatchcase(getattr(layer, key), value)}
+    if not meeting and key == "name":
+        raise unknown_layer(condition, [*(layer.name for layer in layers), *(layer.kind for layer in layers)])
+    if not meeting:
+        have = ", ".join(dict.fromkeys(getattr(layer, key) for layer in layers))
+        raise UserError(f"no layer has {key} {value!r}; this model has: {have}")
+    return meeting
+
+
+def unknown_layer(name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is no layer, with the nearest names that are."""
+    nearest = get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.4)
+    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+    return UserError(f"no layer {name!r} in this model{hint}; `python -m diffprobe.backbone MODEL` lists all layers")
+
+
+def short_names(layers: Iterable[str]) -> dict[str, str]:
+    """'up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0' -> 'up 3.0'; other networks' keep their name.
+
+    Layers that would share a short name get their kind added ('up 3.0 cross'), and keep their full name if that does
+    not tell them apart.
+    """
+    names = list(dict.fromkeys(layers))
+    plain = {name: _short_block(name) for name in names}
+    qualified = {name: f"{plain[name]} {_short_kind(name)}".strip() for name in names}
+    plain_count, qualified_count = Counter(plain.values()), Counter(qualified.values())
+
+    def short(name: str) -> str:
+        if plain_count[plain[name]] == 1:
+            return plain[name]
+        return qualified[name] if qualified_count[qualified[name]] == 1 else name
+
+    return {name: short(name) for name in names}
+
+
+def network_order(layers: Iterable[str]) -> list[str]:
+    """Layers of a U-Net from its input to its output; others after them, in the order given."""
+    kinds = [*_SHORT_KINDS.values(), ""]
+
+    def position(name: str) -> tuple[int, int, int, int]:
+        match = _UNET.match(name)
+        if match is None:
+            return (len(_UNET_STAGES), 0, 0, 0)
+        # A U-Net block runs residual block 0, attention 0, residual block 1, attention 1, ...
+        within = kinds.index(_short_kind(name))
+        if match["mid"]:
+            return (_UNET_STAGES["mid"], 0, int(match["mid_item"]), within)
+        return (_UNET_STAGES[match["stage"]], int(match["block"]), int(match["item"]), within)
+
+    return sorted(dict.fromkeys(layers), key=position)
+
+
+def _short_block(name: str) -> str:
+    match = _UNET.match(name)
+    if match is None:
+        return name
+    if match["mid"]:
+        return "mid" if match["mid_item"] == "0" else f"mid {match['mid_item']}"
+    return f"{match['stage']} {match['block']}.{match['item']}"
+
+
+def _short_kind(name: str) -> str:
+    parts = name.split(".")
+    return next((kind for part, kind in _SHORT_KINDS.items() if part in parts), "")
 
 
 @dataclass(frozen=True)
 class ImageLocation:
-    """Where in a module's output the image is.
+    """Where in a module's output the image is: transformers return tokens, with or beside those of the text.
 
     Attributes:
         index: position in a tuple; None if the output is a tensor.
-        first: the image's first token, after those of the text.
-        size: height and width of the tokens; None if the tensor is an image already.
+        first: index of the image's first token, after those of the text.
+        size: height and width in tokens; None if the tensor is [batch, channels, height, width] already.
     """
 
     index: int | None
@@ -66,21 +269,24 @@ class ImageLocation:
 
 
 class SpatialSizes:
-    """The height and width that came into modules during the running forward, to tell the shape of their tokens.
-
-    The square root of the number of tokens would be wrong for images that are not square.
-    """
+    """Height and width of the inputs of modules during a forward, which give the shape of their tokens."""
 
     def __init__(self, modules: Mapping[str, nn.Module], names: Iterable[str]) -> None:
         self._sizes: dict[str, tuple[int, int]] = {}
         self.handles: list[RemovableHandle] = [
-            modules[name].register_forward_pre_hook(partial(self._remember, name), with_kwargs=True) for name in names
+            modules[name].register_forward_pre_hook(partial(self._record, name), with_kwargs=True) for name in names
         ]
 
-    def _remember(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        size = _incoming_size(module, args, kwargs)
-        if size is not None:
-            self._sizes[name] = size
+    def _record(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if "img_ids" in kwargs:  # FLUX gets tokens and the position of each; the last is the last row and column
+            _, row, column = kwargs["img_ids"].reshape(-1, 3)[-1].tolist()
+            self._sizes[name] = int(row) + 1, int(column) + 1
+            return
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor) and value.ndim == 4:
+                patch = getattr(getattr(module, "config", None), "patch_size", None) or 1
+                self._sizes[name] = value.shape[-2] // patch, value.shape[-1] // patch
+                return
 
     def image_location(self, name: str, output: Any) -> ImageLocation | None:
         """Where the image is in the output of module `name`; None if there is none (text tokens, a time embedding)."""
@@ -92,234 +298,15 @@ class SpatialSizes:
             return None
         if output.ndim == 4:
             return ImageLocation(index, 0, None)
-        size = next((self._sizes[around] for around in enclosing(name) if around in self._sizes), None)
+        size = next((self._sizes[outer] for outer in enclosing(name) if outer in self._sizes), None)
         if size is None:
             return None
         text = output.shape[1] - size[0] * size[1]
-        if text == 0 or (text > 0 and _JOINED.search(name)):
-            return ImageLocation(index, text, size)
-        return None
-
-
-def _incoming_size(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] | None:
-    """Height and width of the image that comes into a module; of its tokens, if it is a whole transformer."""
-    if "img_ids" in kwargs:  # FLUX is given tokens, and where each is: the last one in the last row and column
-        _, row, column = kwargs["img_ids"].reshape(-1, 3)[-1].tolist()
-        return int(row) + 1, int(column) + 1
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.ndim == 4:
-            patch = getattr(getattr(module, "config", None), "patch_size", None) or 1
-            return value.shape[-2] // patch, value.shape[-1] // patch
-    return None
+        joined = text > 0 and _JOINED.search(name)
+        return ImageLocation(index, text, size) if text == 0 or joined else None
 
 
 def enclosing(name: str) -> list[str]:
     """The names of the modules around `name`, nearest first; the last is the network itself, the empty name."""
     parts = name.split(".")
     return [".".join(parts[:length]) for length in range(len(parts) - 1, -1, -1)]
-
-
-# What the parts of diffusers' networks are called; a module that matches none is named after its class. Where image
-# and text attend to each other in one attention, its output for the image counts as self-attention.
-KINDS = (
-    (r"\.(attn1?|attentions\.\d+)\.to_out\.0$", "self_attention"),
-    (r"^single_transformer_blocks\.\d+\.attn$", "self_attention"),
-    (r"\.attn2\.to_out\.0$", "cross_attention"),
-    (r"\.resnets\.\d+$", "resnet"),
-    (r"\.attentions\.\d+$", "attention_block"),
-    (r"(^|\.)(single_)?transformer_blocks\.\d+$", "transformer_block"),
-    (r"\.ff$", "feed_forward"),
-    (r"\.(down|up)samplers\.\d+$", "sampler"),
-    (r"^(down_blocks\.\d+|mid_block|up_blocks\.\d+)$", "block"),
-)
-# A U-Net's stages (what is not named is its decoder), and a transformer's: input, block0, block1 and so on, output.
-STAGES = {
-    "conv_in": "encoder",
-    "down_blocks": "encoder",
-    "mid_block": "mid",
-    "pos_embed": "input",
-    "x_embedder": "input",
-    "norm_out": "output",
-    "proj_out": "output",
-}
-KEYS = ("kind", "stage", "resolution")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A named module of the denoiser and the shape of its activation, [batch, channels, height, width]."""
-
-    name: str
-    kind: str
-    stage: str
-    channels: int
-    height: int
-    width: int
-
-    @property
-    def tokens(self) -> int:
-        """Number of positions, height * width."""
-        return self.height * self.width
-
-    @property
-    def resolution(self) -> str:
-        """'16' if square, else height x width, '16x24': what `resolution=` selects."""
-        return str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
-
-
-def catalogue(denoiser: nn.Module) -> list[Layer]:
-    """Every module with a spatial output, in execution order (a block comes after its parts).
-
-    Found by one forward of a twin without weights on the meta device, at the latent size of the denoiser's config.
-    Not listed: modules that hand on their input untouched (dropout) or that run more than once in a forward, since
-    their name does not stand for one activation.
-
-    Raises:
-        UserError: a network that is not supported, or one that needs inputs which are not (upscalers, classes).
-    """
-    family, network = family_of(denoiser), type(denoiser)
-    config: Any = denoiser.config
-    known = inspect.signature(network.__init__).parameters
-    with torch.device("meta"):
-        conditions = family.example(config)
-        latents = torch.empty(1, *family.latent_shape(config))
-        twin: Any = denoiser
-        if next(denoiser.parameters()).device.type != "meta":
-            twin = network.from_config({key: config[key] for key in config if key in known})  # type: ignore[attr-defined]
-    return _observe(twin.eval(), family, lambda: family.evaluate(twin, latents, 0, conditions))
-
-
-@torch.no_grad()
-def _observe(denoiser: nn.Module, family: Family, run: Callable[[], Any]) -> list[Layer]:
-    """Runs the denoiser once with a hook on every module."""
-    modules = dict(denoiser.named_modules())
-    sizes = SpatialSizes(modules, modules)
-    side_by_side = sum(bool(re.fullmatch(r"transformer_blocks\.\d+", name)) for name in modules)
-    found: list[Layer] = []
-    runs: Counter[str] = Counter()
-
-    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        runs[name] += 1
-        place = sizes.image_location(name, output)
-        if place is not None and not (inputs and output is inputs[0]):
-            shape = place.read(output).shape[1:]
-            found.append(Layer(name, _kind(name, module, family), _stage(name, side_by_side), *shape))
-
-    hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules.items() if name]
-    try:
-        run()
-    finally:
-        for handle in (*hooks, *sizes.handles):
-            handle.remove()
-    return [layer for layer in found if runs[layer.name] == 1]
-
-
-def _kind(name: str, module: nn.Module, family: Family) -> str:
-    kind = next((kind for pattern, kind in (*family.kinds, *KINDS) if re.search(pattern, name)), None)
-    return kind or ("convolution" if isinstance(module, nn.Conv2d) else type(module).__name__.lower())
-
-
-def _stage(name: str, side_by_side: int) -> str:
-    """Blocks of a transformer are counted in the order they run: the single ones come after those side by side."""
-    block = re.match(r"(single_)?transformer_blocks\.(\d+)", name)
-    if block:
-        return f"block{int(block[2]) + (side_by_side if block[1] else 0)}"
-    return STAGES.get(name.split(".")[0], "decoder")
-
-
-def select_layers(layers: list[Layer], wanted: str | Sequence[str]) -> list[Layer]:
-    """The layers that match any of the items, in the order of `layers` and without duplicates.
-
-    An item is a full name, a glob (`up_blocks.*.resnets.*`), a kind (`self_attention`), a condition
-    (`kind=resnet`, `stage=decoder`, `resolution=16`, `resolution=16x24`; values may be globs, `stage=block1?`), or
-    several joined by `&` (`self_attention&stage=decoder`).
-
-    Raises:
-        UserError: an item matches nothing; the message lists what comes nearest.
-    """
-    items = [wanted] if isinstance(wanted, str) else list(wanted)
-    if not items:
-        raise UserError("no layers asked for; name at least one, for example layers=self_attention")
-    chosen = {layer for item in items for layer in _matching(layers, item)}
-    return [layer for layer in layers if layer in chosen]
-
-
-def _matching(layers: list[Layer], item: str) -> list[Layer]:
-    """The layers that meet every condition of one item."""
-    matching = layers
-    for part in item.split("&"):
-        meets = {layer.name for layer in _satisfying(layers, part.strip())}
-        matching = [layer for layer in matching if layer.name in meets]
-    if not matching:
-        raise UserError(f"no layer is {item!r}: each of its conditions is met by some layer, but none meets them all")
-    return matching
-
-
-def _satisfying(layers: list[Layer], condition: str) -> list[Layer]:
-    """The layers that meet one condition, at least one."""
-    key, equals, value = condition.partition("=")
-    if equals and key not in KEYS:
-        raise UserError(f"cannot choose layers by {key!r} (in {condition!r}); choose by one of {', '.join(KEYS)}")
-    if not equals and condition in {layer.kind for layer in layers}:
-        key, equals, value = "kind", "=", condition
-    if equals:
-        meeting = [layer for layer in layers if fnmatchcase(getattr(layer, key), value)]
-        if not meeting:
-            have = ", ".join(dict.fromkeys(getattr(layer, key) for layer in layers))
-            raise UserError(f"no layer has {key} {value!r}; this model has: {have}")
-        return meeting
-    meeting = [layer for layer in layers if layer.name == condition or fnmatchcase(layer.name, condition)]
-    if not meeting:
-        raise unknown_layer(condition, [*(layer.name for layer in layers), *(layer.kind for layer in layers)])
-    return meeting
-
-
-def unknown_layer(name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is no layer, with the nearest names that are."""
-    nearest = get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.4)
-    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    return UserError(f"no layer {name!r} in this model{hint}; `python -m diffprobe.backbone MODEL` lists all layers")
-
-
-SD14 = Path(str(files("diffprobe") / "backbone" / "configs" / "stable-diffusion-v1-4"))
-CONFIG_FILES = ("unet/config.json", "transformer/config.json", "config.json")
-
-
-def denoiser_without_weights(path: str) -> Any:
-    """The denoiser of a model on the meta device, built from its config alone.
-
-    Args:
-        path: 'pocket', 'sd14' (its config is shipped), a pipeline folder, a denoiser's folder, a hub id, or a Stable
-            Diffusion 1.x checkpoint file.
-
-    Raises:
-        UserError: no such model, or its config is not of a denoiser that is supported.
-    """
-    source = SD14 if path == "sd14" else find_model(path)
-    if isinstance(source, Path) and source.is_file():
-        source = SD14
-    config = _denoiser_config(source if isinstance(source, Path) else fetch_configs(source))
-    with quiet(), torch.device("meta"):
-        import diffusers
-
-        name = _class_name(config)
-        if name not in BY_DENOISER:
-            raise UserError(f"the denoiser of {path!r} is a {name}, not one of {', '.join(BY_DENOISER)}")
-        try:
-            return getattr(diffusers, name).from_config(config)
-        except Exception as error:  # a config of the right class with impossible values
-            raise unreadable(path, error) from error
-
-
-def _class_name(config: dict[str, Any]) -> str | None:
-    name = config.get("_class_name")
-    if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":
-        return "PixArtTransformer2DModel"  # as it was called when PixArt was published
-    return name
-
-
-def _denoiser_config(folder: Path) -> dict[str, Any]:
-    file = next((folder / place for place in CONFIG_FILES if (folder / place).is_file()), None)
-    if file is None:
-        raise UserError(f"{folder} has none of {', '.join(CONFIG_FILES)}; name a pipeline folder or a denoiser's")
-    return read_config(file)

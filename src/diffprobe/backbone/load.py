@@ -1,9 +1,4 @@
-"""Loads a pipeline of diffusers, frozen, from the package, a local folder, one checkpoint file or the hub.
-
-Networks that are looked at and never trained.
-
-What makes a denoiser faster without making it another network: autocast, memory format, compiled parts.
-"""
+"""Loads a pipeline of diffusers, frozen, from the package, a folder, a checkpoint file or the hub."""
 
 from __future__ import annotations
 
@@ -16,23 +11,26 @@ from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from types import MethodType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import nn
 
-from diffprobe.backbone.families import BY_PIPELINE, CHOSEN, Family
+from diffprobe.backbone.families import BY_DENOISER, BY_PIPELINE, CHOSEN, Family
 from diffprobe.backbone.model_folder import (
-    fetch_configs,
+    DENOISER_CONFIGS,
+    SD14,
+    check_tokenizer,
+    download_configs,
     find_model,
     fingerprint_of,
     fingerprint_of_tokenizer,
     quiet,
     read_config,
+    read_networks,
     unreachable,
     unreadable,
 )
-from diffprobe.backbone.parts import check_tokenizers, read_networks
 from diffprobe.backbone.samplers import OWN_SCHEDULER, SCHEDULERS, sampler_for
 from diffprobe.errors import UserError
 from diffprobe.ranges import Choice, Folder, Number, Text
@@ -40,13 +38,15 @@ from diffprobe.ranges import Choice, Folder, Number, Text
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+AUTOCAST = ("float16", "bfloat16")
+# Compiled one by one: hooks inside a compiled module do not run, and hooks that change make all of it compile again.
+_COMPILED = re.compile(r"\.resnets\.\d+$|\.ff$|\.ff_context$")
+_COMPILED_MARK = "diffprobe_compiled"
+
 
 class FrozenNetworks(nn.ModuleDict):
-    """Networks by name that move and are placed together, and that nothing trains or saves.
-
-    As a part of any module they stay in eval mode whatever `train` says, and its `state_dict`, and with it every
-    checkpoint, leaves them out. Gradients are off.
-    """
+    """Networks by name that move together, stay in eval mode without gradients, and are in no checkpoint."""
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         super().__init__(networks)
@@ -57,71 +57,17 @@ class FrozenNetworks(nn.ModuleDict):
         return super().train(False)
 
     def state_dict(self, *args: Any, destination: Any = None, **kwargs: Any) -> Any:
-        """Adds nothing to `destination`, the dict of the module around."""
+        """Adds nothing to `destination`, the dictionary of the module around."""
         return {} if destination is None else destination
-
-
-AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-# Compiled one by one, with hooks staying outside: in a whole network compiled at once, a hook that is added later is
-# not seen, and one that changes between forwards has all of it compiled again.
-_COMPILED = re.compile(r"\.resnets\.\d+$|\.ff$|\.ff_context$")
-_MARK = "diffprobe_compiled"
-
-
-def speed_up(denoiser: nn.Module, autocast: str | None, channels_last: bool, compiled: bool) -> None:
-    """Changes how a denoiser computes, in place and by methods, so that copies compute with their own weights.
-
-    Args:
-        autocast: 'float16' or 'bfloat16' for matrix products and convolutions while the rest keeps the weights'
-            precision; None for none.
-        channels_last: memory format of convolution weights; faster on GPUs in half precision.
-        compiled: residual blocks and feed-forwards through torch.compile. Layers inside these cannot be captured then.
-
-    Raises:
-        UserError: an unknown autocast precision.
-    """
-    if autocast is not None and autocast not in AUTOCAST:
-        raise UserError(f"no autocast precision {autocast!r}; use null, {' or '.join(AUTOCAST)}")
-    if channels_last:
-        denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compiled:
-        for name, module in denoiser.named_modules():
-            if _COMPILED.search(name):
-                module.forward = MethodType(torch.compile(type(module).forward), module)
-                setattr(module, _MARK, True)
-    if autocast is not None:
-        denoiser.forward = MethodType(_autocast(type(denoiser).forward, AUTOCAST[autocast]), denoiser)
-
-
-def inside_compiled(modules: dict[str, nn.Module], name: str) -> str | None:
-    """The compiled module around a layer, where hooks would not run; None if there is none."""
-    parts = name.split(".")
-    around = (".".join(parts[:length]) for length in range(1, len(parts)))
-    return next((outer for outer in around if getattr(modules[outer], _MARK, False)), None)
-
-
-def _autocast(forward: Any, dtype: torch.dtype) -> Any:
-    @functools.wraps(forward)
-    def cast(network: nn.Module, *arguments: Any, **named: Any) -> Any:
-        with torch.autocast(next(network.parameters()).device.type, dtype):
-            return forward(network, *arguments, **named)
-
-    return cast
-
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-Chosen = TypeVar("Chosen")
 
 
 @dataclass
 class Backbone:
-    """A frozen pipeline, its parts as its family has them: denoiser and scheduler, and most often VAE and text encoder.
+    """A frozen pipeline: denoiser and scheduler, and most often VAE and text encoder.
 
     Attributes:
-        family: what this kind of pipeline does its own way; call it through `calls` and `trajectory`.
-        guidance: scale of classifier-free guidance, or the guidance that the denoiser is told as a number (FLUX).
+        family: what this kind of pipeline does in its own way.
+        guidance: scale of classifier-free guidance, or the guidance that is an input of the denoiser (FLUX).
     """
 
     pipeline: Any
@@ -132,7 +78,7 @@ class Backbone:
 
     @cached_property
     def networks(self) -> FrozenNetworks:
-        """All networks of the pipeline by name: a module that can be a part of others."""
+        """All networks of the pipeline by name."""
         parts = self.pipeline.components.items()
         return FrozenNetworks({name: part for name, part in parts if isinstance(part, nn.Module)})
 
@@ -158,24 +104,24 @@ class Backbone:
 
     @cached_property
     def fingerprints(self) -> dict[str, Any]:
-        """What tells this pipeline's networks and tokenizers from any others, and its settings beside them, by name."""
-        found: dict[str, Any] = {}
+        """Fingerprints of networks and tokenizers by name, the pipeline's settings, and a family that was given."""
+        fingerprints: dict[str, Any] = {}
         for name, part in self.pipeline.components.items():
             if isinstance(part, nn.Module):
-                found[name] = fingerprint_of(part)
+                fingerprints[name] = fingerprint_of(part)
             elif hasattr(part, "get_vocab"):
-                found[name] = fingerprint_of_tokenizer(part)
-        kind = type(self.family)
-        if self.family not in BY_PIPELINE.values():  # which may run the same networks otherwise
-            found["family"] = f"{kind.__module__}.{kind.__qualname__}"
-        return found | {"settings": self.settings}
+                fingerprints[name] = fingerprint_of_tokenizer(part)
+        if self.family not in BY_PIPELINE.values():
+            kind = type(self.family)
+            fingerprints["family"] = f"{kind.__module__}.{kind.__qualname__}"
+        return fingerprints | {"settings": self.settings}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The pipeline's settings beside its parts: what SDXL puts in place of an empty prompt, for one."""
-        config = self.pipeline.config
-        aside = {*self.pipeline.components, "requires_safety_checker"}
-        return {key: value for key, value in config.items() if key not in aside and not key.startswith("_")}
+        """The pipeline's settings beside its parts, such as what SDXL puts in place of an empty prompt."""
+        ignored = {*self.pipeline.components, "requires_safety_checker"}
+        config = self.pipeline.config.items()
+        return {key: value for key, value in config if key not in ignored and not key.startswith("_")}
 
     @property
     def vae(self) -> Any:
@@ -188,11 +134,11 @@ class Backbone:
         return self.family.guided(self.guidance)
 
     def guidance_matters(self, prompts: Sequence[str]) -> bool:
-        """Whether guidance makes a difference to an image of these prompts: mostly not to those of empty ones."""
+        """Whether guidance changes an image of these prompts: mostly not if they are empty."""
         return self.guided and (any(prompts) or not self.family.unconditional_is_empty_prompt(self.settings))
 
     def guidance_for(self, guided: bool) -> float | None:
-        """The guidance that has a say in an evaluation, on a guidance batch or not; None where it has none."""
+        """The guidance of an evaluation, on a guidance batch or not; None where it has no influence."""
         return self.guidance if guided or self.family.embeds_guidance(self.denoiser.config) else None
 
     @property
@@ -207,7 +153,7 @@ class Backbone:
 
     @property
     def pixels_per_latent(self) -> int:
-        """Height and width in pixels of what one latent stands for."""
+        """Height and width in pixels of one latent."""
         return 1 if self.vae is None else self.pipeline.vae_scale_factor
 
 
@@ -226,57 +172,53 @@ def load_backbone(
     compile: bool = False,
     family: Family | None = None,
 ) -> Backbone:
-    """Loads a pipeline for looking at, not for training: gradients off, eval mode, no safety checker.
+    """Loads a pipeline for inference: gradients off, eval mode, no safety checker.
 
     Args:
         path: 'pocket' (the built-in model), a folder written by `save_pretrained`, a hub id 'owner/name', or a
-            Stable Diffusion 1.x checkpoint, *.safetensors or *.ckpt. The class in the pipeline's model_index.json
-            says of which family it is.
+            Stable Diffusion 1.x checkpoint, *.safetensors or *.ckpt.
         device: 'auto' (cuda, else mps, else cpu; of several GPUs the one of this process) or a torch device.
-        dtype: 'float32', 'float16' or 'bfloat16'; the weights are converted from whatever precision was saved.
-        guidance: scale of classifier-free guidance; 1 or less means none. FLUX is told the number; DDPM has none.
-        scheduler: 'lms', 'ddim', 'euler' or 'dpm++', with the noise schedule of the pipeline's own scheduler and
-            nothing else of it (see `sampler_for`); or 'own', that scheduler itself: the only choice for flow matching
-            (Stable Diffusion 3, FLUX).
+        dtype: 'float32', 'float16' or 'bfloat16', whatever precision was saved.
+        guidance: scale of classifier-free guidance; 1 or less means none. An input of FLUX; DDPM has none.
+        scheduler: 'lms', 'ddim', 'euler' or 'dpm++', with the noise schedule of the pipeline's own scheduler (see
+            `sampler_for`); or 'own', that scheduler itself: the only choice for flow matching.
         revision: branch, tag or commit of a hub id.
         size: height and width of the images in pixels; None for what the model was made for.
         tokenizer: folder of CLIP's tokenizer, for a checkpoint file, which has none.
-        autocast, channels_last, compile: of the denoiser, see `speed_up`.
-        family: what this kind of pipeline does its own way; None for the one that the model's index names.
+        autocast: precision of matrix products and convolutions, while the rest keeps `dtype`.
+        channels_last: memory format of convolution weights; faster on GPUs in half precision.
+        compile: residual blocks and feed-forwards through torch.compile. Layers inside them cannot be captured.
+        family: of the pipeline; None for the one of its class in model_index.json.
 
     Raises:
-        UserError: unknown or unusable path, device, dtype, scheduler, size or tokenizer, or a noise schedule that the
-            scheduler cannot follow.
+        UserError: unknown or unusable path, device, dtype, scheduler, size, tokenizer or autocast, or a noise schedule
+            that the scheduler cannot follow.
     """
     place = chosen_device(device)
-    precision = _one_of(DTYPES, dtype, "dtype")
-    _one_of({**SCHEDULERS, OWN_SCHEDULER: None}, scheduler, "scheduler")
+    for what, choices, wanted in (
+        ("dtype", DTYPES, dtype),
+        ("scheduler", (*SCHEDULERS, OWN_SCHEDULER), scheduler),
+        ("autocast precision", (*AUTOCAST, None), autocast),
+    ):
+        if wanted not in choices:
+            known = ", ".join(choice or "null" for choice in choices)
+            raise UserError(f"no {what} {wanted!r}; use one of {known}")
     source = find_model(path)
-    own = family is not None
-    if family is None:
-        family = _family(path, source, revision)
-    if family.flow_matching and scheduler != OWN_SCHEDULER:
+    chosen = family or _family(path, source, revision)
+    if chosen.flow_matching and scheduler != OWN_SCHEDULER:
         raise UserError(
             f"{path!r} is a flow-matching model, which {scheduler} cannot sample; use scheduler={OWN_SCHEDULER}"
         )
-    pipeline = _read(path, source, family, precision, revision, tokenizer)
+    pipeline = _read(path, source, chosen, DTYPES[dtype], revision, tokenizer)
     if scheduler != OWN_SCHEDULER:
         pipeline.scheduler = sampler_for(pipeline.scheduler, scheduler)
-    if family.vae_needs_float32 and precision == torch.float16:
+    if chosen.vae_needs_float32 and dtype == "float16":
         pipeline.vae.to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     name = source.name if isinstance(source, Path) and path != "pocket" else path
-    backbone = Backbone(pipeline, family, name, guidance, autocast).to(place)  # already of the wanted precision
-    if own:
+    backbone = Backbone(pipeline, chosen, name, guidance, autocast).to(place)
+    if family is not None:
         setattr(backbone.denoiser, CHOSEN, family)
-    _check_channels(backbone, path)
-    if size is not None:
-        _resize(backbone, size)
-    speed_up(backbone.denoiser, autocast, channels_last, compile)
-    return backbone
-
-
-def _check_channels(backbone: Backbone, path: str) -> None:
     channels = backbone.latent_shape[0]
     made = channels if backbone.vae is None else backbone.vae.config.latent_channels
     if channels != made:
@@ -284,21 +226,20 @@ def _check_channels(backbone: Backbone, path: str) -> None:
             f"the denoiser of {path!r} takes {channels} channels and its VAE has {made}: "
             "an inpainting or upscaling model; use a text-to-image one"
         )
-
-
-def _resize(backbone: Backbone, size: int) -> None:
-    """Another size of images, written into the denoiser's config, where everything reads it."""
-    step = backbone.pixels_per_latent * backbone.family.size_step(backbone.denoiser.config)
-    if size < 1 or size % step:
-        raise UserError(f"size {size}: images of {backbone.name} must be a multiple of {step} pixels high and wide")
-    backbone.denoiser.register_to_config(sample_size=size // backbone.pixels_per_latent)
+    if size is not None:
+        step = backbone.pixels_per_latent * chosen.size_step(backbone.denoiser.config)
+        if size < 1 or size % step:
+            raise UserError(f"size {size}: images of {name} must be a multiple of {step} pixels high and wide")
+        backbone.denoiser.register_to_config(sample_size=size // backbone.pixels_per_latent)
+    _speed_up(backbone.denoiser, autocast, channels_last, compile)
+    return backbone
 
 
 def _family(path: str, source: Path | str, revision: str | None) -> Family:
-    """The family that a model's index names; a checkpoint file is of Stable Diffusion's."""
+    """The family of the class in a model's index; a checkpoint file is of Stable Diffusion's."""
     if isinstance(source, Path) and source.is_file():
         return BY_PIPELINE["StableDiffusionPipeline"]
-    folder = source if isinstance(source, Path) else fetch_configs(source, revision)
+    folder = source if isinstance(source, Path) else download_configs(source, revision)
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is not a pipeline folder: it has no model_index.json (see save_pretrained)")
     name = read_config(folder / "model_index.json").get("_class_name")
@@ -332,15 +273,78 @@ def _read(
             pipeline = kind.from_pretrained(folder, local_files_only=True, **networks, **options)
         except Exception as error:  # whatever a broken folder makes several libraries raise
             raise unreadable(path, error) from error
-        check_tokenizers(pipeline, str(folder))
-        return pipeline
+    for suffix in ("", "_2", "_3"):
+        words, encoder = (getattr(pipeline, name + suffix, None) for name in ("tokenizer", "text_encoder"))
+        if encoder is not None and words is None:
+            raise UserError(f"{folder} has a text_encoder{suffix} and no tokenizer{suffix}; get the model again")
+        if encoder is not None:
+            check_tokenizer(f"{folder}: tokenizer{suffix}", words, encoder.config)
+    return pipeline
+
+
+def _speed_up(denoiser: nn.Module, autocast: str | None, channels_last: bool, compiled: bool) -> None:
+    """Changes how a denoiser computes, in place and by methods, so that copies of it compute with their own weights."""
+    if channels_last:
+        denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        for name, module in denoiser.named_modules():
+            if _COMPILED.search(name):
+                module.forward = MethodType(torch.compile(type(module).forward), module)
+                setattr(module, _COMPILED_MARK, True)
+    if autocast is not None:
+        forward: Any = type(denoiser).forward
+
+        @functools.wraps(forward)
+        def cast(network: nn.Module, *arguments: Any, **named: Any) -> Any:
+            with torch.autocast(next(network.parameters()).device.type, DTYPES[autocast]):
+                return forward(network, *arguments, **named)
+
+        denoiser.forward = MethodType(cast, denoiser)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `load_backbone` has compiled a module, so that hooks inside it do not run."""
+    return hasattr(module, _COMPILED_MARK)
+
+
+def denoiser_without_weights(path: str) -> Any:
+    """The denoiser of a model on the meta device, from its config alone.
+
+    Args:
+        path: as of `load_backbone`, a denoiser's folder, or 'sd14', whose config comes with the package.
+
+    Raises:
+        UserError: no such model, or its config is not of a supported denoiser.
+    """
+    source = SD14 if path == "sd14" else find_model(path)
+    if isinstance(source, Path) and source.is_file():
+        source = SD14
+    folder = source if isinstance(source, Path) else download_configs(source)
+    file = next((folder / place for place in DENOISER_CONFIGS if (folder / place).is_file()), None)
+    if file is None:
+        raise UserError(f"{folder} has none of {', '.join(DENOISER_CONFIGS)}; name a pipeline folder or a denoiser's")
+    config = read_config(file)
+    name = config.get("_class_name")
+    if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":
+        name = "PixArtTransformer2DModel"  # its class had this name when PixArt was published
+    if name not in BY_DENOISER:
+        raise UserError(f"the denoiser of {path!r} is a {name}, not one of {', '.join(BY_DENOISER)}")
+    with quiet(), torch.device("meta"):
+        import diffusers
+
+        try:
+            return getattr(diffusers, name).from_config(config)
+        except Exception as error:  # a config of the right class with impossible values
+            raise unreadable(path, error) from error
 
 
 def chosen_device(wanted: str) -> torch.device:
     """The device called `wanted`, or the best there is for 'auto'. Raises UserError for one that is not there."""
     mps = torch.backends.mps.is_available()
     if wanted == "auto" and torch.cuda.is_available():
-        return torch.device("cuda", _local_rank() % torch.cuda.device_count())
+        # Which of the machine's processes this is, set by Lightning, torchrun or SLURM.
+        ranks = [os.environ[name] for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in os.environ]
+        return torch.device("cuda", int([*ranks, 0][0]) % torch.cuda.device_count())
     if wanted == "auto":
         return torch.device("mps" if mps else "cpu")
     try:
@@ -352,14 +356,3 @@ def chosen_device(wanted: str) -> torch.device:
         here = ", ".join(f"{kind} ({number})" for kind, number in count.items() if number)
         raise UserError(f"device {wanted!r} is not available; this machine has: {here}")
     return device
-
-
-def _local_rank() -> int:
-    """Which of a machine's processes this is: Lightning's, or torchrun's, or SLURM's."""
-    return next((int(os.environ[name]) for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in os.environ), 0)
-
-
-def _one_of(choices: Mapping[str, Chosen], wanted: str, what: str) -> Chosen:
-    if wanted not in choices:
-        raise UserError(f"no {what} {wanted!r}; use one of {', '.join(choices)}")
-    return choices[wanted]

@@ -1,18 +1,19 @@
-"""Samplers by name, each with the noise schedule that a pipeline's denoiser was trained on."""
+"""Samplers: by name with the noise schedule that a denoiser was trained on, and one step of any of them."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffprobe.errors import UserError
 
 OWN_SCHEDULER = "own"  # the pipeline's own scheduler
 
-# Class of diffusers, and what Stable Diffusion sets where the pipeline's own scheduler has no such setting.
+# Class of diffusers, and Stable Diffusion's settings where the pipeline's own scheduler has none.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lms": ("LMSDiscreteScheduler", {}),
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
@@ -20,7 +21,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {}),
 }
 
-# What makes up the noise schedule a denoiser was trained on, and what it learnt to predict.
+# Settings of the noise schedule that a denoiser was trained on, and of what it predicts.
 TRAINED_ON = (
     "num_train_timesteps",
     "beta_start",
@@ -30,11 +31,9 @@ TRAINED_ON = (
     "rescale_betas_zero_snr",
     "prediction_type",
 )
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-
-# What else is the model's and not the sampler's: where its timesteps are counted from, what its clean end is, and the
-# range of its images (models in pixel space).
-MODEL_SETTINGS = (
+# Other settings of the model and not of the sampler: where timesteps are counted from, the clean end, and the range of
+# images (models in pixel space).
+_MODEL_SETTINGS = (
     "steps_offset",
     "set_alpha_to_one",
     "clip_sample",
@@ -43,16 +42,16 @@ MODEL_SETTINGS = (
     "dynamic_thresholding_ratio",
     "sample_max_value",
 )
+_LMS_ORDER = 4
 
 
 def sampler_for(own: Any, name: str) -> Any:
     """The sampler called `name` for a denoiser whose pipeline came with the scheduler `own`.
 
-    Of `own` only the noise schedule and what else is the model's is taken over. Which timesteps are visited, Karras'
-    noise levels, orders and solvers are the sampler's: Stable Diffusion 1.4's own PNDM, once saved again, would
-    otherwise impose its spacing of timesteps on LMS, and the images would no longer be the papers'. But a schedule
-    that ends in pure noise (zero terminal SNR) has to be walked from its very end, so there the spacing is taken over.
-    An own scheduler of the wanted class stays as it is.
+    From `own` it takes the noise schedule and other settings of the model. Spacing of timesteps, noise levels, orders
+    and solvers are the sampler's own: with those of Stable Diffusion 1.4's PNDM, LMS would not give the papers' images.
+    A schedule that ends in pure noise (zero terminal SNR) keeps its spacing, since sampling must begin at its end. If
+    `own` is of the wanted class, it stays as it is.
 
     Args:
         name: one of SCHEDULERS.
@@ -63,24 +62,28 @@ def sampler_for(own: Any, name: str) -> Any:
     import diffusers
 
     class_name, defaults = SCHEDULERS[name]
-    kind, config = type(own).__name__, own.config
-    if kind == class_name:
+    own_name, config = type(own).__name__, own.config
+    if own_name == class_name:
         return type(own).from_config({**defaults, **config})
     check_betas(own)
-    keys = [*TRAINED_ON, *MODEL_SETTINGS]
-    if config.get("rescale_betas_zero_snr"):
-        keys.append("timestep_spacing")
+    spacing = ["timestep_spacing"] if config.get("rescale_betas_zero_snr") else []
+    keys = [*TRAINED_ON, *_MODEL_SETTINGS, *spacing]
     settings = {**defaults, **{key: config[key] for key in keys if key in config}}
     wanted: Any = getattr(diffusers, class_name)
-    takes = inspect.signature(wanted.__init__).parameters
+    known = inspect.signature(wanted.__init__).parameters
+    why = ""
     try:
-        sampler = wanted(**{key: value for key, value in settings.items() if key in takes})
+        sampler = wanted(**{key: value for key, value in settings.items() if key in known})
     except (NotImplementedError, ValueError) as error:  # a schedule of betas that only some schedulers have
-        raise _cannot(name, own, str(error)) from error
-    if not torch.allclose(sampler.alphas_cumprod.cpu(), own.alphas_cumprod.cpu(), rtol=1e-3, atol=1e-6):
-        ends = "it ends in pure noise" if float(own.alphas_cumprod[-1]) < 1e-6 else "the betas come out otherwise"
-        raise _cannot(name, own, ends)
-    return sampler
+        why = str(error)
+    else:
+        if torch.allclose(sampler.alphas_cumprod.cpu(), own.alphas_cumprod.cpu(), rtol=1e-3, atol=1e-6):
+            return sampler
+        why = "it ends in pure noise" if float(own.alphas_cumprod[-1]) < 1e-6 else "the betas come out otherwise"
+    raise UserError(
+        f"scheduler={name} cannot follow the noise schedule of the pipeline's own {own_name} ({why}); "
+        f"use scheduler={OWN_SCHEDULER}, or one of {', '.join(other for other in SCHEDULERS if other != name)}"
+    )
 
 
 def check_betas(own: Any) -> None:
@@ -93,18 +96,46 @@ def check_betas(own: Any) -> None:
 
 
 def has_betas(own: Any) -> bool:
-    """Whether a scheduler's noise is that of a schedule of betas: not flow matching, and not EDM's."""
-    config: Mapping[str, Any] = own.config
+    """Whether a scheduler's noise follows a schedule of betas: not flow matching, and not EDM's."""
     return (
         hasattr(own, "alphas_cumprod")
-        and config.get("prediction_type", "epsilon") in PREDICTIONS
-        and not config.get("use_flow_sigmas")
+        and own.config.get("prediction_type", "epsilon") in ("epsilon", "v_prediction", "sample")
+        and not own.config.get("use_flow_sigmas")
     )
 
 
-def _cannot(name: str, own: Any, why: str) -> UserError:
-    others = ", ".join(other for other in SCHEDULERS if other != name)
-    return UserError(
-        f"scheduler={name} cannot follow the noise schedule of the pipeline's own {type(own).__name__} ({why}); "
-        f"use scheduler={OWN_SCHEDULER}, or one of {others}"
-    )
+def begin_at(scheduler: Any, index: int) -> None:
+    """Sets the first step; without, a scheduler searches it by its timestep, which several steps may share."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)
+
+
+def take_step(
+    scheduler: Any,
+    predicted: Tensor,
+    timestep: Any,
+    noisy: Tensor,
+    generators: Sequence[torch.Generator] = (),
+    eta: float | None = None,
+) -> Tensor:
+    """The latents after one step, [batch, channels, h, w].
+
+    LMS uses the derivatives of this step and of up to three before it. The scheduler of diffusers takes their number
+    from the step's place in the trajectory, which is wrong in one that begins in the middle; here it is the number of
+    derivatives at hand. All other multistep samplers count those themselves.
+
+    Args:
+        scheduler: at this step.
+        predicted: the denoiser's prediction for `noisy` at `timestep`; both [batch, channels, h, w].
+        generators: one an image, for samplers that add noise.
+        eta: share of the noise that is drawn anew, for samplers that take it (DDIM, TCD); None for their default.
+    """
+    known = inspect.signature(scheduler.step).parameters
+    options: dict[str, Any] = {}
+    if generators and "generator" in known:
+        options["generator"] = list(generators)
+    if eta is not None and "eta" in known:
+        options["eta"] = eta
+    if "order" in known:
+        options["order"] = min(_LMS_ORDER, len(scheduler.derivatives) + 1)
+    return scheduler.step(predicted, timestep, noisy, **options, return_dict=False)[0]

@@ -1,12 +1,8 @@
-"""Sampling trajectories: from prompts and seeds to latents, activations and images after every step.
-
-One step of a sampler, as the pipelines of diffusers take it, and right wherever a trajectory begins.
-"""
+"""Sampling trajectories: from prompts and seeds to latents, activations and images after every step."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,55 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.capture import HALVES, capture, decode_latents, encode_prompts, evaluate
+from diffprobe.backbone.capture import HALVES, capture, decode_latents, encode_prompts
+from diffprobe.backbone.families import Conditions, family_of
 from diffprobe.backbone.finite import at_step, check_finite, layer_values, naming_images
 from diffprobe.backbone.load import Backbone
+from diffprobe.backbone.samplers import begin_at, take_step
 from diffprobe.errors import UserError, one_line
 
-LMS_ORDER = 4
-
-
-def take_step(
-    scheduler: Any,
-    predicted: Tensor,
-    timestep: Any,
-    noisy: Tensor,
-    generators: Sequence[torch.Generator] = (),
-    eta: float | None = None,
-) -> Tensor:
-    """The latents after one step, [batch, channels, h, w].
-
-    LMS (linear multistep) fits a polynomial through the derivatives of this step and of up to three before it. The
-    scheduler of diffusers goes by the step's place in the trajectory and not by the derivatives that it has, so that
-    a trajectory which begins at step 3, say, would add up the first of four coefficients and lack the other three.
-    Here the order is at most the number of derivatives at hand. All other multistep samplers count those themselves.
-
-    Args:
-        scheduler: at this step.
-        predicted: what the denoiser says of `noisy` at `timestep`; both [batch, channels, h, w].
-        generators: one an image, for samplers that add noise.
-        eta: share of the noise that is drawn anew, for samplers that take it (DDIM, TCD); None: their own default.
-    """
-    takes = inspect.signature(scheduler.step).parameters
-    options: dict[str, Any] = {}
-    if generators and "generator" in takes:
-        options["generator"] = list(generators)
-    if eta is not None and "eta" in takes:
-        options["eta"] = eta
-    if "order" in takes:
-        options["order"] = min(LMS_ORDER, len(scheduler.derivatives) + 1)
-    return scheduler.step(predicted, timestep, noisy, **options, return_dict=False)[0]
-
-
-def begin_at(scheduler: Any, index: int) -> None:
-    """Tells a scheduler that has not begun its first step, instead of letting it look for a timestep that several
-    steps may share."""
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(index)
-
-
 Replacements = Mapping[int, Mapping[str, Callable[[Tensor], Tensor]]]
-"""Step -> layer -> what takes the place of its output, as `replace` of `capture`."""
+"""Step -> layer -> function of its output, as `replace` of `capture`."""
 
 UNCHANGED: Replacements = MappingProxyType({})
 
@@ -72,9 +28,12 @@ UNCHANGED: Replacements = MappingProxyType({})
 class TrajectoryStep:
     """One step of a batch of trajectories.
 
-    `noisy` is what the denoiser was asked about, [batch, channels, h, w], before the scheduler's input scaling;
-    `latents` the same after the step. `activations` are [batch, channels, height, width] by layer (twice the batch,
-    unconditional first, for both halves). `images` decodes `latents`: [batch, 3, H, W] in [0, 1], or None.
+    Attributes:
+        index: of the step, from 0.
+        noisy: latents before the step and before the scheduler's input scaling, [batch, channels, h, w].
+        latents: the same after the step.
+        activations: [batch, channels, height, width] by layer; for both halves twice the batch, unconditional first.
+        images: `latents` decoded, [batch, 3, H, W] in [0, 1], or None.
     """
 
     index: int
@@ -83,6 +42,17 @@ class TrajectoryStep:
     latents: Tensor
     activations: dict[str, Tensor]
     images: Tensor | None
+
+
+def evaluate(denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
+    """The denoiser's prediction for latents [batch, channels, h, w], in the same shape.
+
+    Args:
+        latents: after the scheduler's input scaling.
+        timestep: a number or tensor, one for all rows or [batch].
+        conditions: from `encode_prompts`, with as many rows as the latents.
+    """
+    return family_of(denoiser).evaluate(denoiser, latents, timestep, conditions)
 
 
 def generate(
@@ -99,20 +69,18 @@ def generate(
     """Samples one image per prompt and seed, and yields every step.
 
     The protocol of Chen, Viegas and Wattenberg 2023 (arXiv 2306.05720): noise from a CPU generator per image,
-    classifier-free guidance with the empty prompt. An image is a function of (model, prompt, seed, sampler, steps):
-    batch size and device do not matter, and the model's own pipeline called with one CPU generator per image gives
-    the same. A model without text makes its images from the seeds alone.
+    classifier-free guidance with the empty prompt. An image is a function of (model, prompt, seed, sampler, steps),
+    whatever the batch and device, and the same as that of the model's own pipeline.
 
     Args:
         steps: number of sampling steps; one evaluation of the denoiser each, on the guidance batch.
         layers: full names of the layers whose activations to take.
         half: 'conditional', 'unconditional' or 'both'. Without guidance there is the conditional one only.
         decode: also decode the latents after every step.
-        replace: by step, from 0, and layer: functions from a layer's whole output batch (unconditional half first,
-            where guided) to what shall go on through the network instead. Denoising goes on from there.
+        replace: see `Replacements`; denoising goes on from the replaced outputs.
 
     Raises:
-        UserError: no prompts, as many seeds as prompts not given, or an impossible number of steps, layer or half.
+        UserError: no prompts, not one seed per prompt, or an impossible number of steps, layer or half.
     """
     if not prompts or len(prompts) != len(seeds):
         raise UserError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt, at least one")
@@ -126,29 +94,39 @@ def generate(
     if any(not 0 <= step < steps for step in replace):
         raise UserError(f"activations to be replaced at steps {sorted(replace)} of {steps}, counted from 0")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    latents = _noise(generators, backbone.latent_shape) * getattr(scheduler, "init_noise_sigma", 1.0)
-    latents = latents.to(backbone.device, backbone.dtype)
-    indices = range(len(scheduler.timesteps))
-    options = (generators, half, guided, decode, replace)
-    return sample_steps(backbone, scheduler, latents, list(prompts), list(layers), indices, *options)
+    latents = normal_noise(generators, backbone.latent_shape) * getattr(scheduler, "init_noise_sigma", 1.0)
+    return sample_steps(
+        backbone,
+        scheduler,
+        latents.to(backbone.device, backbone.dtype),
+        prompts,
+        layers,
+        range(len(scheduler.timesteps)),
+        generators,
+        half=half,
+        guided=guided,
+        decode=decode,
+        replace=replace,
+    )
 
 
 def sample_steps(
     backbone: Backbone,
     scheduler: Any,
     latents: Tensor,
-    prompts: list[str],
-    layers: list[str],
+    prompts: Sequence[str],
+    layers: Sequence[str],
     indices: range,
     generators: Sequence[torch.Generator] = (),
+    *,
     half: str = "conditional",
     guided: bool = False,
     decode: bool = False,
     replace: Replacements = UNCHANGED,
 ) -> Iterator[TrajectoryStep]:
-    """Takes the steps `indices` of a scheduler that has not begun, from latents [batch, channels, h, w] on.
+    """Takes the steps `indices` of a scheduler at its start, from latents [batch, channels, h, w] on.
 
-    Samplers that add noise on the way take each image's from its generator. `indices` may begin in the middle.
+    Samplers that add noise on the way draw each image's from its generator.
 
     Raises:
         NotFinite: latents, activations or decoded images hold NaN or infinity.
@@ -168,7 +146,7 @@ def sample_steps(
             unconditional, conditional = predicted.chunk(2)
             predicted = unconditional + backbone.guidance * (conditional - unconditional)
         after = take_step(scheduler, predicted, timestep, noisy, generators, backbone.family.eta)
-        when = at_step(index, timestep)
+        when = at_step(index, float(timestep))
         values = {**layer_values(taken.activations), "the latents": after}
         check_finite(backbone, values, images=len(after), network=backbone.denoiser, when=when, edited=bool(replace))
         with naming_images((), when):
@@ -179,7 +157,7 @@ def sample_steps(
         step = take(index, latents)
         latents = step.latents
         yield step
-        del step  # what the caller does not keep is gone before the next is made
+        del step  # memory holds one step
 
 
 def replay(
@@ -192,14 +170,12 @@ def replay(
     scheduler: Any,
     layers: Sequence[str],
 ) -> Iterator[TrajectoryStep]:
-    """Shows another denoiser (a permuted copy, say) the noisy latents of a trajectory, on the conditional prompt only.
-
-    The forward ends after the last wanted layer.
+    """Evaluates another denoiser on the noisy latents of a trajectory, without guidance, up to the last wanted layer.
 
     Args:
-        denoiser: takes the place of the backbone's; the text encoder is the backbone's.
+        denoiser: in place of the backbone's, such as one with permuted weights; the text encoder is the backbone's.
         noisy: `TrajectoryStep.noisy` of some steps, [len(indices), batch, channels, h, w].
-        indices: the step each row of `noisy` comes from.
+        indices: the step of each row of `noisy`.
         scheduler: of the trajectory, at its start: `fresh_scheduler(backbone, steps)`.
         layers: full names of the wanted layers.
 
@@ -214,92 +190,95 @@ def replay(
             f"noisy latents of shape {list(noisy.shape)} for {len(indices)} steps of {len(prompts)} prompts; "
             "they must be [steps, prompts, channels, height, width]"
         )
-    timesteps = scheduler.timesteps
-    if any(not 0 <= index < len(timesteps) for index in indices):
-        raise UserError(f"steps {list(indices)} of a trajectory of {len(timesteps)} steps")
-    capture(denoiser, layers, stop=True)
-    return _evaluate(backbone, denoiser, list(prompts), noisy, indices, scheduler, list(layers))
+    count = len(scheduler.timesteps)
+    if any(not 0 <= index < count for index in indices):
+        raise UserError(f"steps {list(indices)} of a trajectory of {count} steps")
+    capture(denoiser, layers, stop=True)  # unknown layers are an error now
+
+    def replayed() -> Iterator[TrajectoryStep]:
+        with torch.no_grad():
+            conditions = encode_prompts(backbone, prompts, guided=False)
+        for index, latents in zip(indices, noisy, strict=True):
+            timestep = scheduler.timesteps[index]
+            begun = copy.deepcopy(scheduler)  # LMS and Euler count their steps
+            begin_at(begun, index)
+            inputs = _scaled(begun, latents.to(backbone.device, backbone.dtype), timestep)
+            when = at_step(index, float(timestep))
+            yield TrajectoryStep(
+                index,
+                float(timestep),
+                latents,
+                latents,
+                partial_activations(backbone, denoiser, inputs, timestep, conditions, layers, when),
+                None,
+            )
+
+    return replayed()
 
 
-def _evaluate(
+@torch.no_grad()
+def partial_activations(
     backbone: Backbone,
     denoiser: nn.Module,
-    prompts: list[str],
-    noisy: Tensor,
-    indices: Sequence[int],
-    scheduler: Any,
-    layers: list[str],
-) -> Iterator[TrajectoryStep]:
-    with torch.no_grad():
-        conditions = encode_prompts(backbone, prompts, guided=False)
+    inputs: Tensor,
+    timestep: Any,
+    conditions: Conditions,
+    layers: Sequence[str],
+    when: str,
+) -> dict[str, Tensor]:
+    """Activations of one evaluation without guidance that ends after the last wanted layer; see `capture`.
 
-    @torch.no_grad()
-    def compute_activations(index: int, latents: Tensor) -> TrajectoryStep:
-        timestep = scheduler.timesteps[index]
-        begun = copy.deepcopy(scheduler)  # LMS and Euler count their steps
-        begin_at(begun, index)
-        inputs = _scaled(begun, latents.to(backbone.device, backbone.dtype), timestep)
-        with capture(denoiser, layers, guided=False, stop=True) as taken:
-            evaluate(denoiser, inputs, timestep, conditions)
-        values = layer_values(taken.activations)
-        check_finite(backbone, values, images=len(latents), network=denoiser, when=at_step(index, timestep))
-        return TrajectoryStep(index, float(timestep), latents, latents, taken.activations, None)
-
-    for latents, index in zip(noisy, indices, strict=True):
-        yield compute_activations(index, latents)
+    Raises:
+        NotFinite: they hold NaN or infinity.
+    """
+    with capture(denoiser, layers, guided=False, stop=True) as taken:
+        evaluate(denoiser, inputs, timestep, conditions)
+    check_finite(backbone, layer_values(taken.activations), images=len(inputs), network=denoiser, when=when)
+    return taken.activations
 
 
 def fresh_scheduler(backbone: Backbone, steps: int) -> Any:
     """A copy of the backbone's scheduler at the start of a trajectory: schedulers keep state between steps.
 
     Raises:
-        UserError: an impossible number of steps, or a sampler that evaluates the denoiser more often than that.
+        UserError: an impossible number of steps, or a sampler that evaluates the denoiser more often than once a step,
+            gives no image, or draws noise that no seed determines.
     """
     own: Any = backbone.pipeline.scheduler
+    name = type(own).__name__
     if not 1 <= steps <= own.config.num_train_timesteps:
         raise UserError(f"{steps} sampling steps; use 1 to {own.config.num_train_timesteps}")
     scheduler = type(own).from_config(own.config)
     try:
         backbone.family.set_timesteps(scheduler, steps, backbone)
     except (ValueError, TypeError) as error:  # settings that do not go together, or more steps than there are
-        raise UserError(f"{type(own).__name__} cannot take {steps} steps: {one_line(error)}") from error
+        raise UserError(f"{name} cannot take {steps} steps: {one_line(error)}") from error
     if len(scheduler.timesteps) != steps:
         raise UserError(
-            f"{type(own).__name__} evaluates the denoiser {len(scheduler.timesteps)} times in {steps} steps; "
+            f"{name} evaluates the denoiser {len(scheduler.timesteps)} times in {steps} steps; "
             "use a scheduler of one evaluation a step, such as model.scheduler=ddim"
         )
-    _check_sampler(scheduler)
-    return scheduler
-
-
-def _check_sampler(scheduler: Any) -> None:
-    """Raises UserError for what would give no image, or one that the seed does not determine."""
-    name = type(scheduler).__name__
-    if scheduler.config.get("stochastic_sampling"):  # drawn from the global generator
+    if scheduler.config.get("stochastic_sampling"):  # from the global generator
         raise UserError(
             f"{name} with stochastic_sampling draws noise that no seed determines; set it to false in the pipeline's "
             "scheduler_config.json"
         )
-    if scheduler.config.get("prediction_type") != "epsilon" or not hasattr(scheduler, "alphas_cumprod"):
-        return
-    first = int(scheduler.timesteps[0])
-    if scheduler.alphas_cumprod[min(first, len(scheduler.alphas_cumprod) - 1)] == 0:
-        raise UserError(
-            f"{name} begins at pure noise (rescale_betas_zero_snr), where a denoiser that predicts the noise says "
-            "nothing of the image; set prediction_type to v_prediction or rescale_betas_zero_snr to false in the "
-            "pipeline's scheduler_config.json, whichever the model was trained with"
-        )
+    if scheduler.config.get("prediction_type") == "epsilon" and hasattr(scheduler, "alphas_cumprod"):
+        first = min(int(scheduler.timesteps[0]), len(scheduler.alphas_cumprod) - 1)
+        if scheduler.alphas_cumprod[first] == 0:
+            raise UserError(
+                f"{name} begins at pure noise (rescale_betas_zero_snr), where a denoiser that predicts the noise says "
+                "nothing of the image; set prediction_type to v_prediction or rescale_betas_zero_snr to false in the "
+                "pipeline's scheduler_config.json, whichever the model was trained with"
+            )
+    return scheduler
+
+
+def normal_noise(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise [len(generators), *shape] in float32 on the CPU, each row from its generator."""
+    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])
 
 
 def _scaled(scheduler: Any, latents: Tensor, timestep: Any) -> Tensor:
     """The denoiser's input; flow matching scales nothing."""
     return scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
-
-
-def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """Standard normal noise [len(seeds), *shape] in float32, each image from its own generator on the CPU."""
-    return _noise([torch.Generator("cpu").manual_seed(seed) for seed in seeds], shape)
-
-
-def _noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
-    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])

@@ -1,9 +1,4 @@
-"""The interface of image classifiers, and which of their classes a text names.
-
-Any image classifier of transformers: ResNet, ConvNeXt, ViT and their like.
-
-Classifiers of torchvision, such as the papers' VGG-16. torchvision is an extra: nothing else here needs it.
-"""
+"""Image classifiers: their interface, those of transformers and torchvision, and the class that a text names."""
 
 from __future__ import annotations
 
@@ -18,21 +13,20 @@ from torch import Tensor
 
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.hub import load_image_model
-from diffprobe.labels.labeler import eight_bit, trial_picture
+from diffprobe.labels.labeler import eight_bit, load_image_model, processed, trial_picture
 from diffprobe.ranges import Number, Text
 
-# How scores of a classifier are called in tables: as a property, and its metrics.
+# The property and metrics of a classifier in tables of scores.
 PROPERTY = "class"
 CONFIDENCE, TOP_1, TOP_5, STABLE = "confidence", "top1", "top5", "stable"
 
 
 class Classifier(Protocol):
-    """Names what an image shows. It asks for packages and weights when it is made, before there is any image.
+    """Names what an image shows. It asks for packages and weights when it is made.
 
     Attributes:
-        name: what it is called in tables.
-        classes: what it can name; synonyms are separated by commas, as ImageNet has them ('tench, Tinca tinca').
+        name: in tables.
+        classes: synonyms are separated by commas, as in ImageNet ('tench, Tinca tinca').
     """
 
     @property
@@ -42,7 +36,7 @@ class Classifier(Protocol):
     def classes(self) -> Sequence[str]: ...
 
     def check(self, image_size: int) -> None:
-        """Raises UserError where images of so many pixels a side are none of its business."""
+        """Raises UserError if it cannot classify images of so many pixels a side."""
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -51,36 +45,37 @@ class Classifier(Protocol):
 
 
 def class_in_text(text: str, classes: Sequence[str], patterns: Mapping[str, str]) -> int | None:
-    """The class that a text is about, as a place in `classes`; None where that is not clear.
+    """The index of the class that a text names; None where that is not clear.
 
-    The first of the `patterns` (regular expression -> class, see `checked_patterns`) that is found in the text decides.
-    Where none is, the text must have the words of one class, in any of its synonyms. A name within a longer one does
-    not count ('tiger' in 'tiger cat'); two classes, or two mentions of one, are not clear.
+    The first of the `patterns` (regular expression -> class) that is found in the text decides. Without one, the text
+    must name one class once, as whole words and in any of its synonyms. A name within a longer one does not count
+    ('tiger' in 'tiger cat').
     """
     for pattern, name in patterns.items():
         if re.search(pattern, text, re.IGNORECASE):
             return class_named(name, classes)
-    found = [(match.span(), place) for place, name in enumerate(classes) for match in _mentions(name, text)]
+    mentions = [
+        (match.span(), index)
+        for index, name in enumerate(classes)
+        for synonym in _synonyms(name)
+        for match in re.finditer(rf"(?<!\w){re.escape(synonym)}(?!\w)", text.casefold())
+    ]
     outer = {
-        (span, place)
-        for span, place in found
-        if not any(span != other and other[0] <= span[0] and span[1] <= other[1] for other, _ in found)
+        (span, index)
+        for span, index in mentions
+        if not any(span != other and other[0] <= span[0] and span[1] <= other[1] for other, _ in mentions)
     }
     return outer.pop()[1] if len(outer) == 1 else None
 
 
 def class_named(name: str, classes: Sequence[str]) -> int | None:
-    """The class with this name or synonym, whatever the case."""
+    """The index of the class with this name or synonym, whatever the case."""
     wanted = name.casefold().strip()
-    return next((at for at, each in enumerate(classes) if wanted in (each.casefold(), *_synonyms(each))), None)
+    return next((index for index, each in enumerate(classes) if wanted in (each.casefold(), *_synonyms(each))), None)
 
 
 def checked_patterns(patterns: Mapping[str, str], classes: Sequence[str], classifier: str) -> dict[str, str]:
-    """The patterns as they are.
-
-    Raises:
-        UserError: one is no regular expression, or names a class that the classifier does not know.
-    """
+    """The patterns. Raises UserError if one is no regular expression, or names an unknown class."""
     for pattern, name in patterns.items():
         try:
             re.compile(pattern)
@@ -98,17 +93,8 @@ def _synonyms(name: str) -> list[str]:
     return [part.strip().casefold() for part in name.split(",") if part.strip()]
 
 
-def _mentions(name: str, text: str) -> list[re.Match[str]]:
-    """Where a class is named, as whole words, once for each place."""
-    folded = text.casefold()
-    found = (re.finditer(rf"(?<!\w){re.escape(each)}(?!\w)", folded) for each in _synonyms(name))
-    return [match for matches in found for match in matches]
-
-
 class TransformersClassifier:
-    """Probabilities of the classes of the model's configuration.
-
-    The image processor is the one on Pillow, whether or not torchvision is there, so that answers do not depend on it.
+    """Any image classifier of transformers: ResNet, ConvNeXt, ViT and others.
 
     Args:
         model: a folder written by `save_pretrained`, or a hub id such as 'microsoft/resnet-50'.
@@ -133,38 +119,31 @@ class TransformersClassifier:
         labels = self.network.config.id2label
         self.classes = [str(labels[number]) for number in sorted(labels)]
         self.network.to(self.device).requires_grad_(False).eval()
-        self._try(model)
-
-    def check(self, image_size: int) -> None:
-        """Any image will do: the processor brings it to the network's size."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """[images, 3, height, width] in [0, 1] -> probabilities [images, classes]."""
-        return torch.cat([self._probabilities(batch) for batch in images.split(self.batch_size)])
-
-    @torch.no_grad()
-    def _probabilities(self, images: Tensor) -> Tensor:
-        pictures = list(eight_bit(images).permute(0, 2, 3, 1).numpy())
-        inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
-        return self.network(**inputs).logits.float().softmax(-1).cpu()
-
-    def _try(self, model: str) -> None:
         try:
-            found = self._probabilities(trial_picture())
+            scores = self(trial_picture())
         except Exception as error:  # whatever an unusual model or processor makes several libraries raise
             raise UserError(f"the classifier {model!r} does not run here: {one_line(error)}") from error
-        if found.shape != (1, len(self.classes)) or not found.isfinite().all():
+        if scores.shape != (1, len(self.classes)) or not scores.isfinite().all():
             raise UserError(
                 f"the classifier {model!r} does not give a finite number for each of its {len(self.classes)} classes"
             )
 
+    def check(self, image_size: int) -> None:
+        """Any image will do: the processor resizes it."""
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """[images, 3, height, width] in [0, 1] -> probabilities [images, classes]."""
+        batches = (processed(self.processor, batch).to(self.device) for batch in images.split(self.batch_size))
+        return torch.cat([self.network(**batch).logits.float().softmax(-1).cpu() for batch in batches])
+
 
 class TorchvisionClassifier:
-    """A network with its published weights, seen through the transforms that belong to them.
+    """A network of torchvision, such as the papers' VGG-16, with its published weights and their transforms.
 
     Args:
         model: its name, such as 'vgg16'.
-        weights: which of its published weights, such as 'IMAGENET1K_V1'.
+        weights: name of its published weights, such as 'IMAGENET1K_V1'.
 
     Raises:
         UserError: torchvision is absent, knows no such model or weights, or cannot download them.
@@ -177,7 +156,14 @@ class TorchvisionClassifier:
         device: Annotated[str, Text()] = "auto",
         batch_size: Annotated[int, Number(1, 100_000)] = 16,
     ) -> None:
-        models = _torchvision_models(model)
+        try:
+            from torchvision import models  # type: ignore[import-not-found]
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a build that does not fit this torch
+            raise UserError(
+                f"classifier={model} needs torchvision, which is not installed here or does not fit this torch "
+                f"({error}); install the build that belongs to your torch (https://pytorch.org/get-started), or choose "
+                "classifier=transformers"
+            ) from error
         try:
             published = models.get_model_weights(model)[weights]
         except (KeyError, ValueError) as error:
@@ -197,7 +183,7 @@ class TorchvisionClassifier:
         self.transforms, self.classes = published.transforms(), list(published.meta["categories"])
 
     def check(self, image_size: int) -> None:
-        """Any image will do: the transforms bring it to the network's size."""
+        """Any image will do: the transforms resize it."""
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -207,13 +193,13 @@ class TorchvisionClassifier:
 
 
 def check_download(published: Any) -> None:
-    """Compares a file that torch.hub has kept with the checksum in its name; torch.hub does so at the download alone.
+    """Compares a downloaded file of torch.hub, a pickle, with the checksum in its name, before it is read.
 
     Args:
         published: a member of torchvision's weights, with a `url` that ends in '-<first digits of SHA-256>.pth'.
 
     Raises:
-        UserError: the file is not the one that was published. It is a pickle, and is not read then.
+        UserError: the file is damaged.
     """
     name = Path(str(getattr(published, "url", ""))).name
     file, wanted = Path(torch.hub.get_dir()) / "checkpoints" / name, re.search(r"-([0-9a-f]{8,})\.\w+$", name)
@@ -223,15 +209,3 @@ def check_download(published: Any) -> None:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if not digest.startswith(wanted.group(1)):
         raise UserError(f"{file} is damaged: its checksum is not the one in its name; delete it, and run again")
-
-
-def _torchvision_models(model: str) -> Any:
-    try:
-        from torchvision import models  # type: ignore[import-not-found]
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a build that does not fit this torch
-        raise UserError(
-            f"classifier={model} needs torchvision, which is not installed here or does not fit this torch ({error}); "
-            "install the build that belongs to your torch (https://pytorch.org/get-started), or choose "
-            "classifier=transformers"
-        ) from error
-    return models

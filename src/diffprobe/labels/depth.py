@@ -1,21 +1,16 @@
-"""Depth by an image model of transformers: DPT (MiDaS), Depth Anything and their like."""
+"""Depth by an image model of transformers: DPT (MiDaS), Depth Anything and others."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from functools import cached_property
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffprobe.backbone.load import chosen_device
 from diffprobe.backbone.model_folder import fingerprint_of
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.hub import load_image_model
-from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
+from diffprobe.labels.labeler import SinglePropertyLabeler, load_image_model, processed, trial_picture
 from diffprobe.ranges import Choice, Number, Text
 
 INVERSE, DISTANCE = "inverse_depth", "distance"
@@ -24,14 +19,13 @@ UNUSED = {
     r"^neck\.fusion_stage\.layers\.0\.residual_layer1\.": "the first fusion layer has nothing to add to its input, so "
     "DPT's files leave this out; transformers makes it all the same",
 }
-NEAREST = 0.1  # metres; what is nearer counts as that near, so that one pixel cannot outweigh all others
+NEAREST = 0.1  # metres; nearer counts as this near, so that one pixel cannot outweigh all others
 
 
 class TransformersDepth(SinglePropertyLabeler):
-    """Relative inverse depth, larger is nearer, at the size of the images (bicubic, as MiDaS does it).
+    """Relative inverse depth, larger is nearer, at the size of the images (bicubic, as in MiDaS).
 
-    Models that give a distance are inverted. The image processor is the one on Pillow, whether or not torchvision is
-    there, so that maps do not depend on it.
+    The output of models that give a distance is inverted.
 
     Args:
         model: a folder written by `save_pretrained`, or a hub id such as 'Intel/dpt-large' or
@@ -60,29 +54,12 @@ class TransformersDepth(SinglePropertyLabeler):
         self.output = output or _output_of(self.network.config, model)
         if self.output not in (INVERSE, DISTANCE):
             raise UserError(f"labeler.depth.output={output}: use {INVERSE} or {DISTANCE}")
-        _blank(self.network, missing)
+        # transformers draws missing weights at random. NaN keeps the fingerprint the same, and the trial shows any use.
+        weights = self.network.state_dict()
+        for name in missing:
+            if name in weights and weights[name].is_floating_point():
+                weights[name].fill_(float("nan"))
         self.network.to(self.device).requires_grad_(False).eval()
-        self._try(model, missing)
-
-    def maps(self, images: Tensor) -> Tensor:
-        return torch.cat([self._depth(batch) for batch in images.split(self.batch_size)])
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        """Of the weights, both configurations, and what is made of the model's output."""
-        described = [fingerprint_of(self.network), self.processor.to_dict(), self.output, NEAREST]
-        return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
-
-    @torch.no_grad()
-    def _depth(self, images: Tensor) -> Tensor:
-        pictures = list(eight_bit(images).permute(0, 2, 3, 1).numpy())
-        inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
-        # By position, as transformers' own pipeline does: ZoeDepth calls these source sizes, the others target sizes.
-        done = self.processor.post_process_depth_estimation(self.network(**inputs), [images.shape[-2:]] * len(pictures))
-        values = torch.stack([one["predicted_depth"] for one in done]).float().cpu()
-        return values if self.output == INVERSE else 1 / values.clamp_min(NEAREST)
-
-    def _try(self, model: str, missing: Sequence[str]) -> None:
         try:
             values = self._depth(trial_picture())
         except Exception as error:  # whatever an unusual model or processor makes several libraries raise
@@ -91,16 +68,19 @@ class TransformersDepth(SinglePropertyLabeler):
             lacks = f"; its files lack {len(missing)} weights, such as {missing[0]}" if missing else ""
             raise UserError(f"the depth model {model!r} gives depth that is not finite{lacks}")
 
+    def maps(self, images: Tensor) -> Tensor:
+        return torch.cat([self._depth(batch) for batch in images.split(self.batch_size)])
 
-def _blank(network: nn.Module, missing: Sequence[str]) -> None:
-    """Sets unused weights that no file gave to NaN, where transformers draws them at random.
+    def determinants(self) -> list[Any]:
+        return [fingerprint_of(self.network), self.processor.to_dict(), self.output, NEAREST]
 
-    So the fingerprint is the same every time, and should they be used after all, the trial shows it.
-    """
-    tensors = network.state_dict()
-    for name in missing:
-        if name in tensors and tensors[name].is_floating_point():
-            tensors[name].fill_(float("nan"))
+    @torch.no_grad()
+    def _depth(self, images: Tensor) -> Tensor:
+        output = self.network(**processed(self.processor, images).to(self.device))
+        # Sizes by position, as in transformers' own pipeline: models give this argument different names.
+        depths = self.processor.post_process_depth_estimation(output, [images.shape[-2:]] * len(images))
+        values = torch.stack([each["predicted_depth"] for each in depths]).float().cpu()
+        return values if self.output == INVERSE else 1 / values.clamp_min(NEAREST)
 
 
 def _output_of(config: Any, model: str) -> str:

@@ -1,7 +1,4 @@
-"""Labels from a folder: one map per image and property, found by the image's name, never by order.
-
-One plane of numbers from a picture: what is stored as colour or beside transparency is no map by itself.
-"""
+"""Label maps from a folder, one per image and property, found by the image's name."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,18 +17,15 @@ from diffprobe.fitting import Box, Geometry, fit_map
 from diffprobe.threads import decoding_threads
 from diffprobe.user_files import opened_picture, read_array
 
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
-
-
-OPAQUE = 255
+MAP_EXTENSIONS = (".npy", ".png")
+SALIENCY = "saliency"
 
 
 def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> np.ndarray:
-    """[height, width]: bool, uint8, or of 16 bits an integer type, from a grey picture.
+    """The values of a grey picture, [height, width]: bool, uint8, or an integer type of 16 bits.
 
-    Colour will do if all its channels are equal, transparency if there is none to be seen. Lossy formats are not among
-    the kinds, since their zeros are not zero.
+    Colour may be there if all channels are equal, transparency if all is opaque. Lossy formats are not among the
+    kinds, since their zeros are not zero.
 
     Raises:
         UserError: the file cannot be read, is of another kind, or has colours or transparent pixels.
@@ -43,51 +36,33 @@ def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> 
         if picture.mode == "1":
             return np.array(picture)
         if picture.mode.startswith("I"):
-            return _of_16_bits(picture)
+            values = np.array(picture)
+            if (values == picture.info.get("transparency")).any():
+                raise ValueError("it has transparent pixels; save one grey channel alone")
+            return values
         if cut_to_8_bits:
             raise ValueError("it is colour of 16 bits, which would be cut to 8; save it as grey")
-        if picture.has_transparency_data:
-            _check_opaque(picture)
+        if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+            raise ValueError(
+                "it has transparent pixels, and whether its map is in its transparency or in its colours cannot be "
+                "told; save one grey channel alone"
+            )
         if picture.mode in ("L", "LA"):
             return np.array(picture.getchannel("L"))
-        return _of_equal_channels(picture)
-
-
-def _of_16_bits(picture: ImageFile) -> np.ndarray:
-    values = np.array(picture)
-    if (values == picture.info.get("transparency")).any():
-        raise ValueError("it has transparent pixels; save one grey channel alone")
-    return values
-
-
-def _check_opaque(picture: ImageFile) -> None:
-    low, _ = picture.convert("RGBA").getchannel("A").getextrema()
-    if low != OPAQUE:
-        raise ValueError(
-            "it has transparent pixels, and whether its map is in its transparency or in its colours cannot be told; "
-            "save one grey channel alone"
-        )
-
-
-def _of_equal_channels(picture: ImageFile) -> np.ndarray:
-    channels = np.asarray(picture.convert("RGB"))
-    if (channels != channels[..., :1]).any():
-        raise ValueError(
-            "it is in colour, and colours have no order; save the values themselves, as grey PNG or as .npy"
-        )
-    return channels[..., 0].copy()
-
-
-MAP_EXTENSIONS = (".npy", ".png")
-SALIENCY = "saliency"
+        channels = np.asarray(picture.convert("RGB"))
+        if (channels != channels[..., :1]).any():
+            raise ValueError(
+                "it is in colour, and colours have no order; save the values themselves, as grey PNG or as .npy"
+            )
+        return channels[..., 0].copy()
 
 
 class FilesLabeler:
-    """Reads `path/<property>/<image name>.npy` or `.png`, 8 or 16 bit, and brings it to the image's size.
+    """Reads `path/<property>/<image name>.npy` or `.png`, 8 or 16 bit, and resizes it to the image.
 
-    Saliency maps are 0 where there is background. Depth maps are relative inverse depth (larger is nearer), as MiDaS
-    gives it; shading maps are irradiance. A map has the proportions of its image as it lies in its file, and is then
-    turned and cropped as the image is, or it is square, of the image as the network sees it.
+    Saliency maps are 0 where there is background, depth maps relative inverse depth (larger is nearer), shading maps
+    irradiance. A map has the proportions of its image's file, and is rotated and cropped as the image is; or it is
+    square, of the image as the network sees it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -97,20 +72,20 @@ class FilesLabeler:
             raise UserError(f"no such folder of label maps: {path}; it must hold saliency/, depth/ or shading/")
 
     def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
-        """Says of images by name how they become squares. Those that are not named were square from the beginning."""
+        """See `GeometryAwareLabeler`."""
         self._geometries = geometries
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """Reads every map before any work is done.
 
         Raises:
-            UserError: maps are missing, cannot be used, or say nothing: a mask without salient pixels or without
+            UserError: maps are missing, cannot be used, or have no content: a mask without salient pixels or without
                 background, a quantity that is the same everywhere. The first few are named.
         """
         self._check(names, properties, image_size, may_be_constant=False)
 
     def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """As `check`, for maps that may say nothing."""
+        """As `check`, for maps that may be empty or constant."""
         self._check(names, properties, image_size, may_be_constant=True)
 
     def _check(self, names: Sequence[str], properties: Sequence[str], size: int, *, may_be_constant: bool) -> None:
@@ -125,14 +100,26 @@ class FilesLabeler:
                     f"{', '.join(missing[:3])}; expected {missing[0]}.png or {missing[0]}.npy"
                 )
         for name in properties:
-            look = partial(self._wrong, name, size=size, may_be_constant=may_be_constant)
             with decoding_threads() as pool:
-                reasons = list(pool.map(look, names))
-            wrong = [reason for reason in reasons if reason]
-            if wrong:
+                problems = list(pool.map(partial(self._problem, name, size, may_be_constant), names))
+            problems = [problem for problem in problems if problem]
+            if problems:
                 raise UserError(
-                    f"{len(wrong)} of the {len(names)} maps of {name} cannot be used: {'; '.join(wrong[:3])}"
+                    f"{len(problems)} of the {len(names)} maps of {name} cannot be used: {'; '.join(problems[:3])}"
                 )
+
+    def _problem(self, name: str, size: int, may_be_constant: bool, image: str) -> str:
+        """Why a map cannot be used; '' if it can."""
+        try:
+            values = self._read(name, image, size, size)
+        except UserError as error:
+            return str(error)
+        if may_be_constant or values.min() < values.max():
+            return ""
+        shown = f"the map {self._files(name, image)[0]}, as its image shows it at {size} pixels, is"
+        if name == SALIENCY:
+            return f"{shown} all {'salient' if values.max() else 'background'}; a mask needs both"
+        return f"{shown} {values.max():g} everywhere; a constant map has no ranks to learn or to score"
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
         """[images, 3, height, width] -> {property: [images, height, width]}; only the size of `images` matters.
@@ -160,29 +147,17 @@ class FilesLabeler:
         paths = (self.path / name / (image + ending) for ending in MAP_EXTENSIONS)
         return [path for path in paths if path.exists() or path.is_symlink()]
 
-    def _wrong(self, name: str, image: str, *, size: int, may_be_constant: bool) -> str:
-        """Why a map cannot be used; '' if it can."""
-        try:
-            found = self._read(name, image, size, size)
-        except UserError as error:
-            return str(error)
-        if may_be_constant or found.min() < found.max():
-            return ""
-        shown = f"the map {self._files(name, image)[0]}, as its image shows it at {size} pixels, is"
-        if name == SALIENCY:
-            return f"{shown} all {'salient' if found.max() else 'background'}; a mask needs both"
-        return f"{shown} {found.max():g} everywhere; a constant map has no ranks to learn or to score"
-
     def _read(self, name: str, image: str, height: int, width: int) -> np.ndarray:
-        """The map [height, width], float32, as its image is fitted."""
+        """The map as its image is fitted, [height, width] float32; a mask is 1 where a value is above 0, else 0."""
         paths = self._files(name, image)
         if len(paths) != 1:
-            told = f"there are both {paths[0]} and {paths[1].name}" if paths else f"{self.path / name} lacks {image}"
-            raise UserError(f"{told}; give one map of {name} per image")
+            problem = f"there are both {paths[0]} and {paths[1].name}" if paths else f"{self.path / name} lacks {image}"
+            raise UserError(f"{problem}; give one map of {name} per image")
         try:
-            return _fitted(_load(paths[0]), self._geometries.get(image), name == SALIENCY, height, width)
+            upright, box = fit_map(_load(paths[0]), self._geometries.get(image), width)
         except ValueError as error:
             raise UserError(f"the map {paths[0]} of {name}: {error}") from error
+        return _nearest(upright > 0, box, height, width) if name == SALIENCY else _bilinear(upright, box, height, width)
 
 
 def _load(path: Path) -> np.ndarray:
@@ -198,17 +173,8 @@ def _load(path: Path) -> np.ndarray:
     return values
 
 
-def _fitted(values: np.ndarray, geometry: Geometry | None, is_mask: bool, height: int, width: int) -> np.ndarray:
-    """The map [height, width] as its image is fitted, float32; a mask is 1 where a value is above 0, else 0.
-
-    Raises ValueError if its proportions are not its image's.
-    """
-    upright, box = fit_map(values, geometry, width)
-    return _nearest(upright > 0, box, height, width) if is_mask else _resized(upright, box, height, width)
-
-
 def _nearest(mask: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
-    """What lies at the centre of each pixel of the smaller or larger map."""
+    """The mask's values at the centres of the pixels."""
     left, top, right, bottom = box
     rows = np.floor(top + (np.arange(height) + 0.5) * (bottom - top) / height).astype(int)
     columns = np.floor(left + (np.arange(width) + 0.5) * (right - left) / width).astype(int)
@@ -216,8 +182,8 @@ def _nearest(mask: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
     return mask[rows[:, None], columns].astype(np.float32)
 
 
-def _resized(values: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
-    """Bilinear, antialiased where it shrinks."""
+def _bilinear(values: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    """Antialiased where it shrinks."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))

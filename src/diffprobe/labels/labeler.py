@@ -1,11 +1,4 @@
-"""The interface of everything that labels images.
-
-Images as image models take them: at eight bits, as a PNG file would hold them.
-
-One labeler made of several: another one for each property.
-
-Maps that a labeler has made before are read instead of computed.
-"""
+"""The interface of labelers, what labelers by image models share, one labeler for each property, and kept maps."""
 
 from __future__ import annotations
 
@@ -14,42 +7,33 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 from urllib.parse import quote
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from diffprobe.errors import UserError
+from diffprobe.backbone.model_folder import check_files, check_loaded, download, quiet
+from diffprobe.errors import UserError, one_line
 from diffprobe.files import Damaged, read_sealed, remove_leftovers, replacing, sealed
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
 
-
-def eight_bit(images: Tensor) -> Tensor:
-    """[..., height, width] in [0, 1] -> the nearest of 256 levels, uint8, on the CPU."""
-    return (images.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def trial_picture(size: int = 64) -> Tensor:
-    """[1, 3, size, size] of noise, always the same: image models are tried on it before there are images."""
-    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+FORMAT = "diffprobe-map/2"
+CHUNK = 32  # images labelled before their maps are written
 
 
 class Labeler(Protocol):
     """Gives images their maps: saliency 0 or 1, relative inverse depth (larger is nearer), shading as irradiance.
 
-    Whatever a labeler needs (packages, weights, files) it asks for when it is made or checked, before any image is.
+    A labeler asks for what it needs (packages, weights, files) when it is made or checked.
     """
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Makes sure that images called `names`, of `image_size` pixels a side, can be labelled.
-
-        Raises:
-            UserError: they cannot.
-        """
+        """Raises UserError if images called `names`, of `image_size` pixels a side, cannot be labelled."""
         ...
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
@@ -57,7 +41,7 @@ class Labeler(Protocol):
         ...
 
     def fingerprint(self, name: str) -> str:
-        """What determines the maps of property `name`, apart from the image: a hash of weights, settings or files."""
+        """A hash of what determines the maps of property `name` beside the image: weights, settings or files."""
         ...
 
 
@@ -66,33 +50,93 @@ class GeometryAwareLabeler(Labeler, Protocol):
     """A labeler whose maps were made elsewhere, of the images as they were before they became squares."""
 
     def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
-        """Says of images by name how they become squares. To be called before `check`; images that are not named were
-        square from the beginning."""
+        """Sets how images become squares, by name, before `check`; other images were square from the beginning."""
         ...
 
     def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """As `check`, for maps that are not learned but held against labels, such as those of unfinished images: they
-        may be empty or constant."""
+        """As `check`, for maps that are compared with labels and may be empty or constant."""
         ...
 
 
 def check_reference_maps(labeler: Labeler, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-    """`GeometryAwareLabeler.check_reference_maps`, of labelers that compute their maps `check`."""
+    """`GeometryAwareLabeler.check_reference_maps`, or `check` for labelers that compute their maps."""
     check = labeler.check_reference_maps if isinstance(labeler, GeometryAwareLabeler) else labeler.check
     check(names, properties, image_size)
 
 
+def eight_bit(images: Tensor) -> Tensor:
+    """[..., height, width] in [0, 1] -> the nearest of 256 levels, uint8, on the CPU: the input of image models."""
+    return (images.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def trial_picture(size: int = 64) -> Tensor:
+    """[1, 3, size, size] of noise, always the same, on which an image model is tried before there are images."""
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def load_image_model(
+    model: str, task: str, what: str, setting: str, example: str, unused: Mapping[str, str] | None = None
+) -> tuple[Any, Any, list[str]]:
+    """An image model of transformers from a folder or the hub.
+
+    The image processor is the one on Pillow, whether or not torchvision is there, so that results do not depend on it.
+
+    Args:
+        model: a folder, or a hub id.
+        task: in the name of the loader: 'DepthEstimation' of AutoModelForDepthEstimation.
+        what: such as 'depth model'; with `setting` and an `example` of a hub id, for messages.
+        unused: as in `diffprobe.weights.check_names`.
+
+    Returns:
+        Image processor, network in float32, and names of unused weights that its files lack.
+
+    Raises:
+        UserError: there is no such model, it is of another kind, or its files do not hold exactly its weights.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir() and "/" not in model:
+        raise UserError(
+            f"no {what} {model!r}: neither a folder here nor a hub id; give {setting}=FOLDER or a hub id such as "
+            f"{example}"
+        )
+    if not folder.is_dir():
+        folder = download(model, ["*.json", "*.safetensors"])
+    if not (folder / "config.json").is_file():
+        raise UserError(f"cannot load {model!r} as the {what} of transformers: {folder} has no config.json")
+    check_files(folder, "model")
+    with quiet():
+        import transformers
+
+        try:
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+            network, loaded = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused by check_loaded, by name
+                trust_remote_code=False,  # None would ask whether to run code that comes with the weights
+            )
+        except Exception as error:  # whatever a broken folder or an unknown model makes transformers raise
+            raise UserError(
+                f"cannot load {model!r} as the {what} of transformers in safetensors: {one_line(error)}"
+            ) from error
+    check_loaded(f"the {what} {model}", network, loaded, unused)
+    return processor, network, sorted(loaded["missing_keys"])
+
+
+def processed(processor: Any, images: Tensor) -> Any:
+    """The input of a transformers network for images [images, 3, height, width] in [0, 1]."""
+    return processor(images=list(eight_bit(images).permute(0, 2, 3, 1).numpy()), return_tensors="pt")
+
+
 class SinglePropertyLabeler(ABC):
-    """A labeler of one property, which has no fingerprint but that of itself and takes any image."""
+    """A labeler of one property that takes any image."""
 
     labels: ClassVar[str]
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Any image will do.
-
-        Raises:
-            UserError: another property than `labels` is asked for.
-        """
+        """Raises UserError for another property than `labels`."""
         others = [name for name in properties if name != self.labels]
         if others:
             raise UserError(
@@ -106,40 +150,36 @@ class SinglePropertyLabeler(ABC):
         return {self.labels: self.maps(images)}
 
     def fingerprint(self, name: str) -> str:
+        """A hash of `determinants`."""
         return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.determinants(), sort_keys=True, default=str).encode()).hexdigest()
+
+    @abstractmethod
+    def determinants(self) -> list[Any]:
+        """What determines the maps beside the image, for JSON."""
 
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
         """[images, 3, height, width] in [0, 1] -> [images, height, width]."""
 
-    @property
-    @abstractmethod
-    def _fingerprint(self) -> str: ...
-
-
-FORMAT = "diffprobe-map/2"
-CHUNK = 32  # images that are labelled before their maps are written: what a kill loses
-
 
 class CachedLabeler:
-    """A labeler that keeps its maps: `folder/<property>/<fingerprint>/<image name>-<picture>.safetensors`.
+    """A labeler that keeps its maps in `folder/<property>/<fingerprint>/<image name>-<pixels>.safetensors`.
 
-    A map is found by the labeler's fingerprint, the image's name and a hash of its pixels at eight bits: a name alone
-    is not enough, since the same prompt and seed are another picture with another model or sampler; and at eight bits,
-    as image models see them, the last bits of another device make no other picture. Each file holds one float32 map,
-    exactly as it was computed, and its checksum, so that a file that is damaged or cut short is computed again.
-    Processes may share a folder: they write under names of their own and rename.
+    A map is found by the labeler's fingerprint, the image's name and a hash of its pixels at eight bits: the same
+    prompt and seed are another image with another model or sampler, while the last bits of another device do not
+    matter. A file holds one float32 map and its checksum, so that a damaged one is computed again. Processes may share
+    a folder.
     """
 
     def __init__(self, labeler: Labeler, folder: str | Path) -> None:
         self.labeler, self.folder = labeler, Path(folder)
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """As the labeler.
-
-        Raises:
-            UserError: the labeler's, or the folder cannot be written to.
-        """
+        """As the labeler's. Raises UserError also if the folder cannot be written to."""
         there = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"cannot keep label maps in {self.folder}: {there} is no folder that can be written to")
@@ -150,38 +190,37 @@ class CachedLabeler:
         return self.labeler.fingerprint(name)
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """As the labeler, which is asked only about images whose maps are not there."""
-        pictures = [_hash_of(image, name) for image, name in zip(images, names, strict=True)]
-        return {name: self._maps(images, names, pictures, name) for name in properties}
+        """As the labeler's, which computes only maps that are not in the folder."""
+        hashes = []
+        for image, name in zip(images, names, strict=True):
+            pixels = eight_bit(image).contiguous()
+            described = json.dumps([name, list(pixels.shape)]).encode()
+            hashes.append(hashlib.sha256(described + pixels.numpy().tobytes()).hexdigest())
+        return {name: self._maps(images, names, hashes, name) for name in properties}
 
-    def _maps(self, images: Tensor, names: Sequence[str], pictures: Sequence[str], wanted: str) -> Tensor:
-        labels = [{"format": FORMAT, "labeler": self.fingerprint(wanted), "picture": picture} for picture in pictures]
-        paths = [self._path(wanted, label, name) for label, name in zip(labels, names, strict=True)]
+    def _maps(self, images: Tensor, names: Sequence[str], hashes: Sequence[str], wanted: str) -> Tensor:
+        fingerprint = self.fingerprint(wanted)
+        labels = [{"format": FORMAT, "labeler": fingerprint, "picture": each} for each in hashes]
+        folder = self.folder / wanted / fingerprint[:16]
+        paths = [
+            folder / f"{quote(name, safe=' ')[:80]}-{each[:16]}.safetensors"
+            for name, each in zip(names, hashes, strict=True)
+        ]
         maps = {row: _read(path, label) for row, (path, label) in enumerate(zip(paths, labels, strict=True))}
         missing = [row for row, values in maps.items() if values is None]
         if missing:
-            remove_leftovers(paths[missing[0]].parent)
+            remove_leftovers(folder)
         for start in range(0, len(missing), CHUNK):
             rows = missing[start : start + CHUNK]
-            made = self.labeler(images[rows], [names[row] for row in rows], [wanted])[wanted]
-            for row, values in zip(rows, made.float().cpu(), strict=True):
+            computed = self.labeler(images[rows], [names[row] for row in rows], [wanted])[wanted]
+            for row, values in zip(rows, computed.float().cpu(), strict=True):
                 _write(paths[row], values, labels[row])
                 maps[row] = values
         return torch.stack([values for values in maps.values() if values is not None])
 
-    def _path(self, wanted: str, label: Mapping[str, str], name: str) -> Path:
-        file = f"{quote(name, safe=' ')[:80]}-{label['picture'][:16]}.safetensors"
-        return self.folder / wanted / label["labeler"][:16] / file
-
-
-def _hash_of(image: Tensor, name: str) -> str:
-    pixels = eight_bit(image).contiguous()
-    described = json.dumps([name, list(pixels.shape)]).encode()
-    return hashlib.sha256(described + pixels.numpy().tobytes()).hexdigest()
-
 
 def _read(path: Path, label: Mapping[str, str]) -> Tensor | None:
-    """The map [height, width] of a whole, undamaged file with this label; None without one."""
+    """The map [height, width] of an undamaged file with this label; None without one."""
     try:
         return read_sealed(path, ["map"], label)[0].get("map")
     except (FileNotFoundError, Damaged):
@@ -198,7 +237,7 @@ def _write(path: Path, values: Tensor, label: Mapping[str, str]) -> None:
 
 
 class PerProperty:
-    """Labels each property with a labeler of its own, which is made only if the property is asked for.
+    """Labels each property with a labeler of its own, which is made when the property is first labelled or checked.
 
     Args:
         cache: folder that keeps the maps of all but `FilesLabeler`, see `CachedLabeler`; None to compute them every
@@ -211,27 +250,21 @@ class PerProperty:
     """
 
     def __init__(self, cache: str | Path | None = None, **makers: Callable[[], Labeler]) -> None:
-        wrong = [name for name, make in makers.items() if not callable(make)]
-        if wrong:
-            raise UserError(
-                f"labeler.{wrong[0]}={makers[wrong[0]]} is no labeler; the parts here are named after properties"
-            )
-        self._cache, self._makers, self._made = cache, makers, dict[str, Labeler]()
+        for name, make in makers.items():
+            if not callable(make):
+                raise UserError(f"labeler.{name}={make} is no labeler; the parts here are named after properties")
+        self._cache, self._makers, self._labelers = cache, makers, dict[str, Labeler]()
         self._geometries: Mapping[str, Geometry] = {}
 
     def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
         """As `GeometryAwareLabeler`, for those of the labelers that are."""
         self._geometries = geometries
-        for made in self._made.values():
-            if isinstance(made, GeometryAwareLabeler):
-                made.set_geometries(geometries)
+        for labeler in self._labelers.values():
+            if isinstance(labeler, GeometryAwareLabeler):
+                labeler.set_geometries(geometries)
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Makes the labelers of these properties and lets each check.
-
-        Raises:
-            UserError: there is none for a property, or one of them objects.
-        """
+        """The check of each property's labeler. Raises UserError also if there is none for a property."""
         for name in properties:
             self._labeler(name).check(names, [name], image_size)
 
@@ -251,11 +284,11 @@ class PerProperty:
     def _labeler(self, name: str) -> Labeler:
         if name not in self._makers:
             raise UserError(f"no labeler for {name}; there is one for {', '.join(self._makers) or 'nothing'}")
-        if name not in self._made:
-            made = self._makers[name]()
-            if self._cache is not None and not isinstance(made, FilesLabeler):
-                made = CachedLabeler(made, self._cache)
-            if isinstance(made, GeometryAwareLabeler):
-                made.set_geometries(self._geometries)
-            self._made[name] = made
-        return self._made[name]
+        if name not in self._labelers:
+            labeler = self._makers[name]()
+            if self._cache is not None and not isinstance(labeler, FilesLabeler):
+                labeler = CachedLabeler(labeler, self._cache)
+            if isinstance(labeler, GeometryAwareLabeler):
+                labeler.set_geometries(self._geometries)
+            self._labelers[name] = labeler
+        return self._labelers[name]

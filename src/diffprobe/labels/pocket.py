@@ -1,7 +1,4 @@
-"""The built-in labeler: a small network trained on rendered pocket scenes. It knows nothing of photographs.
-
-The built-in classifier: the colour and shape of one object of the pocket world.
-"""
+"""The built-in labeler and classifier: small networks for 64-pixel images of the pocket world, not for photographs."""
 
 from __future__ import annotations
 
@@ -18,25 +15,18 @@ from diffprobe.pocket.networks import IMAGE_SIZE, load_classifier, load_labeler
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 
 BATCH = 64
+NEITHER = "nothing"
 
 
 class PocketLabeler:
-    """Labels 64-pixel pictures of the pocket world."""
+    """Saliency, depth and shading of images of the pocket world."""
 
     def __init__(self) -> None:
         self.network = load_labeler()
 
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Refuses pictures that it cannot know anything about.
-
-        Raises:
-            UserError: the model makes pictures of another size, so they are not of the pocket world.
-        """
-        if image_size != IMAGE_SIZE:
-            raise UserError(
-                f"labeler=pocket knows {IMAGE_SIZE}-pixel pictures of the pocket world only, and this model's have "
-                f"{image_size}; give label maps: labeler=files labeler.path=FOLDER"
-            )
+        """Raises UserError for images of another size."""
+        _check_size(image_size, "labeler=pocket", "give label maps: labeler=files labeler.path=FOLDER")
 
     @torch.no_grad()
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
@@ -54,14 +44,10 @@ class PocketLabeler:
         return fingerprint_of(self.network)
 
 
-BATCH = 64
-NEITHER = "nothing"
-
-
 class PocketClassifier:
-    """24 classes, 'red sphere' to 'cyan cone', and 'nothing', of the leftmost object of a 64-pixel picture.
+    """24 classes, 'red sphere' to 'cyan cone', and 'nothing', of the leftmost object of an image.
 
-    The network answers for colour and shape apart; the probability of both is taken as their product.
+    The probability of a class is the product of its colour's and its shape's.
     """
 
     name = "pocket"
@@ -71,12 +57,8 @@ class PocketClassifier:
         self.network = load_classifier()
 
     def check(self, image_size: int) -> None:
-        """Raises UserError for images of another size, which are not of the pocket world."""
-        if image_size != IMAGE_SIZE:
-            raise UserError(
-                f"classifier=pocket knows {IMAGE_SIZE}-pixel pictures of the pocket world only, and this model's have "
-                f"{image_size}; choose classifier=transformers"
-            )
+        """Raises UserError for images of another size."""
+        _check_size(image_size, "classifier=pocket", "choose classifier=transformers")
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -87,3 +69,11 @@ class PocketClassifier:
         colour, shape = (logits[:, 0].softmax(-1) for logits in self.network(images))  # the first place is the leftmost
         both = (colour[:, :-1, None] * shape[:, None, :-1]).flatten(1)
         return torch.cat([both, (1 - both.sum(1, keepdim=True)).clamp_min(0)], 1)
+
+
+def _check_size(image_size: int, choice: str, instead: str) -> None:
+    if image_size != IMAGE_SIZE:
+        raise UserError(
+            f"{choice} knows {IMAGE_SIZE}-pixel pictures of the pocket world only, and this model's have "
+            f"{image_size}; {instead}"
+        )

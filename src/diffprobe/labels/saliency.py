@@ -1,12 +1,10 @@
-"""Saliency by an image model in an .onnx file: IS-Net, U2-Net, BiRefNet and their like."""
+"""Saliency by an image model in an .onnx file: IS-Net, U2-Net, BiRefNet and others."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +20,13 @@ from diffprobe.ranges import Choice, Items, Number, Text
 
 @dataclass(frozen=True)
 class OnnxFamily:
-    """How a kind of model wants its pictures and gives its answer.
+    """The input and output of a kind of model.
 
     Attributes:
         size: height and width where the file leaves them open.
-        mean, std: of each colour, taken off and divided by after scaling to [0, 1].
-        to_brightest: whether pictures are divided by their largest value instead of 255.
-        logits: whether the first output is to be put through a sigmoid.
+        mean, std: of each colour, subtracted and divided by after scaling to [0, 1].
+        to_brightest: whether images are divided by their largest value instead of 255.
+        logits: whether the first output needs a sigmoid.
     """
 
     size: int
@@ -40,7 +38,7 @@ class OnnxFamily:
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# As the inference code of each has it: xuebinqin/DIS, xuebinqin/U-2-Net, ZhengPeng7/BiRefNet.
+# From the inference code of each: xuebinqin/DIS, xuebinqin/U-2-Net, ZhengPeng7/BiRefNet.
 FAMILIES = {
     "isnet": OnnxFamily(1024, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),
     "u2net": OnnxFamily(320, *IMAGENET, to_brightest=True),
@@ -51,14 +49,14 @@ FAMILIES = {
 class OnnxSaliency(SinglePropertyLabeler):
     """1 where the model sees the salient object, else 0.
 
-    The model's map is stretched to [0, 1] over each image, as these models' own code does, brought to the image's size
-    and compared with `threshold`.
+    The model's map is stretched to [0, 1] over each image, as in these models' own code, resized to the image and
+    compared with `threshold`.
 
     Args:
         path: the .onnx file.
-        family: 'isnet', 'u2net' or 'birefnet': how pictures are prepared.
+        family: 'isnet', 'u2net' or 'birefnet': how images are prepared.
         threshold: above which a pixel is salient.
-        mean, std: of each colour, where the model wants others than its family.
+        mean, std: of each colour, in place of the family's.
         device: 'cpu', or anything else to use CUDA where onnxruntime-gpu offers it.
 
     Raises:
@@ -80,7 +78,13 @@ class OnnxSaliency(SinglePropertyLabeler):
             raise UserError(f"labeler.saliency.family={family}: use one of {', '.join(FAMILIES)}")
         known = FAMILIES[family]
         self.mean, self.std = _colours(mean or known.mean), _colours(std or known.std)
-        self.path, self.family, self.threshold = _file(path), known, threshold
+        if path is None or not Path(path).expanduser().is_file():
+            problem = "no model is set" if path is None else f"there is no file {path}"
+            raise UserError(
+                f"{problem} to label saliency with; give labeler.saliency.path=FILE.onnx (IS-Net, U2-Net or BiRefNet), "
+                "or maps: labeler/saliency=files labeler.saliency.path=FOLDER"
+            )
+        self.path, self.family, self.threshold = Path(path).expanduser(), known, threshold
         self.session = _session(self.path, device)
         entry = self.session.get_inputs()[0]
         self._input = entry.name
@@ -98,13 +102,10 @@ class OnnxSaliency(SinglePropertyLabeler):
     def maps(self, images: Tensor) -> Tensor:
         return torch.stack([(self._probability(image) > self.threshold).float() for image in images])
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        """Of the file and of how pictures and answers are treated."""
+    def determinants(self) -> list[Any]:
         with self.path.open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
-        described = [weights, asdict(self.family), self.size, self.mean.tolist(), self.std.tolist(), self.threshold]
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        return [weights, asdict(self.family), self.size, self.mean.tolist(), self.std.tolist(), self.threshold]
 
     def _probability(self, image: Tensor) -> Tensor:
         """[3, height, width] in [0, 1] -> [height, width], from 0 to 1; one image at a time, as most files want."""
@@ -118,19 +119,9 @@ class OnnxSaliency(SinglePropertyLabeler):
         values = answer.sigmoid() if self.family.logits else answer
         values = values.reshape(1, -1, *values.shape[-2:])[:, :1]
         low, high = values.amin(), values.amax()
-        if high > low:  # a map of one value has no object to stand out
+        if high > low:  # a map of one value has no salient object
             values = (values - low) / (high - low)
         return functional.interpolate(values, size=image.shape[-2:], mode="bilinear", antialias=True)[0, 0]
-
-
-def _file(path: str | Path | None) -> Path:
-    if path is None or not Path(path).expanduser().is_file():
-        found = "no model is set" if path is None else f"there is no file {path}"
-        raise UserError(
-            f"{found} to label saliency with; give labeler.saliency.path=FILE.onnx (IS-Net, U2-Net or BiRefNet), or "
-            "maps: labeler/saliency=files labeler.saliency.path=FOLDER"
-        )
-    return Path(path).expanduser()
 
 
 def _session(path: Path, device: str) -> Any:
@@ -151,7 +142,7 @@ def _session(path: Path, device: str) -> Any:
 
 
 def _size(shape: Sequence[Any], default: int) -> tuple[int, int] | None:
-    """Height and width that a model takes; None if it does not take one picture of three colours."""
+    """Height and width of a model's input; None if that is not one image of three colours."""
     if len(shape) != 4:
         return None
     one, three, height, width = (

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,14 +18,14 @@ from diffprobe.ranges import Text
 
 INSTALL = "pip install https://github.com/compphoto/Intrinsic/archive/main.zip"
 GREY = 1  # the stage of its pipeline that gives grey shading
-LEAST = 0.001  # of inverse shading, as Intrinsic itself has it
+LEAST = 0.001  # smallest inverse shading, as in Intrinsic itself
 
 
 class IntrinsicShading(SinglePropertyLabeler):
-    """Irradiance: the grey shading of Intrinsic, which it gives as 1 / (shading + 1), turned back.
+    """Irradiance, from the grey shading of Intrinsic, which is given as 1 / (shading + 1).
 
-    This adapter was tested with a stand-in for the package that has the interface of its public code (main branch of
-    April 2025), not with the package and its weights, which could not be had where this was built.
+    Tested with a stand-in that has the interface of the package's public code (main branch of April 2025), not with
+    the package and its weights.
 
     Args:
         weights: a name that Intrinsic knows: 'paper_weights' (of the ordinal shading paper), 'rendered_only', 'v2',
@@ -43,8 +40,22 @@ class IntrinsicShading(SinglePropertyLabeler):
 
     def __init__(self, weights: str | Sequence[str] = "paper_weights", device: Annotated[str, Text()] = "auto") -> None:
         self.device = str(chosen_device(device))
-        self._pipeline = _import()
-        named = weights if isinstance(weights, str) else [_checked_pickle(file) for file in weights]
+        try:
+            from intrinsic import pipeline  # type: ignore[import-not-found]
+        except ImportError as error:
+            raise UserError(
+                f"labelling shading needs Intrinsic (compphoto/Intrinsic), which cannot be imported ({error}): "
+                f"{INSTALL}; or give maps: labeler/shading=files labeler.shading.path=FOLDER"
+            ) from error
+        self._pipeline: Any = pipeline
+        for file in [] if isinstance(weights, str) else weights:
+            try:  # Intrinsic unpickles its files, which would run code in them
+                torch.load(file, map_location="meta", weights_only=True)
+            except Exception as error:  # a damaged file can make the unpickler raise nearly anything
+                raise UserError(
+                    f"labeler.shading.weights: {file} is no file of weights alone: {one_line(error)}"
+                ) from error
+        named = weights if isinstance(weights, str) else list(weights)
         try:
             self.models: dict[str, nn.Module] = self._pipeline.load_models(named, stage=GREY, device=self.device)
         except Exception as error:  # downloading, reading and fitting weights each raise other kinds
@@ -57,14 +68,11 @@ class IntrinsicShading(SinglePropertyLabeler):
     def maps(self, images: Tensor) -> Tensor:
         return torch.stack([self._shading(image) for image in images])
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        """Of the networks' weights; the package itself has no version that would tell."""
-        networks = {name: fingerprint_of(model) for name, model in self.models.items()}
-        return hashlib.sha256(json.dumps(["intrinsic", GREY, LEAST, networks], sort_keys=True).encode()).hexdigest()
+    def determinants(self) -> list[Any]:
+        return ["intrinsic", GREY, LEAST, {name: fingerprint_of(model) for name, model in self.models.items()}]
 
     def _shading(self, image: Tensor) -> Tensor:
-        """[3, height, width] in [0, 1] -> [height, width], brought back from the size that Intrinsic chooses."""
+        """[3, height, width] in [0, 1] -> [height, width], resized from the size that Intrinsic chooses."""
         picture = eight_bit(image).permute(1, 2, 0).numpy().astype(np.float32) / 255
         results = self._pipeline.run_pipeline(self.models, picture, stage=GREY, device=self.device)
         if "gry_shd" not in results:
@@ -72,23 +80,3 @@ class IntrinsicShading(SinglePropertyLabeler):
         inverse = torch.as_tensor(np.asarray(results["gry_shd"], np.float32))[None, None]
         inverse = functional.interpolate(inverse, size=image.shape[-2:], mode="bilinear", antialias=True)[0, 0]
         return 1 / inverse.clamp(LEAST, 1) - 1
-
-
-def _checked_pickle(file: str) -> str:
-    """The name of a file that holds tensors alone: Intrinsic unpickles it, and would run what else is in it."""
-    try:
-        torch.load(file, map_location="meta", weights_only=True)
-    except Exception as error:  # a damaged file can make the unpickler raise nearly anything
-        raise UserError(f"labeler.shading.weights: {file} is no file of weights alone: {one_line(error)}") from error
-    return file
-
-
-def _import() -> Any:
-    try:
-        from intrinsic import pipeline  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise UserError(
-            f"labelling shading needs Intrinsic (compphoto/Intrinsic), which cannot be imported ({error}): {INSTALL}; "
-            "or give maps: labeler/shading=files labeler.shading.path=FOLDER"
-        ) from error
-    return pipeline

@@ -12,11 +12,12 @@ from typing import Any
 from pandas import DataFrame, Series, isna
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
+from diffprobe.backbone.layers import short_names
 from diffprobe.data.objects import Problem
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.separation import ObjectRow, VanishedRow
 from diffprobe.report.report import Table
-from diffprobe.report.wording import interval, short_names, short_power
+from diffprobe.report.wording import interval, short_power
 
 CENTRES = ("mean", "difference", "value")  # shown with `low` and `high` in one cell
 HEADINGS = {"p_holm": "p (Holm)", "log10_p": "log10 p"}

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.report.style import DOUBLE_COLUMN, SEQUENTIAL, SINGLE_COLUMN, spread_ticks
-from diffprobe.report.wording import short_names
 
 
 def draw_cells(

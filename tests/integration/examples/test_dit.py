@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffprobe.backbone.capture import encode_prompts, evaluate
+from diffprobe.backbone.capture import encode_prompts
 from diffprobe.backbone.families.stable_diffusion import StableDiffusion
 from diffprobe.backbone.layers import catalogue
 from diffprobe.backbone.load import load_backbone
-from diffprobe.backbone.trajectory import generate
+from diffprobe.backbone.trajectory import evaluate, generate
 from tests.tiny_families import tiny_autoencoder
 
 FOLDER = Path(__file__).parent / "dit"

@@ -21,6 +21,7 @@ from diffprobe.analyses.emergence.tables import (
     find_leads,
     summarise_properties,
 )
+from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare
 from diffprobe.probes.storage import save_bank
@@ -40,7 +41,6 @@ from diffprobe.report.style import (
     shared_legend,
     style,
 )
-from diffprobe.report.wording import short_names
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,21 +12,14 @@ import pandas as pd
 from scipy import stats
 
 from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
+from diffprobe.backbone.layers import short_names
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import over_steps, select
 from diffprobe.report.choices import LayerChoice, control_curve, curve, metric_name
 from diffprobe.report.report import PaperCell, Table
-from diffprobe.report.wording import (
-    images_text,
-    interval_text,
-    rounded,
-    short_names,
-    significant,
-    steps_text,
-    too_few,
-)
+from diffprobe.report.wording import images_text, interval_text, rounded, significant, steps_text, too_few
 from diffprobe.statistics.differences import StepInterval, steps_reaching
 from diffprobe.statistics.intervals import MINIMUM_IMAGES, mean_intervals
 

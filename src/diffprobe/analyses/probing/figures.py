@@ -15,6 +15,7 @@ from matplotlib.ticker import NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from diffprobe.analyses.probing.findings import cell_rows, controls_at, grouped, score_at
+from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.errors import UserError
 from diffprobe.probes.score_table import select
 from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, metric_name, or_nan
@@ -42,7 +43,7 @@ from diffprobe.report.style import (
     shared_legend,
     style,
 )
-from diffprobe.report.wording import network_order, resolutions, short_names
+from diffprobe.report.wording import resolutions
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import Summary, emergence_step, summary_rows
@@ -25,15 +26,7 @@ from diffprobe.report.choices import (
     or_nan,
 )
 from diffprobe.report.report import Table
-from diffprobe.report.wording import (
-    difference_text,
-    images_text,
-    interval_text,
-    short_names,
-    significant,
-    steps_text,
-    too_few,
-)
+from diffprobe.report.wording import difference_text, images_text, interval_text, significant, steps_text, too_few
 from diffprobe.statistics.differences import images_needed
 from diffprobe.statistics.intervals import MINIMUM_IMAGES
 

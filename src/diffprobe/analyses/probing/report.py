@@ -22,6 +22,7 @@ from diffprobe.analyses.probing.findings import (
     score_at,
     verdict_lines,
 )
+from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference, compare_run
 from diffprobe.probes.score_table import select
@@ -30,7 +31,7 @@ from diffprobe.report.choices import LayerChoice, choose, control_name, curve, c
 from diffprobe.report.grid import PredictionExample, example_over_steps, map_frames
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
 from diffprobe.report.style import BEST_LABEL, HEADLINE_LABEL
-from diffprobe.report.wording import interval, interval_text, is_number, network_order, short_names
+from diffprobe.report.wording import interval, interval_text, is_number
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer

@@ -20,13 +20,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffprobe.analyses.separation.findings import SeparationCell, grouped_separation_cells
+from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
 from diffprobe.prototypes.sets import SETS, SetHistogram
 from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.report import Plot
 from diffprobe.report.style import BLACK, BLUE, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, VERMILION, style
-from diffprobe.report.wording import is_number, network_order, resolutions, short_names
+from diffprobe.report.wording import is_number, resolutions
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer

@@ -29,6 +29,7 @@ from diffprobe.analyses.separation.published import (
     published_means,
     published_tests,
 )
+from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.prototypes.collecting import Prototypes
 from diffprobe.prototypes.matrices import DistanceConfig, PrototypeMatrix, all_distances
@@ -36,7 +37,7 @@ from diffprobe.prototypes.retrieval import neighbours
 from diffprobe.prototypes.separation import DistanceKey, Resampling, SetRow, TestRow, separate
 from diffprobe.prototypes.sets import SETS, SetHistogram
 from diffprobe.report.report import PaperCell, Table
-from diffprobe.report.wording import interval, is_number, p_text, rounded, short_names, short_power
+from diffprobe.report.wording import interval, is_number, p_text, rounded, short_power
 from diffprobe.statistics.differences import holm
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The families of pipelines that are supported, by the class names that diffusers writes into a model's configs."""
+"""The supported families of pipelines, by the class names in the configs of diffusers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["BY_DENOISER", "BY_PIPELINE", "CHOSEN", "Conditions", "Family", "fami
 
 _ALL: tuple[Family, ...] = (StableDiffusionXL(), StableDiffusion(), StableDiffusion3(), Flux(), PixArt(), Ddpm())
 
-CHOSEN = "chosen_family"  # attribute of a denoiser, which its copies have too
+CHOSEN = "chosen_family"  # attribute of a denoiser and its copies
 
 BY_PIPELINE: dict[str, Family] = {family.pipeline: family for family in _ALL}
 
-# XL's U-Net is of the same class as Stable Diffusion's, whose family knows how to run both.
+# XL's U-Net is of the same class as Stable Diffusion's, whose `evaluate` runs both.
 BY_DENOISER: dict[str, Family] = {denoiser: family for family in _ALL for denoiser in family.denoisers}
 
 
 def family_of(denoiser: nn.Module) -> Family:
-    """The family that knows how to run a denoiser: the one that `load_backbone` was given, or that of its class.
+    """The family of a denoiser: the one given to `load_backbone`, or that of its class.
 
     Raises:
         UserError: a network of another class.

@@ -1,4 +1,4 @@
-"""What a family of pipelines does its own way, behind the few functions that the rest of the project calls."""
+"""What a family of pipelines does in its own way: the interface, and the common case."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-# What the denoiser is told beside latents and timestep: by name, each with one row an image; of a guidance batch
-# the rows without prompt come first.
+# The denoiser's inputs beside latents and timestep, by name, one row an image; in a guidance batch the rows without
+# prompt come first.
 Conditions = dict[str, Tensor]
 
-# Length of a made-up text: longer than any prompt's and prime, so that text is never taken for height x width tokens.
+# Length of a made-up text: longer than any prompt and prime, so that text is never taken for height x width tokens.
 EXAMPLE_TOKENS = 251
 
 
 class LoadedPipeline(Protocol):
-    """What a family may ask of a backbone; see `diffprobe.backbone.load.Backbone`."""
+    """What a family may use of a `diffprobe.backbone.load.Backbone`."""
 
     pipeline: Any
     guidance: float
@@ -34,17 +34,16 @@ class LoadedPipeline(Protocol):
 
 
 class Family(ABC):
-    """The common case: a denoiser over the latents of a VAE, told what a text says, guided by an empty prompt.
+    """The common case: a denoiser of a VAE's latents with a text encoder and classifier-free guidance.
 
     Attributes:
-        pipeline: the class of diffusers that loads the model.
-        load_options: what else `from_pretrained` is given.
+        pipeline: class of diffusers that loads the model.
+        load_options: further arguments of its `from_pretrained`.
         denoiser_part: attribute and folder of the denoiser in a pipeline.
-        denoisers: the denoiser's classes.
-        vae_needs_float32: whether the VAE overflows in half precision and has to stay in float32.
-        flow_matching: whether noise is mixed in along a straight line (flow matching), not with a diffusion schedule.
-        eta: what the pipeline tells samplers that take one (DDIM, TCD); None where it tells them nothing.
-        kinds: patterns of layer names with their kind that hold in this family alone.
+        denoisers: classes of the denoiser.
+        vae_needs_float32: whether the VAE overflows in float16.
+        flow_matching: whether latents are noised along a straight line (flow matching), not by a schedule of betas.
+        eta: what the pipeline gives samplers that take one (DDIM, TCD); None where it gives none.
     """
 
     pipeline: ClassVar[str]
@@ -54,7 +53,6 @@ class Family(ABC):
     vae_needs_float32: ClassVar[bool] = False
     flow_matching: ClassVar[bool] = False
     eta: ClassVar[float | None] = 0.0
-    kinds: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def latent_shape(self, config: Any) -> tuple[int, int, int]:
         """Channels, height and width of one image's latents, from the denoiser's config."""
@@ -71,11 +69,11 @@ class Family(ABC):
         return guidance > 1
 
     def embeds_guidance(self, config: Any) -> bool:
-        """Whether guidance is a number that the denoiser of this config is told."""
+        """Whether guidance is an input of the denoiser."""
         return False
 
     def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
-        """Whether the rows without prompt of a guidance batch are those of the prompt '', by the pipeline's settings.
+        """Whether a guidance batch's rows without prompt are those of the prompt '', by the pipeline's settings.
 
         If so, guidance does nothing to an image of the empty prompt.
         """
@@ -90,7 +88,7 @@ class Family(ABC):
         """Conditions for one image, without content, on the current device."""
 
     def evaluate(self, denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
-        """See `diffprobe.backbone.capture.evaluate`."""
+        """See `diffprobe.backbone.trajectory.evaluate`."""
         return denoiser(latents, timestep, **conditions, return_dict=False)[0]
 
     def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
@@ -114,16 +112,26 @@ def guidance_rows(unconditional: Tensor | None, conditional: Tensor, guided: boo
 
 
 def row_timesteps(timestep: Any, latents: Tensor) -> Tensor:
-    """A timestep, or one for each row, as a tensor [batch]: transformers do not broadcast it themselves."""
+    """One timestep for all rows, or one for each, as a tensor [batch]: transformers do not broadcast it."""
     return torch.as_tensor(timestep, device=latents.device).expand(len(latents))
 
 
-def resolution_shift(config: Any, tokens: int, largest: float) -> float:
-    """How far a flow-matching scheduler moves its timesteps towards noise for images of so many tokens (its mu).
+def resolution_shift(config: Any, latents: tuple[int, int, int], patch: int, max_shift: float) -> float:
+    """The shift (mu) of a flow-matching scheduler's timesteps towards noise, which grows with the image's tokens.
 
-    `largest` is the pipeline's value of `max_shift` where the scheduler's config has none.
+    Args:
+        config: of the scheduler.
+        latents: channels, height and width of one image's latents.
+        patch: height and width in latents of a token.
+        max_shift: of the pipeline, where the config has none.
     """
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", largest)
-    slope = (high - low) / (many - few)
-    return tokens * slope + (low - slope * few)
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    _, height, width = latents
+    return calculate_shift(
+        (height // patch) * (width // patch),
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", max_shift),
+    )

@@ -12,7 +12,7 @@ from diffprobe.errors import UserError
 
 
 class Ddpm(Family):
-    """Its latents are the images themselves, in [-1, 1]; prompts are ignored."""
+    """Latents are the images themselves, in [-1, 1]; prompts are ignored."""
 
     pipeline = "DDPMPipeline"
     denoisers = ("UNet2DModel",)
@@ -28,7 +28,7 @@ class Ddpm(Family):
         return {}
 
     def example(self, config: Any) -> Conditions:
-        """Raises UserError if the U-Net wants to be told a class."""
+        """Raises UserError if the U-Net needs a class label."""
         for key in ("class_embed_type", "num_class_embeds"):
             if config.get(key) is not None:
                 raise UserError(f"a U-Net with {key}={config[key]!r} needs the class of the image: unsupported")

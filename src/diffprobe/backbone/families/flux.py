@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffprobe.backbone.families.base import (
     EXAMPLE_TOKENS,
@@ -18,13 +19,13 @@ from diffprobe.backbone.families.base import (
     row_timesteps,
 )
 
-# The denoiser sees squares of 2 x 2 latents as one token. Its config does not say so, nor what size it was made for.
+# The denoiser sees 2 x 2 latents as one token. Its config says neither this nor the size it was made for.
 PATCH = 2
 LATENT_SIZE = 128
 
 
 class Flux(Family):
-    """Guidance is a number that the network is told: there is no guidance batch."""
+    """Guidance is an input of the network, or there is none; there is no guidance batch."""
 
     pipeline = "FluxPipeline"
     denoiser_part = "transformer"
@@ -61,37 +62,20 @@ class Flux(Family):
     def evaluate(self, denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
         height, width = latents.shape[2] // PATCH, latents.shape[3] // PATCH
         text = conditions["encoder_hidden_states"]
-        # On the CPU beside a network without weights: hooks read the grid of the image from the positions.
+        # Without weights (meta device) positions stay on the CPU: hooks read the height and width from them.
         place = "cpu" if latents.is_meta else latents.device
+        with torch.device("cpu"):
+            positions = torch.cartesian_prod(torch.arange(1), torch.arange(height), torch.arange(width))
         predicted = denoiser(
-            pack(latents),
+            functional.pixel_unshuffle(latents, PATCH).flatten(2).transpose(1, 2),
             timestep=row_timesteps(timestep, latents).to(latents.dtype) / 1000,
             **conditions,
             txt_ids=torch.zeros(text.shape[1], 3, device=place, dtype=latents.dtype),
-            img_ids=positions(height, width).to(place, latents.dtype),
+            img_ids=positions.to(place, latents.dtype),
             return_dict=False,
         )[0]
-        return unpack(predicted, height, width)
+        return functional.pixel_shuffle(predicted.transpose(1, 2).unflatten(2, (height, width)), PATCH)
 
     def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
-        _, height, width = backbone.latent_shape
-        shift = resolution_shift(scheduler.config, (height // PATCH) * (width // PATCH), 1.15)
+        shift = resolution_shift(scheduler.config, backbone.latent_shape, PATCH, 1.15)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift, device=backbone.device)
-
-
-def pack(latents: Tensor) -> Tensor:
-    """Latents [batch, channels, h, w] to tokens [batch, h/2 * w/2, 4 * channels]."""
-    squares = latents.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # batch, channels, rows, 2, columns, 2
-    return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Tokens [batch, height * width, 4 * channels] to latents [batch, channels, 2 * height, 2 * width]."""
-    squares = tokens.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (height, width))
-    return squares.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-
-def positions(height: int, width: int) -> Tensor:
-    """0, row and column of every token, [height * width, 3]."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1)

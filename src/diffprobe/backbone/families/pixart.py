@@ -17,12 +17,12 @@ from diffprobe.backbone.families.base import (
     row_timesteps,
 )
 
-# What the largest model is told of the image; the others are told nothing.
+# Inputs of the largest model alone, in a dictionary of their own.
 ADDED = ("resolution", "aspect_ratio")
 
 
 class PixArt(Family):
-    """Captions are used as given, in lower case: cleaning them depends on which packages are installed."""
+    """Captions are used as given, in lower case: the pipeline's cleaning depends on installed packages."""
 
     pipeline = "PixArtAlphaPipeline"
     denoiser_part = "transformer"
@@ -59,4 +59,4 @@ class PixArt(Family):
             added_cond_kwargs={key: conditions.get(key) for key in ADDED},
             return_dict=False,
         )[0]
-        return predicted[:, : latents.shape[1]]  # a learned variance, which no sampler here uses, comes after
+        return predicted[:, : latents.shape[1]]  # the learned variance after it is not used

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, LoadedPipeline, guidance_rows
 from diffprobe.errors import UserError
 
-# Which of the U-Net's inputs come in a dict of their own.
+# Inputs of the U-Net in a dictionary of their own.
 ADDED = ("text_embeds", "time_ids")
 
 
 class StableDiffusion(Family):
-    """One text encoder. What the U-Net predicts, noise or v, is the scheduler's to know."""
+    """One text encoder. Whether the U-Net predicts noise or v, the scheduler's config says."""
 
     pipeline = "StableDiffusionPipeline"
     load_options: ClassVar = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None}
@@ -32,13 +32,13 @@ class StableDiffusion(Family):
         return {"encoder_hidden_states": guidance_rows(unconditional, conditional, guided)}
 
     def example(self, config: Any) -> Conditions:
-        """Raises UserError if the U-Net needs more than noise, timestep, text and what XL adds (upscalers do)."""
+        """Raises UserError if the U-Net needs other inputs than Stable Diffusion 1, 2 or XL (upscalers do)."""
         added = config.get("addition_embed_type")
         known = {
             "addition_embed_type": (None, "text_time"),
             "class_embed_type": (None,),
             "num_class_embeds": (None,),
-            "time_cond_proj_dim": (None,),  # distilled models are told the guidance
+            "time_cond_proj_dim": (None,),  # an embedding of the guidance, in distilled models
         }
         for key, values in known.items():
             if config.get(key) not in values:
@@ -57,7 +57,7 @@ class StableDiffusion(Family):
 
 
 class StableDiffusionXL(StableDiffusion):
-    """Two text encoders; told besides their pooled text and the size of the image, as if it had never been cropped."""
+    """Two text encoders; further inputs are their pooled text and the image's size, given as never cropped."""
 
     pipeline = "StableDiffusionXLPipeline"
     load_options: ClassVar = {"add_watermarker": False}
@@ -68,7 +68,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
-        # No negative prompt is not an empty one: the model's config may ask for zeros in its place.
+        # Without a negative prompt, the model's config decides between zeros and the empty prompt.
         text, empty, pooled, empty_pooled = pipeline.encode_prompt(
             list(prompts), device=backbone.device, num_images_per_prompt=1, do_classifier_free_guidance=guided
         )

@@ -20,13 +20,12 @@ from diffprobe.backbone.families.base import (
 
 
 class StableDiffusion3(Family):
-    """Two CLIP text encoders and, if it was kept, a T5."""
+    """Two CLIP text encoders and optionally a T5."""
 
     pipeline = "StableDiffusion3Pipeline"
     denoiser_part = "transformer"
     denoisers = ("SD3Transformer2DModel",)
     flow_matching = True
-    kinds = ((r"\.attn2\.to_out\.0$", "self_attention"),)  # 3.5 has a second attention, of the image to itself
 
     def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
@@ -52,6 +51,5 @@ class StableDiffusion3(Family):
         options = {}
         if scheduler.config.get("use_dynamic_shifting"):
             patch = backbone.denoiser.config.patch_size
-            _, height, width = backbone.latent_shape
-            options["mu"] = resolution_shift(scheduler.config, (height // patch) * (width // patch), 1.16)
+            options["mu"] = resolution_shift(scheduler.config, backbone.latent_shape, patch, 1.16)
         scheduler.set_timesteps(steps, device=backbone.device, **options)

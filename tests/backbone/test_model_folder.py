@@ -332,7 +332,7 @@ def test_a_tokenizer_without_its_merges_is_refused(tiny_pipeline_folder: Path) -
     """Every word is then spelled in letters, though the vocabulary is whole."""
     from transformers import CLIPTextConfig, CLIPTokenizer
 
-    from diffprobe.backbone.parts import check_tokenizer
+    from diffprobe.backbone.model_folder import check_tokenizer
 
     vocabulary, merges = clip_vocabulary(["photograph", "kitchen", "orange", "table", "window", "garden"])
     config = CLIPTextConfig(vocab_size=len(vocabulary), max_position_embeddings=77)

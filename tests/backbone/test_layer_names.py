@@ -2,8 +2,8 @@
 
 import pytest
 
+from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.report.choices import HEADLINE_LAYER
-from diffprobe.report.wording import network_order, short_names
 from tests.report.made_up_run import LAYERS
 
 UP = "up_blocks.1.attentions.2.transformer_blocks.0"
