@@ -1,9 +1,8 @@
-"""What a class takes that a configuration names by `_target_`: its signature, read from its source without an import.
+"""The arguments of a class that a configuration names by `_target_`, read from its source without importing it.
 
-Settings are checked before any work, and most classes are in modules that take seconds to import (torch, Lightning). So
-the source is found and parsed. Hints and the ranges in them are evaluated where they are made of `typing`, of
-`diffprobe.ranges` and of constants; a class stands for itself as an `Unread` type. What has no source that can be read
-(C extensions, models made by decorators) is imported.
+Settings are checked before any work, and importing torch or Lightning takes seconds. Hints and ranges are evaluated
+where they are made of `typing`, `diffprobe.ranges` and constants; any other class becomes an `Unread` type. What has no
+Python source (C extensions, classes made by decorators) is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -20,14 +19,16 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 LIGHT = ("typing", "typing_extensions", "collections.abc", "pathlib", "dataclasses", "diffprobe.ranges")
-_BUILTINS = ("int", "float", "str", "bool", "bytes", "complex", "object", "type", "list", "dict", "tuple", "set")
-_BUILTINS = (*_BUILTINS, "frozenset", "len", "sorted", "range")
+_BUILTINS = (
+    *("int", "float", "str", "bool", "bytes", "complex", "object", "type"),
+    *("list", "dict", "tuple", "set", "frozenset", "len", "sorted", "range"),
+)
 _DEEPEST = 20  # imports that a name is followed through
 
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a class: its type hint with ranges (`Any` where there is none), and whether it must be given."""
+    """An argument: its type hint with ranges (`Any` where there is none), and whether it must be given."""
 
     hint: Any
     required: bool
@@ -35,7 +36,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a class or function takes. `open_ended` says whether it takes any other keyword too."""
+    """The arguments of a class or function. `open_ended`: it takes any other keyword too."""
 
     name: str
     arguments: Mapping[str, Argument]
@@ -43,7 +44,7 @@ class Signature:
 
 
 class _Class(type):
-    """The type of `Unread`: a class or module of which nothing is known, with any attribute, that can be called."""
+    """The type of `Unread`, which has every attribute and can be called."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -55,7 +56,7 @@ class _Class(type):
 
 
 class Unread(metaclass=_Class):
-    """A class in a hint that is not imported: no plain value is one."""
+    """Stands in hints for a class or module that is not imported. No plain value is one."""
 
     def __class_getitem__(cls, item: Any) -> Any:
         return cls
@@ -67,10 +68,10 @@ def unread(name: str) -> type[Unread]:
 
 
 def signature_of(target: str, *, imported: bool = True) -> Signature | None:
-    """What the class or function at a dotted path takes; None where there is none.
+    """The signature of the class or function at a dotted path; None where there is none.
 
     Args:
-        imported: whether it may be imported where its source cannot be read. Importing runs code.
+        imported: import it where its source cannot be read. Importing runs code.
     """
     found = _find(target)
     read = _read(*found, 0) if found else None
@@ -78,7 +79,7 @@ def signature_of(target: str, *, imported: bool = True) -> Signature | None:
 
 
 class _Module:
-    """The source of a module: what each name at its top stands for, as the statement that binds it."""
+    """The source of a module: each name at its top with the statement that binds it."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
@@ -107,7 +108,7 @@ def _module(name: str) -> _Module | None:
 
 
 def _path(name: str) -> Path | None:
-    """The source file of a module. Nothing is imported: the parts below the first are looked for in its folder."""
+    """The source file of a module. Submodules are looked for in the folder of the package, so nothing is imported."""
     top, *inner = name.split(".")
     try:
         spec = find_spec(top)
@@ -155,26 +156,16 @@ def _read(module: _Module, statement: ast.stmt, depth: int) -> Signature | None:
     for inner in statement.body:
         if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
             return _of_function(module, inner, statement.name, method=True)
-    bases = [_read(*found, depth + 1) for found in map(_base(module), statement.bases) if found]
+    named = (base.id for base in statement.bases if isinstance(base, ast.Name))
+    bases = [_read(*found, depth + 1) for found in (_followed(module, name) for name in named) if found]
     if any(_called(each) == "dataclass" for each in statement.decorator_list):
         inherited = next((base.arguments for base in bases if base), {})
         return Signature(statement.name, {**inherited, **_fields(module, statement)})
-    if statement.decorator_list or len(bases) < len(statement.bases) - _plain(statement):
+    without_arguments = sum(_called(base) in ("Protocol", "ABC", "Generic", "object") for base in statement.bases)
+    if statement.decorator_list or len(bases) < len(statement.bases) - without_arguments:
         return None
     inherited = next((base for base in bases if base is not None), Signature("", {}))
     return Signature(statement.name, inherited.arguments, inherited.open_ended)
-
-
-def _plain(statement: ast.ClassDef) -> int:
-    """How many bases of a class say nothing of what it takes."""
-    return sum(_called(base) in ("Protocol", "ABC", "Generic", "object") for base in statement.bases)
-
-
-def _base(module: _Module) -> Callable[[ast.expr], tuple[_Module, ast.stmt] | None]:
-    def found(base: ast.expr) -> tuple[_Module, ast.stmt] | None:
-        return _followed(module, base.id) if isinstance(base, ast.Name) else None
-
-    return found
 
 
 def _of_function(
@@ -216,25 +207,25 @@ def _called(expression: ast.expr) -> str:
 
 
 def _hint(module: _Module, annotation: ast.expr | None) -> Any:
-    """The value of a hint; `Any` where there is none or it cannot be told."""
+    """The value of a hint; `Any` where there is none or it cannot be evaluated."""
     if annotation is None:
         return Any
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
     try:
         return _value(module, annotation, 0)
-    except Exception:  # whatever an expression of somebody else raises that is taken out of its module
+    except Exception:  # any expression of any module is evaluated here
         return Any
 
 
 def _value(module: _Module, expression: ast.expr, depth: int) -> Any:
-    """The value of an expression in a module, whose source would be run if it were imported."""
+    """The value of an expression of a module."""
     code = compile(ast.Expression(expression), module.name, "eval")
     return eval(code, {"__builtins__": {}}, _Values(module, depth))
 
 
 class _Values(dict):
-    """What the names in an expression of a module stand for."""
+    """The values of the names in an expression of a module."""
 
     def __init__(self, module: _Module, depth: int) -> None:
         super().__init__()
@@ -261,7 +252,7 @@ class _Values(dict):
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements at the top of a module, those under `if` and `try` too."""
+    """The statements at the top of a module, also those under `if` and `try`."""
     for statement in body:
         yield statement
         if isinstance(statement, ast.If | ast.Try):
@@ -282,7 +273,6 @@ def _names(statement: ast.stmt) -> Iterator[str]:
 
 
 def _imported(target: str) -> Signature | None:
-    """The signature of what can be imported."""
     place, _, name = target.rpartition(".")
     try:
         found = getattr(import_module(place), name)

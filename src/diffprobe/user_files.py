@@ -1,8 +1,8 @@
-"""Opens the files that a user gives: regular files of bounded size, and of pictures only the kinds that are meant.
+"""Opens files that the user gives: regular files of bounded size, and pictures of some formats only.
 
-Whatever reads a picture, a map, a mask or a list of the user's opens it here. So a pipe or a device is refused instead
-of waited for, Pillow starts no other program (it hands PostScript to Ghostscript, whatever the file is called), and the
-pictures that are decoded at once, by all threads together, do not outgrow the memory.
+All pictures, maps, masks and lists of the user are opened here. So a pipe or a device is refused instead of waited for,
+Pillow starts no other program (PostScript would go to Ghostscript, whatever the file's name), and the pictures that
+threads decode at once fit into memory.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from diffprobe.errors import UserError, one_line
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-# What Pillow calls the kinds of picture that are read; HEIF where a plug-in for it is loaded.
+# Pillow's names of the formats that are read; HEIF where a plug-in for it is loaded.
 KINDS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "HEIF")
-TGA = "TGA"  # has no mark of its own, so that many a broken file looks like one: only where the name says so
+TGA = "TGA"  # files have no signature, and many a broken file looks like one: read only where the name says so
 LARGEST_FILE = 512 * 2**20  # bytes
 LARGEST_PICTURE = 120_000_000  # pixels that are decoded at once, in one picture or in several; about 1 GB
 _JPEG = b"\xff\xd8\xff"
@@ -44,7 +44,7 @@ def read_file(path: str | Path, what: str = "the file") -> bytes:
     """All bytes of a regular file.
 
     Args:
-        what: what the file is called in errors, such as 'the image'.
+        what: its name in errors, such as 'the image'.
 
     Raises:
         UserError: there is none, it is a folder, pipe, socket or device, it is larger than `LARGEST_FILE`, or it cannot
@@ -67,15 +67,15 @@ def read_file(path: str | Path, what: str = "the file") -> bytes:
 def opened_picture(
     path: str | Path, what: str = "the image", *, content: bytes | None = None, kinds: Sequence[str] = KINDS
 ) -> Iterator[tuple[ImageFile, tuple[int, int]]]:
-    """A picture whose header is read, and (width, height) as its file says; its pixels are to be decoded in the `with`.
+    """A picture whose header is read, and its stored (width, height); decode its pixels inside the `with`.
 
-    Waits until the pictures that other threads are decoding leave room. Whatever goes wrong inside the `with`, in a
-    decoder or as ValueError, becomes a UserError with the file's name. A JPEG file of more than `LARGEST_PICTURE`
-    pixels is decoded at a half, a quarter or an eighth of its sides, as far as need be.
+    Waits until other threads have decoded theirs, where all together would not fit. Any error inside the `with` becomes
+    a UserError with the file's name. A JPEG file of more than `LARGEST_PICTURE` pixels is decoded at 1/2, 1/4 or 1/8 of
+    its sides, as needed.
 
     Args:
-        content: the file's bytes, where they are read already.
-        kinds: of Pillow's formats, those that are tried. The name's ending says nothing.
+        content: the bytes of the file, where they are read already.
+        kinds: Pillow's formats to try. The ending of the name does not count.
 
     Raises:
         UserError: it cannot be read, is of another kind or has too many pixels.

@@ -1,6 +1,6 @@
-"""Weights from files, checked: files are whole, and every weight of a network is in them, no more and no less.
+"""Checks of weight files: they are whole, and hold exactly the weights of a network.
 
-What is missing would otherwise be random, which no number of a run would show.
+A missing weight would otherwise be random, and no number of a run would show it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHECKSUMS = "checksums.json"
 MEND = "get the package again, or train the weights: python -m diffprobe.pocket.training all --install"
 POINTER = b"version https://git-lfs"
 
-# Names in files that say nothing about the network that is loaded, by pattern, with the reason.
+# Patterns of names in files that may be there without a place in the network, with the reason.
 HARMLESS: Mapping[str, str] = {
     r"(^|\.)position_ids$": "0, 1, 2, ...: older versions of transformers saved this buffer",
     r"(^|\.)rotary_emb\.inv_freq$": "computed from the configuration; older versions saved it",
@@ -34,7 +34,7 @@ HARMLESS: Mapping[str, str] = {
     r"^lm_head\.weight$": "the output of T5's decoder; only its encoder reads prompts",
 }
 
-# What names in a file tell about how it was made, and what to do then.
+# Patterns of names that show how a file was made, with what to do then.
 HINTS: Mapping[str, str] = {
     r"lora|base_layer|hada_w|lokr_": "It holds a LoRA that was not fused: load the pipeline in diffusers, call "
     "fuse_lora() and unload_lora_weights(), and save it again",
@@ -58,13 +58,13 @@ def check_names(
     Args:
         what: names the network and its files.
         count: of all weights of the network.
-        missing: weights that no file gave.
-        unexpected: names in the files without a place in the network; those of `HARMLESS` may be there.
+        missing: weights in no file.
+        unexpected: names in the files without a place in the network; those of `HARMLESS` are allowed.
         mismatched: weights of other shapes in the files.
-        unused: patterns of weights, with the reason, that may be missing because the network never uses them.
+        unused: patterns of weights that may be missing since the network never uses them, with the reason.
 
     Raises:
-        UserError: counts such weights, names the first, and says how such files come about where that can be told.
+        UserError: with the number of such weights, the first of them, and the likely cause.
     """
     missing = sorted(name for name in missing if not matching(name, HARMLESS) and not matching(name, unused or {}))
     unexpected = sorted(name for name in unexpected if not matching(name, HARMLESS))
@@ -126,7 +126,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def header_of(file: Path) -> dict[str, list[int]]:
-    """The names and shapes of a safetensors file's tensors; their data are not read, but must all be there.
+    """Names and shapes of the tensors of a safetensors file. Their data are not read, but must all be there.
 
     Raises:
         UserError: the file is missing, empty, cut short, or of another kind.
@@ -139,6 +139,7 @@ def header_of(file: Path) -> dict[str, list[int]]:
             start = opened.read(8)
             length = int.from_bytes(start, "little")
             text = opened.read(length) if 8 + length <= size else None
+            first = opened.read(1)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     if not size:
@@ -146,7 +147,7 @@ def header_of(file: Path) -> dict[str, list[int]]:
     if start == POINTER[:8]:
         raise UserError(f"{file} is a pointer of git-lfs in place of the weights; run `git lfs pull` in its repository")
     if text is None:
-        cut = size >= 8 and length < 100 * 2**20 and _begins_header(file)
+        cut = size >= 8 and length < 100 * 2**20 and first in (b"", b"{")
         raise UserError(f"{file} is {'cut short' if cut else 'no safetensors file'}; get it again")
     try:
         fields = json.loads(text)
@@ -169,14 +170,14 @@ def record_checksums(folder: Path) -> Path:
 
 
 def check_unchanged(folder: Path, below: str = "") -> None:
-    """Holds weights against the checksums that `record_checksums` wrote for them.
+    """Compares weights with the checksums that `record_checksums` wrote.
 
     Args:
-        folder: that has `checksums.json`.
-        below: file or folder in it that is to be checked; all of it by default.
+        folder: with `checksums.json`.
+        below: the file or folder in it to check; '' checks all.
 
     Raises:
-        UserError: a file is not what it was, missing, or not recorded.
+        UserError: a file has changed, is missing, or was not recorded.
     """
     recorded = folder / CHECKSUMS
     try:
@@ -196,11 +197,6 @@ def check_unchanged(folder: Path, below: str = "") -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _begins_header(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(9)[8:] in (b"", b"{")
 
 
 def _counted(number: int) -> str:
