@@ -16,7 +16,7 @@ from diffprobe.cli.running import objective
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import Summary
 from diffprobe.report.choices import HEADLINE_LAYER
-from diffprobe.report.columns import lines_of
+from diffprobe.report.tables import lines_of
 from diffprobe.runs.folder import (
     FINISHED,
     check_unfinished,

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from diffprobe.prototypes.collecting import Prototypes
     from diffprobe.prototypes.matrices import DistanceConfig
     from diffprobe.prototypes.pooling import MaskResizing
+    from diffprobe.report.report import Table
 
 LISTED_PROBLEMS = 5
+TOPICS = ("analysis", "model", "objects", "layers", "steps", "measure", "seed")  # that reports tell of what was asked
 
 
 @dataclass(frozen=True)
@@ -188,3 +190,32 @@ def _list_problems(problems: Sequence[Problem], inputs: Inputs) -> None:
         inputs.log(f"left out {problem}")
     if len(problems) > LISTED_PROBLEMS:
         inputs.log(f"left out {len(problems) - LISTED_PROBLEMS} more; problems.csv names all {len(problems)}")
+
+
+def object_tables(
+    prototypes: Prototypes,
+    problems: Sequence[Problem] = (),
+    changed: Sequence[tuple[Prototypes, str, float | None]] = (),
+) -> dict[str, Table]:
+    """The tables objects, vanished and problems.
+
+    Args:
+        prototypes: of the images as they are.
+        problems: images and objects that were left out.
+        changed: prototypes after a change of the images, its name and its strength.
+    """
+    from diffprobe.data.objects import Problem
+    from diffprobe.prototypes.separation import ObjectRow, VanishedRow
+    from diffprobe.report.report import Table
+
+    vanished = [
+        VanishedRow(name, height, width, change, strength)
+        for each, change, strength in [(prototypes, "", None), *changed]
+        for (height, width), names in each.vanished.items()
+        for name in names
+    ]
+    return {
+        "objects": Table.of(ObjectRow, prototypes.objects),
+        "vanished": Table.of(VanishedRow, vanished, title="objects that no cell of a grid belongs to"),
+        "problems": Table.of(Problem, problems, title="what was left out of the images"),
+    }

@@ -23,7 +23,7 @@ METRIC_NAMES = {
     "pearson": "Pearson correlation",
     "rmse": "RMSE",
 }
-# In the order in which they are told.
+# In the order of sentences and legends.
 CONTROL_NAMES = {
     "permuted": "permuted network",
     "fresh": "untrained network",
@@ -88,12 +88,7 @@ def choose(
     return choices
 
 
-def curve(
-    summaries: pd.DataFrame,
-    choice: LayerChoice,
-    layer: str,
-    control: str = "none",
-) -> list[Summary]:
+def curve(summaries: pd.DataFrame, choice: LayerChoice, layer: str, control: str = "none") -> list[Summary]:
     """Test scores of one layer (or control) over the steps, in step order; rows without a score are kept."""
     rows = select(_of(summaries, choice), metric=choice.metric, layer=layer, control=control, split="test")
     return sorted(summary_rows(rows), key=lambda row: row.step)

@@ -162,16 +162,16 @@ def _grid_panels(rows: int, steps: int, names: float) -> tuple[Figure, list[list
 
 
 def _draw_maps(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray], label: np.ndarray) -> None:
-    """Predictions and, last, the label, all in one range of colours."""
-    low, high = (0.0, 1.0) if name == "saliency" else np.percentile(label, [2, 98])
+    """Predictions and, last, the label, all in one range of colours; where there is a foreground, with its outline."""
+    colours = map_frames(name, label[None], label)
     height, width = label.shape
     for axes, values in zip(panels, [*maps, label], strict=True):
         axes.imshow(
-            values, cmap=COLOUR_MAPS.get(name, "viridis"), vmin=low, vmax=high,
+            values, cmap=colours.colours, vmin=colours.low, vmax=colours.high,
             extent=(0, width, height, 0), interpolation="nearest",
         )  # fmt: skip
     _name_right(panels[-1], "label")
-    if name == "saliency" and 0 < label.mean() < 1:
+    if property_named(name).binary and 0 < label.mean() < 1:
         for axes in panels[:-1]:
             axes.contour(
                 np.arange(width) + 0.5, np.arange(height) + 0.5, label, [0.5], colors=VERMILION, linewidths=0.7

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.parts import class_name
-from diffprobe.report.columns import columns_of, notes_of
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
 from diffprobe.report.style import SEQUENTIAL
+from diffprobe.report.tables import columns_of, notes_of
 from diffprobe.report.wording import interval, is_number, rounded
 
 # The page may use what is in it, and nothing else.

@@ -13,10 +13,9 @@ import numpy as np
 
 from diffprobe.files import replacing, write_text
 from diffprobe.probes.score_table import write_scores
-from diffprobe.report.columns import lines_of, notes_of
 from diffprobe.report.page import asked, page_html
 from diffprobe.report.report import Animation, Report, Table
-from diffprobe.report.wording import latex_table, markdown_table
+from diffprobe.report.tables import latex_table, lines_of, markdown_table, notes_of
 from diffprobe.terminal import plain_console
 
 if TYPE_CHECKING:

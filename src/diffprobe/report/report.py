@@ -17,8 +17,10 @@ from diffprobe.ranges import Count, Items, Keys, Number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+METRICS = ("dice", "dice_background", "spearman", "pearson", "rmse")
 STEP = "denoising_step"  # what curves of the tracker go over
 WIDEST = 8  # columns of cells in a paper's table
+Numbers = dict[str, float]
 PaperCell = tuple[str, Mapping[str, float | str | None]]
 Place = Literal["csv", "parquet", "markup", "console", "page", "tracker"]
 _TYPES: dict[Any, str] = {
@@ -29,10 +31,6 @@ _TYPES: dict[Any, str] = {
     float: "float64",
     float | None: "float64",
 }
-
-
-Numbers = dict[str, float]
-METRICS = ("dice", "dice_background", "spearman", "pearson", "rmse")
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,13 @@ class Table:
     """Rows of results, and where they are shown.
 
     Attributes:
-        data: a column for each quantity, at full precision; what is missing is None, NaN or NA. Steps count from 0.
+        data: at full precision; what is missing is None, NaN or NA. Steps count from 0.
         title: what the rows are; the page takes the table's name where it is empty.
         show: 'csv', a file; 'parquet', scores.parquet, of a table of scores; 'markup', Markdown and LaTeX beside the
             CSV file; 'console', which report.txt repeats; 'page'; 'tracker'.
         text: the cells as they are read on the console, in Markdown and in LaTeX; made from `data` by default.
         notes: sentences below the table.
-        columns: column -> what it is, where `columns.DESCRIPTIONS` does not say it.
+        columns: column -> what it is, where `tables.DESCRIPTIONS` does not say it.
         steps: the columns that hold steps. People see them counted from 1.
     """
 
@@ -87,10 +85,11 @@ class Table:
     def of_cells(rows: Sequence[tuple[Mapping[str, str], Mapping[str, PaperCell]]], **options: Any) -> Table:
         """A table as papers print it: what each row is of, and cells that are text to read beside their numbers.
 
+        The text of a table that is too wide to be read is transposed.
+
         Args:
             rows: (heading -> what the row is of, heading -> (text, name -> number)); all have the same headings. The
-                column of a number is '<heading> <name>', with no name for the only number of a cell. The text of a
-                table that is too wide to be read stands on its side.
+                column of a number is '<heading> <name>', with no name for the only number of a cell.
         """
         data = [
             {**keys}
@@ -105,7 +104,7 @@ class Table:
 
 
 def frame_of(kind: type, rows: Sequence[Any]) -> DataFrame:
-    """The rows of a data class as columns of its fields; a step that there is none of is missing."""
+    """The rows of a data class as columns of its fields; NO_STEP is missing."""
     hints = get_type_hints(kind, include_extras=True)
     data: dict[str, Series] = {}
     for item in fields(kind):
@@ -119,7 +118,7 @@ def frame_of(kind: type, rows: Sequence[Any]) -> DataFrame:
 def scalars_over_steps(points: Iterable[tuple[int, str, float | None, float | None, float | None]]) -> DataFrame:
     """Points (step, key, mean, low, high) as curves: 'denoising_step' (from 1), '<key>', '<key>_low', '<key>_high'.
 
-    One row for each step, in order; what has no value is NaN, and so is the step of what belongs to none.
+    One row for each step, in order; what has no value is NaN, and so is NO_STEP.
     """
     rows: dict[int, dict[str, float]] = {}
     for step, key, *values in points:
@@ -147,12 +146,10 @@ class Animation:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Pictures over steps, or one picture that stays the same.
+    """Pictures [steps, H, W, 3] in [0, 1], or maps [steps, H, W]; of one step where it stays the same.
 
     Attributes:
-        values: pictures [steps or 1, H, W, 3] in [0, 1], or maps [steps or 1, H, W].
-        colours: a colour map of matplotlib, for maps.
-        low, high: the values at the ends of the colour map.
+        colours: a colour map of matplotlib, for maps, from `low` to `high`.
     """
 
     values: np.ndarray
@@ -174,7 +171,7 @@ class Example:
     """One image over its steps (from 0).
 
     Attributes:
-        frames: what is shown of it -> one picture a step, or one. The first is the image itself.
+        frames: what is shown of it, by name. The first is the image itself.
         overlays: property -> regions over the image.
     """
 
@@ -203,8 +200,8 @@ class HeatMap:
         title: what is mapped.
         score: what the numbers are, 'Dice'.
         cells: (layer, step) -> its score; steps count from 0, NO_STEP is that of all steps.
-        frames: layer -> what its probe shows of an image, a picture for each step of the map, in order.
-        beside: what to compare it with, by name; a picture for each step, or one.
+        frames: layer -> what its probe shows of an image, over the steps of the map.
+        beside: what to compare it with, by name; over the steps, or one picture.
         caption: what the opened pictures are of.
     """
 
@@ -233,12 +230,12 @@ class Report:
         findings: sentences, with their intervals; what the intervals do not support is not claimed.
         topics: the groups of the configuration that the analysis reads, such as 'model' and 'layers'.
         asked: what else was asked, as (what, answer).
-        tables: name -> table. The name is that of its file, without its ending: 'summary', 'tables/means'.
-        figures: name -> what is drawn; the name is that of its files.
+        tables: by the name of the file, without its ending: 'summary', 'tables/means'.
+        figures: by the name of the files, without their ending.
         heatmaps, examples: what the page shows of layers and steps, and of single images.
         scalars: curves for the tracker, as of `scalars_over_steps`.
-        evaluations: how often the network was evaluated.
         artifacts: name -> what saves it into a folder of that name and returns the files: probe banks, prototypes.
+        evaluations: how often the network was evaluated.
     """
 
     title: str

@@ -1,21 +1,20 @@
-"""One look for every figure: readable at the width of a paper's column, safe for colour-blind readers.
-
-How curves look and what they are called: the same in every figure, told apart by more than colour.
-"""
+"""One look for every figure, readable at the width of a paper's column and by the colour-blind; curves and cells."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP, replacing
 from diffprobe.report.choices import control_name, metric_name, or_nan
 
@@ -27,7 +26,7 @@ DOUBLE_COLUMN = 7.0
 
 # Okabe and Ito, "Color Universal Design" (2008)
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#7F7F7F"
 
 SEQUENTIAL = "viridis"  # even in lightness, so that it also reads in grey and with any colour vision
@@ -85,19 +84,6 @@ BEST_LABEL = "best layer on validation"
 HEADLINE_LABEL = "the papers' layer"
 
 
-class HasInterval(Protocol):
-    """A row of any table with a mean and its interval."""
-
-    @property
-    def mean(self) -> float | None: ...
-
-    @property
-    def low(self) -> float | None: ...
-
-    @property
-    def high(self) -> float | None: ...
-
-
 @dataclass(frozen=True)
 class CurveStyle:
     """Colour, dashes and marker of one curve, and how strong the band of its interval is."""
@@ -124,10 +110,8 @@ CONTROL_STYLES = {
 OTHER_STYLE = CurveStyle("#44AA99", (0, (2, 2)), "<")  # a control without a look of its own
 
 
-def draw_curve(
-    axes: Axes, at: Sequence[float], rows: Sequence[HasInterval], label: str, curve_style: CurveStyle
-) -> None:
-    """Means over `at` as a line, intervals as a band; NaN where there is no score. Nothing without rows."""
+def draw_curve(axes: Axes, at: Sequence[float], rows: Sequence[Any], label: str, curve_style: CurveStyle) -> None:
+    """`mean` of the rows over `at` as a line, `low` to `high` as a band; nothing without rows."""
     if not rows:
         return
     low, mean, high = ([or_nan(getattr(row, field)) for row in rows] for field in ("low", "mean", "high"))
@@ -138,8 +122,8 @@ def draw_curve(
     )  # fmt: skip
 
 
-def draw_level(axes: Axes, row: HasInterval | None, label: str, curve_style: CurveStyle) -> None:
-    """A score that is the same everywhere, as a horizontal line and band. Nothing without a score."""
+def draw_level(axes: Axes, row: Any, label: str, curve_style: CurveStyle) -> None:
+    """A row (mean, low, high) that holds everywhere, as a horizontal line and band; nothing without a score."""
     if row is None or math.isnan(or_nan(row.mean)):
         return
     axes.axhspan(or_nan(row.low), or_nan(row.high), color=curve_style.colour, alpha=curve_style.band, linewidth=0)
@@ -200,6 +184,36 @@ def shared_legend(figure: Figure, columns: int | None = None) -> None:
 def spread_ticks(steps: Sequence[int]) -> Sequence[int]:
     """At most eight of the steps, evenly, the first always among them."""
     return steps[:: math.ceil(len(steps) / 8)]
+
+
+def draw_cells(
+    values: np.ndarray, names: Sequence[str], steps: Sequence[int], label: str, sizes: Mapping[str, str] | None = None
+) -> tuple[Figure, Axes]:
+    """A figure of values [layers, steps] with a colour bar; cells without a value (NaN) are hatched.
+
+    Args:
+        label: what the colours are.
+        sizes: layer -> resolution, for those where it is known.
+    """
+    width, height = SINGLE_COLUMN if len(steps) <= 20 else DOUBLE_COLUMN, 0.145 * max(8, len(names))
+    figure = Figure(figsize=(width, height + 1.1), layout="constrained")
+    axes = figure.add_subplot()
+    axes.patch.set(facecolor="0.92", hatch="/////", edgecolor="0.65")  # shows through where there is no value
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=SEQUENTIAL, edgecolors="white", linewidth=0.3)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.4 / width, fraction=0.06, aspect=height / 0.09)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    short = short_names(names)
+    axes.set_yticks(
+        np.arange(len(names)) + 0.5, [f"{short[name]}  {(sizes or {}).get(name, '')}".strip() for name in names]
+    )
+    shown = [step for step in spread_ticks(steps) if step != NO_STEP]
+    axes.set_xticks([steps.index(step) + 0.5 for step in shown], [str(step + 1) for step in shown])
+    axes.tick_params(length=0)
+    axes.invert_yaxis()  # the network's input on top
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("denoising step")
+    return figure, axes
 
 
 # The four sets of pairs, and objects against themselves.

@@ -11,9 +11,9 @@ from diffprobe.analyses.probing.report import best_layers, closing_tables, repor
 from diffprobe.files import NO_STEP
 from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.summaries import EmergenceStep, summarise
-from diffprobe.report.columns import lines_of
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
+from diffprobe.report.tables import lines_of
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, FINAL, LAYERS, make_choices, make_comparison, make_example, make_summaries
 

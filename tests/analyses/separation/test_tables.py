@@ -9,9 +9,9 @@ from diffprobe.analyses.separation.findings import separation_cells
 from diffprobe.analyses.separation.published import PAIRS, published_means, published_tests
 from diffprobe.analyses.separation.tables import means_table, pairs_table, separation_tables
 from diffprobe.prototypes.sets import SETS
-from diffprobe.report.columns import lines_of
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
+from diffprobe.report.tables import lines_of
 from tests.report.made_up_analysis import ENCODER, FIRST, MEANS, make_sets, make_tests
 
 

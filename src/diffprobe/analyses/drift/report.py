@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from diffprobe.analyses.objects import TOPICS, object_tables
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes, save_prototypes
 from diffprobe.prototypes.separation import DriftRow
-from diffprobe.report.columns import TOPICS, object_tables
 from diffprobe.report.report import Plot, Report, Table
 from diffprobe.report.style import (
     DOUBLE_COLUMN,

@@ -20,7 +20,6 @@ from diffprobe.errors import UserError
 from diffprobe.probes.score_table import select
 from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, metric_name, or_nan
 from diffprobe.report.grid import PredictionExample, prediction_grid
-from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.report import Plot
 from diffprobe.report.style import (
     BEST_LABEL,
@@ -34,6 +33,7 @@ from diffprobe.report.style import (
     VERMILION,
     CurveStyle,
     curve_panels,
+    draw_cells,
     draw_control,
     draw_curve,
     draw_level,

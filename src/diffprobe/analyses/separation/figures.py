@@ -24,9 +24,8 @@ from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
 from diffprobe.prototypes.sets import SETS, SetHistogram
-from diffprobe.report.heatmap import draw_cells
 from diffprobe.report.report import Plot
-from diffprobe.report.style import BLACK, BLUE, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, VERMILION, style
+from diffprobe.report.style import BLACK, BLUE, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, VERMILION, draw_cells, style
 from diffprobe.report.wording import is_number, resolutions
 
 if TYPE_CHECKING:

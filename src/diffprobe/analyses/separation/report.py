@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from diffprobe.analyses.objects import TOPICS, object_tables
 from diffprobe.analyses.separation.figures import RetrievalExample, ShownObject, separation_figures
 from diffprobe.analyses.separation.findings import (
     SeparationCell,
@@ -17,7 +18,6 @@ from diffprobe.analyses.separation.tables import separation_tables
 from diffprobe.prototypes.collecting import Prototypes, save_prototypes
 from diffprobe.prototypes.separation import SetRow, TestRow
 from diffprobe.prototypes.sets import SETS
-from diffprobe.report.columns import TOPICS, object_tables
 from diffprobe.report.report import Cell, HeatMap, Report, Table, scalars_over_steps
 from diffprobe.report.wording import interval, is_number, p_text
 

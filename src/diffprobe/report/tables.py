@@ -1,10 +1,8 @@
-"""Tables as people read them: headings, short names of layers, steps from 1, intervals beside their mean.
-
-The tables that every analysis of objects has: the objects, and what was left out.
-"""
+"""Tables as people read them: headings, short names of layers, steps from 1, intervals; as Markdown and LaTeX too."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +11,6 @@ from pandas import DataFrame, Series, isna
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from diffprobe.backbone.layers import short_names
-from diffprobe.data.objects import Problem
-from diffprobe.prototypes.collecting import Prototypes
-from diffprobe.prototypes.separation import ObjectRow, VanishedRow
 from diffprobe.report.report import Table
 from diffprobe.report.wording import interval, short_power
 
@@ -43,11 +38,24 @@ DESCRIPTIONS = {
     "set": "which pairs of objects: same or different class, same or different image",
     "statistic": "what was tested or measured",
 }
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"$<$",
+        ">": r"$>$",
+        "±": r"$\pm$",
+        "\N{EN DASH}": "--",
+    }
+)
+_POWER = re.compile(r"\b(\d+(?:\.\d+)?)e([+-]?\d+)\b")  # 3.1e-436
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading with its description, and of each row the text; numbers are sorted by their keys, None last."""
+    """A heading with its description, and the text of each row; numbers are sorted by their keys, None last."""
 
     heading: str
     description: str
@@ -68,9 +76,9 @@ def columns_of(table: Table, most: int | None = None) -> list[Column]:
 def shared_texts(table: Table) -> dict[str, str]:
     """The texts that are the same in every row, of several, by their column."""
     data, short = table.data, _short_layers(table.data)
-    texts = [name for name in data.columns if not is_numeric_dtype(data[name])]
     if len(data) < 2:
         return {}
+    texts = [name for name in data.columns if not is_numeric_dtype(data[name])]
     alike = {name: data[name].iloc[0] for name in texts if data[name].nunique(dropna=False) == 1}
     return {name: short.get(value, value) for name, value in alike.items() if isinstance(value, str) and value}
 
@@ -108,9 +116,8 @@ def _column(table: Table, name: str, ends: tuple[str, str] | None, most: int | N
         cells = [interval(*row, 3) for row in zip(keys, low, high, strict=True)]
         return Column(f"{heading} [95 %]", description, True, cells, keys)
     form = ".4g" if is_float_dtype(values) else ".0f"
-    return Column(
-        heading, description, True, ["" if key is None else short_power(f"{key:{form}}") for key in keys], keys
-    )
+    cells = ["" if key is None else short_power(f"{key:{form}}") for key in keys]
+    return Column(heading, description, True, cells, keys)
 
 
 def _intervals(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -130,32 +137,26 @@ def _numbers(values: Series) -> list[float | None]:
 
 
 def _has_value(value: Any) -> bool:
-    return not (value is None or value == "" if isinstance(value, str | None) else isna(value))
+    return not isna(value) and value != ""
 
 
-TOPICS = ("analysis", "model", "objects", "layers", "steps", "measure", "seed")
+def markdown_table(lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """The lines as a table, the headings first; the notes as paragraphs below it."""
+    heading, *body = lines
+    marked = [heading, ["---"] * len(heading), *body]
+    table = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in marked)
+    return table + "".join(f"\n{note}\n" for note in notes)
 
 
-def object_tables(
-    prototypes: Prototypes,
-    problems: Sequence[Problem] = (),
-    changed: Sequence[tuple[Prototypes, str, float | None]] = (),
-) -> dict[str, Table]:
-    """objects, vanished and problems.
+def latex_table(lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """The lines as a tabular (needs booktabs), the headings first; the notes as small lines below it."""
+    heading, *body = (" & ".join(map(_latex, line)) + r" \\" for line in lines)
+    width = len(lines[0])
+    below = [rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {_latex(note)}}} \\" for note in notes]
+    begin = rf"\begin{{tabular}}{{{'l' * width}}}"
+    whole = [begin, r"\toprule", heading, r"\midrule", *body, r"\bottomrule", *below, r"\end{tabular}"]
+    return "\n".join(whole) + "\n"
 
-    Args:
-        prototypes: of the images as they are.
-        problems: images and objects that were left out.
-        changed: prototypes after a change of the images, its name and its strength.
-    """
-    vanished = [
-        VanishedRow(name, height, width, change, strength)
-        for found, change, strength in [(prototypes, "", None), *changed]
-        for (height, width), names in found.vanished.items()
-        for name in names
-    ]
-    return {
-        "objects": Table.of(ObjectRow, prototypes.objects),
-        "vanished": Table.of(VanishedRow, vanished, title="objects that no cell of a grid belongs to"),
-        "problems": Table.of(Problem, problems, title="what was left out of the images"),
-    }
+
+def _latex(cell: str) -> str:
+    return _POWER.sub(lambda found: rf"${found[1]} \times 10^{{{int(found[2])}}}$", cell.translate(_LATEX))

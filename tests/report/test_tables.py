@@ -6,8 +6,8 @@ import pytest
 from pandas import DataFrame
 
 from diffprobe.files import NO_STEP, Step
-from diffprobe.report.columns import columns_of, lines_of, shared_texts
 from diffprobe.report.report import Table, frame_of
+from diffprobe.report.tables import columns_of, latex_table, lines_of, markdown_table, shared_texts
 
 LAYER = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
 
@@ -78,3 +78,29 @@ def test_a_frame_has_the_types_of_its_data_class(rows):
         "model": "str", "layer": "str", "step": "Int64", "mean": "float64", "low": "float64", "high": "float64",
         "n": "int64", "note": "str",
     }  # fmt: skip
+
+
+LINES = [["set", "p"], ["a_b|c", "3.1e-436 / 0.5 ± 0.1"]]
+
+
+def test_markdown_keeps_its_columns_whatever_is_in_the_cells():
+    assert markdown_table(LINES, ["* a note"]).splitlines() == [
+        "| set | p |",
+        "| --- | --- |",
+        "| a_b\\|c | 3.1e-436 / 0.5 ± 0.1 |",
+        "",
+        "* a note",
+    ]
+
+
+def test_latex_sets_powers_and_escapes_what_it_would_take_for_commands():
+    lines = latex_table([["set", "p"], ["a_b & 50 % ^~\\", "3.1e-05 < 1"]], ["note"]).splitlines()
+
+    assert lines[4] == (
+        r"a\_b \& 50 \% \textasciicircum{}\textasciitilde{}\textbackslash{} & $3.1 \times 10^{-5}$ $<$ 1 \\"
+    )
+    assert r"\multicolumn{2}{l}{\footnotesize note} \\" in lines
+
+
+def test_words_with_digits_are_no_powers():
+    assert "encoder16e2x" in latex_table([["encoder16e2x"]])
