@@ -65,7 +65,10 @@ def joint(values, targets) -> tuple[ProbeBank, float]:
     bank = new_bank()
     start = time.perf_counter()
     groups = [
-        {"params": [p for layer in bank.layers for p in bank.parameters_of(name, layer)], "lr": item.learning_rate}
+        {
+            "params": [p for layer in bank.layers for p in bank.head_of(name, layer).parameters()],
+            "lr": item.learning_rate,
+        }
         for name, item in PROPERTIES.items()
     ]
     optimizer = torch.optim.Adam(groups, fused=True)

@@ -7,9 +7,9 @@ import json
 import pandas as pd
 import pytest
 
+from diffprobe.probes.bank import load_bank
 from diffprobe.probes.controls import CONTROLS
 from diffprobe.probes.score_table import read_scores
-from diffprobe.probes.storage import load_bank
 from diffprobe.probes.summaries import read_summary, summary_rows
 from tests.commands import IMAGES, one_line, overrides, train
 from tests.reference.score_rows import rows_of

@@ -230,7 +230,7 @@ def test_choices_that_are_written_twice_are_the_same():
     from diffprobe.analyses.intervention.target_maps import KINDS as TARGETS
     from diffprobe.backbone.load import DTYPES
     from diffprobe.data.image_changes import CHANGES, STRENGTHS
-    from diffprobe.probes import bank as config
+    from diffprobe.probes.controls import CONTROL_NAMES, CONTROLS
     from diffprobe.probes.properties import PROPERTIES
     from diffprobe.report.choices import METRIC_NAMES
     from diffprobe.report.report import METRICS
@@ -241,7 +241,9 @@ def test_choices_that_are_written_twice_are_the_same():
         return set(_options(declared[key]))
 
     assert set(METRICS) == set(METRIC_NAMES)
-    assert set(config.PROPERTIES) == options("property.names") == set(PROPERTIES)
+    assert options("property.names") == options("probe.learning_rates") == set(PROPERTIES)
+    assert options("control.names") == set(CONTROLS)
+    assert tuple(CONTROLS) == CONTROL_NAMES
     assert options("features.dtype") == set(DTYPES)
     assert set(drift.CHANGES) == set(CHANGES) == set(STRENGTHS)
     assert set(intervention.METHODS) == set(METHODS)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffprobe.activations.activations import Activations
 from diffprobe.backbone.layers import Layer
+from diffprobe.probes.scoring import Grid, token_means
 
 SHALLOW, DEEP = "down_blocks.0.attn1.to_out.0", "up_blocks.3.attn1.to_out.0"
 TELLING_CHANNEL = 3
@@ -50,3 +53,8 @@ def planted(images: int, targets: dict[str, Tensor], *, steps: int = 3, first_st
     values[first_step:, :, TELLING_CHANNEL] = 8 * (depth - 5) / 3
     values[first_step:, :, 4] = 1
     return activations
+
+
+def token_targets(maps: torch.Tensor, grids: Iterable[Grid]) -> dict[Grid, torch.Tensor]:
+    """Mean target of each token for each grid (h, w): {grid: [images, h, w]}, from target maps [images, H, W]."""
+    return {grid: token_means(maps, grid) for grid in grids}

@@ -14,9 +14,8 @@ from diffprobe.errors import UserError
 from diffprobe.probes import adam as training
 from diffprobe.probes.adam import Collate, ProbeBankModule, train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.scoring import token_targets
 from diffprobe.probes.splits import Split
-from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
+from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted, token_targets
 
 RECIPE = [field.name for field in fields(ProbeConfig)]
 PROPERTIES = ["saliency", "depth", "shading"]

@@ -9,8 +9,7 @@ from torch import nn
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import Collate, ProbeBankModule, ProbeBatch, edge_weights
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.scoring import token_targets
-from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
+from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, token_targets
 from tests.reference.separate_probes import train_alone
 
 CHANNELS = {SHALLOW: 6, DEEP: 5}
@@ -85,7 +84,7 @@ def test_probes_trained_together_are_probes_trained_alone(kind: str) -> None:
             images=[images[rows] for rows in ROWS] if probe_config.smoothness else None,
         )
         assert (next(probe.parameters()) - start[0]).abs().max() > 3 * rate
-        for joint, separate in zip(bank.parameters_of(name, layer), probe.parameters(), strict=True):
+        for joint, separate in zip(bank.head_of(name, layer).parameters(), probe.parameters(), strict=True):
             torch.testing.assert_close(joint[step], separate, atol=2e-5, rtol=1e-4)
 
 
@@ -93,7 +92,9 @@ def test_probes_trained_together_are_probes_trained_alone(kind: str) -> None:
 def test_heads_and_penalties_do_not_couple_probes(kind: str) -> None:
     whole, part = (trained_together(RECIPES[kind], names)[0] for names in (PROPERTIES, ["shading"]))
     for layer in CHANNELS:
-        for one, other in zip(part.parameters_of("shading", layer), whole.parameters_of("shading", layer), strict=True):
+        for one, other in zip(
+            part.head_of("shading", layer).parameters(), whole.head_of("shading", layer).parameters(), strict=True
+        ):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
@@ -162,7 +163,9 @@ def test_the_start_depends_on_the_seed_and_stays_within_that_of_a_linear_layer()
 def test_an_mlp_starts_the_same_whatever_else_is_in_the_bank() -> None:
     whole = ProbeBank(CHANNELS, [0, 1, 2], PROPERTIES, head="mlp", bias=True, seed=4)
     part = ProbeBank({DEEP: 5}, [2], ["shading"], head="mlp", bias=True, seed=4)
-    for one, other in zip(part.parameters_of("shading", DEEP), whole.parameters_of("shading", DEEP), strict=True):
+    for one, other in zip(
+        part.head_of("shading", DEEP).parameters(), whole.head_of("shading", DEEP).parameters(), strict=True
+    ):
         assert torch.equal(one[0], other[2])
 
 

@@ -58,7 +58,7 @@ def huber(output: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 def one_map(bank: ProbeBank, name: str, layer: str, step: int) -> np.ndarray:
     """The probe as a map to the log odds or the quantity, the bias last."""
-    parameters = [parameter[step].double() for parameter in bank.parameters_of(name, layer)]
+    parameters = [parameter[step].double() for parameter in bank.head_of(name, layer).parameters()]
     both = [value[1] - value[0] if name == "saliency" else value[0] for value in parameters]
     return torch.cat([value.reshape(-1) for value in both]).numpy()
 
@@ -94,7 +94,7 @@ def test_the_probes_are_those_that_scipy_finds(name: str, bias: bool) -> None:
 
 def test_both_logits_carry_half_of_the_log_odds() -> None:
     bank = solve_bank(noise(10), label_maps(10), SPLIT, ["saliency"], exact_recipe(bias=True))
-    for parameter in bank.parameters_of("saliency", DEEP):
+    for parameter in bank.head_of("saliency", DEEP).parameters():
         torch.testing.assert_close(parameter[:, 0], -parameter[:, 1])
 
 
@@ -151,9 +151,11 @@ def test_chunks_groups_of_steps_and_reading_anew_change_nothing(monkeypatch: pyt
     streamed = solve_bank(activations, targets, SPLIT, PROPERTIES, exact_recipe(bias=True))
     for name in PROPERTIES:
         for layer in whole.layers:
-            for number, expected in enumerate(whole.parameters_of(name, layer)):
+            for number, expected in enumerate(whole.head_of(name, layer).parameters()):
                 for other in (grouped, streamed):
-                    torch.testing.assert_close(other.parameters_of(name, layer)[number], expected, atol=1e-5, rtol=1e-4)
+                    torch.testing.assert_close(
+                        list(other.head_of(name, layer).parameters())[number], expected, atol=1e-5, rtol=1e-4
+                    )
 
 
 def test_stored_activations_give_the_same_probes(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from diffprobe.probes import ridge
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, as_tokens, ridge_bank
-from diffprobe.probes.scoring import target_maps, token_targets
+from diffprobe.probes.scoring import target_maps
 from diffprobe.probes.splits import Split
-from tests.probes.planted import DEEP, SHALLOW, label_maps, noise
+from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, token_targets
 
 NAMES = list(PROPERTIES)
 SPLIT = Split([0, 1, 2, 3, 4, 5], [6, 7], [8, 9])

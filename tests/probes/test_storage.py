@@ -9,10 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from diffprobe.errors import UserError
-from diffprobe.probes import storage
-from diffprobe.probes.bank import ProbeBank
+from diffprobe.probes import bank as storage
+from diffprobe.probes.bank import ProbeBank, load_bank, save_bank
 from diffprobe.probes.properties import Standardisation
-from diffprobe.probes.storage import load_bank, save_bank
 
 OF_THE_FIRST_FILES = ("property", "properties", "standardisation", "thresholds", "layers", "steps")
 LAYERS = {"up_blocks.3.b": 5, "down_blocks.0.a": 3}

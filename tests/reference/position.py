@@ -10,7 +10,6 @@ from diffprobe.files import NO_STEP
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import (
-    SCORED_PARTS,
     Threshold,
     best_thresholds,
     pool_target,
@@ -44,8 +43,8 @@ def position_scores(
         cut = [0.5] if fixed is None else [fixed]
         if item.binary and fixed is None:
             cut = best_thresholds(maps, pool_target(target[split.validation], grid))
-        for part in SCORED_PARTS:
-            rows: list[int] = getattr(split, part)
+        for part in ("validation", "test"):
+            rows = split.rows(part)
             pooled = pooled_targets(item, target[rows], [grid])[grid]
             keys = (model, "position", name, probe, "position", part)
             images = [names[row] for row in rows]

@@ -207,8 +207,8 @@ def read_probes(folder: str | Path, inputs: Inputs) -> LoadedProbes:
     """
     from diffprobe.activations.sources import Generation
     from diffprobe.analyses.inputs import make_source
+    from diffprobe.probes.bank import load_bank
     from diffprobe.probes.score_table import read_scores, select
-    from diffprobe.probes.storage import load_bank
     from diffprobe.runs.folder import FINISHED
     from diffprobe.runs.settings import flattened
 

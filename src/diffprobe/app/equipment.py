@@ -67,7 +67,7 @@ def load_from_run(folder: Path) -> Equipment:
     """
 
     from diffprobe.data.prompts import load_prompts
-    from diffprobe.probes.storage import load_bank
+    from diffprobe.probes.bank import load_bank
     from diffprobe.runs.folder import FINISHED, read_settings
 
     if not (folder / FINISHED).exists():
@@ -123,8 +123,7 @@ def trained_bank(
     from diffprobe.activations.sources import Generation
     from diffprobe.activations.store.manifest import describe, folder_name
     from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.probes.bank import ProbeConfig
-    from diffprobe.probes.storage import load_bank, save_bank
+    from diffprobe.probes.bank import ProbeConfig, load_bank, save_bank
     from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 
     source = Generation(prompts, sampling_steps)

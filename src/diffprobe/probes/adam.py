@@ -1,18 +1,9 @@
-"""The LightningModule that trains a probe bank: one Adam for all probes, the best epoch of each kept.
-
-Edge-aware smoothness: a predicted map should change only where the image does.
-
-The penalty of an image is mean |d_x p| exp(-|d_x I|) + mean |d_y p| exp(-|d_y I|) over its pixels, with |d I| the mean
-over colour channels (Godard, Mac Aodha and Brostow 2017, "Unsupervised Monocular Depth Estimation with Left-Right
-Consistency"), and p the prediction after nearest-neighbour upsampling. Inside a token p does not change, so only the
-pixels at borders of tokens count, and the sum over them needs the image once: `edge_weights`.
-
-Train a probe bank on activations, in memory or stored: the plain function behind the Lightning classes.
-"""
+"""Training a probe bank by gradient descent: one Adam for all probes, the best epoch of each kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -27,8 +18,10 @@ from diffprobe.activations.module import quiet_lightning
 from diffprobe.activations.store.reader import StoredRows
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.scoring import Grid, prepare_bank
+from diffprobe.probes.scoring import Grid, grid_of, prepare_bank
 from diffprobe.probes.splits import Split
+
+IMAGES_AT_ONCE = 16
 
 
 class Edges(NamedTuple):
@@ -40,17 +33,23 @@ class Edges(NamedTuple):
 
 
 def edge_weights(images: Tensor, grid: Grid) -> Edges:
-    """Of images [images, 3, H, W] in [0, 1], for maps on `grid` (h, w).
+    """Edges of images [images, 3, H, W] in [0, 1], for maps on `grid` (h, w).
+
+    The penalty of an image is mean |d_x p| exp(-|d_x I|) + mean |d_y p| exp(-|d_y I|) over its pixels, with |d I| the
+    mean over colour channels (Godard, Mac Aodha and Brostow 2017, "Unsupervised Monocular Depth Estimation with
+    Left-Right Consistency"), and p the prediction after nearest-neighbour upsampling. p changes only at borders of
+    tokens, so the sum of the weights over each border is all that is needed of the image.
 
     Raises UserError for images that have fewer pixels than the grid has tokens.
     """
-    size: Grid = (images.shape[-2], images.shape[-1])
+    size = grid_of(images)
     if size[0] < grid[0] or size[1] < grid[1]:
         raise UserError(
             f"probe.smoothness: maps of {grid[0]}x{grid[1]} tokens need images at least that large, these are "
             f"{size[0]}x{size[1]}"
         )
-    rows, columns = (_token_of_pixel(pixels, tokens) for pixels, tokens in zip(size, grid, strict=True))
+    # Which token each pixel along an axis takes its value from
+    rows, columns = (torch.arange(pixels) * tokens // pixels for pixels, tokens in zip(size, grid, strict=True))
     right = _border_weights(images, rows, columns)
     down = _border_weights(images.transpose(-1, -2), columns, rows)
     return Edges(right, down.transpose(-1, -2))
@@ -72,16 +71,17 @@ def _border_weights(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return summed.index_add_(1, rows, weights[..., borders]) / max(1, weights[0].numel())
 
 
-def _token_of_pixel(pixels: int, tokens: int) -> Tensor:
-    """Which token each pixel along an axis takes its value from, [pixels]."""
-    return torch.arange(pixels) * tokens // pixels
-
-
 class ProbeBatch(NamedTuple):
-    """Images at all layers and steps. `rows` [batch] are row numbers of the images; `activations[layer]` is
-    [steps, batch, channels, h, w]; `targets[property][(h, w)]` is [batch, h, w], the mean target of each token;
-    `edges[(h, w)]` are the images' edges, needed by the smoothness penalty alone. `share` is what the mean loss of the
-    images weighs: 1, or, among several processes, (processes x images here / images of the whole batch)."""
+    """Images at all layers and steps.
+
+    Attributes:
+        rows: [batch], row numbers of the images.
+        activations: by layer, [steps, batch, channels, h, w].
+        targets: by property and grid (h, w), the mean target of each token, [batch, h, w].
+        edges: by grid, for the smoothness penalty.
+        share: the weight of the images' mean loss: 1, or, among several processes, (processes x images here / images of
+            the whole batch).
+    """
 
     rows: Tensor
     activations: dict[str, Tensor]
@@ -93,14 +93,13 @@ class ProbeBatch(NamedTuple):
 class ProbeBankModule(lightning.LightningModule):
     """Trains every probe of `bank` on batches of `ProbeBatch`, and leaves in it each probe's weights of its best epoch.
 
-    The loss is the sum over probes of the mean loss of the batch and the recipe's penalties, so each probe sees exactly
-    the gradient it would see alone, and Adam, which works element by element, takes the steps it would take alone.
-    Among several processes, whose gradients DDP averages, `ProbeBatch.share` makes it the gradient of the whole batch.
-    After every validation epoch the probes whose validation loss (without penalties) is their lowest so far are copied
-    (`best_loss[property]` is [layers, steps]); at the end of training the copies become the bank. Test data is never
-    seen here.
+    The loss is the sum over probes of the batch's mean loss and penalties, so each probe sees exactly the gradient it
+    would see alone, and Adam, which works element by element, takes the steps it would take alone. Among several
+    processes, whose gradients DDP averages, `ProbeBatch.share` makes it the gradient of the whole batch. After every
+    validation epoch the probes whose validation loss (without penalties) is their lowest so far are copied
+    (`best_loss[property]` is [layers, steps]); at the end of training the copies become the bank.
 
-    images: number of rows that `ProbeBatch.rows` can name. recipe: learning rates and penalties; without one the
+    images: number of rows that `ProbeBatch.rows` can name. probe_config: learning rates and penalties; default: the
     papers'.
     """
 
@@ -121,24 +120,22 @@ class ProbeBankModule(lightning.LightningModule):
         self._counts = torch.zeros(0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [
-            {
-                "params": [item for layer in self.bank.layers for item in self.bank.parameters_of(name, layer)],
-                "lr": self.probe_config.learning_rates.get(name, self.bank.properties[name].learning_rate),
-            }
-            for name in self.bank.properties
-        ]
+        groups = []
+        for name, item in self.bank.properties.items():
+            parameters = [each for layer in self.bank.layers for each in self.bank.head_of(name, layer).parameters()]
+            groups.append({"params": parameters, "lr": self.probe_config.learning_rates.get(name, item.learning_rate)})
         return torch.optim.Adam(groups, fused=True)
 
     def outputs(self, batch: ProbeBatch) -> Iterator[tuple[str, Grid, list[int], Tensor]]:
         """Layers of one resolution together: (property, resolution, numbers of the layers,
         [layers, steps, batch, outputs, h, w]) each."""
-        numbered = sorted(enumerate(self.bank.layers), key=lambda item: self._grid(batch, item[1]))
-        for grid, group in groupby(numbered, key=lambda item: self._grid(batch, item[1])):
-            numbers, layers = zip(*group, strict=True)
+        grids = [grid_of(batch.activations[layer]) for layer in self.bank.layers]
+        for grid, group in groupby(sorted(range(len(grids)), key=grids.__getitem__), key=grids.__getitem__):
+            numbers = list(group)
+            layers = [self.bank.layers[number] for number in numbers]
             outputs = torch.stack([self.bank.outputs(layer, batch.activations[layer]) for layer in layers])
             for name, part in self.bank.separate(outputs).items():
-                yield name, grid, list(numbers), part
+                yield name, grid, numbers, part
 
     def training_step(self, batch: ProbeBatch, *_: Any) -> Tensor:
         terms = []
@@ -172,36 +169,33 @@ class ProbeBankModule(lightning.LightningModule):
             for number, values in zip(numbers, loss, strict=True):
                 self._loss_sums[name][number].index_add_(1, batch.rows, values.float())
 
+    @torch.no_grad()
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
         # Sums and counts per image: an image that several processes look at still weighs as one.
         counts = self._summed(self._counts)
-        seen = counts > 0
+        used = counts > 0
         means = {
-            name: (self._summed(sums)[..., seen] / counts[seen]).mean(-1) for name, sums in self._loss_sums.items()
+            name: (self._summed(sums)[..., used] / counts[used]).mean(-1) for name, sums in self._loss_sums.items()
         }
         self.log("validation_loss", torch.stack([mean.mean() for mean in means.values()]).mean(), sync_dist=True)
         for name, mean in means.items():
             self.log(f"validation_loss/{name}", mean.mean(), sync_dist=True)
-            self._keep_best(name, mean.cpu())
+            better = mean.cpu() < self.best_loss[name]
+            self.best_loss[name] = torch.where(better, mean.cpu(), self.best_loss[name])
+            for number, layer in enumerate(self.bank.layers):
+                for key, parameter in self._named(name, layer):
+                    self._best[key][better[number]] = parameter.detach().cpu()[better[number]]
 
     @torch.no_grad()
     def on_train_end(self) -> None:
-        """Put each probe's best weights into the bank; a probe that was never validated keeps its last ones."""
+        """Puts each probe's best weights into the bank; a probe that was never validated keeps its last ones."""
         for name, losses in self.best_loss.items():
             for number, layer in enumerate(self.bank.layers):
                 chosen = losses[number].isfinite()
                 for key, parameter in self._named(name, layer):
                     parameter[chosen.to(parameter.device)] = self._best[key][chosen].to(parameter)
-
-    def _keep_best(self, name: str, losses: Tensor) -> None:
-        """Copy the probes of property `name` whose validation loss [layers, steps] is lower than ever before."""
-        better = losses < self.best_loss[name]
-        self.best_loss[name] = torch.where(better, losses, self.best_loss[name])
-        for number, layer in enumerate(self.bank.layers):
-            for key, parameter in self._named(name, layer):
-                self._best[key][better[number]] = parameter.detach().cpu()[better[number]]
 
     def _named(self, name: str, layer: str) -> list[tuple[str, Tensor]]:
         parameters = self.bank.head_of(name, layer).named_parameters()
@@ -210,27 +204,14 @@ class ProbeBankModule(lightning.LightningModule):
     def _summed(self, values: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(values, reduce_op="sum")  # type: ignore[return-value]
 
-    @staticmethod
-    def _grid(batch: ProbeBatch, layer: str) -> Grid:
-        height, width = batch.activations[layer].shape[-2:]
-        return height, width
 
-
-IMAGES_AT_ONCE = 16
-
-
+@dataclass(eq=False)
 class Collate:
     """Row numbers -> `ProbeBatch`. Slices the activations, which stay in the precision they are stored in."""
 
-    def __init__(
-        self,
-        values: Mapping[str, Any],
-        targets: Mapping[str, Mapping[Grid, Tensor]],
-        edges: Mapping[Grid, Edges] | None = None,
-    ) -> None:
-        self.values = values
-        self.targets = targets
-        self.edges = edges or {}
+    values: Mapping[str, Any]
+    targets: Mapping[str, Mapping[Grid, Tensor]]
+    edges: Mapping[Grid, Edges] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[int]) -> ProbeBatch:
         index = torch.tensor(rows)
@@ -242,15 +223,17 @@ class Collate:
         )
 
 
+@dataclass(eq=False)
 class SharedBatches:
-    """This process's share of every batch that `rows`, a loader of row numbers, yields.
+    """This process's share of every batch of row numbers that `rows` yields.
 
     No DataLoader, so that Lightning does not distribute what is distributed already. All processes are given equally
     many batches; one that there is no image for looks at the batch's first, which then weighs nothing.
     """
 
-    def __init__(self, rows: DataLoader, collate: Collate, trainer: lightning.Trainer) -> None:
-        self.rows, self.collate, self.trainer = rows, collate, trainer
+    rows: DataLoader
+    collate: Collate
+    trainer: lightning.Trainer
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -273,43 +256,45 @@ def train_bank(
     trainer: lightning.Trainer | None = None,
     images: Tensor | StoredRows | None = None,
 ) -> ProbeBank:
-    """Train all probes (layer x step x property) together on the split's training images.
+    """Trains all probes (layer x step x property) together on the split's training images.
 
-    targets: label maps [images, H, W] by property, in the row order of `activations.names`. The probes and their
-    training are those of `probe_config`, without one the papers'. images: [images, 3, H, W] in [0, 1], in the same
-    order; only the smoothness penalty looks at them.
+    Several devices share each batch of `batch_size` images, so the probes are the same however many there are; more
+    devices than images in a batch idle.
 
-    A `trainer` brings its own number of epochs and validation interval; without one, a silent single-device trainer
-    that writes nothing is made. Several devices share each batch of `batch_size` images, so the probes are the same
-    however many there are. With more devices than images in a batch, the others idle; sharing pays off where
-    layers are large.
+    Args:
+        targets: label maps [images, H, W] by property, in the row order of `activations.names`.
+        probe_config: default: the papers'.
+        trainer: brings its own number of epochs and validation interval; default: a silent one for one device, which
+            writes nothing.
+        images: [images, 3, H, W] in [0, 1], in the same order, for the smoothness penalty alone.
 
     Raises UserError for unknown properties, label maps that do not fit the activations, and a smoothness penalty
     without images or with images that do not fit.
     """
-    probe_config = probe_config or ProbeConfig()
-    bank, tokens = prepare_bank(activations, targets, split, properties, probe_config, seed)
-    edges = _edges(images, activations) if probe_config.smoothness else {}
+    config = probe_config or ProbeConfig()
+    bank, tokens = prepare_bank(activations, targets, split, properties, config, seed)
+    edges = _edges(images, activations) if config.smoothness else {}
     values = {layer: activations.values[layer] for layer in bank.layers}
-    fitter = trainer or _silent_trainer(probe_config)
-    training, validation = _loaders(split, probe_config, seed, fitter.world_size)
+    fitter = trainer or lightning.Trainer(
+        max_epochs=config.epochs,
+        check_val_every_n_epoch=min(config.validate_every, config.epochs),
+        devices=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    order = torch.Generator().manual_seed(seed)
+    training: Any = DataLoader(split.train, config.batch_size, shuffle=True, generator=order, collate_fn=list)  # type: ignore[arg-type]
+    validation: Any = DataLoader(split.validation, fitter.world_size * config.batch_size, collate_fn=list)  # type: ignore[arg-type]
     with quiet_lightning(trainer is None):
         fitter.fit(
-            ProbeBankModule(bank, len(activations.names), probe_config),
+            ProbeBankModule(bank, len(activations.names), config),
             SharedBatches(training, Collate(values, tokens, edges), fitter),
             SharedBatches(validation, Collate(values, tokens), fitter),
         )
     return bank.cpu().eval().requires_grad_(False)
-
-
-def _loaders(split: Split, probe_config: ProbeConfig, seed: int, processes: int) -> tuple[DataLoader, DataLoader]:
-    """Row numbers: batches of training images in an order of their own every epoch, and of validation images in order,
-    `batch_size` for each process."""
-    shuffle = torch.Generator().manual_seed(seed)
-    return (
-        DataLoader(split.train, probe_config.batch_size, shuffle=True, generator=shuffle, collate_fn=list),  # type: ignore[arg-type]
-        DataLoader(split.validation, processes * probe_config.batch_size, collate_fn=list),  # type: ignore[arg-type]
-    )
 
 
 def _edges(images: Tensor | StoredRows | None, activations: ReadableActivations) -> dict[Grid, Edges]:
@@ -325,16 +310,3 @@ def _edges(images: Tensor | StoredRows | None, activations: ReadableActivations)
         for grid, edges in found.items():
             edges.append(edge_weights(part, grid))
     return {grid: Edges(*map(torch.cat, zip(*edges, strict=True))) for grid, edges in found.items()}
-
-
-def _silent_trainer(probe_config: ProbeConfig) -> lightning.Trainer:
-    return lightning.Trainer(
-        max_epochs=probe_config.epochs,
-        check_val_every_n_epoch=min(probe_config.validate_every, probe_config.epochs),
-        devices=1,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )

@@ -1,28 +1,27 @@
-"""The probe bank: every probe of a run, (layer x step x property), in one module.
-
-What a probe is: a map from a token's channels to its outputs, one for each step, all steps in one product.
-
-How the probes of a run are made: what they are, and what finds their weights.
-"""
+"""How the probes of a run are made (`ProbeConfig`), all of them in one module (`ProbeBank`), and its files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import sqrt
+from pathlib import Path
 from typing import Annotated
 from zlib import crc32
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffprobe.errors import UserError
-from diffprobe.probes.properties import Property, Standardisation, property_named
+from diffprobe.files import PREFIX, Damaged, read_sealed, replacing, sealed
+from diffprobe.probes.properties import PROPERTY_NAMES, Property, Standardisation, property_named
 from diffprobe.ranges import Choice, Count, Items, Keys, Name, Number
 
 SOLVERS = ("adam", "ridge", "exact")
 HEADS = ("linear", "mlp")
-PROPERTIES = ("saliency", "depth", "shading")
 Rate = Annotated[float, Number(above=0, high=10)]
 Strengths = Annotated[Sequence[Annotated[float, Number(1e-12, 1_000_000)]], Items(1)]
 
@@ -32,7 +31,7 @@ class ProbeConfig:
     """One kind of probe. The defaults are those of Chen, Viégas and Wattenberg (2023, appendix).
 
     Attributes:
-        name: what tables call it, in their column `probe`.
+        name: its value in the column `probe` of tables.
         solver: 'adam' (the papers'), 'ridge' (closed form, squared error) or 'exact' (the loss of 'adam', solved to
             convergence).
         head: 'linear', or 'mlp' with half as many hidden units as channels. Only 'adam' trains an 'mlp'.
@@ -40,7 +39,7 @@ class ProbeConfig:
         l1: weight of the sum of absolute weights in the loss. 'adam' only.
         smoothness: weight of the edge-aware smoothness of the predicted map in the loss. 'adam' only.
         epochs, batch_size, validate_every, learning_rates: of 'adam'. `batch_size` is in images, of all devices
-            together. Each probe keeps the weights of the epoch with the lowest validation loss, looked at every
+            together. Each probe keeps the weights of the epoch with the lowest validation loss, computed every
             `validate_every` epochs; `learning_rates` replaces the papers' for some properties.
         strengths: of 'ridge' and 'exact', as multiples of the mean eigenvalue of the tokens' second moment; the best
             on validation images is taken.
@@ -58,16 +57,8 @@ class ProbeConfig:
     epochs: Count = 30
     batch_size: Count = 4
     validate_every: Count = 2
-    learning_rates: Annotated[Mapping[str, Rate], Keys(*PROPERTIES, called="property")] = field(default_factory=dict)
-    strengths: Strengths = (
-        1e-6,
-        1e-5,
-        1e-4,
-        1e-3,
-        1e-2,
-        1e-1,
-        1.0,
-    )
+    learning_rates: Annotated[Mapping[str, Rate], Keys(*PROPERTY_NAMES, called="property")] = field(default_factory=dict)
+    strengths: Strengths = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
     def __post_init__(self) -> None:
         for key, value, choices in (("solver", self.solver, SOLVERS), ("head", self.head, HEADS)):
@@ -132,7 +123,6 @@ class MlpHead(nn.Module):
 
 
 Head = LinearHead | MlpHead
-KINDS: dict[str, type[LinearHead] | type[MlpHead]] = {"linear": LinearHead, "mlp": MlpHead}
 
 
 def run_heads(heads: Sequence[Head], activation: Tensor) -> Tensor:
@@ -159,16 +149,16 @@ class ProbeBank(nn.Module):
     """Probes on `channels[layer]` channels for every layer, step and property.
 
     The probes of one (layer, property) are one head, whose parameters begin with the steps, so all steps run in one
-    batched product and every property can have its own learning rate. A probe starts as `nn.Linear` does, from a seed
-    made of `seed` and its own (property, layer, step): it is the same probe whatever else is in the bank.
+    batched product. A probe starts as `nn.Linear` does, from a seed made of `seed` and its own (property, layer, step):
+    it is the same probe whatever else is in the bank.
 
-    channels: layer name -> channels, in execution order. steps: 0-based step numbers. properties: their names.
-    head: what every probe is, 'linear' or 'mlp'.
-    bias: off in the paper, which reports that it does no better.
-    standardisations: of the training targets, by property; needed to decode. Missing ones are the identity.
-    thresholds: binary property -> layer -> probability above which a pixel is foreground, one per step; 0.5 (the
-        paper's argmax) until `scoring.choose_thresholds` gives others.
-    strengths: property -> layer -> strength of the penalty that was chosen, one per step; empty where none is chosen.
+    Attributes:
+        channels: of each layer, in execution order.
+        steps: 0-based step numbers.
+        standardisations: of the training targets, by property; the identity where none is given.
+        thresholds: binary property -> layer -> probability above which a pixel is foreground, one per step; 0.5 (the
+            paper's argmax) until `scoring.choose_thresholds` gives others.
+        strengths: property -> layer -> strength of the penalty that was chosen, one per step; empty where none is.
 
     Raises UserError for an unknown property.
     """
@@ -198,33 +188,31 @@ class ProbeBank(nn.Module):
         self.head, self.bias = head, bias
         self.heads = nn.ModuleDict(
             {
-                name: nn.ModuleDict({_key(layer): self._new_head(item, layer, seed) for layer in self.channels})
+                name: nn.ModuleDict({_module_name(layer): self._new_head(item, layer, seed) for layer in self.channels})
                 for name, item in self.properties.items()
             }
         )
 
     @property
     def layers(self) -> list[str]:
-        """Names of the probed layers, in execution order."""
         return list(self.channels)
 
     def head_of(self, name: str, layer: str) -> Head:
         """The probes of property `name` on `layer`, of all steps."""
         by_layer = self.heads[name]
         assert isinstance(by_layer, nn.ModuleDict)
-        return by_layer[_key(layer)]  # type: ignore[return-value]
+        return by_layer[_module_name(layer)]  # type: ignore[return-value]
+
+    def linear_head(self, name: str, layer: str) -> LinearHead:
+        """As `head_of`. Raises TypeError for probes that are not linear."""
+        head = self.head_of(name, layer)
+        if not isinstance(head, LinearHead):
+            raise TypeError(f"a probe of kind {self.head!r} is no single weight; see head_of")
+        return head
 
     def weight(self, name: str, layer: str) -> nn.Parameter:
         """Weights of the linear probes of property `name` on `layer`: [steps, outputs, channels]."""
-        return self._linear(name, layer).weight
-
-    def bias_of(self, name: str, layer: str) -> nn.Parameter | None:
-        """Biases of the linear probes of property `name` on `layer`: [steps, outputs], or None."""
-        return self._linear(name, layer).bias
-
-    def parameters_of(self, name: str, layer: str) -> list[nn.Parameter]:
-        """All parameters of the probes of property `name` on `layer`, biases last; steps come first in each."""
-        return list(self.head_of(name, layer).parameters())
+        return self.linear_head(name, layer).weight
 
     def outputs(self, layer: str, activation: Tensor) -> Tensor:
         """All properties' outputs for an activation [steps, batch, channels, h, w] -> [steps, batch, outputs, h, w]."""
@@ -239,26 +227,127 @@ class ProbeBank(nn.Module):
         """Activation of `layer` [steps, batch, channels, h, w] -> {property: [steps, batch, outputs, h, w]}."""
         return self.separate(self.outputs(layer, activation))
 
-    def _linear(self, name: str, layer: str) -> LinearHead:
-        head = self.head_of(name, layer)
-        if not isinstance(head, LinearHead):
-            raise TypeError(f"a probe of kind {self.head!r} is no single weight; see head_of")
-        return head
-
     def _new_head(self, item: Property, layer: str, seed: int) -> Head:
         def start(parameter: str, shape: tuple[int, ...], incoming: int) -> Tensor:
-            names = (f"{seed}/{parameter}/{item.name}/{layer}/{step}" for step in self.steps)
-            return torch.stack([_initial(name, shape, incoming) for name in names])
+            """nn.Linear's: uniform within +-1/sqrt(incoming channels), for weights and biases."""
+            values = []
+            for step in self.steps:
+                own_seed = crc32(f"{seed}/{parameter}/{item.name}/{layer}/{step}".encode())
+                values.append(torch.rand(shape, generator=torch.Generator().manual_seed(own_seed)))
+            return (2 * torch.stack(values) - 1) / sqrt(incoming)
 
-        return KINDS[self.head](self.channels[layer], item.outputs, self.bias, start)
+        kind = {"linear": LinearHead, "mlp": MlpHead}[self.head]
+        return kind(self.channels[layer], item.outputs, self.bias, start)
 
 
-def _initial(name: str, shape: tuple[int, ...], incoming: int) -> Tensor:
-    """nn.Linear's start, uniform within +-1/sqrt(incoming channels), for weights and biases, from a seed of its own."""
-    generator = torch.Generator().manual_seed(crc32(name.encode()))
-    return (2 * torch.rand(shape, generator=generator) - 1) / sqrt(incoming)
-
-
-def _key(layer: str) -> str:
+def _module_name(layer: str) -> str:
     # Names of modules must not hold dots; names of layers never hold slashes.
     return layer.replace(".", "/")
+
+
+NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}  # of a file's metadata
+
+
+def save_bank(bank: ProbeBank, folder: str | Path, provenance: str | None = None) -> list[Path]:
+    """Writes `<folder>/<property>.safetensors` for every property of the bank; returns the paths.
+
+    Keys: `<layer>/step_<step>` -> weight [outputs, channels], and `<layer>/step_<step>/bias` -> [outputs] if there is
+    one; an mlp has `.../hidden_weight` [hidden, channels] and `.../hidden_bias` [hidden] too, and its weight is
+    [outputs, hidden]. Metadata, JSON each: property, properties (of the bank), head, standardisation (in label units),
+    thresholds and strengths (as of `ProbeBank`), layers, steps, `made_of` (the `provenance`, if it is given: what
+    determines the probes), and checksums of all this (see `diffprobe.files`).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_save_property(bank, name, folder, provenance) for name in bank.properties]
+
+
+def load_bank(folder: str | Path, provenance: str | None = None) -> ProbeBank:
+    """The bank that `save_bank` wrote to `folder`, with this provenance if one is given.
+
+    Raises:
+        UserError: there is none; a file is damaged or of another property or provenance; or files disagree.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise UserError(f"no probes in {folder}: it should hold one .safetensors file per property.")
+    contents = {path.stem: _read(path) for path in files}
+    tensors, metadata = next(iter(contents.values()))
+    for path, (_, data) in zip(files, contents.values(), strict=True):
+        if data["property"] != path.stem:
+            raise UserError(f"{path} holds probes of {data['property']}, not of what its name says")
+        if provenance is not None and data.get("made_of") != provenance:
+            raise UserError(f"{path} holds probes of another model, or of other images")
+        if any(data[key] != metadata[key] for key in ("layers", "steps", "head")):
+            raise UserError(f"{path} has other layers, steps or heads than {files[0]}: they come from different runs.")
+    layers, steps = metadata["layers"], metadata["steps"]
+    firsts = {layer: _key(layer, steps[0], "weight") for layer in layers}
+    bank = ProbeBank(
+        {layer: tensors.get(f"{first}/hidden_weight", tensors[first]).shape[1] for layer, first in firsts.items()},
+        steps,
+        metadata["properties"] if set(metadata["properties"]) == set(contents) else list(contents),
+        head=metadata["head"],
+        bias=any(key.endswith("/bias") for key in tensors),
+        standardisations={name: Standardisation(**data["standardisation"]) for name, (_, data) in contents.items()},
+    )
+    for name, (values, data) in contents.items():
+        if bank.properties[name].binary:
+            bank.thresholds[name] = data["thresholds"]
+        bank.strengths[name] = data["strengths"]
+        for layer in layers:
+            for parameter, target in bank.head_of(name, layer).named_parameters():
+                target.data.copy_(torch.stack([values[_key(layer, step, parameter)] for step in steps]))
+    return bank
+
+
+def _save_property(bank: ProbeBank, name: str, folder: Path, provenance: str | None) -> Path:
+    tensors = {
+        _key(layer, step, parameter): values[index].detach().cpu().contiguous().clone()
+        for layer in bank.layers
+        for parameter, values in bank.head_of(name, layer).named_parameters()
+        for index, step in enumerate(bank.steps)
+    }
+    data = {
+        "property": name,
+        "head": bank.head,
+        "properties": list(bank.properties),
+        "standardisation": asdict(bank.standardisations[name]),
+        "thresholds": bank.thresholds.get(name, {}),
+        "strengths": bank.strengths[name],
+        "layers": bank.layers,
+        "steps": bank.steps,
+        **({} if provenance is None else {"made_of": provenance}),
+    }
+    path = folder / f"{name}.safetensors"
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, sealed(tensors, {key: json.dumps(value) for key, value in data.items()}))
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    try:
+        tensors, texts = _read_unsealed(path) or read_sealed(path)
+        metadata = {key: json.loads(value) for key, value in texts.items()}
+    except Damaged as damage:
+        raise UserError(f"{path} is damaged: {damage}; make the probes again") from damage
+    except Exception as error:
+        raise UserError(f"{path} is not a file of probes: {error}") from error
+    missing, more = NEEDED - set(metadata), set(metadata) - NEEDED - {"head", "made_of", "strengths"}
+    if missing or more:
+        wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"has {min(more)}, which no probes have"
+        raise UserError(f"{path} is not a file of probes: its metadata {wrong}.")
+    return tensors, {"head": "linear", "strengths": {}} | metadata  # which the first files lack
+
+
+def _read_unsealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Tensors and metadata of a file from before there were checksums; None for one that has some."""
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata() or {}
+        if any(key.startswith(PREFIX) for key in texts):
+            return None
+        return {key: file.get_tensor(key) for key in file.keys()}, texts  # noqa: SIM118 (not a dict)
+
+
+def _key(layer: str, step: int, parameter: str) -> str:
+    probe = f"{layer}/step_{step}"
+    return probe if parameter == "weight" else f"{probe}/{parameter}"

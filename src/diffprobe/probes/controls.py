@@ -92,9 +92,8 @@ class Control:
 
 
 NETWORK = Control("none", "network", "the network")
-# In the order of the score table. A tuple of names, since settings are checked without importing this module.
-CONTROL_NAMES = ("permuted", "fresh", *CONTROL_INPUTS, "labels", POSITION)
-CONTROLS = {
+CONTROL_NAMES = ("permuted", "fresh", *CONTROL_INPUTS, "labels", POSITION)  # for checks of settings that import nothing
+CONTROLS = {  # in the order of the score table
     control.name: control
     for control in (
         Control("permuted", "other_network", "a network with permuted weights", permute_weights),

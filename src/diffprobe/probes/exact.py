@@ -1,9 +1,7 @@
-"""Linear probes whose loss, the one that Adam is given, is solved to convergence.
+"""Linear probes at the minimum of the loss that Adam is given, by Newton's method.
 
-The loss of each property is convex in a linear probe, so there is one best probe, and Newton's method finds it. A small
-ridge term, chosen on validation images, makes it unique. There are no learning rate, epochs or order of images.
-
-Newton's method for many small convex problems at once.
+The loss of each property is convex in a linear probe, so there is one best probe; a small ridge term, chosen on
+validation images, makes it unique. There are no learning rate, epochs or order of images.
 """
 
 from __future__ import annotations
@@ -27,15 +25,16 @@ Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 SUFFICIENT = 1e-4  # of the decrease that the slope promises (Armijo)
 ROUNDING = 1e-13  # of a value
 DAMPING = 1e-9  # of the Hessian's mean diagonal, added to it: makes singular ones solvable, and moves no minimum
+KEPT_BYTES = 2**31  # of a layer's training images, as stored, in memory; steps are solved in groups of this size
+CHUNK_NUMBERS = 2**20  # of activations at once in float64: about what a cache holds
 
 
 def minimise(evaluate: Evaluate, start: Tensor, *, tolerance: float = 1e-12, limit: int = 100) -> tuple[Tensor, Tensor]:
-    """Minima of convex functions, from `start` [problems, n], and which of them are `converged` [problems].
+    """Minima of many small convex functions from `start` [problems, n], and which are `converged` [problems].
 
-    Newton's steps, halved until the value decreases enough. A problem has converged when g' H^-1 g / 2, which is the
-    gradient's squared norm in the metric of the Hessian and estimates how far the value lies above its minimum, is at
-    most `tolerance` (Boyd and Vandenberghe 2004, "Convex Optimization", section 9.5). `limit`: evaluations of each
-    problem. float64 throughout.
+    Newton's steps in float64, halved until the value decreases enough, with at most `limit` evaluations of each
+    problem. A problem has converged when g' H^-1 g / 2, which estimates how far the value lies above its minimum, is at
+    most `tolerance` (Boyd and Vandenberghe 2004, "Convex Optimization", section 9.5).
     """
     point, step = start.double().clone(), torch.zeros_like(start, dtype=torch.float64)
     value = torch.full_like(point[:, 0], torch.inf)
@@ -50,8 +49,10 @@ def minimise(evaluate: Evaluate, start: Tensor, *, tolerance: float = 1e-12, lim
         enough = value[index] - SUFFICIENT * length[index] * promised[index] + ROUNDING * found.abs()
         better = found <= enough
         length[index] = torch.where(better, 1.0, length[index] / 2)
-        index, gradient = index[better], gradient[better]
-        factor = torch.linalg.cholesky(_damped(hessian[better]))
+        index, gradient, hessian = index[better], gradient[better], hessian[better]
+        diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+        damping = DAMPING * diagonal.mean(-1, keepdim=True).expand_as(diagonal)
+        factor = torch.linalg.cholesky(hessian + torch.diag_embed(damping.clamp(min=torch.finfo(torch.float64).tiny)))
         point[index], value[index] = trial[better], found[better]
         step[index] = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         promised[index] = -(gradient * step[index]).sum(-1)
@@ -59,24 +60,14 @@ def minimise(evaluate: Evaluate, start: Tensor, *, tolerance: float = 1e-12, lim
     return point, converged
 
 
-def _damped(hessian: Tensor) -> Tensor:
-    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
-    added = DAMPING * diagonal.mean(-1, keepdim=True).expand_as(diagonal)
-    return hessian + torch.diag_embed(added.clamp(min=torch.finfo(hessian.dtype).tiny))
-
-
-KEPT_BYTES = 2**31  # of a layer's training images, as stored, in memory; steps are solved in groups of this size
-CHUNK_NUMBERS = 2**20  # of activations at once in float64: about what a cache holds
-
-
 class Tokens:
-    """The tokens of some images at some steps of a layer, to be run through again and again, a few images at a time.
+    """The tokens of some images at some steps of a layer, to be read again and again, a few images at a time.
 
     Yields (places among `rows`, [steps, inputs, places * h * w] in float64): the inputs are the channels and, with
     `bias`, a constant 1. They are kept in memory if `KEPT_BYTES` hold them, else read anew each time.
 
-    With a bias, channels are distances to `middle` [steps, channels, 1], without one given to their own means: the bias
-    makes up for that, and Newton's method would not find its way where means are many times the standard deviations.
+    With a bias, channels are distances to `middle` [steps, channels, 1], by default their means: Newton's method does
+    not converge where means are many times the standard deviations.
     """
 
     def __init__(
@@ -92,23 +83,21 @@ class Tokens:
         numbers = (steps.stop - steps.start) * values.shape[2:].numel()
         self.at_once = max(1, CHUNK_NUMBERS // numbers)
         fits = numbers * len(self.rows) * values.dtype.itemsize <= KEPT_BYTES
-        self.kept = list(self._read()) if fits else None
-        self.middle = (self._means() if middle is None else middle) if bias else None
+        self.in_memory = list(self._read()) if fits else None
+        self.middle = middle
+        if bias and middle is None:
+            sums, count = torch.zeros(()), 0
+            for _, stored in self.in_memory or self._read():
+                tokens = _channels_first(stored)
+                sums, count = sums.to(tokens) + tokens.sum(-1, keepdim=True), count + tokens.shape[-1]
+            self.middle = sums / count
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        for places, stored in self.kept or self._read():
+        for places, stored in self.in_memory or self._read():
             tokens = _channels_first(stored)
             if self.middle is not None:
                 tokens = torch.cat([tokens - self.middle, torch.ones_like(tokens[:, :1])], 1)
             yield places, tokens
-
-    def _means(self) -> Tensor:
-        """[steps, channels, 1]"""
-        total, count = torch.zeros(()), 0
-        for _, stored in self.kept or self._read():
-            tokens = _channels_first(stored)
-            total, count = total.to(tokens) + tokens.sum(-1, keepdim=True), count + tokens.shape[-1]
-        return total / count
 
     def _read(self) -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, len(self.rows), self.at_once):
@@ -173,22 +162,23 @@ def solve_bank(
     properties: Sequence[str],
     probe_config: ProbeConfig,
     *,
-    seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> ProbeBank:
     """All probes (layer x step x property) at the minimum of their loss over the split's training images.
 
     Minimised is the mean loss plus strength * e / 2 * |w|^2 (of the log odds, if binary; the bias is free), where e is
     the mean eigenvalue of the tokens' second moment (with a bias: their covariance). All `probe_config.strengths` are
-    solved, from strong to weak, each from the one before; a probe keeps that with the lowest validation loss.
+    solved, from strong to weak, each from the one before; a probe keeps that with the lowest validation loss. However
+    many images there are, at most `KEPT_BYTES` of training and of validation tokens are in memory. Warns of probes that
+    did not converge.
 
-    targets: label maps [images, H, W] by property, in the row order of `activations.names`. device: one that has
-    float64. However many images there are, at most `KEPT_BYTES` of training and of validation tokens are in memory.
-    `seed` is that of the bank's start, of which nothing is left. Warns of probes that did not converge.
+    Args:
+        targets: label maps [images, H, W] by property, in the row order of `activations.names`.
+        device: one that has float64.
 
     Raises UserError for unknown properties and for label maps that do not fit the activations or do not vary.
     """
-    bank, tokens = prepare_bank(activations, targets, split, properties, probe_config, seed)
+    bank, tokens = prepare_bank(activations, targets, split, properties, probe_config, seed=0)
     unfinished: list[str] = []
     strengths = sorted(probe_config.strengths, reverse=True)
     for layer in activations.layers:
@@ -208,7 +198,9 @@ def solve_bank(
                 ]
                 probes, chosen, converged = _best(objectives)
                 bank.strengths[name].setdefault(layer.name, []).extend(strengths[place] for place in chosen.tolist())
-                _fill(bank, name, layer.name, steps, _around_zero(probes, train.middle).cpu())
+                if train.middle is not None:  # from distances to it to channels as they are
+                    probes[:, -1:] -= (probes[:, :-1] * train.middle[..., 0]).sum(1, keepdim=True)
+                _fill(bank, name, layer.name, steps, probes.cpu())
                 missed = [step for step, done in zip(bank.steps[steps], converged.tolist(), strict=True) if not done]
                 unfinished += [f"{name} of {layer.name} at step {step}" for step in missed]
     if unfinished:
@@ -254,20 +246,11 @@ def _best(objectives: Sequence[tuple[Objective, Objective]]) -> tuple[Tensor, Te
     return best, chosen, finished
 
 
-def _around_zero(probes: Tensor, middle: Tensor | None) -> Tensor:
-    """Probes [steps, inputs] of distances to `middle`, as those of the channels as they are: with another bias."""
-    if middle is None:
-        return probes
-    weights, bias = probes[:, :-1], probes[:, -1:]
-    return torch.cat([weights, bias - (weights * middle[..., 0]).sum(1, keepdim=True)], 1)
-
-
 @torch.no_grad()
 def _fill(bank: ProbeBank, name: str, layer: str, steps: slice, probes: Tensor) -> None:
     """Puts probes [steps, inputs] into the bank."""
     both = torch.stack([-probes / 2, probes / 2], 1) if bank.properties[name].binary else probes[:, None]
-    channels = bank.channels[layer]
-    bank.weight(name, layer)[steps] = both[..., :channels].float()
-    bias = bank.bias_of(name, layer)
-    if bias is not None:
-        bias[steps] = both[..., channels].float()
+    head, channels = bank.linear_head(name, layer), bank.channels[layer]
+    head.weight[steps] = both[..., :channels].float()
+    if head.bias is not None:
+        head.bias[steps] = both[..., channels].float()

@@ -1,15 +1,4 @@
-"""What a property is: a training target, a loss, a decoding and the scores that judge it.
-
-What the properties with one real-valued output (depth, shading) have in common.
-
-Saliency: which pixels belong to the salient foreground.
-
-Depth: relative inverse depth, larger is nearer (as MiDaS gives it).
-
-Shading: irradiance, the light that falls on each visible point.
-
-The properties that can be probed, one small file each.
-"""
+"""The properties that can be probed: each with its target, loss, decoding and scores."""
 
 from __future__ import annotations
 
@@ -23,15 +12,6 @@ from torch import Tensor
 
 from diffprobe.errors import UserError
 from diffprobe.ranges import Choice, Items, Number, WordOr
-
-
-@dataclass(frozen=True)
-class PropertySelection:
-    """Which properties are probed, and from which probability on a pixel is foreground: a number, or the best on
-    validation images."""
-
-    names: Annotated[list[Annotated[str, Choice("saliency", "depth", "shading")]], Items(1)]
-    threshold: Annotated[Any, WordOr(("validation",), Annotated[float, Number(above=0, below=1)])] = "validation"
 
 
 @dataclass(frozen=True)
@@ -52,17 +32,19 @@ class Standardisation:
 
 @dataclass(frozen=True)
 class Property:
-    """One thing to be probed. A new property is one file that makes one of these and one line in `PROPERTIES`.
+    """One thing to be probed. A new property is one of these in `PROPERTIES`.
 
-    name: as written in configs and tables.
-    outputs: outputs of a probe per token.
-    binary: True: the target is a mask, predictions are thresholded, nothing is standardised.
-        False: the target is a quantity, standardised for training and scored as it is.
-    learning_rate: Adam's, in the paper (Chen, Viégas and Wattenberg 2023).
-    headline: the metric that selects layers. metrics: all that are reported.
-    target: label maps [images, H, W] -> target maps [images, H, W], float32.
-    loss: outputs [..., outputs, h, w], token targets that broadcast to [..., h, w] -> mean over tokens [...].
-    decode: outputs [..., outputs, h, w] -> map [..., h, w] (a probability, or standardised units).
+    Attributes:
+        name: as written in configs and tables.
+        outputs: outputs of a probe per token.
+        binary: True: the target is a mask, predictions are thresholded, nothing is standardised.
+            False: the target is a quantity, standardised for training and scored as it is.
+        learning_rate: Adam's, in the paper (Chen, Viégas and Wattenberg 2023).
+        headline: the metric that selects layers.
+        metrics: all that are reported.
+        target: label maps [images, H, W] -> target maps [images, H, W], float32.
+        loss: outputs [..., outputs, h, w], token targets that broadcast to [..., h, w] -> mean over tokens [...].
+        decode: outputs [..., outputs, h, w] -> map [..., h, w] (a probability, or standardised units).
     """
 
     name: str
@@ -86,7 +68,7 @@ class Property:
         return self.checked(Standardisation(values.mean().item(), values.std(correction=0).item()))
 
     def checked(self, found: Standardisation) -> Standardisation:
-        """The standardisation of training labels, if they are such that a probe can learn them. Raises UserError."""
+        """The standardisation. Raises UserError for one of training labels that no probe can learn."""
         if not 0 < found.std < float("inf"):
             raise UserError(
                 f"{self.name}: the training labels have mean {found.mean} and standard deviation {found.std}; a probe "
@@ -95,34 +77,28 @@ class Property:
         return found
 
     def decode_map(self, outputs: Tensor, standardisation: Standardisation) -> Tensor:
-        """Outputs [..., outputs, h, w] to the map [..., h, w] a person looks at: probability, or label units."""
+        """Outputs [..., outputs, h, w] to the map [..., h, w]: a probability, or label units."""
         return standardisation.undo(self.decode(outputs))
 
 
+# Named functions, since a Trainer that spawns processes pickles them.
 def as_labelled(labels: Tensor) -> Tensor:
-    """The target is the label map itself, [images, H, W]."""
     return labels.float()
+
+
+def only_output(outputs: Tensor) -> Tensor:
+    return outputs.squeeze(-3)
 
 
 def huber(outputs: Tensor, target: Tensor) -> Tensor:
     """Huber loss (delta 1) between outputs [..., 1, h, w] and the mean target of each token [..., h, w] -> [...].
 
     The paper takes the loss over pixels after nearest-neighbour upsampling. Its quadratic part has the same gradient
-    here (the spread of the target inside a token is a constant); its linear part does not reduce exactly, and is
-    applied to the token's mean residual instead. Where the target is constant inside each token both losses are equal.
+    here; its linear part is applied to the token's mean residual instead. Where the target is constant inside each
+    token both losses are equal.
     """
     prediction = outputs.squeeze(-3)
     return F.huber_loss(prediction, target.expand_as(prediction), reduction="none", delta=1.0).mean((-2, -1))
-
-
-def only_output(outputs: Tensor) -> Tensor:
-    """Outputs [..., 1, h, w] -> the map [..., h, w], in standardised units."""
-    return outputs.squeeze(-3)
-
-
-def foreground(labels: Tensor) -> Tensor:
-    """Label maps [images, H, W] -> 1.0 where the label is above 0, else 0.0."""
-    return (labels > 0).float()
 
 
 def log_odds(outputs: Tensor) -> Tensor:
@@ -134,15 +110,17 @@ def log_odds(outputs: Tensor) -> Tensor:
 def cross_entropy(outputs: Tensor, fraction: Tensor) -> Tensor:
     """Cross entropy of two logits [..., 2, h, w] against each token's foreground fraction [..., h, w] -> [...].
 
-    All pixels of a token share its logits under nearest-neighbour upsampling, so the mean over pixels of the paper's
-    cross entropy is exactly the mean over tokens of the soft one: same value, same gradient, fewer elements.
+    It is the paper's mean over pixels after nearest-neighbour upsampling, since all pixels of a token share its logits.
     """
     odds = log_odds(outputs)
     return (F.softplus(odds) - fraction * odds).mean((-2, -1))
 
 
+def foreground(labels: Tensor) -> Tensor:
+    return (labels > 0).float()
+
+
 def probability(outputs: Tensor) -> Tensor:
-    """Two logits [..., 2, h, w] -> probability of foreground [..., h, w]."""
     return log_odds(outputs).sigmoid()
 
 
@@ -159,32 +137,22 @@ SALIENCY = Property(
 )
 
 
-DEPTH = Property(
-    name="depth",
-    outputs=1,
-    binary=False,
-    learning_rate=1e-3,
-    headline="spearman",
-    metrics=("spearman", "pearson", "rmse"),
-    target=as_labelled,
-    loss=huber,
-    decode=only_output,
-)
+def _quantity(name: str, learning_rate: float) -> Property:
+    return Property(
+        name=name,
+        outputs=1,
+        binary=False,
+        learning_rate=learning_rate,
+        headline="spearman",
+        metrics=("spearman", "pearson", "rmse"),
+        target=as_labelled,
+        loss=huber,
+        decode=only_output,
+    )
 
 
-SHADING = Property(
-    name="shading",
-    outputs=1,
-    binary=False,
-    learning_rate=1e-2,
-    headline="spearman",
-    metrics=("spearman", "pearson", "rmse"),
-    target=as_labelled,
-    loss=huber,
-    decode=only_output,
-)
-
-
+DEPTH = _quantity("depth", 1e-3)  # relative inverse depth, larger is nearer, as MiDaS gives it
+SHADING = _quantity("shading", 1e-2)  # irradiance: the light that falls on each visible point
 PROPERTIES: dict[str, Property] = {item.name: item for item in (SALIENCY, DEPTH, SHADING)}
 
 
@@ -197,4 +165,13 @@ def property_named(name: str) -> Property:
     return PROPERTIES[name]
 
 
-__all__ = ["PROPERTIES", "Property", "Standardisation", "property_named"]
+PROPERTY_NAMES = ("saliency", "depth", "shading")  # as plain text, for checks of settings that import nothing
+
+
+@dataclass(frozen=True)
+class PropertySelection:
+    """Which properties are probed, and from which probability on a pixel is foreground: a number, or the best on
+    validation images."""
+
+    names: Annotated[list[Annotated[str, Choice(*PROPERTY_NAMES)]], Items(1)]
+    threshold: Annotated[Any, WordOr(("validation",), Annotated[float, Number(above=0, below=1)])] = "validation"

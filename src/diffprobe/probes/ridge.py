@@ -1,16 +1,15 @@
 """Linear probes with squared error in closed form, from sums over tokens that one pass over the images leaves.
 
-Let X be the tokens of a layer at a step over all training images and z their targets. The probe w that minimises
-|Xw - z|^2 / n + lambda |w|^2 is (X'X / n + lambda)^-1 X'z / n (Hoerl and Kennard 1970). X'X = Q diag(e) Q' gives every
-lambda at once: w = Q diag(1 / (e / n + lambda)) Q'X'z / n. So X'X and X'z are all that is kept of the activations.
-
-Strengths of penalties that validation images have chosen, and whether the best lie beyond those on offer.
+Let X be the tokens of a layer at a step over all n training tokens and y their targets. The probe w that minimises
+|Xw - y|^2 / n + lambda |w|^2 is (X'X / n + lambda)^-1 X'y / n (Hoerl and Kennard 1970). X'X = Q diag(e) Q' gives every
+lambda at once: w = Q diag(1 / (e / n + lambda)) Q'X'y / n. So X'X and X'y are all that is kept of the activations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +18,15 @@ from diffprobe.activations.activations import ReadableActivations
 from diffprobe.precision import float32_products
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import Property, Standardisation, property_named
-from diffprobe.probes.scoring import Grid, target_maps, token_means
+from diffprobe.probes.scoring import grid_of, target_maps, token_means
 from diffprobe.probes.splits import Split
 
 Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over processes."""
+
+Strengths = Mapping[str, Mapping[str, Sequence[float]]]
+"""Property -> layer -> the strength that the probe of each step has."""
+
 SLOPE = 4.0  # of the log odds in the probability at 1/2: sigmoid(4 (p - 1/2)) is p to first order
 
 
@@ -37,33 +41,47 @@ class PixelSums:
         """Target maps {property: [batch, H, W]}."""
         for name in self.properties:
             flat = targets[name].double()
-            _add(self.sums, name, torch.stack([flat.new_tensor(flat.numel()), flat.sum(), flat.square().sum()]))
+            sums = torch.stack([flat.new_tensor(flat.numel()), flat.sum(), flat.square().sum()])
+            self.sums[name] = self.sums.get(name, 0) + sums
 
     def merge(self, reduce: Reduce) -> None:
-        """Adds up what several processes have seen; `reduce` sums a tensor over them."""
+        """Adds up the sums of several processes."""
         self.sums = {name: reduce(total) for name, total in self.sums.items()}
 
     def standardisations(self) -> dict[str, Standardisation]:
         """Of the targets, as `Property.standardisation`. Raises UserError as that does."""
-        return {name: _standardisation(item, self.sums[name]) for name, item in self.properties.items()}
+        found = {}
+        for name, item in self.properties.items():
+            count, total, squares = self.sums[name].tolist()
+            mean = total / count
+            variance = squares / count - mean**2
+            constant = variance <= 1e-12 * mean**2  # what rounding leaves of a constant's
+            std = 0.0 if constant else variance**0.5
+            found[name] = Standardisation() if item.binary else item.checked(Standardisation(mean, std))
+        return found
+
+
+class LayerSums(NamedTuple):
+    """Sums over the tokens X of a layer and their targets y, float64."""
+
+    count: Tensor  # of tokens, []
+    squares: Tensor  # X'X [steps, C, C]
+    sums: Tensor  # X'1 [steps, C]
+    products: Tensor  # X'y [steps, C, properties]
+    targets: Tensor  # 1'y [properties]
 
 
 class Moments:
     """Sums over the training images: of targets over pixels, and of each layer over tokens, for all steps at once.
 
-    float64 on the device of what is added. The same memory whatever the number of images:
-    steps x channels^2 numbers a layer.
+    float64 on the device of what is added; steps x channels^2 numbers a layer, whatever the number of images.
     """
 
     def __init__(self, properties: Sequence[str], probe_config: ProbeConfig) -> None:
         self.probe_config = probe_config
         self.pixels = PixelSums(properties)
         self.properties = self.pixels.properties
-        self.tokens: dict[str, Tensor] = {}
-        self.squares: dict[str, Tensor] = {}  # X'X [steps, C, C]
-        self.sums: dict[str, Tensor] = {}  # X'1 [steps, C]
-        self.products: dict[str, Tensor] = {}  # X'y [steps, C, properties]
-        self.targets: dict[str, Tensor] = {}  # 1'y [properties]
+        self.layers: dict[str, LayerSums] = {}
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
@@ -71,41 +89,34 @@ class Moments:
         self.pixels.add(targets)
         with float32_products():
             for layer, activation in values.items():
-                self._add_layer(layer, activation, self._token_targets(targets, activation))
+                grid = grid_of(activation)
+                pooled = [token_means(targets[name].double(), grid).flatten() for name in self.properties]
+                self._add_layer(layer, activation, torch.stack(pooled, 1))
 
     def _add_layer(self, layer: str, activation: Tensor, wanted: Tensor) -> None:
         """Activations [steps, batch, C, h, w] and the targets of their tokens [batch x h x w, properties]."""
         steps, channels, properties = activation.shape[0], activation.shape[2], wanted.shape[1]
-        if layer not in self.squares:
+        if layer not in self.layers:
+            shapes = ((), (steps, channels, channels), (steps, channels), (steps, channels, properties), (properties,))
             with torch.inference_mode(False):  # they are added to in Lightning's prediction and after it
-                self.squares[layer] = wanted.new_zeros(steps, channels, channels)
-                self.sums[layer] = wanted.new_zeros(steps, channels)
-                self.products[layer] = wanted.new_zeros(steps, channels, properties)
-                self.targets[layer] = wanted.new_zeros(properties)
-                self.tokens[layer] = wanted.new_zeros(())
-        self.tokens[layer] += len(wanted)
-        self.targets[layer] += wanted.sum(0)
-        for step in range(steps):  # one at a time, since copies in float64 take room
+                self.layers[layer] = LayerSums(*(wanted.new_zeros(shape) for shape in shapes))
+        own = self.layers[layer]
+        own.count.add_(len(wanted))
+        own.targets.add_(wanted.sum(0))
+        for step in range(steps):  # one at a time, since copies in float64 take memory
             squares, sums, products = _sums_of(as_tokens(activation[step : step + 1])[0], wanted)
-            self.squares[layer][step] += squares
-            self.sums[layer][step] += sums
-            self.products[layer][step] += products
+            own.squares[step] += squares
+            own.sums[step] += sums
+            own.products[step] += products
 
     def merge(self, reduce: Reduce) -> None:
-        """Adds up what several processes have seen; `reduce` sums a tensor over them."""
+        """Adds up the sums of several processes."""
         self.pixels.merge(reduce)
-        for sums in (self.squares, self.sums, self.products, self.targets, self.tokens):
-            for layer in sums:
-                sums[layer] = reduce(sums[layer])
+        self.layers = {layer: LayerSums(*map(reduce, sums)) for layer, sums in self.layers.items()}
 
     def solve(self) -> RidgePath:
         """The probes of every strength. Raises UserError for training labels that do not vary."""
         return RidgePath(self)
-
-    def _token_targets(self, targets: Mapping[str, Tensor], activation: Tensor) -> Tensor:
-        """[batch x tokens, properties]"""
-        grid: Grid = (activation.shape[-2], activation.shape[-1])
-        return torch.stack([token_means(targets[name].double(), grid).flatten() for name in self.properties], 1)
 
 
 class RidgePath:
@@ -122,23 +133,23 @@ class RidgePath:
         self.strengths: dict[str, Tensor] = {}  # of each layer's probes, [strengths, steps, properties]
         self.weights: dict[str, Tensor] = {}
         self.biases: dict[str, Tensor] = {}
-        for layer in moments.squares:
-            self.weights[layer], self.biases[layer] = self._solve(moments, layer)
+        for layer, sums in moments.layers.items():
+            self.weights[layer], self.biases[layer] = self._solve(sums, offered)
             self.strengths[layer] = offered.expand(self.weights[layer].shape[:-1])
 
-    def _solve(self, moments: Moments, layer: str) -> tuple[Tensor, Tensor]:
-        count, sums = moments.tokens[layer], moments.sums[layer]
+    def _solve(self, layer: LayerSums, strengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [strengths, steps, properties, C] and biases, for strengths [strengths, 1, 1]."""
+        count, sums = layer.count, layer.sums
         scale, shift = self._coding(sums)
-        products = (moments.products[layer] * scale + sums[..., None] * shift) / count
-        second, mean = moments.squares[layer] / count, sums / count
-        target_mean = moments.targets[layer] / count * scale + shift
+        products = (layer.products * scale + sums[..., None] * shift) / count
+        second, mean = layer.squares / count, sums / count
+        target_mean = layer.targets / count * scale + shift
         if self.bias:
             second = second - mean[:, :, None] * mean[:, None, :]
             products = products - mean[..., None] * target_mean
         values, vectors = torch.linalg.eigh(second)
         rotated = vectors.transpose(1, 2) @ products  # [steps, C, properties]
-        penalty = torch.tensor(list(moments.probe_config.strengths), dtype=values.dtype, device=values.device)
-        penalty = penalty[:, None, None] * values.mean(-1)[:, None]
+        penalty = strengths.to(values) * values.mean(-1)[:, None]
         weights = vectors @ (rotated / (values.clamp(min=0) + penalty)[..., None])
         weights = weights.transpose(-1, -2)
         biases = target_mean - (weights @ mean[..., None])[..., 0]
@@ -166,9 +177,8 @@ class RidgePath:
 
     def errors(self, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Mean squared error over tokens, [strengths, properties, steps, batch]."""
-        grid: Grid = (outputs.shape[-2], outputs.shape[-1])
         scale, shift = self._coding(outputs)
-        wanted = torch.stack([token_means(targets[name].to(outputs), grid) for name in self.properties])
+        wanted = torch.stack([token_means(targets[name].to(outputs), grid_of(outputs)) for name in self.properties])
         wanted = wanted * scale[:, None, None, None] + shift[:, None, None, None]
         return (outputs - wanted[:, None]).square().mean((-2, -1))
 
@@ -178,9 +188,15 @@ class RidgePath:
 
     def take(self, chosen: Mapping[str, Tensor]) -> RidgePath:
         """The probes at the strengths numbered {layer: [properties, steps]}, alone."""
+
+        def at(values: Tensor, numbers: Tensor) -> Tensor:
+            """[strengths, steps, properties, ...] -> [1, steps, properties, ...]"""
+            properties, steps = numbers.shape
+            return values[numbers.T.to(values.device), torch.arange(steps)[:, None], torch.arange(properties)][None]
+
         taken = copy(self)
         taken.weights, taken.biases, taken.strengths = (
-            {layer: _at(parts[layer], chosen[layer].to(parts[layer].device)) for layer in parts}
+            {layer: at(values, chosen[layer]) for layer, values in parts.items()}
             for parts in (self.weights, self.biases, self.strengths)
         )
         return taken
@@ -194,19 +210,16 @@ class RidgePath:
 
     def bank(self, steps: Sequence[int]) -> ProbeBank:
         """The probes of the first strength."""
-        bank = ProbeBank(
-            {layer: weights.shape[-1] for layer, weights in self.weights.items()},
-            steps,
-            list(self.properties),
-            bias=self.bias,
-            standardisations=self.standardisations,
-        )
+        channels = {layer: weights.shape[-1] for layer, weights in self.weights.items()}
+        bank = ProbeBank(channels, steps, list(self.properties), bias=self.bias, standardisations=self.standardisations)
         bank.strengths = self.first_strengths()
-        for layer, weights in self.weights.items():
+        for layer in channels:
             for number, (name, item) in enumerate(self.properties.items()):
-                parts = (weights[0, :, number], self.biases[layer][0, :, number])
-                for parameter, values in zip(bank.parameters_of(name, layer), parts, strict=False):
-                    parameter.data.copy_(_logits(values) if item.binary else values[:, None])
+                parts = (self.weights[layer][0, :, number], self.biases[layer][0, :, number])
+                for parameter, values in zip(bank.head_of(name, layer).parameters(), parts, strict=False):
+                    # The log odds of a binary property as two logits, of background and foreground
+                    both = torch.stack([-values / 2, values / 2], 1) if item.binary else values[:, None]
+                    parameter.data.copy_(both)
         return bank.cpu().eval().requires_grad_(False)
 
 
@@ -225,20 +238,20 @@ def ridge_bank(
     maps = {name: target_maps(targets, name, activations.names) for name in properties}
     moments = Moments(properties, probe_config)
     layers = [layer.name for layer in activations.layers]
-    for rows in chunks(split.train, probe_config.batch_size):
+    for rows in _chunks(split.train, probe_config.batch_size):
         values = {layer: activations.values[layer][:, rows] for layer in layers}
         moments.add(values, {name: maps[name][rows] for name in properties})
     path = moments.solve()
     errors: dict[str, Tensor] = {}
-    for rows in chunks(split.validation, probe_config.batch_size):
+    for rows in _chunks(split.validation, probe_config.batch_size):
         wanted = {name: maps[name][rows] for name in properties}
         for layer in layers:
             found = path.errors(path.outputs(layer, activations.values[layer][:, rows]), wanted)
-            _add(errors, layer, found.double().sum(-1))
+            errors[layer] = errors.get(layer, 0) + found.double().sum(-1)
     return path.take({layer: values.argmin(0) for layer, values in errors.items()}).bank(activations.steps)
 
 
-def chunks(rows: Sequence[int], size: int) -> Iterable[list[int]]:
+def _chunks(rows: Sequence[int], size: int) -> Iterable[list[int]]:
     """The rows in order, `size` at a time."""
     return (list(rows[start : start + size]) for start in range(0, len(rows), size))
 
@@ -251,10 +264,10 @@ def as_tokens(activation: Tensor) -> Tensor:
 def _sums_of(tokens: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """X'X [C, C], X'1 [C] and X'y [C, properties] in float64 of tokens X [n, C] and their targets y [n, properties].
 
-    Products are of distances to the batch's own means, a and b in X = m + a and y = l + b, in the precision that
-    `product_precision` gives; the means come back in float64: X'X = a'a + (a'1) m' + m (X'1)' and likewise X'y. Without
-    that, float32 would lose what is learnt from where a channel's mean is many times its standard deviation, of which
-    the networks have some ("massive activations", Sun et al. 2024, arXiv 2402.17762).
+    Products are of distances to the batch's own means, a and b in X = m + a and y = l + b, in `product_precision`; the
+    means come back in float64: X'X = a'a + (a'1) m' + m (X'1)' and likewise X'y. Without that, float32 would lose what
+    is learnt from where a channel's mean is many times its standard deviation, of which the networks have some
+    ("massive activations", Sun et al. 2024, arXiv 2402.17762).
     """
     precision = product_precision(tokens.device)
     middle, level = tokens.mean(0), wanted.mean(0)
@@ -269,35 +282,6 @@ def _sums_of(tokens: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def product_precision(device: torch.device) -> torch.dtype:
     """Of products of tokens: float64 on a CPU, where that is cheap, and float32 on GPUs, where it is not."""
     return torch.float64 if device.type == "cpu" else torch.float32
-
-
-def _at(values: Tensor, chosen: Tensor) -> Tensor:
-    """Of values [strengths, steps, properties, ...] those numbered `chosen` [properties, steps]: [1, steps, ...]."""
-    properties, steps = chosen.shape
-    return values[chosen.T, torch.arange(steps)[:, None], torch.arange(properties)][None]
-
-
-def _logits(values: Tensor) -> Tensor:
-    """Log odds' weights [steps, ...] -> those of the two logits (background, foreground), [steps, 2, ...]."""
-    return torch.stack([-values / 2, values / 2], 1)
-
-
-def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
-    sums[key] = value.double() if key not in sums else sums[key] + value
-
-
-def _standardisation(item: Property, pixels: Tensor) -> Standardisation:
-    if item.binary:
-        return Standardisation()
-    count, total, squares = pixels.tolist()
-    mean = total / count
-    variance = squares / count - mean**2
-    constant = variance <= 1e-12 * mean**2  # what rounding leaves of a constant's
-    return item.checked(Standardisation(mean, 0.0 if constant else variance**0.5))
-
-
-Strengths = Mapping[str, Mapping[str, Sequence[float]]]
-"""Property -> layer -> the strength that the probe of each step has."""
 
 
 def edge_lines(chosen: Mapping[str, Strengths], offered: Sequence[float]) -> list[str]:
@@ -315,14 +299,14 @@ def edge_lines(chosen: Mapping[str, Strengths], offered: Sequence[float]) -> lis
         for control, properties in chosen.items()
     }
     own, others = values.pop("none", []), [value for each in values.values() for value in each]
-    at = {edge: [own.count(edge), others.count(edge)] for edge in (smallest, largest)}
-    if smallest == largest or not any(map(sum, at.values())):
+    edges = {"smallest": (smallest, smallest / 10), "largest": (largest, 10 * largest)}
+    reached = {name: ends for name, ends in edges.items() if ends[0] in (*own, *others)}
+    if smallest == largest or not reached:
         return []
-    told = [
-        f"{name}, {edge:g}, was chosen by {at[edge][0]} of {len(own)} probes"
-        + (f" and {at[edge][1]} of {len(others)} of controls" if others else "")
-        for name, edge in (("the smallest", smallest), ("the largest", largest))
-        if any(at[edge])
+    counts = [
+        f"the {name}, {edge:g}, was chosen by {own.count(edge)} of {len(own)} probes"
+        + (f" and {others.count(edge)} of {len(others)} of controls" if others else "")
+        for name, (edge, _) in reached.items()
     ]
-    wider = [f"{value:g}" for value, edge in ((smallest / 10, smallest), (10 * largest, largest)) if any(at[edge])]
-    return [f"probe.strengths: {'; '.join(told)}. Better ones may lie beyond: add {' and '.join(wider)}"]
+    wider = " and ".join(f"{beyond:g}" for _, beyond in reached.values())
+    return [f"probe.strengths: {'; '.join(counts)}. Better ones may lie beyond: add {wider}"]

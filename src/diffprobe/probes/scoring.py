@@ -1,22 +1,16 @@
-"""Scores of a trained bank: every metric of every probe on every validation and test image.
+"""Label maps to targets, and scores of predicted maps and of whole banks, per image.
 
-Scores per image between predictions at token resolution and targets at image resolution, without upsampling.
-
-A prediction [..., images, h, w] stands for its nearest-neighbour upsampling to the target's [images, H, W]: every pixel
-of a token carries the token's value. If H and W are multiples of h and w, the image-resolution score follows exactly
-from the target's mean over each token's pixels, so a target is pooled once and reused by every probe. Otherwise the
-prediction is upsampled first. All results are [..., images] in float64 (float32 where the device has no float64).
-
-Label maps to what probes learn and are judged by.
-
-What training begins with, whatever finds the weights: a bank with its standardisations, and targets for tokens.
+A prediction [..., images, h, w] at token resolution stands for its nearest-neighbour upsampling to the target's
+[images, H, W]. If H and W are multiples of h and w, the score at image resolution follows exactly from the target's
+mean over each token's pixels, so a target is pooled once and reused by every probe. Otherwise the prediction is
+upsampled first. All results are [..., images] in float64 (float32 where the device has no float64).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +22,19 @@ from diffprobe.precision import to_float64
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import Property, property_named
 from diffprobe.probes.score_table import ScoreBlock
-from diffprobe.probes.splits import Split
+from diffprobe.probes.splits import PARTS, Split
 
 Grid = tuple[int, int]
+Threshold = float | Literal["validation"]
 
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 _RADIX_FROM = 2**15  # from here on torch sorts a single row of integers on the CPU by radix, several times faster
 
 
 @dataclass(frozen=True)
 class PooledTarget:
-    """A target map seen from a grid of tokens: `mean` over each token's pixels [images, h, w], `variance` over all
-    pixels of an image [images], and whether the image is `constant` [images]."""
+    """Target maps on a grid of tokens: `mean` over each token's pixels [images, h, w], `variance` over all pixels of an
+    image [images], and whether the image is `constant` [images]."""
 
     mean: Tensor
     variance: Tensor
@@ -191,18 +187,6 @@ def target_maps(targets: Mapping[str, Tensor], name: str, names: Sequence[str]) 
     return item.target(labels)
 
 
-def token_targets(maps: Tensor, grids: Iterable[Grid]) -> dict[Grid, Tensor]:
-    """Mean target of each token for each grid (h, w): {grid: [images, h, w]}, from target maps [images, H, W]."""
-    return {grid: token_means(maps, grid) for grid in grids}
-
-
-class UntrainedProbes(NamedTuple):
-    """`tokens[property][(h, w)]` [images, h, w]: the mean target of each token, standardised."""
-
-    bank: ProbeBank
-    tokens: dict[str, dict[Grid, Tensor]]
-
-
 def prepare_bank(
     activations: ReadableActivations,
     targets: Mapping[str, Tensor],
@@ -210,12 +194,11 @@ def prepare_bank(
     properties: Sequence[str],
     probe_config: ProbeConfig,
     seed: int,
-) -> UntrainedProbes:
-    """The probes of `probe_config` at their start, and what they are to learn.
+) -> tuple[ProbeBank, dict[str, dict[Grid, Tensor]]]:
+    """The probes at their start, and by property and grid the standardised mean target of each token [images, h, w].
 
-    targets: label maps [images, H, W] by property, in the row order of `activations.names`.
-
-    Raises UserError for unknown properties and for label maps that do not fit the activations or do not vary.
+    targets: label maps [images, H, W] by property, in the row order of `activations.names`. Raises UserError for
+    unknown properties and for label maps that do not fit the activations or do not vary.
     """
     maps = {name: target_maps(targets, name, activations.names) for name in properties}
     statistics = {name: property_named(name).standardisation(maps[name][split.train]) for name in properties}
@@ -228,13 +211,11 @@ def prepare_bank(
         seed=seed,
         standardisations=statistics,
     )
-    grids = activations.grids
-    return UntrainedProbes(
-        bank, {name: token_targets(statistics[name].apply(maps[name]), grids) for name in properties}
-    )
+    standardised = {name: statistics[name].apply(maps[name]) for name in properties}
+    return bank, {
+        name: {grid: token_means(target, grid) for grid in activations.grids} for name, target in standardised.items()
+    }
 
-
-Threshold = float | Literal["validation"]
 
 METRICS = {
     "dice": dice,
@@ -243,16 +224,14 @@ METRICS = {
     "pearson": pearson,
     "rmse": rmse,
 }
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-SCORED_PARTS = ("validation", "test")
 
 
 def predict_maps(
     bank: ProbeBank, activations: ReadableActivations, name: str, layer: str, rows: Sequence[int]
 ) -> Tensor:
-    """What the probes of property `name` on `layer` say of some images: [steps, images, h, w].
+    """Predictions of the probes of property `name` on `layer` for some images: [steps, images, h, w].
 
-    Saliency: the probability of foreground. Depth and shading: label units.
+    Probabilities of foreground for saliency, label units for depth and shading.
     """
     return bank.properties[name].decode_map(_outputs(bank, activations, layer, rows)[name], bank.standardisations[name])
 
@@ -292,7 +271,7 @@ def check_threshold(threshold: object) -> float:
 
 
 def candidate_thresholds(threshold: Threshold) -> list[float]:
-    """What is chosen from on validation images: `THRESHOLDS`, or the given one alone. Raises as `check_threshold`."""
+    """`THRESHOLDS`, to choose from on validation images, or the given one alone. Raises as `check_threshold`."""
     return list(THRESHOLDS) if threshold == "validation" else [check_threshold(threshold)]
 
 
@@ -303,7 +282,7 @@ def best_thresholds(maps: Tensor, target: PooledTarget) -> list[float]:
 
 
 def pooled_targets(item: Property, target: Tensor, grids: Iterable[Grid]) -> dict[Grid, dict[str, PooledTarget]]:
-    """What every metric of a property compares with, for each grid: computed once and shared by all probes."""
+    """The target maps of every metric of a property, for each grid: computed once and shared by all probes."""
     ranks = rank_maps(target) if "spearman" in item.metrics else target
     found = {}
     for grid in grids:
@@ -336,7 +315,7 @@ def score_bank(
     targets: label maps [images, H, W] by property. rmse is in units of the standard deviation of the training labels.
     """
     found: list[ScoreBlock] = []
-    for part in SCORED_PARTS:
+    for part in PARTS[1:]:
         rows = split.rows(part)
         found += score_images(bank, activations, targets, rows, part, model=model, control=control, probe=probe)
     return found

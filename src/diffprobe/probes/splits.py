@@ -1,4 +1,4 @@
-"""Which images a probe trains on, is selected on, and is judged on."""
+"""Which images a probe trains on, is selected on, and is scored on."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class Split:
         for part in PARTS:
             if not self.rows(part):
                 raise UserError(f"the {part} part of the split is empty: give more images or a larger fraction to it.")
-        rows = [*self.train, *self.validation, *self.test]
-        if len(set(rows)) < len(rows):
-            repeated = next(row for row, times in Counter(rows).items() if times > 1)
-            raise UserError(f"the split uses image row {repeated} more than once: parts must not overlap.")
+        repeated = [row for row, times in Counter([*self.train, *self.validation, *self.test]).items() if times > 1]
+        if repeated:
+            raise UserError(f"the split uses image row {repeated[0]} more than once: parts must not overlap.")
 
     def rows(self, part: str) -> list[int]:
         """Of a part, by its name in `PARTS`."""
@@ -49,23 +48,19 @@ def split_images(
     others are split into train and validation by the ratio of their fractions. Raises UserError when a part would be
     empty, or for an unknown name.
     """
-    count = images if isinstance(images, int) else len(images)
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(f"split fractions {tuple(fractions)}: need three positive numbers that sum to 1.")
+    count = images if isinstance(images, int) else len(images)
+    random = np.random.default_rng(seed)
     if test:
-        return _split_the_others([] if isinstance(images, int) else images, fractions, seed, test)
+        tested = rows_of([] if isinstance(images, int) else images, test)
+        others = np.setdiff1d(np.arange(count), tested)
+        validation = max(1, round(len(others) * fractions[1] / (fractions[0] + fractions[1])))
+        chosen, rest = np.split(random.permutation(others), [validation])
+        return Split(sorted(rest.tolist()), sorted(chosen.tolist()), sorted(tested))
     validation, tested = (max(1, round(count * fraction)) for fraction in fractions[1:])
     train = count - validation - tested
     if train < 1:
         raise UserError(f"{count} images cannot be split by {tuple(fractions)} into train, validation and test.")
-    rows = np.random.default_rng(seed).permutation(count)
-    first, second, third = np.split(rows, [train, train + validation])
-    return Split(*(sorted(part.tolist()) for part in (first, second, third)))
-
-
-def _split_the_others(names: Sequence[str], fractions: Sequence[float], seed: int, test: Sequence[str]) -> Split:
-    tested = rows_of(names, test)
-    others = np.setdiff1d(np.arange(len(names)), tested)
-    validation = max(1, round(len(others) * fractions[1] / (fractions[0] + fractions[1])))
-    rows = np.random.default_rng(seed).permutation(others)
-    return Split(sorted(rows[validation:].tolist()), sorted(rows[:validation].tolist()), sorted(tested))
+    parts = np.split(random.permutation(count), [train, train + validation])
+    return Split(*(sorted(part.tolist()) for part in parts))

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from diffprobe.activations.store.folder import open_store
+from diffprobe.probes.bank import load_bank
 from diffprobe.probes.score_table import read_scores
-from diffprobe.probes.storage import load_bank
 from diffprobe.probes.summaries import read_summary, summary_rows
 from tests.commands import IMAGES, ROOT, command_apart, one_line, overrides, train
 from tests.reference.score_rows import rows_of

@@ -23,8 +23,8 @@ from diffprobe.analyses.emergence.tables import (
 )
 from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
+from diffprobe.probes.bank import save_bank
 from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare
-from diffprobe.probes.storage import save_bank
 from diffprobe.probes.summaries import summarise
 from diffprobe.report.choices import choose, control_curve, controls, curve, curve_scalars
 from diffprobe.report.grid import PredictionExample, example_over_steps, prediction_grid

@@ -19,7 +19,7 @@ from pandas import DataFrame
 
 from diffprobe.analyses.intervention.tables import InterventionGain, InterventionScore, InterventionSummary
 from diffprobe.errors import UserError
-from diffprobe.probes.storage import save_bank
+from diffprobe.probes.bank import save_bank
 from diffprobe.report.choices import METRIC_NAMES, or_nan
 from diffprobe.report.report import Animation, Plot, Report, Table
 from diffprobe.report.style import BLUE, COLOUR_MAPS, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style

@@ -24,9 +24,9 @@ from diffprobe.analyses.probing.findings import (
 )
 from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.files import NO_STEP
+from diffprobe.probes.bank import save_bank
 from diffprobe.probes.comparisons import ScoreDifference, compare_run
 from diffprobe.probes.score_table import select
-from diffprobe.probes.storage import save_bank
 from diffprobe.report.choices import LayerChoice, choose, control_name, curve, curve_scalars, metric_name
 from diffprobe.report.grid import PredictionExample, example_over_steps, map_frames
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
