@@ -23,6 +23,7 @@ from diffprobe.ranges import Choice, Count, Items, Keys, Name, Number
 SOLVERS = ("adam", "ridge", "exact")
 HEADS = ("linear", "mlp")
 Rate = Annotated[float, Number(above=0, high=10)]
+Rates = Annotated[Mapping[str, Rate], Keys(*PROPERTY_NAMES, called="property")]
 Strengths = Annotated[Sequence[Annotated[float, Number(1e-12, 1_000_000)]], Items(1)]
 
 
@@ -57,7 +58,9 @@ class ProbeConfig:
     epochs: Count = 30
     batch_size: Count = 4
     validate_every: Count = 2
-    learning_rates: Annotated[Mapping[str, Rate], Keys(*PROPERTY_NAMES, called="property")] = field(default_factory=dict)
+    learning_rates: Annotated[Mapping[str, Rate], Keys(*PROPERTY_NAMES, called="property")] = field(
+        default_factory=dict
+    )
     strengths: Strengths = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
     def __post_init__(self) -> None:
