@@ -17,7 +17,7 @@ from diffprobe.analyses.comparison import (
 )
 from diffprobe.errors import UserError
 from diffprobe.probes.score_table import read_scores, write_scores
-from diffprobe.probes.summaries import Summary, summarise, write_summary
+from diffprobe.probes.summaries import Summary, summarise
 from diffprobe.prototypes.separation import TestRow
 from diffprobe.report.report import frame_of
 from tests.commands import command, one_line
@@ -138,7 +138,7 @@ def finished(folder, gain, seed):
     ]
     (folder / ".hydra").mkdir(parents=True)
     write_scores(folder, table_of(scores))
-    write_summary(folder / "summary.csv", summarise(table_of(scores)))
+    summarise(table_of(scores)).to_csv(folder / "summary.csv", index=False)
     (folder / ".hydra" / "config.yaml").write_text(f"seed: {seed}\njob: x\n")
     (folder / "environment.json").write_text("{}")
     return folder

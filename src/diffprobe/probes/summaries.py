@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from diffprobe.errors import UserError
-from diffprobe.files import NO_STEP, Step, replacing
+from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import COLUMNS, group_rows, over_steps, read_csv, select
 from diffprobe.statistics.differences import best_of, steps_reaching
@@ -26,11 +26,12 @@ RANGES = {  # no interval goes beyond what a metric can be
 }
 _ANY = (-np.inf, np.inf)
 _VALUES_AT_ONCE = 2**15  # of which a few copies are held while means are computed
+_MEANS = ("mean", "low", "high")
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A row of `summarise`, one by one: None for what is missing, and NO_STEP where there is no step."""
+    """A row of `summarise`: None for what is missing, and NO_STEP where there is no step."""
 
     model: str
     layer: str
@@ -51,7 +52,7 @@ class Summary:
 class EmergenceStep:
     """0-based step at which a property has emerged, with its interval over the `n` images of the last step.
 
-    All None if it never does; `low` and `high` None where there are too few images for an interval, or where the last
+    All None if it never does; `low` and `high` None where the images are too few for an interval, or where the last
     score is not shown to be above 0.
     """
 
@@ -62,50 +63,41 @@ class EmergenceStep:
 
 
 KEYS = tuple(field.name for field in fields(Summary))[:-4]
-SUMMARY_COLUMNS = {name: COLUMNS[name] for name in KEYS} | dict.fromkeys(("mean", "low", "high"), pa.float64())
-SUMMARY_COLUMNS["n"] = pa.int64()
+SUMMARY_COLUMNS = {name: COLUMNS[name] for name in KEYS} | dict.fromkeys(_MEANS, pa.float64()) | {"n": pa.int64()}
 
 
 def summarise(scores: pd.DataFrame, *, level: float = 0.95, differences: bool = False) -> pd.DataFrame:
-    """Mean and interval over images (`statistics.mean_intervals`) for every key of the scores, in their order.
+    """Mean and interval over images (`mean_intervals`) for every key of a table of `score_table`, in their order.
 
-    Args:
-        scores: a table of `score_table`.
-        differences: the values are differences of scores, so they may be beyond the range of their metric.
+    differences: the values are differences of scores, so they may be beyond the range of their metric.
 
-    Returns:
-        The columns KEYS, `mean`, `low`, `high`, and `n`, the number of images with a defined value. `mean` is missing
-        where `n` is 0; `low` and `high` also below `statistics.MINIMUM_IMAGES`.
+    Returns the columns of `SUMMARY_COLUMNS`, of which `n` is the number of images with a defined value. `mean` is
+    missing where `n` is 0; `low` and `high` also below `MINIMUM_IMAGES`.
     """
     groups, values = group_rows(scores, KEYS), scores["value"].to_numpy()
-    numbers = np.empty((4, len(groups.sizes)))
+    mean, low, high, n = np.empty((4, len(groups.sizes)))
     for size in np.unique(groups.sizes):
         places = np.flatnonzero(groups.sizes == size)
         for some in np.array_split(places, -(-len(places) * size // _VALUES_AT_ONCE)):
             rows = groups.order[groups.starts[some][:, None] + np.arange(size)]
-            means = mean_intervals(values[rows], level)
-            numbers[:, some] = means.mean, means.low, means.high, means.n
-    found = scores.iloc[groups.first][list(KEYS)].reset_index(drop=True)
+            found = mean_intervals(values[rows], level)
+            mean[some], low[some], high[some], n[some] = found.mean, found.low, found.high, found.n
+    keys = scores.iloc[groups.first][list(KEYS)].reset_index(drop=True)
     if not differences:
-        lowest, highest = np.array([RANGES.get(metric, _ANY) for metric in found["metric"]]).reshape(-1, 2).T
-        numbers[1], numbers[2] = np.maximum(numbers[1], lowest), np.minimum(numbers[2], highest)
-    numbers[1:3, np.isnan(numbers[1:3]).any(0)] = np.nan
-    mean, low, high, n = numbers
-    return found.assign(mean=mean, low=low, high=high, n=n.astype(int))
+        lowest, highest = np.array([RANGES.get(metric, _ANY) for metric in keys["metric"]]).reshape(-1, 2).T
+        low, high = np.maximum(low, lowest), np.minimum(high, highest)
+    unbounded = np.isnan(low) | np.isnan(high)
+    low[unbounded], high[unbounded] = np.nan, np.nan
+    return keys.assign(mean=mean, low=low, high=high, n=n.astype(int))
 
 
 def summary_rows(summaries: pd.DataFrame) -> list[Summary]:
     """The rows of a table of `summarise`, one by one."""
-    columns = {name: summaries[name].astype(object) for name in SUMMARY_COLUMNS}
-    columns["step"] = columns["step"].fillna(NO_STEP)
-    return [Summary(*row) for row in zip(*(_with_none(column) for column in columns.values()), strict=True)]
-
-
-def write_summary(path: Path, summaries: pd.DataFrame) -> Path:
-    """Writes summary.csv: full precision, missing cells empty, the whole file or nothing."""
-    with replacing(path) as temporary:
-        summaries.to_csv(temporary, index=False, lineterminator="\n")
-    return path
+    columns = []
+    for name in SUMMARY_COLUMNS:
+        column, missing = summaries[name].astype(object), NO_STEP if name == "step" else None
+        columns.append(column.where(column.notna(), missing).tolist())
+    return [Summary(*row) for row in zip(*columns, strict=True)]
 
 
 def read_summary(path: Path) -> pd.DataFrame:
@@ -124,10 +116,9 @@ def best_layer(
 ) -> str:
     """The layer with the best headline metric of property `name` on *validation* images at the last step (or `step`).
 
-    Images without a score count as 0, and layers with scores of less than half of the images come last
-    (`statistics.rank_value`), so that a layer is not chosen for the few images on which it has a score.
-    `model` and `probe` may be left out where the rows are of one alone. Raises UserError when they are of several, or
-    when there are no such rows.
+    Ranked by `best_of`, so that a layer is not chosen for the few images on which it has a score. `model` and `probe`
+    may be left out where the rows are of one alone. Raises UserError when they are of several, or when there are no
+    such rows.
     """
     metric = property_named(name).headline
     rows = select(summaries, property=name, metric=metric, split="validation", control=control)
@@ -153,8 +144,8 @@ def emergence_step(
 ) -> EmergenceStep:
     """First step whose mean headline metric over the test images reaches `fraction` of the last step's mean.
 
-    Each image's score is compared with `fraction` of its own last one (`statistics.steps_reaching`); scores whose last
-    mean is not above zero have no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
+    Each image's score is compared with `fraction` of its own last one (`steps_reaching`); scores whose last mean is not
+    above zero have no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
     """
     metric = property_named(name).headline
     rows = select(scores, layer=layer, property=name, metric=metric, split="test", control=control)
@@ -169,10 +160,6 @@ def emergence_step(
     if found.low is None or found.high is None or not last.low[0] > 0:
         return EmergenceStep(steps[found.first], None, None, n)
     return EmergenceStep(steps[found.first], steps[found.low], steps[found.high], n)
-
-
-def _with_none(column: pd.Series) -> list:
-    return column.where(column.notna(), None).tolist()
 
 
 def _rows_of(rows: pd.DataFrame, model: str | None, probe: str | None) -> pd.DataFrame:

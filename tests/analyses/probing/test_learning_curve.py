@@ -15,7 +15,6 @@ from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import read_csv, select
 from diffprobe.probes.splits import Split
-from diffprobe.probes.summaries import write_summary
 from tests.probes.planted import DEEP, TELLING_CHANNEL, label_maps, planted
 from tests.reference.score_rows import cells_of
 
@@ -94,6 +93,6 @@ def test_no_sizes_are_no_curve_and_need_no_activations() -> None:
 
 def test_points_come_back_from_their_file(tmp_path: Path) -> None:
     points = made([4])[0]
-    write_summary(tmp_path / "learning_curve.csv", points)
+    points.to_csv(tmp_path / "learning_curve.csv", index=False)
     assert cells_of(read_csv(tmp_path / "learning_curve.csv", COLUMNS)) == cells_of(points)
     assert (tmp_path / "learning_curve.csv").read_text().splitlines()[0].endswith("mean,low,high,n,images")
