@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from diffprobe.app.equipment import Equipment, build_equipment
+from diffprobe.app.session import Equipment, build_equipment
 from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
 

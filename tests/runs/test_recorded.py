@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from diffprobe.analyses.comparison import read_run
 from diffprobe.analyses.inputs import Inputs
 from diffprobe.analyses.trained_probes import read_probes
-from diffprobe.app.equipment import load_from_run
+from diffprobe.app.session import load_from_run
 from diffprobe.cli import running as reporting
 from diffprobe.cli.gathering import find_jobs
 from diffprobe.errors import UserError
@@ -200,11 +200,11 @@ def test_the_page_makes_no_class_of_a_strangers_run(tmp_path, target):
 
 
 def test_the_page_keeps_no_maps_where_a_strangers_run_says(tmp_path, monkeypatch):
-    from diffprobe.app import equipment
+    from diffprobe.app import session
 
     folder = run_folder(tmp_path / "run", "labeler=image_models", f"labeler.cache={tmp_path / 'elsewhere'}")
     made: list = []
-    monkeypatch.setattr(equipment, "make", lambda chosen: made.append(chosen) or 1 / 0)
+    monkeypatch.setattr(session, "make", lambda chosen: made.append(chosen) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_from_run(folder)
     assert made[0].cache is None

@@ -45,8 +45,8 @@ def start(probes: Path | None, stores: Path, port: int) -> None:
     Raises:
         UserError: gradio is missing, the port is taken, or the probes cannot be used.
     """
-    from diffprobe.app.equipment import load_built_in, load_from_run
     from diffprobe.app.page import LOOPBACK, serve
+    from diffprobe.app.session import load_built_in, load_from_run
     from diffprobe.runs.trainers import quiet_libraries
 
     try:

@@ -1,7 +1,4 @@
-"""The page itself, with gradio: what is on it, and which part of a session each of its controls calls.
-
-Pictures of the page: images, outlines of masks on them and maps in colours, enlarged to see every pixel.
-"""
+"""The page itself, with gradio: what is on it, and which part of a session each of its controls calls."""
 
 from __future__ import annotations
 
@@ -15,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffprobe.app.equipment import Equipment
 from diffprobe.app.session import (
-    EditedImage,
+    Equipment,
     GeneratedImage,
     centre,
     denoise_towards,
@@ -28,8 +24,18 @@ from diffprobe.app.session import (
 from diffprobe.errors import UserError
 from diffprobe.report.style import COLOUR_MAPS
 
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is sent anywhere
+try:
+    import gradio as gr  # type: ignore[import-not-found]
+except ImportError as error:
+    raise UserError("the page needs gradio: pip install -e '.[app]'") from error
+
 SIDE = 384  # pixels of every picture: six times pocket's
 LINE = 3  # pixels, of an outline; black outside and white inside, so that it shows on any colour
+LOOPBACK = "127.0.0.1"
+HOUR = 3600
+FONTS = ("system-ui", "sans-serif")  # of the reader's machine; gradio's own come from another host
+EXAMPLE = ("a blue cube", 2)
 
 
 def picture(image: Tensor) -> np.ndarray:
@@ -50,8 +56,8 @@ def apply_colours(values: Tensor, low: float, high: float, colours: str) -> np.n
     from matplotlib import colormaps
 
     shares = (values - low) / ((high - low) or 1.0)
-    found = colormaps[colours](shares.clamp(0, 1).numpy())[..., :3]
-    return _eight_bit(_enlarged(torch.from_numpy(found).movedim(-1, 0)))
+    coloured = colormaps[colours](shares.clamp(0, 1).numpy())[..., :3]
+    return _eight_bit(_enlarged(torch.from_numpy(coloured).movedim(-1, 0)))
 
 
 def _enlarged(image: Tensor) -> Tensor:
@@ -60,18 +66,6 @@ def _enlarged(image: Tensor) -> Tensor:
 
 def _eight_bit(image: Tensor) -> np.ndarray:
     return (image.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
-
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is sent anywhere
-try:
-    import gradio as gr  # type: ignore[import-not-found]
-except ImportError as error:
-    raise UserError("the page needs gradio: pip install -e '.[app]'") from error
-
-LOOPBACK = "127.0.0.1"
-HOUR = 3600
-FONTS = ("system-ui", "sans-serif")  # of the reader's machine; gradio's own come from another host
-EXAMPLE = ("a blue cube", 2)
 
 
 def serve(equipment: Equipment, port: int) -> None:
@@ -124,7 +118,11 @@ def build_page(equipment: Equipment) -> gr.Blocks:
                 gr.Markdown("Move the object's mask, click where its middle shall be, or paint another one.")
                 denoise = gr.Button("Denoise with this mask", variant="primary", elem_id="denoise")
             wanted = _image("The mask asked for: click to move it", "target")
-            editor = _editor()
+            brush = gr.Brush(default_size=40, colors=["#FFFFFF"], default_color="#FFFFFF", color_mode="fixed")
+            editor = gr.ImageEditor(
+                label="Or paint it here", elem_id="editor", brush=brush, sources=(), transforms=(), layers=False,
+                canvas_size=(SIDE, SIDE), fixed_canvas=True, buttons=[], format="png",
+            )  # fmt: skip
         gr.Markdown("## What becomes of it")
         with gr.Row():
             original = _image("Original, with its label", "original")
@@ -132,16 +130,16 @@ def build_page(equipment: Equipment) -> gr.Blocks:
             compared = _image("The same, with the mask asked for", "compared")
         verdict = gr.Markdown(elem_id="verdict")
 
-        seen = [after, *maps]
+        step_pictures = [after, *maps]
         gr.on(
             [make.click, prompt.submit],
             partial(_generate, equipment),
             [prompt, seed],
             [generated, target, right, down, editor, original, edited, compared, verdict],
-        ).success(partial(_look, equipment), [generated, step, layer], seen).success(
+        ).success(partial(_show_step, equipment), [generated, step, layer], step_pictures).success(
             _show_target, [generated, target], wanted
         )
-        gr.on([step.change, layer.change], partial(_look, equipment), [generated, step, layer], seen)
+        gr.on([step.change, layer.change], partial(_show_step, equipment), [generated, step, layer], step_pictures)
         gr.on([right.input, down.input], _move, [generated, right, down], [target, wanted])
         wanted.select(_click, [generated], [right, down, target, wanted])
         editor.input(_draw, [generated, editor, target], [target, wanted])
@@ -153,16 +151,8 @@ def _image(label: str, name: str) -> gr.Image:
     return gr.Image(label=label, elem_id=name, format="png", interactive=False, buttons=[])
 
 
-def _editor() -> gr.ImageEditor:
-    brush = gr.Brush(default_size=40, colors=["#FFFFFF"], default_color="#FFFFFF", color_mode="fixed")
-    return gr.ImageEditor(
-        label="Or paint it here", elem_id="editor", brush=brush, sources=(), transforms=(), layers=False,
-        canvas_size=(SIDE, SIDE), fixed_canvas=True, buttons=[], format="png",
-    )  # fmt: skip
-
-
-def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What the user can mend is shown on the page, in words."""
+def _shows_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """User errors are shown on the page, in words."""
 
     @wraps(function)
     def guarded(*arguments: Any) -> Any:
@@ -174,7 +164,7 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-@_told
+@_shows_errors
 def _generate(equipment: Equipment, prompt: str, seed: float | None) -> tuple[Any, ...]:
     generated = make_image(equipment, prompt, seed)
     final = generated.images[-1]
@@ -182,31 +172,34 @@ def _generate(equipment: Equipment, prompt: str, seed: float | None) -> tuple[An
     return generated, generated.label, 0, 0, canvas, draw_outline(final, generated.label), None, None, ""
 
 
-def _look(equipment: Equipment, generated: GeneratedImage | None, step: int, layer: str) -> Sequence[np.ndarray | None]:
+def _show_step(
+    equipment: Equipment, generated: GeneratedImage | None, step: int, layer: str
+) -> Sequence[np.ndarray | None]:
     """The image after a step, counted from 1, and the maps of the layer's probes."""
     if generated is None or step - 1 not in generated.steps:
         return [None] * (1 + len(equipment.bank.properties))
     at = generated.steps.index(step - 1)
     maps = {name: by_layer[layer] for name, by_layer in generated.maps.items()}
     foreground = maps["saliency"][at] > equipment.bank.thresholds["saliency"][layer][at]
-    shown = [draw_outline(generated.images[step - 1], foreground)]
+    pictures = [draw_outline(generated.images[step - 1], foreground)]
     for name, values in maps.items():
         low, high = (0.0, 1.0) if name == "saliency" else (float(values.min()), float(values.max()))
-        shown.append(apply_colours(values[at], low, high, COLOUR_MAPS.get(name, "viridis")))
-    return shown
+        pictures.append(apply_colours(values[at], low, high, COLOUR_MAPS.get(name, "viridis")))
+    return pictures
 
 
 def _show_target(generated: GeneratedImage, target: Tensor) -> np.ndarray:
     return draw_outline(generated.images[-1], target)
 
 
-@_told
+@_shows_errors
 def _move(generated: GeneratedImage | None, right: float, down: float) -> tuple[Tensor, np.ndarray]:
-    target = moved_mask(_require_image(generated).label, right / 100, down / 100)
-    return target, _show_target(_require_image(generated), target)
+    image = _require_image(generated)
+    target = moved_mask(image.label, right / 100, down / 100)
+    return target, _show_target(image, target)
 
 
-@_told
+@_shows_errors
 def _click(generated: GeneratedImage | None, where: gr.SelectData) -> tuple[Any, ...]:
     """Moves the mask so that its middle is where the picture was clicked."""
     y, x = centre(_require_image(generated).label)
@@ -214,29 +207,26 @@ def _click(generated: GeneratedImage | None, where: gr.SelectData) -> tuple[Any,
     return right, down, *_move(generated, right, down)
 
 
-@_told
+@_shows_errors
 def _draw(generated: GeneratedImage | None, drawing: dict[str, Any], target: Tensor) -> tuple[Tensor, np.ndarray]:
     """Takes what is painted as the mask, if anything is."""
-    label = _require_image(generated).label
+    image = _require_image(generated)
     painted = [torch.from_numpy(layer[..., 3] / 255) for layer in drawing["layers"] if layer[..., 3].any()]
     if painted:
-        target = drawn_mask(torch.stack(painted).amax(0), *label.shape)
-    return target, _show_target(_require_image(generated), target)
+        target = drawn_mask(torch.stack(painted).amax(0), *image.label.shape)
+    return target, _show_target(image, target)
 
 
-@_told
+@_shows_errors
 def _denoise(
     equipment: Equipment, generated: GeneratedImage | None, target: Tensor
 ) -> tuple[np.ndarray, np.ndarray, str]:
     edited = denoise_towards(equipment, _require_image(generated), target)
-    return picture(edited.image), draw_outline(edited.image, target), _verdict(edited)
-
-
-def _verdict(edited: EditedImage) -> str:
-    return (
+    verdict = (
         f"**Dice with the mask asked for: {edited.dice:.2f}** (the original's: {edited.dice_before:.2f}; 1 is the "
         "very mask, 0 nothing in common)"
     )
+    return picture(edited.image), draw_outline(edited.image, target), verdict
 
 
 def _require_image(generated: GeneratedImage | None) -> GeneratedImage:
