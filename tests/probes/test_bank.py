@@ -170,7 +170,7 @@ def test_an_mlp_starts_the_same_whatever_else_is_in_the_bank() -> None:
 
 
 def test_an_mlp_has_no_single_weight() -> None:
-    with pytest.raises(TypeError, match="head_of"):
+    with pytest.raises(TypeError, match="no single direction"):
         ProbeBank(CHANNELS, [0], ["depth"], head="mlp").weight("depth", DEEP)
 
 

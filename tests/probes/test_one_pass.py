@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from diffprobe.probes.bank import ProbeConfig
-from diffprobe.probes.controls import POSITION, PositionLearner
-from diffprobe.probes.one_pass import OnePass
+from diffprobe.probes.one_pass import POSITION, OnePass, PositionLearner
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, ridge_bank
 from diffprobe.probes.score_table import score_table

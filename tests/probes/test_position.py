@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from diffprobe.errors import UserError
-from diffprobe.probes.controls import PositionLearner, position_scores
+from diffprobe.probes.controls import position_scores
+from diffprobe.probes.one_pass import PositionLearner
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise, summary_rows

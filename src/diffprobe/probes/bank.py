@@ -81,61 +81,41 @@ Start = Callable[[str, tuple[int, ...], int], Tensor]
 """(name, shape, channels that come in) -> where a parameter starts, [steps, *shape]."""
 
 
-class LinearHead(nn.Module):
-    """`weight` [steps, outputs, channels] and `bias` [steps, outputs] or None."""
+class Head(nn.Module):
+    """The probes of one property on one layer: `weight` [steps, outputs, inputs] and `bias` [steps, outputs] or None.
 
-    def __init__(self, channels: int, outputs: int, bias: bool, start: Start) -> None:
+    The inputs are the channels, or of an mlp half as many hidden units, which `hidden_weight` [steps, hidden, channels]
+    and `hidden_bias` [steps, hidden] make, followed by ReLU. A linear head has neither.
+    """
+
+    def __init__(self, kind: str, channels: int, outputs: int, bias: bool, start: Start) -> None:
         super().__init__()
-        self.weight = nn.Parameter(start("weight", (outputs, channels), channels))
-        self.bias = nn.Parameter(start("bias", (outputs,), channels)) if bias else None
+        mlp = kind == "mlp"
+        inputs = max(1, channels // 2) if mlp else channels
+        self.hidden_weight = nn.Parameter(start("hidden_weight", (inputs, channels), channels)) if mlp else None
+        self.hidden_bias = nn.Parameter(start("hidden_bias", (inputs,), channels)) if mlp and bias else None
+        self.weight = nn.Parameter(start("weight", (outputs, inputs), inputs))
+        self.bias = nn.Parameter(start("bias", (outputs,), inputs)) if bias else None
 
     def forward(self, activation: Tensor) -> Tensor:
         """Activation [steps, batch, channels, h, w] -> [steps, batch, outputs, h, w]."""
+        if self.hidden_weight is not None:
+            activation = _affine(activation, self.hidden_weight, self.hidden_bias).relu()
         return _affine(activation, self.weight, self.bias)
 
     @property
     def maps(self) -> list[nn.Parameter]:
         """All parameters but the biases."""
-        return [self.weight]
-
-
-class MlpHead(nn.Module):
-    """Two layers with half as many hidden units as channels, and ReLU between them.
-
-    `hidden_weight` [steps, hidden, channels], `weight` [steps, outputs, hidden]; `hidden_bias` [steps, hidden] and
-    `bias` [steps, outputs], or None.
-    """
-
-    def __init__(self, channels: int, outputs: int, bias: bool, start: Start) -> None:
-        super().__init__()
-        hidden = max(1, channels // 2)
-        self.hidden_weight = nn.Parameter(start("hidden_weight", (hidden, channels), channels))
-        self.hidden_bias = nn.Parameter(start("hidden_bias", (hidden,), channels)) if bias else None
-        self.weight = nn.Parameter(start("weight", (outputs, hidden), hidden))
-        self.bias = nn.Parameter(start("bias", (outputs,), hidden)) if bias else None
-
-    def forward(self, activation: Tensor) -> Tensor:
-        """Activation [steps, batch, channels, h, w] -> [steps, batch, outputs, h, w]."""
-        hidden = _affine(activation, self.hidden_weight, self.hidden_bias).relu()
-        return _affine(hidden, self.weight, self.bias)
-
-    @property
-    def maps(self) -> list[nn.Parameter]:
-        """All parameters but the biases."""
-        return [self.hidden_weight, self.weight]
-
-
-Head = LinearHead | MlpHead
+        return [self.weight] if self.hidden_weight is None else [self.hidden_weight, self.weight]
 
 
 def run_heads(heads: Sequence[Head], activation: Tensor) -> Tensor:
     """Outputs of several heads for the same activation [steps, batch, channels, h, w], one after another along the
     outputs: [steps, batch, outputs, h, w]. Linear heads are one product."""
-    linear = [head for head in heads if isinstance(head, LinearHead)]
-    if len(linear) < len(heads):
+    if any(head.hidden_weight is not None for head in heads):
         return torch.cat([head(activation) for head in heads], 2)
-    weights: list[Tensor] = [head.weight for head in linear]
-    biases: list[Tensor] = [head.bias for head in linear if head.bias is not None]
+    weights: list[Tensor] = [head.weight for head in heads]
+    biases: list[Tensor] = [head.bias for head in heads if head.bias is not None]
     return _affine(activation, torch.cat(weights, 1), torch.cat(biases, 1) if biases else None)
 
 
@@ -206,12 +186,11 @@ class ProbeBank(nn.Module):
         assert isinstance(by_layer, nn.ModuleDict)
         return by_layer[_module_name(layer)]  # type: ignore[return-value]
 
-    def linear_head(self, name: str, layer: str) -> LinearHead:
+    def linear_head(self, name: str, layer: str) -> Head:
         """As `head_of`. Raises TypeError for probes that are not linear."""
-        head = self.head_of(name, layer)
-        if not isinstance(head, LinearHead):
-            raise TypeError(f"a probe of kind {self.head!r} is no single weight; see head_of")
-        return head
+        if self.head != "linear":
+            raise TypeError(f"a probe of kind {self.head!r} has no single direction")
+        return self.head_of(name, layer)
 
     def weight(self, name: str, layer: str) -> nn.Parameter:
         """Weights of the linear probes of property `name` on `layer`: [steps, outputs, channels]."""
@@ -239,8 +218,7 @@ class ProbeBank(nn.Module):
                 values.append(torch.rand(shape, generator=torch.Generator().manual_seed(own_seed)))
             return (2 * torch.stack(values) - 1) / sqrt(incoming)
 
-        kind = {"linear": LinearHead, "mlp": MlpHead}[self.head]
-        return kind(self.channels[layer], item.outputs, self.bias, start)
+        return Head(self.head, self.channels[layer], item.outputs, self.bias, start)
 
 
 def _module_name(layer: str) -> str:

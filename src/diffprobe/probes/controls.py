@@ -16,16 +16,13 @@ from diffprobe.activations.control_inputs import CONTROL_INPUTS
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
 from diffprobe.probes.bank import ProbeConfig
-from diffprobe.probes.one_pass import LabeledBatch, OnePass, Targets
-from diffprobe.probes.properties import Property, Standardisation
-from diffprobe.probes.ridge import PixelSums, Reduce
+from diffprobe.probes.one_pass import POSITION, LabeledBatch, OnePass, PositionLearner, Targets
 from diffprobe.probes.score_table import ScoreBlock, row_keys
 from diffprobe.probes.scoring import Threshold, target_maps
 from diffprobe.probes.splits import PARTS, Split
 from diffprobe.probes.summaries import summarise
 
 Denoiser = TypeVar("Denoiser", bound=nn.Module)
-POSITION = "position"
 
 
 @torch.no_grad()
@@ -214,53 +211,3 @@ def position_scores(
         one_pass.take(part, LabeledBatch({POSITION: sizes}, wanted, [names[row] for row in rows]))
         one_pass.conclude(part, lambda total: total, lambda items: items)
     return one_pass.blocks(names)
-
-
-class PositionLearner:
-    """Sums the training labels at every pixel, while images pass by, for `OnePass` on the one layer 'position'."""
-
-    def __init__(self, properties: Sequence[str]) -> None:
-        self.pixels = PixelSums(properties)
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        self.pixels.add(targets)
-        for name, maps in targets.items():
-            self.sums[name] = self.sums.get(name, 0) + maps.double().sum(0)
-
-    def merge(self, reduce: Reduce) -> None:
-        self.pixels.merge(reduce)
-        self.sums = {name: reduce(total) for name, total in self.sums.items()}
-
-    def solve(self) -> PositionMap:
-        standardisations = self.pixels.standardisations()
-        maps = []
-        for name, one in standardisations.items():
-            images = self.pixels.sums[name][0] / self.sums[name].numel()
-            maps.append(one.apply(self.sums[name] / images))
-        return PositionMap(torch.stack(maps).float(), standardisations)
-
-
-class PositionMap:
-    """The mean training label at every pixel [properties, H, W], standardised, or a probability.
-
-    It minimises squared error and cross entropy on the training images among all functions of position, so a linear
-    probe on the coordinates (x, y) could only be weaker.
-    """
-
-    def __init__(self, maps: Tensor, standardisations: dict[str, Standardisation]) -> None:
-        self.maps, self.standardisations = maps, standardisations
-
-    def outputs(self, layer: str, activation: Tensor) -> Tensor:
-        """[1, batch, any, H, W], whose size alone matters -> [1, properties, 1, batch, H, W]"""
-        return self.maps[None, :, None, None].expand(-1, -1, -1, activation.shape[1], -1, -1)
-
-    def errors(self, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Zeros [1, properties, 1, batch]: there is one candidate, and nothing to choose."""
-        return outputs.new_zeros(outputs.shape[:-2])
-
-    def decode(self, item: Property, outputs: Tensor) -> Tensor:
-        return outputs
-
-    def take(self, chosen: object) -> PositionMap:
-        return self

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from diffprobe.probes.bank import LinearHead, ProbeBank
+from diffprobe.probes.bank import ProbeBank
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,9 +51,7 @@ def readout_at(bank: ProbeBank, name: str, layer: str, step: int) -> LinearReado
     Raises:
         TypeError: the probe is not linear.
     """
-    head, at = bank.head_of(name, layer), bank.steps.index(step)
-    if not isinstance(head, LinearHead):
-        raise TypeError(f"a probe of kind {bank.head!r} has no direction")
+    head, at = bank.linear_head(name, layer), bank.steps.index(step)
     weight = head.weight[at].detach()
     bias = torch.zeros(len(weight)) if head.bias is None else head.bias[at].detach()
     if not bank.properties[name].binary:

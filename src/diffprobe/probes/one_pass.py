@@ -4,14 +4,14 @@ validation images, then test images. Nothing is kept of an image but its scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffprobe.probes.properties import Property, Standardisation, property_named
-from diffprobe.probes.ridge import Reduce
+from diffprobe.probes.ridge import Moments, PixelSums, Reduce, RidgePath
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import (
     METRICS,
@@ -24,6 +24,7 @@ from diffprobe.probes.scoring import (
     score_maps,
 )
 
+POSITION = "position"  # the layer and the control
 Gather = Callable[[list], list]
 Targets = dict[str, Tensor]
 
@@ -36,40 +37,54 @@ class LabeledBatch(NamedTuple):
     names: Sequence[str]
 
 
-class Candidates(Protocol):
-    """Probes that differ in one choice (the strength of a penalty), to be chosen from on validation images."""
+class PositionLearner:
+    """Sums the training labels at every pixel, while images pass by, for `OnePass` on the one layer 'position'."""
 
-    standardisations: dict[str, Standardisation]
-
-    def outputs(self, layer: str, activation: Tensor) -> Tensor:
-        """[steps, batch, C, h, w] -> [candidates, properties, steps, batch, h, w]"""
-        ...
-
-    def errors(self, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Mean squared errors of outputs for target maps {property: [batch, H, W]}: [..., steps, batch]."""
-        ...
-
-    def decode(self, item: Property, outputs: Tensor) -> Tensor:
-        """Outputs of one property as probabilities or standardised values."""
-        ...
-
-    def take(self, chosen: Mapping[str, Tensor]) -> Candidates:
-        """The candidates numbered {layer: [properties, steps]}, alone."""
-        ...
-
-
-class Learner(Protocol):
-    """Sums over the training images, and what follows from them."""
+    def __init__(self, properties: Sequence[str]) -> None:
+        self.pixels = PixelSums(properties)
+        self.sums: dict[str, Tensor] = {}
 
     def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Activations and target maps as in `LabeledBatch`."""
-        ...
+        self.pixels.add(targets)
+        for name, maps in targets.items():
+            self.sums[name] = self.sums.get(name, 0) + maps.double().sum(0)
 
     def merge(self, reduce: Reduce) -> None:
-        """Adds up the sums of several processes."""
-        ...
+        self.pixels.merge(reduce)
+        self.sums = {name: reduce(total) for name, total in self.sums.items()}
 
-    def solve(self) -> Candidates: ...
+    def solve(self) -> PositionMap:
+        standardisations = self.pixels.standardisations()
+        maps = []
+        for name, one in standardisations.items():
+            images = self.pixels.sums[name][0] / self.sums[name].numel()
+            maps.append(one.apply(self.sums[name] / images))
+        return PositionMap(torch.stack(maps).float(), standardisations)
+
+
+class PositionMap:
+    """The mean training label at every pixel [properties, H, W], standardised, or a probability.
+
+    It minimises squared error and cross entropy on the training images among all functions of position, so a linear
+    probe on the coordinates (x, y) could only be weaker.
+    """
+
+    def __init__(self, maps: Tensor, standardisations: dict[str, Standardisation]) -> None:
+        self.maps, self.standardisations = maps, standardisations
+
+    def outputs(self, layer: str, activation: Tensor) -> Tensor:
+        """[1, batch, any, H, W], whose size alone matters -> [1, properties, 1, batch, H, W]"""
+        return self.maps[None, :, None, None].expand(-1, -1, -1, activation.shape[1], -1, -1)
+
+    def errors(self, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """Zeros [1, properties, 1, batch]: there is one candidate, and nothing to choose."""
+        return outputs.new_zeros(outputs.shape[:-2])
+
+    def decode(self, item: Property, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def take(self, chosen: object) -> PositionMap:
+        return self
 
 
 class OnePass:
@@ -85,7 +100,7 @@ class OnePass:
 
     def __init__(
         self,
-        learner: Learner,
+        learner: Moments | PositionLearner,
         properties: Sequence[str],
         threshold: Threshold,
         keys: tuple[str, str, str],
@@ -113,7 +128,7 @@ class OnePass:
         """After the last image of a part. Raises UserError for training labels that do not vary."""
         if part == "train":
             self.learner.merge(reduce)
-            self.candidates = self.learner.solve()
+            self.candidates: RidgePath | PositionMap = self.learner.solve()
         elif part == "validation":
             self._choose(reduce, gather)
         else:

@@ -22,8 +22,8 @@ from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
-from diffprobe.probes.controls import POSITION, Control, PositionLearner, ShuffledLabels
-from diffprobe.probes.one_pass import LabeledBatch, OnePass, Targets
+from diffprobe.probes.controls import Control, ShuffledLabels
+from diffprobe.probes.one_pass import POSITION, LabeledBatch, OnePass, PositionLearner, Targets
 from diffprobe.probes.ridge import Moments, RidgePath
 from diffprobe.probes.scoring import target_maps
 from diffprobe.probes.splits import PARTS
