@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from diffprobe.analyses.intervention.report import (
-    EditedExample,
     animation_frames,
     intervention_grid,
     intervention_lines,
     intervention_scores,
     intervention_table,
 )
-from diffprobe.analyses.intervention.tables import InterventionGain, InterventionSummary
+from diffprobe.analyses.intervention.trials import GAIN_COLUMNS, KEYS, InterventionExample
+from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.report.publish import report_text
 from diffprobe.report.report import Report
 
-KEYS = ("pocket", "saliency", "translation", "pattern")
+WHAT = ("pocket", "saliency", "translation", "pattern")
 
 
-def summaries() -> list[InterventionSummary]:
+def summaries() -> pd.DataFrame:
     means = {"unedited": 0.1, "random": 0.2, "none": 0.7}
-    return [
-        InterventionSummary(*KEYS, control, "dice", mean, mean - 0.05, mean + 0.05, 50)
-        for control, mean in means.items()
-    ]
+    rows = [(*WHAT, control, "dice", mean, mean - 0.05, mean + 0.05, 50) for control, mean in means.items()]
+    return pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "n"])
 
 
-def gains(low: float = 0.4, n: int = 50, p: float = 0.001) -> list[InterventionGain]:
-    return [
-        InterventionGain(*KEYS, "unedited", "dice", 0.6, 0.5, 0.7, n, p=p, p_holm=2 * p),
-        InterventionGain(*KEYS, "random", "dice", 0.5, low, 0.6, n, p=p, p_holm=2 * p),
-    ]
+def gains(low: float = 0.4, n: int = 50, p: float = 0.001) -> pd.DataFrame:
+    rows = [(*WHAT, "unedited", "dice", 0.6, 0.5, 0.7, n, p), (*WHAT, "random", "dice", 0.5, low, 0.6, n, p)]
+    return pd.DataFrame(rows, columns=GAIN_COLUMNS).assign(p_holm=2 * p)
 
 
-def example() -> EditedExample:
-    mask = np.zeros((8, 8))
+def example() -> InterventionExample:
+    mask, picture = torch.zeros(8, 8), torch.full((3, 8, 8), 0.5)
     mask[2:5, 2:5] = 1
-    picture = np.full((8, 8, 3), 0.5)
-    return EditedExample(picture, mask, np.roll(mask, 2), {"pattern": picture}, {"pattern": mask})
+    edited = {"pattern": picture}, {"pattern": mask}
+    return InterventionExample(Prompt("", 0, ""), picture, mask, mask.roll(2), None, *edited)
 
 
 def test_the_sentence_gives_every_number_with_its_interval():
@@ -86,7 +84,7 @@ def test_bars_are_as_high_as_the_means():
 
 def test_frames_hold_the_target_beside_the_image_made_for_it():
     images = np.linspace(0, 1, 4)[:, None, None, None] * np.ones((4, 8, 8, 3))
-    targets = np.stack([np.roll(example().target, at, 1) for at in range(4)])
+    targets = np.stack([np.roll(example().target.numpy(), at, 1) for at in range(4)])
     frames = animation_frames(images, targets, "saliency")
     assert frames.shape == (4, 3 * 8, 3 * (8 + 1 + 8), 3)
     assert frames[3, :, -1].tolist() == [[255] * 3] * 24

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from diffprobe.analyses.intervention import edits as intervening
 from diffprobe.analyses.intervention.edits import Editing, TokenMoments, intervene, replacements
-from diffprobe.analyses.intervention.tables import InterventionScore, summarise_interventions
-from diffprobe.analyses.intervention.trials import InterventionExecution, Targets, study_intervention
+from diffprobe.analyses.intervention.trials import InterventionStudy, Targets, summarise_interventions
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.editing import readout_at
+from diffprobe.probes.score_table import select
 from diffprobe.probes.scoring import token_means
 
 LAYER = "up_blocks.3.resnets.1"
@@ -86,8 +88,8 @@ def test_the_random_control_moves_every_token_as_far_as_the_edit_did(tiny_backbo
 
     monkeypatch.setattr(intervening, "generate", watched)
     editing = Editing("saliency", layers, [0, 1], method=method, half=half, margin=1.0, iterations=3)
-    running = InterventionExecution(batch_size=2, sampling_steps=2)
-    study_intervention(tiny_backbone, PROMPTS, label, several, [editing], Targets("translation", 5, 9), running)
+    targets = Targets("translation", 5, 9)
+    InterventionStudy(tiny_backbone, PROMPTS, label, several, [editing], targets, batch_size=2, sampling_steps=2).run()
     edits, controls = runs[:2], runs[2:]  # two batches each
     assert len(controls) == len(edits) == 2
     for edit, control in zip(edits, controls, strict=True):
@@ -122,30 +124,24 @@ def test_scores_do_not_depend_on_the_batch_and_start_from_the_image_as_it_is(tin
     editing = Editing(name, [LAYER], [0, 1], method="gradient", iterations=3)
     editings = [replace(editing, method="minimum_norm"), editing]
     targets = Targets("translation", 5, 9, trials=2)
-    found = [
-        study_intervention(
-            tiny_backbone,
-            PROMPTS,
-            label,
-            bank,
-            editings,
-            targets,
-            InterventionExecution(batch_size=size, sampling_steps=2, example_count=2),
-        )
+    one, other = (
+        InterventionStudy(
+            tiny_backbone, PROMPTS, label, bank, editings, targets, batch_size=size, sampling_steps=2, example_count=2
+        ).run()
         for size in (3, 1)
-    ]
-    for one, other in zip(found[0].scores, found[1].scores, strict=True):
-        assert replace(one, value=None) == replace(other, value=None)
-        assert one.value == pytest.approx(other.value, abs=2e-2)
-    unedited = [row for row in found[0].scores if row.control == "unedited"]
-    assert {row.value for row in unedited if row.metric == "pixels"} == {0.0}
-    assert {row.value for row in unedited if row.metric == "dice_source"} == ({1.0} if name == "saliency" else set())
-    assert {row.trial for row in found[0].scores} == {0, 1}
-    assert {(row.method, row.control) for row in found[0].gains} == {
+    )
+    keys = [name for name in one.scores if name != "value"]
+    assert one.scores[keys].equals(other.scores[keys])
+    np.testing.assert_allclose(one.scores["value"], other.scores["value"], atol=2e-2)
+    unedited = select(one.scores, control="unedited")
+    assert set(select(unedited, metric="pixels")["value"]) == {0.0}
+    assert set(select(unedited, metric="dice_source")["value"]) == ({1.0} if name == "saliency" else set())
+    assert set(one.scores["trial"]) == {0, 1}
+    assert set(one.gains[["method", "control"]].itertuples(index=False, name=None)) == {
         (method, control) for method in ("minimum_norm", "gradient") for control in ("unedited", "random")
     }
-    assert [list(shown.edited) for shown in found[0].examples] == [["minimum_norm", "gradient"]] * 2
-    assert found[0].evaluations == 3 * 2 * (1 + 2 * 2 * 2)
+    assert [list(shown.edited) for shown in one.examples] == [["minimum_norm", "gradient"]] * 2
+    assert one.evaluations == 3 * 2 * (1 + 2 * 2 * 2)
 
 
 def test_probes_that_are_missing_or_do_not_suit_are_refused_before_any_work(tiny_backbone, bank):
@@ -163,29 +159,35 @@ def test_probes_that_are_missing_or_do_not_suit_are_refused_before_any_work(tiny
         Editing("saliency", [LAYER], [0], method="magic")
 
 
-def test_gains_are_differences_on_the_same_images_with_trials_averaged_first():
-    def row(control: str, image: str, trial: int, value: float | None) -> InterventionScore:
-        return InterventionScore("m", "saliency", "scale", "pattern", control, image, trial, "dice", value)
+def scores_of(*rows: tuple[str, str, int, float]) -> pd.DataFrame:
+    """Dice of one method; a row is control, image, trial and value."""
+    what = {"model": "m", "property": "saliency", "target": "scale", "method": "pattern", "metric": "dice"}
+    return pd.DataFrame(rows, columns=["control", "image", "trial", "value"]).assign(**what)
 
-    scores = [row("none", "a", 0, 0.5), row("none", "a", 1, 0.7), row("none", "b", 0, 0.9), row("none", "b", 1, None)]
-    scores += [row("unedited", "a", 0, 0.1), row("unedited", "b", 0, 0.2), row("unedited", "c", 0, 0.0)]
-    summaries, (gain,) = summarise_interventions(scores)
-    means = {summary.control: (summary.mean, summary.n) for summary in summaries}
-    assert means["none"] == (pytest.approx(0.75), 2)
-    assert means["unedited"] == (pytest.approx(0.1), 3)
-    assert (gain.control, gain.n) == ("unedited", 2)
-    assert gain.difference == pytest.approx(0.6)
-    assert (gain.low, gain.high, gain.p) == (None, None, 0.5)  # of two images no interval, and one flip in two
+
+def test_gains_are_differences_on_the_same_images_with_trials_averaged_first():
+    edited = [("none", "a", 0, 0.5), ("none", "a", 1, 0.7), ("none", "b", 0, 0.9), ("none", "b", 1, np.nan)]
+    unedited = [("unedited", "a", 0, 0.1), ("unedited", "b", 0, 0.2), ("unedited", "c", 0, 0.0)]
+    summaries, gains = summarise_interventions(scores_of(*edited, *unedited))
+    means = summaries.set_index("control")
+    assert means["mean"].to_dict() == pytest.approx({"none": 0.75, "unedited": 0.1})
+    assert means["n"].to_dict() == {"none": 2, "unedited": 3}
+    (gain,) = gains.to_dict("records")
+    assert (gain["control"], gain["n"], gain["p"]) == ("unedited", 2, 0.5)  # one flip in two
+    assert gain["difference"] == pytest.approx(0.6)
+    assert np.isnan([gain["low"], gain["high"]]).all()  # two images have no interval
 
 
 def test_the_gain_of_several_images_has_an_interval_and_a_p_for_all_gains_of_its_metric():
-    def row(control: str, at: int, value: float) -> InterventionScore:
-        return InterventionScore("m", "saliency", "scale", "pattern", control, f"image {at}", 0, "dice", value)
+    edited = [("none", str(at), 0, value) for at, value in enumerate([0.6, 0.7, 0.65, 0.8, 0.75, 0.7, 0.6, 0.72])]
+    others = [(control, str(at), 0, 0.1 + 0.01 * at) for control in ("unedited", "random") for at in range(8)]
+    _, gains = summarise_interventions(scores_of(*edited, *others))
+    assert gains["p"].tolist() == pytest.approx([2 / 2**8] * 2, rel=2)
+    assert gains["p_holm"].tolist() == pytest.approx([min(1, 2 * gains["p"][0])] * 2)
+    assert gains["low"][0] > 0.4
 
-    edited = [0.6, 0.7, 0.65, 0.8, 0.75, 0.7, 0.6, 0.72]
-    scores = [row("none", at, value) for at, value in enumerate(edited)]
-    scores += [row(control, at, 0.1 + 0.01 * at) for control in ("unedited", "random") for at in range(8)]
-    _, gains = summarise_interventions(scores)
-    assert [gain.p for gain in gains] == pytest.approx([2 / 2**8] * 2, rel=2)
-    assert [gain.p_holm for gain in gains] == pytest.approx([min(1, 2 * gains[0].p)] * 2)
-    assert gains[0].low > 0.4
+
+def test_a_metric_without_any_value_has_a_summary_of_no_images_and_no_gain():
+    summaries, gains = summarise_interventions(scores_of(("none", "a", 0, np.nan), ("random", "a", 0, np.nan)))
+    assert summaries["n"].tolist() == [0, 0]
+    assert not len(gains)

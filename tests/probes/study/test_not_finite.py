@@ -13,7 +13,7 @@ from diffprobe.activations.sources import Noised
 from diffprobe.analyses.classification.classes import classify_steps
 from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_image_models
 from diffprobe.analyses.intervention.edits import Editing
-from diffprobe.analyses.intervention.trials import InterventionExecution, Targets, study_intervention
+from diffprobe.analyses.intervention.trials import InterventionStudy, Targets
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.object_selection import load_objects
 from diffprobe.errors import UserError
@@ -99,14 +99,11 @@ def test_prototypes_name_layer_image_and_timestep(tiny_backbone, layers, tmp_pat
 def test_an_intervention_names_the_edited_image_and_blames_the_edits(tiny_backbone, layers):
     bank = ProbeBank({layers[0].name: layers[0].channels}, [0], ["saliency"])
     editing = Editing("saliency", [layers[0].name], [0], method="minimum_norm", margin=1e38)
+    study = InterventionStudy(tiny_backbone, PROMPTS[:2], brightness, bank, [editing], Targets(), sampling_steps=1)
     with pytest.raises(UserError, match=r"of image 'image_\d_minimum_norm_trial_0' at step 0, .*ask for less.*margin"):
-        study_intervention(
-            tiny_backbone, PROMPTS[:2], brightness, bank, [editing], Targets(), InterventionExecution(sampling_steps=1)
-        )
+        study.run()
     with spoilt(tiny_backbone.vae.decoder, 1), pytest.raises(UserError, match="decoded image of image 'image_1' at"):
-        study_intervention(
-            tiny_backbone, PROMPTS[:2], brightness, bank, [editing], Targets(), InterventionExecution(sampling_steps=1)
-        )
+        study.run()
 
 
 def test_a_classification_names_the_image_and_the_step(tiny_backbone):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from diffprobe.analyses.analysis import Plan
 from diffprobe.analyses.trained_probes import ProbingTask, check_probing, plan_probing, train_probes
@@ -12,20 +14,15 @@ from diffprobe.parts import class_name
 from diffprobe.ranges import Choice, Count, Folder, Items, Number
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.analyses.intervention.edits import Editing
     from diffprobe.analyses.intervention.trials import InterventionResults, Targets
-    from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
     from diffprobe.report.report import Report
 
 OTHER_SCENES = 500  # added to the seed: scenes to edit are others than those that any run is likely to train on
-
-
 METHODS = ("pattern", "minimum_norm", "steering", "gradient")
 
 
@@ -36,33 +33,14 @@ class InterventionTask:
     Attributes:
         prompts: of the images to edit.
         probing: of the probes that are trained; None where `bank` is given.
-        property: the one that the edits are about.
-        agreement: whether the pocket classifier says how much of its prompt an image shows.
-        examples: how many images are shown.
     """
 
-    backbone: Backbone
-    labeler: Any
+    inputs: Inputs
     prompts: list[Prompt]
     editings: list[Editing]
     targets: Targets
-    probing: ProbingTask | None
-    bank: ProbeBank | None
-    property: str
-    sampling_steps: int
-    batch_size: int
-    agreement: bool
-    examples: int
-
-
-@dataclass(frozen=True)
-class InterventionResult:
-    """The probes, what became of the edited images, the frames of the animation, and network evaluations."""
-
-    bank: ProbeBank
-    found: InterventionResults
-    animation: tuple[Tensor, Tensor] | None
-    evaluations: int
+    probing: ProbingTask | None = None
+    bank: ProbeBank | None = None
 
 
 @dataclass(frozen=True)
@@ -104,14 +82,15 @@ class Intervention:
             raise UserError(f"trajectory={class_name(settings.trajectory)}: interventions are in trajectory=generation")
         if len(settings.property.names) != 1:
             raise UserError(f"property.names={list(settings.property.names)}: intervene on one property at a time")
-        task = self._with_probes(inputs) if self.probes else self._to_train(inputs)
+        task = self._with_given_probes(self.probes, inputs) if self.probes else self._with_probes_to_train(inputs)
         _check_labeler(task)
         return task
 
     def plan(self, task: InterventionTask) -> Plan:
-        each, count, steps = 2 * len(task.editings) * self.trials, len(task.prompts), task.sampling_steps
+        backbone, count, steps = task.inputs.backbone, len(task.prompts), task.inputs.settings.steps.sampling
+        each = 2 * len(task.editings) * self.trials
         line = (
-            f"{task.backbone.name} on {task.backbone.device}: {count} images as they are and {each} times edited at "
+            f"{backbone.name} on {backbone.device}: {count} images as they are and {each} times edited at "
             f"{len(task.editings[0].layers)} layers in {len(task.editings[0].steps)} of {steps} steps; "
             f"{count * steps * (1 + each)} network evaluations"
         )
@@ -120,38 +99,49 @@ class Intervention:
         plan = plan_probing(task.probing)
         return Plan([*plan.summary, line], plan.details)
 
-    def run(self, task: InterventionTask, context: RunContext) -> InterventionResult:
+    def run(self, task: InterventionTask, context: RunContext) -> tuple[ProbeBank, InterventionResults]:
         """Trains the probes where they are not given, edits, and labels what comes of it."""
-        from diffprobe.analyses.intervention.target_maps import PromptAgreement
-        from diffprobe.analyses.intervention.trials import InterventionExecution, study_intervention
+        from diffprobe.analyses.intervention.target_maps import prompt_agreement
+        from diffprobe.analyses.intervention.trials import InterventionStudy
+        from diffprobe.pocket.networks import load_classifier
 
-        bank, evaluations = task.bank, 0
+        inputs, bank, evaluations = task.inputs, task.bank, 0
         if task.probing is not None:
             trained = train_probes(task.probing, context)
             bank, evaluations = trained.bank, trained.evaluations
         assert bank is not None  # one of the two is there
-        running = InterventionExecution(
-            batch_size=task.batch_size,
-            sampling_steps=task.sampling_steps,
-            example_count=2 * task.examples,
-            agreement=PromptAgreement() if task.agreement else None,
+        of_pocket = inputs.settings.model.path == "pocket"
+        study = InterventionStudy(
+            inputs.backbone,
+            task.prompts,
+            inputs.labeler,
+            bank,
+            task.editings,
+            task.targets,
+            batch_size=inputs.settings.features.batch_size,
+            sampling_steps=inputs.settings.steps.sampling,
+            example_count=2 * inputs.settings.report.examples,
+            agreement=partial(prompt_agreement, classifier=load_classifier()) if of_pocket else None,
             log=context.log,
         )
-        found = study_intervention(
-            task.backbone, task.prompts, task.labeler, bank, task.editings, task.targets, running, context.seed
-        )
-        animation = self._animation(task, bank, found, context)
-        frames = len(animation[0]) if animation else 0
-        evaluations += found.evaluations + frames * task.sampling_steps
-        return InterventionResult(bank, found, animation, evaluations)
+        results = study.run(context.seed)
+        evaluations += results.evaluations
+        animation, example = None, next((each for each in results.examples if each.move is not None), None)
+        if self.frames >= 2 and example is not None:
+            context.log(f"generating {self.frames} frames of an animation")
+            animation = study.animate(example, results.covariances, self.frames)
+            evaluations += self.frames * study.sampling_steps
+        return bank, replace(results, animation=animation, evaluations=evaluations)
 
-    def report(self, task: InterventionTask, result: InterventionResult, context: RunContext) -> Report:
+    def report(
+        self, task: InterventionTask, result: tuple[ProbeBank, InterventionResults], context: RunContext
+    ) -> Report:
         from diffprobe.analyses.intervention.report import report
 
-        made = report(task.backbone.name, task.property, result.bank, result.found, result.animation)
-        return replace(made, evaluations=result.evaluations)
+        made = report(task.inputs.backbone.name, task.editings[0].property, *result)
+        return replace(made, evaluations=result[1].evaluations)
 
-    def _to_train(self, inputs: Inputs) -> InterventionTask:
+    def _with_probes_to_train(self, inputs: Inputs) -> InterventionTask:
         """Probes are trained on `data`'s prompts; the images to edit are others."""
         from diffprobe.activations.sources import Generation
 
@@ -160,7 +150,7 @@ class Intervention:
         if probing_config.groups:
             raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
         prompts = self._prompts(inputs)
-        assert isinstance(source, Generation)  # check() has seen to it
+        assert isinstance(source, Generation)  # other trajectories have been refused
         trained = {prompt.image_key for prompt in source.prompts}
         both = [prompt.name for prompt in prompts if prompt.name in source.names or prompt.image_key in trained]
         if both:
@@ -168,37 +158,21 @@ class Intervention:
                 f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others"
             )
         editings = self._editings(inputs, [layer.name for layer in probing_config.layers], list(probing_config.steps))
-        return self._task(inputs, prompts, editings, probing=probing)
+        return InterventionTask(inputs, prompts, editings, self._targets(inputs), probing=probing)
 
-    def _with_probes(self, inputs: Inputs) -> InterventionTask:
+    def _with_given_probes(self, folder: str, inputs: Inputs) -> InterventionTask:
         """Probes of a finished run; the images to edit are such as they have not seen."""
         from diffprobe.analyses.trained_probes import read_probes
         from diffprobe.backbone.trajectory import fresh_scheduler
 
-        given = read_probes(self.probes or "", inputs)
+        given = read_probes(folder, inputs)
         scheduler = fresh_scheduler(inputs.backbone, inputs.settings.steps.sampling)
         steps = inputs.steps(range(len(scheduler.timesteps)))
         editings = self._editings(inputs, [layer.name for layer in inputs.layers], steps)
         for editing in editings:
             editing.check(given.bank)
-        return self._task(inputs, given.unseen(self._prompts(inputs)), editings, bank=given.bank)
-
-    def _task(self, inputs: Inputs, prompts: list[Prompt], editings: list[Editing], **probes: Any) -> InterventionTask:
-        settings = inputs.settings
-        return InterventionTask(
-            inputs.backbone,
-            inputs.labeler,
-            prompts,
-            editings,
-            self._targets(inputs),
-            probes.get("probing"),
-            probes.get("bank"),
-            settings.property.names[0],
-            settings.steps.sampling,
-            settings.features.batch_size,
-            settings.model.path == "pocket",
-            settings.report.examples,
-        )
+        prompts = given.unseen(self._prompts(inputs))
+        return InterventionTask(inputs, prompts, editings, self._targets(inputs), bank=given.bank)
 
     def _prompts(self, inputs: Inputs) -> list[Prompt]:
         from diffprobe.data.prompts import load_prompts
@@ -247,41 +221,15 @@ class Intervention:
             raise UserError("analysis.target=file needs analysis.mask=PICTURE and property=saliency")
         return Targets("file", trials=1, mask=read_mask(self.mask, size))
 
-    def _animation(
-        self, task: InterventionTask, bank: ProbeBank, found: InterventionResults, context: RunContext
-    ) -> tuple[Tensor, Tensor] | None:
-        """The first image whose map moves, see `animate`; None without one, or for fewer than two frames."""
-        from diffprobe.analyses.intervention.trials import animate
-
-        example = next((each for each in found.examples if each.move is not None), None)
-        if self.frames < 2 or example is None:
-            return None
-        context.log(f"generating {self.frames} frames of an animation")
-        return animate(
-            task.backbone,
-            example,
-            bank,
-            task.editings[0],
-            found.covariances,
-            frames=self.frames,
-            mask=bank.properties[task.property].binary,
-            sampling_steps=task.sampling_steps,
-            batch_size=task.batch_size,
-        )
-
 
 def _check_labeler(task: InterventionTask) -> None:
     """Every picture that is to be labelled, before any is made. Raises UserError as the labeler does."""
     from diffprobe.analyses.intervention.trials import edited_name
     from diffprobe.labels.labeler import check_reference_maps
 
-    names, size = [prompt.name for prompt in task.prompts], task.backbone.image_size
-    edits = [
-        (editing.method, trial, random)
-        for editing in task.editings
-        for trial in range(task.targets.trials)
-        for random in (False, True)
-    ]
-    edited = [edited_name(name, *edit) for edit in edits for name in names]
-    task.labeler.check(names, [task.property], size)
-    check_reference_maps(task.labeler, edited, [task.property], size)
+    labeler, size = task.inputs.labeler, task.inputs.backbone.image_size
+    names, properties = [prompt.name for prompt in task.prompts], [task.editings[0].property]
+    methods = [editing.method for editing in task.editings]
+    edits = product(methods, range(task.targets.trials), (False, True))
+    labeler.check(names, properties, size)
+    check_reference_maps(labeler, [edited_name(name, *edit) for edit in edits for name in names], properties, size)

@@ -37,6 +37,8 @@ Covariances = Mapping[tuple[str, int], Tensor]
 """(layer, step) -> covariance of the layer's tokens at that step, [channels, channels]."""
 Lengths = dict[tuple[str, int], Tensor]
 """(layer, step) -> how far an edit has moved every token, [rows of the edited half or halves, h, w]."""
+Change = Callable[[Tensor, Tensor], Tensor]
+"""What an activation [batch, channels, h, w] becomes, given token targets [batch, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -142,16 +144,22 @@ def replacements(
     wanted = bank.standardisations[editing.property].apply(item.target(targets)).to(backbone.device)
     half = editing.half if backbone.guided else "both"
 
-    def change(layer: str, step: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def change_at(layer: str, step: int) -> Change:
         if random is not None:
-            draws = [crc32(f"{seed}/{layer}/{step}".encode()) for seed in seeds]
-            return partial(_move_at_random, lengths=random[layer, step], seeds=draws)
+            return partial(_move_at_random, lengths=random[layer, step], draws=[f"{s}/{layer}/{step}" for s in seeds])
         edit = _edit(bank, editing, layer, step, covariances)
-        return edit if record is None else partial(_edit_and_record, edit=edit, lengths=record, place=(layer, step))
+
+        def recorded(activation: Tensor, target: Tensor) -> Tensor:
+            edited = edit(activation, target)
+            if record is not None:
+                record[layer, step] = token_lengths(activation, edited)
+            return edited
+
+        return recorded
 
     return {
         step: {
-            layer: partial(_change_half, half=half, change=change(layer, step), targets=wanted)
+            layer: partial(_change_half, half=half, change=change_at(layer, step), targets=wanted)
             for layer in editing.layers
         }
         for step in editing.steps
@@ -188,30 +196,27 @@ class TokenMoments:
         return found
 
 
-def _edit(
-    bank: ProbeBank, editing: Editing, layer: str, step: int, covariances: Covariances | None
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """What a layer's activation [batch, channels, h, w] becomes at a step, given token targets [batch, h, w]."""
+def _edit(bank: ProbeBank, editing: Editing, layer: str, step: int, covariances: Covariances | None) -> Change:
     item = bank.properties[editing.property]
     if editing.method == "gradient":
         probe = probe_at(bank, editing.property, layer, step)
         how = {"learning_rate": editing.learning_rate, "iterations": editing.iterations}
         return lambda activation, target: descend(activation, probe, item.loss, target, **how)
-    reading = readout_at(bank, editing.property, layer, step)
+    readout = readout_at(bank, editing.property, layer, step)
     if editing.method == "steering":
         towards = (lambda target: 2 * target - 1) if item.binary else (lambda target: target)
-        return lambda activation, target: steer(activation, reading, towards(target), editing.strength)
+        return lambda activation, target: steer(activation, readout, towards(target), editing.strength)
     covariance = covariances[layer, step] if covariances and editing.method == "pattern" else None
     margin = editing.margin if item.binary else 0.0
 
     def smallest(activation: Tensor, target: Tensor) -> Tensor:
-        low, high = bounds(target, reading.level, margin, binary=item.binary)
-        return minimum_norm(activation, reading, low, high, covariance)
+        low, high = bounds(target, readout.level, margin, binary=item.binary)
+        return minimum_norm(activation, readout, low, high, covariance)
 
     return smallest
 
 
-def _change_half(output: Tensor, half: str, change: Callable[[Tensor, Tensor], Tensor], targets: Tensor) -> Tensor:
+def _change_half(output: Tensor, half: str, change: Change, targets: Tensor) -> Tensor:
     """A layer's whole output batch with its conditional rows, which come last, or all of them changed.
 
     Changes are computed in float32 at least, since half precision is too coarse for small steps.
@@ -223,24 +228,9 @@ def _change_half(output: Tensor, half: str, change: Callable[[Tensor, Tensor], T
     return torch.cat([output[:begin], change(activation, tokens).to(output.dtype)])
 
 
-def _edit_and_record(
-    activation: Tensor,
-    target: Tensor,
-    edit: Callable[[Tensor, Tensor], Tensor],
-    lengths: Lengths,
-    place: tuple[str, int],
-) -> Tensor:
-    edited = edit(activation, target)
-    lengths[place] = token_lengths(activation, edited)
-    return edited
-
-
-def _move_at_random(activation: Tensor, target: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
-    noise = _noise(seeds, activation[0]).repeat(len(activation) // len(seeds), 1, 1, 1)
+def _move_at_random(activation: Tensor, target: Tensor, lengths: Tensor, draws: Sequence[str]) -> Tensor:
+    """Directions are drawn on the CPU, from a generator for each image that is seeded by one of the texts `draws`."""
+    generators = [torch.Generator().manual_seed(crc32(text.encode())) for text in draws]
+    noise = torch.stack([torch.randn(activation.shape[1:], generator=each) for each in generators])
+    noise = noise.to(activation.device).repeat(len(activation) // len(draws), 1, 1, 1)
     return random_edit(activation, lengths.to(activation), noise)
-
-
-def _noise(seeds: Sequence[int], like: Tensor) -> Tensor:
-    """Standard normal noise [seeds, *like], each from a generator of its own on the CPU."""
-    draws = [torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(draws).to(like.device)

@@ -1,16 +1,18 @@
-"""Where things shall be: maps that are moved, turned and scaled, as targets of interventions.
+"""Target maps of interventions: label maps that are moved, rotated and scaled, or a mask from a file.
 
-How much of its prompt a picture of the pocket world shows.
+And how much of its prompt a picture of the pocket world shows.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import cos, radians, sin
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,49 +21,38 @@ from torch.nn import functional
 
 from diffprobe.errors import UserError
 from diffprobe.labels.files import read_plane
-from diffprobe.pocket.networks import load_classifier
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 from diffprobe.ranges import Number
 from diffprobe.user_files import KINDS as KINDS_OF_PICTURE
 
+if TYPE_CHECKING:
+    from torch import nn
+
 BATCH = 64
-_OBJECT = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
+OBJECT = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
 
 
-class PromptAgreement:
-    """The share of the objects that a prompt names, by colour and shape, that the pocket classifier sees somewhere."""
+@torch.no_grad()
+def prompt_agreement(images: Tensor, prompts: Sequence[str], classifier: nn.Module) -> Tensor:
+    """The share of the objects that a prompt names, by colour and shape, that the pocket classifier sees somewhere.
 
-    def __init__(self) -> None:
-        self.network = load_classifier()
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Images [images, 3, 64, 64] in [0, 1] -> [images]; NaN where the prompt names no object of that world."""
-        seen = [objects for batch in images.split(BATCH) for objects in self._objects(batch.float().cpu())]
-        return torch.tensor([_own_shards(prompt, there) for prompt, there in zip(prompts, seen, strict=True)])
-
-    def _objects(self, images: Tensor) -> list[list[tuple[str, str]]]:
-        colours, shapes = (logits.argmax(-1).tolist() for logits in self.network(images))
-        return [
-            [(COLOURS[c], SHAPES[s]) for c, s in zip(*image, strict=True) if c < len(COLOURS) and s < len(SHAPES)]
-            for image in zip(colours, shapes, strict=True)
-        ]
-
-
-def _own_shards(prompt: str, seen: list[tuple[str, str]]) -> float:
-    named, left = _OBJECT.findall(prompt), list(seen)
-    if not named:
-        return float("nan")
-    found = 0
-    for item in named:
-        if item in left:
-            left.remove(item)
-            found += 1
-    return found / len(named)
+    Images [images, 3, 64, 64] in [0, 1] -> [images]; NaN where the prompt names no object of that world.
+    """
+    seen: list[Counter] = []
+    for batch in images.split(BATCH):
+        colours, shapes = (logits.argmax(-1).tolist() for logits in classifier(batch.float().cpu()))
+        for pairs in (zip(*image, strict=True) for image in zip(colours, shapes, strict=True)):
+            there = [(c, s) for c, s in pairs if c < len(COLOURS) and s < len(SHAPES)]
+            seen.append(Counter((COLOURS[c], SHAPES[s]) for c, s in there))
+    named = [Counter(OBJECT.findall(prompt)) for prompt in prompts]
+    shares = [
+        (wanted & there).total() / wanted.total() if wanted else float("nan")
+        for wanted, there in zip(named, seen, strict=True)
+    ]
+    return torch.tensor(shares)
 
 
-KINDS = ("translation", "rotation", "scale", "file")
-SAME_SHARE = 0.02  # of the map's foreground: shifts that keep as much of it in the picture but for this are as good
+SAME_SHARE = 0.02  # of the map's foreground; shifts count as equally good if what they keep of it differs by less
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,8 @@ def move(values: Tensor, how: Move, *, mask: bool) -> Tensor:
 
     A mask stays in {0, 1}, with background where nothing is known; a quantity goes on as at its border.
     """
-    moved = _turn(values, how, mask) if (how.degrees, how.scale) != (0.0, 1.0) else values
-    return _shift(moved, how.right, how.down, mask)
+    moved = _rotated_and_scaled(values, how, mask) if (how.degrees, how.scale) != (0.0, 1.0) else values
+    return _shifted(moved, how.right, how.down, mask)
 
 
 def draw_moves(
@@ -100,31 +91,25 @@ def draw_moves(
         kind: 'translation': of low to high pixels (high excluded) along both axes, in that of the four diagonal
             directions that keeps most of the mask in the picture, drawn where several do; 'rotation': by low to high
             degrees, either way; 'scale': by a factor of low to high.
-
-    Raises:
-        UserError: another kind, or a range that is none.
     """
-    if kind not in KINDS[:-1]:
-        raise UserError(f"no move {kind!r} of maps; choose one of {', '.join(KINDS[:-1])}")
-    if not low < high or (kind == "scale" and low <= 0):
-        raise UserError(f"a {kind} of {low:g} to {high:g}: give a smaller number and a larger one, factors above 0")
-    if kind == "translation" and round(low) >= round(high):
-        raise UserError(f"a translation of {low:g} to {high:g}: gives no whole number of pixels")
-    found = []
+    moves = []
     for mask, name in zip(masks, names, strict=True):
         random = np.random.default_rng([seed, *name.encode()])
         if kind == "translation":
-            found.append(_draw_shift(mask, low, high, random))
+            moves.append(_draw_shift(mask, low, high, random))
         elif kind == "rotation":
-            found.append(Move(degrees=float(random.uniform(low, high) * random.choice([-1, 1]))))
+            moves.append(Move(degrees=float(random.uniform(low, high) * random.choice([-1, 1]))))
         else:
-            found.append(Move(scale=float(random.uniform(low, high))))
-    return found
+            moves.append(Move(scale=float(random.uniform(low, high))))
+    return moves
 
 
 def check_range(kind: str, low: float, high: float, size: int) -> None:
     """Raises UserError for a move of a map of size x size pixels that leaves nothing of it, or is no move at all."""
-    draw_moves([], kind, low, high, 0, [])
+    if not low < high or (kind == "scale" and low <= 0):
+        raise UserError(f"a {kind} of {low:g} to {high:g}: give a smaller number and a larger one, factors above 0")
+    if kind == "translation" and round(low) >= round(high):
+        raise UserError(f"a translation of {low:g} to {high:g}: gives no whole number of pixels")
     limits = {"translation": Number(0, size), "rotation": Number(-360, 360), "scale": Number(0.1, 10)}[kind]
     for end in (low, high):
         limits.checked(end, f"{kind} of maps of {size} pixels")
@@ -156,13 +141,13 @@ def read_mask(path: str | Path, size: int) -> Tensor:
 def _draw_shift(mask: Tensor, low: float, high: float, random: np.random.Generator) -> Move:
     right, down = (int(random.integers(round(low), round(high))) for _ in range(2))
     moves = [Move(x * right, y * down) for x, y in product((1, -1), repeat=2)]
-    kept = [float(move(mask, each, mask=True).sum()) for each in moves]
-    best = max(kept) - SAME_SHARE * float(mask.sum())
-    good = [each for each, share in zip(moves, kept, strict=True) if share >= best]
+    inside = [float(move(mask, each, mask=True).sum()) for each in moves]
+    best = max(inside) - SAME_SHARE * float(mask.sum())
+    good = [each for each, share in zip(moves, inside, strict=True) if share >= best]
     return good[int(random.integers(len(good)))]
 
 
-def _shift(values: Tensor, right: int, down: int, mask: bool) -> Tensor:
+def _shifted(values: Tensor, right: int, down: int, mask: bool) -> Tensor:
     height, width = values.shape
     rows = torch.arange(height, device=values.device) - down
     columns = torch.arange(width, device=values.device) - right
@@ -173,25 +158,17 @@ def _shift(values: Tensor, right: int, down: int, mask: bool) -> Tensor:
     return shifted * inside
 
 
-def _turn(values: Tensor, how: Move, mask: bool) -> Tensor:
-    """Rotation and scale: each pixel takes the value from where it comes from."""
+def _rotated_and_scaled(values: Tensor, how: Move, mask: bool) -> Tensor:
+    """Each pixel takes the value from where it comes from."""
     height, width = values.shape
-    y, x = _centre(values) if mask else ((height - 1) / 2, (width - 1) / 2)
+    y, x = (height - 1) / 2, (width - 1) / 2
+    if mask and values.any():
+        y, x = values.nonzero().double().mean(0).tolist()
     rows, columns = torch.meshgrid(torch.arange(height) - y, torch.arange(width) - x, indexing="ij")
     angle = radians(how.degrees)
     from_x = (cos(angle) * columns - sin(angle) * rows) / how.scale + x
     from_y = (sin(angle) * columns + cos(angle) * rows) / how.scale + y
-    grid = torch.stack([from_x * 2 / (width - 1) - 1, from_y * 2 / (height - 1) - 1], -1).to(values)
+    grid = torch.stack([from_x * 2 / (width - 1) - 1, from_y * 2 / (height - 1) - 1], -1).to(values)[None]
     mode, padding = ("nearest", "zeros") if mask else ("bilinear", "border")
-    return functional.grid_sample(values[None, None], grid[None], mode=mode, padding_mode=padding, align_corners=True)[
-        0, 0
-    ]
-
-
-def _centre(mask: Tensor) -> tuple[float, float]:
-    """Mean row and column of the foreground; of the picture where there is none."""
-    places = mask.nonzero().double()
-    if not len(places):
-        return (mask.shape[0] - 1) / 2, (mask.shape[1] - 1) / 2
-    row, column = places.mean(0).tolist()
-    return row, column
+    values = values[None, None]
+    return functional.grid_sample(values, grid, mode=mode, padding_mode=padding, align_corners=True)[0, 0]

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isnan
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from diffprobe.analyses.intervention.edits import Covariances, Editing, Lengths, TokenMoments, final_images, intervene
-from diffprobe.analyses.intervention.tables import (
-    EDITED,
-    RANDOM,
-    UNEDITED,
-    InterventionGain,
-    InterventionScore,
-    InterventionSummary,
-    summarise_interventions,
-)
 from diffprobe.analyses.intervention.target_maps import Move, draw_moves, move
 from diffprobe.backbone.finite import naming_images
 from diffprobe.backbone.load import Backbone
@@ -27,14 +19,22 @@ from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.scoring import METRICS, dice
 from diffprobe.probes.study.question import Labeler
+from diffprobe.probes.summaries import RANGES
+from diffprobe.statistics.differences import holm, paired_differences
+from diffprobe.statistics.intervals import mean_intervals
+
+UNEDITED, RANDOM, EDITED = "unedited", "random", "none"
+KEYS = ["model", "property", "target", "method", "control", "metric"]
+GAIN_COLUMNS = [*KEYS, "difference", "low", "high", "n", "p"]
 
 # From images [images, 3, H, W] and their prompts to how much of the prompt is seen, in [0, 1], NaN where unknown.
 Agreement = Callable[[Tensor, Sequence[str]], Tensor]
+Labelled = tuple[Tensor, Tensor]  # images [images, 3, H, W] and their label maps [images, H, W]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the maps shall become: `kind` of `target_maps.KINDS`, a move of `low` to `high`, or the one given `mask`.
+    """What the maps shall become: a move of `low` to `high` of a kind of `draw_moves`, or of kind 'file' the `mask`.
 
     Each image has `trials` moves.
     """
@@ -64,25 +64,24 @@ class InterventionExample:
 
 @dataclass(frozen=True)
 class InterventionResults:
-    """Tables, pictures of the first images, what 'pattern' edits with, and evaluations of the denoiser."""
+    """
+    Attributes:
+        scores: one metric of one image of one trial a row, with the columns `KEYS`, image, trial and value. `control`
+            is 'none' for the edit itself, 'unedited' for the image without intervention, 'random' for changes of equal
+            length in random directions; `value` is missing where the metric is undefined.
+        summaries, gains: see `summarise_interventions`.
+        covariances: what 'pattern' edits with.
+        evaluations: of the denoiser.
+        animation: of `animate`, where one was asked for.
+    """
 
-    scores: list[InterventionScore]
-    summaries: list[InterventionSummary]
-    gains: list[InterventionGain]
+    scores: pd.DataFrame
+    summaries: pd.DataFrame
+    gains: pd.DataFrame
     examples: list[InterventionExample]
     covariances: Covariances
     evaluations: int
-
-
-@dataclass(frozen=True)
-class InterventionExecution:
-    """How it is run: images at once, length of the trajectory, images for pictures, progress."""
-
-    batch_size: int = 20
-    sampling_steps: int = 15
-    example_count: int = 6
-    agreement: Agreement | None = None
-    log: Callable[[str], None] = field(default=lambda line: None)
+    animation: tuple[Tensor, Tensor] | None = None
 
 
 def edited_name(name: str, method: str, trial: int, random: bool) -> str:
@@ -90,218 +89,222 @@ def edited_name(name: str, method: str, trial: int, random: bool) -> str:
     return f"{name}_{method}{'_random' * random}_trial_{trial}"
 
 
-def study_intervention(
-    backbone: Backbone,
-    prompts: Sequence[Prompt],
-    labeler: Labeler,
-    bank: ProbeBank,
-    editings: Sequence[Editing],
-    targets: Targets,
-    execution: InterventionExecution | None = None,
-    seed: int = 0,
-) -> InterventionResults:
+@dataclass(frozen=True)
+class InterventionStudy:
     """Generates every image as it is, then with each editing and with its control, and scores all against the target.
 
-    The editings differ in method alone. Labels of new images are the labeler's, as those of the old ones. Moves are
-    drawn from `seed` and the images' names; a map without foreground stays as it is.
-
-    Raises:
-        UserError: editings do not fit the probes or the network, or the targets are impossible.
+    Attributes:
+        labeler: of the images as they are and of the edited ones.
+        editings: differ in method alone; the bank has their probes.
+        batch_size: images at once.
+        sampling_steps: length of the trajectory.
+        example_count: images for pictures.
+        agreement: how much of its prompt an image shows, if that is to be scored.
+        log: takes lines on the progress.
     """
-    execution = execution or InterventionExecution()
-    for editing in editings:
-        editing.check(bank)
-    name = editings[0].property
-    execution.log(f"generating {len(prompts)} images as they are")
-    originals, covariances = _originals(backbone, prompts, editings[0], execution)
-    labels = labeler(originals, [prompt.name for prompt in prompts], [name])[name]
-    scores: list[InterventionScore] = []
-    pictured: list[InterventionExample] = []
-    for trial in range(targets.trials):
-        moves, wanted = _wanted(labels, prompts, bank, name, targets, seed + trial)
-        scene = _Scene(
-            backbone, prompts, labeler, bank, originals, labels, wanted, covariances, targets.kind, trial, execution
-        )
-        edited: dict[str, tuple[Tensor, Tensor]] = {}
-        for editing in editings:
-            edited[editing.method], lengths = scene.edited(editing)
-            controls = {EDITED: edited[editing.method], RANDOM: scene.moved_at_random(editing, lengths)}
-            controls[UNEDITED] = (originals, labels)
-            for control, (images, maps) in controls.items():
-                scores += scene.scores(editing, control, images, maps)
-        if trial == 0:
-            pictured = [scene.example(row, moves, edited) for row in range(min(execution.example_count, len(prompts)))]
-    summaries, gains = summarise_interventions(scores, seed=seed)
-    runs = 1 + 2 * len(editings) * targets.trials
-    evaluations = len(prompts) * execution.sampling_steps * runs
-    return InterventionResults(scores, summaries, gains, pictured, covariances, evaluations)
-
-
-def _originals(
-    backbone: Backbone, prompts: Sequence[Prompt], editing: Editing, execution: InterventionExecution
-) -> tuple[Tensor, Covariances]:
-    """The images without intervention, and the covariances of what is to be edited."""
-    moments, images = TokenMoments(), []
-    for batch in _batches(prompts, execution.batch_size):
-        texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
-        trajectory = generate(backbone, texts, seeds, steps=execution.sampling_steps, layers=editing.layers)
-        with naming_images([prompt.name for prompt in batch]):
-            images.append(final_images(backbone, _with_moments(trajectory, moments, editing.steps)))
-    return torch.cat(images), moments.covariances()
-
-
-def _with_moments(
-    trajectory: Iterable[TrajectoryStep], moments: TokenMoments, steps: Sequence[int]
-) -> Iterator[TrajectoryStep]:
-    """The trajectory, with the activations of some steps added to the moments as it goes by."""
-    for step in trajectory:
-        if step.index in steps:
-            moments.add(step.index, step.activations)
-        yield step
-
-
-def _wanted(
-    labels: Tensor, prompts: Sequence[Prompt], bank: ProbeBank, name: str, targets: Targets, seed: int
-) -> tuple[list[Move | None], Tensor]:
-    """The move of each image, None without one, and the target maps [images, H, W]."""
-    if targets.mask is not None:
-        return [None] * len(labels), targets.mask.expand_as(labels)
-    binary, names = bank.properties[name].binary, [prompt.name for prompt in prompts]
-    # What is nearer than most takes the place of the mask that shall stay in the picture
-    regions = labels > 0 if binary else labels > labels.flatten(1).median(1).values[:, None, None]
-    moves = draw_moves(list(regions.float()), targets.kind, targets.low, targets.high, seed, names)
-    return list(moves), torch.stack([move(one, how, mask=binary) for one, how in zip(labels, moves, strict=True)])
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """The images of one trial."""
 
     backbone: Backbone
     prompts: Sequence[Prompt]
     labeler: Labeler
     bank: ProbeBank
-    originals: Tensor
-    labels: Tensor
-    target_maps: Tensor
-    covariances: Covariances
-    kind: str
-    trial: int
-    execution: InterventionExecution
+    editings: Sequence[Editing]
+    targets: Targets
+    batch_size: int = 20
+    sampling_steps: int = 15
+    example_count: int = 6
+    agreement: Agreement | None = None
+    log: Callable[[str], None] = field(default=lambda line: None)
 
-    def edited(self, editing: Editing) -> tuple[tuple[Tensor, Tensor], list[Lengths]]:
-        """Edited images with their labels, and how far each batch's tokens were moved."""
-        self.execution.log(f"generating {len(self.prompts)} images with edits: {editing.method}")
-        lengths: list[Lengths] = [{} for _ in self._batches()]
-        images = [
-            self._intervene(editing, rows, record=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
-        ]
-        return self._labelled(editing, torch.cat(images), random=False), lengths
+    @property
+    def name(self) -> str:
+        """Of the property that the edits are about."""
+        return self.editings[0].property
 
-    def moved_at_random(self, editing: Editing, lengths: Sequence[Lengths]) -> tuple[Tensor, Tensor]:
-        """The control's images with their labels: every token moved by the lengths that `edited` gives."""
-        self.execution.log(f"generating {len(self.prompts)} images with edits: {editing.method}, in random directions")
-        images = [
-            self._intervene(editing, rows, random=moved) for rows, moved in zip(self._batches(), lengths, strict=True)
-        ]
-        return self._labelled(editing, torch.cat(images), random=True)
+    def run(self, seed: int = 0) -> InterventionResults:
+        """Moves are drawn from `seed` and the images' names; a map without foreground stays as it is.
+
+        Raises:
+            UserError: editings do not fit the probes or the network, or make an image infinite.
+        """
+        self.log(f"generating {len(self.prompts)} images as they are")
+        images, covariances = self._originals()
+        originals = images, self.labeler(images, [prompt.name for prompt in self.prompts], [self.name])[self.name]
+        scores, examples = [], []
+        for trial in range(self.targets.trials):
+            moves, maps = self._targets(originals[1], seed + trial)
+            by_method: dict[str, Labelled] = {}
+            for editing in self.editings:
+                moved: list[Lengths] = [{} for _ in self._batches()]
+                edited = self._edited(editing, maps, trial, covariances, moved, random=False)
+                by_random = self._edited(editing, maps, trial, covariances, moved, random=True)
+                by_method[editing.method] = edited
+                for control, found in ((EDITED, edited), (RANDOM, by_random), (UNEDITED, originals)):
+                    keys = {"method": editing.method, "control": control, "trial": trial}
+                    scores.append(self._scores(found, originals, maps).assign(**keys))
+            if trial == 0:
+                rows = range(min(self.example_count, len(self.prompts)))
+                examples = [self._example(row, originals, maps, moves[row], by_method) for row in rows]
+        table = pd.concat(scores, ignore_index=True)
+        table = table.assign(model=self.backbone.name, property=self.name, target=self.targets.kind)
+        table = table[[*KEYS[:-1], "image", "trial", "metric", "value"]]
+        runs = 1 + 2 * len(self.editings) * self.targets.trials
+        evaluations = len(self.prompts) * self.sampling_steps * runs
+        return InterventionResults(
+            table, *summarise_interventions(table, seed=seed), examples, covariances, evaluations
+        )
 
     def _batches(self) -> Sequence[Tensor]:
         """The rows of the images, some at a time."""
-        return torch.arange(len(self.prompts)).split(self.execution.batch_size)
+        return torch.arange(len(self.prompts)).split(self.batch_size)
+
+    def _originals(self) -> tuple[Tensor, Covariances]:
+        """The images without intervention, and the covariances of what is to be edited."""
+        moments, images, editing = TokenMoments(), [], self.editings[0]
+
+        def observed(trajectory: Iterable[TrajectoryStep]) -> Iterator[TrajectoryStep]:
+            for step in trajectory:
+                if step.index in editing.steps:
+                    moments.add(step.index, step.activations)
+                yield step
+
+        for rows in self._batches():
+            batch = [self.prompts[row] for row in rows.tolist()]
+            texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
+            trajectory = generate(self.backbone, texts, seeds, steps=self.sampling_steps, layers=editing.layers)
+            with naming_images([prompt.name for prompt in batch]):
+                images.append(final_images(self.backbone, observed(trajectory)))
+        return torch.cat(images), moments.covariances()
+
+    def _targets(self, labels: Tensor, seed: int) -> tuple[Sequence[Move | None], Tensor]:
+        """The move of each image, None without one, and the target maps [images, H, W]."""
+        targets = self.targets
+        if targets.mask is not None:
+            return [None] * len(labels), targets.mask.expand_as(labels)
+        binary = self.bank.properties[self.name].binary
+        # What is nearer than most takes the place of the mask that shall stay in the picture
+        regions = labels > 0 if binary else labels > labels.flatten(1).median(1).values[:, None, None]
+        names = [prompt.name for prompt in self.prompts]
+        moves = draw_moves(list(regions.float()), targets.kind, targets.low, targets.high, seed, names)
+        return moves, torch.stack([move(one, how, mask=binary) for one, how in zip(labels, moves, strict=True)])
+
+    def _edited(
+        self,
+        editing: Editing,
+        maps: Tensor,
+        trial: int,
+        covariances: Covariances,
+        moved: Sequence[Lengths],
+        *,
+        random: bool,
+    ) -> Labelled:
+        """Edited images; `moved` is filled with how far each batch's tokens are moved, or tells it to the control."""
+        where = ", in random directions" if random else ""
+        self.log(f"generating {len(self.prompts)} images with edits: {editing.method}{where}")
+        names = [edited_name(prompt.name, editing.method, trial, random) for prompt in self.prompts]
+        images = []
+        for rows, lengths in zip(self._batches(), moved, strict=True):
+            prompts = [self.prompts[row] for row in rows.tolist()]
+            record, control = (None, lengths) if random else (lengths, None)
+            with naming_images([names[row] for row in rows.tolist()]):
+                images.append(self._intervene(prompts, maps[rows], editing, covariances, record, control))
+        whole = torch.cat(images)
+        return whole, self.labeler(whole, names, [self.name])[self.name]
 
     def _intervene(
-        self, editing: Editing, rows: Tensor, *, record: Lengths | None = None, random: Lengths | None = None
+        self,
+        prompts: Sequence[Prompt],
+        maps: Tensor,
+        editing: Editing,
+        covariances: Covariances,
+        record: Lengths | None = None,
+        random: Lengths | None = None,
     ) -> Tensor:
-        batch = [self.prompts[row] for row in rows.tolist()]
-        with naming_images(
-            [edited_name(prompt.name, editing.method, self.trial, random is not None) for prompt in batch]
-        ):
-            return intervene(
-                self.backbone,
-                [prompt.text for prompt in batch],
-                [prompt.seed for prompt in batch],
-                self.target_maps[rows],
-                self.bank,
-                editing,
-                covariances=self.covariances,
-                record=record,
-                random=random,
-                sampling_steps=self.execution.sampling_steps,
-            )
+        return intervene(
+            self.backbone,
+            [prompt.text for prompt in prompts],
+            [prompt.seed for prompt in prompts],
+            maps,
+            self.bank,
+            editing,
+            covariances=covariances,
+            record=record,
+            random=random,
+            sampling_steps=self.sampling_steps,
+        )
 
-    def _labelled(self, editing: Editing, images: Tensor, *, random: bool) -> tuple[Tensor, Tensor]:
-        names = [edited_name(prompt.name, editing.method, self.trial, random) for prompt in self.prompts]
-        return images, self.labeler(images, names, [editing.property])[editing.property]
-
-    def scores(self, editing: Editing, control: str, images: Tensor, maps: Tensor) -> Iterator[InterventionScore]:
-        item = self.bank.properties[editing.property]
-        difference = (images - self.originals).abs().mean(1)
-        values = {item.headline: METRICS[item.headline](maps, self.target_maps), "pixels": difference.mean((1, 2))}
+    def _scores(self, found: Labelled, originals: Labelled, targets: Tensor) -> pd.DataFrame:
+        """The columns image, metric and value of these images."""
+        images, maps = found
+        item = self.bank.properties[self.name]
+        difference = (images - originals[0]).abs().mean(1)
+        values = {item.headline: METRICS[item.headline](maps, targets), "pixels": difference.mean((1, 2))}
         if item.binary:
-            outside = ((self.labels == 0) & (self.target_maps == 0)).float()
-            values["dice_source"] = dice(maps, self.labels)
+            outside = ((originals[1] == 0) & (targets == 0)).float()
+            values["dice_source"] = dice(maps, originals[1])
             values["pixels_outside"] = (difference * outside).sum((1, 2)) / outside.sum((1, 2))
-        if self.execution.agreement is not None:
-            values["prompt"] = self.execution.agreement(images, [prompt.text for prompt in self.prompts])
-        for metric, numbers in values.items():
-            for prompt, value in zip(self.prompts, numbers.tolist(), strict=True):
-                cell = None if isnan(value) else value
-                keys = (self.backbone.name, item.name, self.kind, editing.method, control, prompt.name)
-                yield InterventionScore(*keys, self.trial, metric, cell)
+        if self.agreement is not None:
+            values["prompt"] = self.agreement(images, [prompt.text for prompt in self.prompts])
+        names = [prompt.name for prompt in self.prompts]
+        columns = [
+            pd.DataFrame({"image": names, "metric": metric, "value": numbers.double().numpy()})
+            for metric, numbers in values.items()
+        ]
+        return pd.concat(columns, ignore_index=True)
 
-    def example(
-        self, row: int, moves: Sequence[Move | None], edited: dict[str, tuple[Tensor, Tensor]]
+    def _example(
+        self, row: int, originals: Labelled, targets: Tensor, how: Move | None, by_method: dict[str, Labelled]
     ) -> InterventionExample:
         return InterventionExample(
             prompt=self.prompts[row],
-            original=self.originals[row],
-            label=self.labels[row],
-            target=self.target_maps[row],
-            move=moves[row],
-            edited={method: images[row] for method, (images, _) in edited.items()},
-            edited_labels={method: maps[row] for method, (_, maps) in edited.items()},
+            original=originals[0][row],
+            label=originals[1][row],
+            target=targets[row],
+            move=how,
+            edited={method: images[row] for method, (images, _) in by_method.items()},
+            edited_labels={method: maps[row] for method, (_, maps) in by_method.items()},
         )
 
+    def animate(self, example: InterventionExample, covariances: Covariances, frames: int) -> tuple[Tensor, Tensor]:
+        """One image as its map moves step by step, by the first editing: images [frames, 3, H, W], and the maps that
+        they are made for."""
+        assert example.move is not None
+        parts = [example.move.share(frame / (frames - 1)) for frame in range(frames)]
+        binary = self.bank.properties[self.name].binary
+        targets = torch.stack([move(example.label, part, mask=binary) for part in parts])
+        images = []
+        for some in targets.split(self.batch_size):
+            with naming_images([f"{example.prompt.name} in the animation"] * len(some)):
+                images.append(self._intervene([example.prompt] * len(some), some, self.editings[0], covariances))
+        return torch.cat(images), targets
 
-def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
-    for start in range(0, len(prompts), size):
-        yield prompts[start : start + size]
 
+def summarise_interventions(scores: pd.DataFrame, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Means of every method, control and metric, and the gains of each method over its controls.
 
-def animate(
-    backbone: Backbone,
-    example: InterventionExample,
-    bank: ProbeBank,
-    editing: Editing,
-    covariances: Covariances,
-    *,
-    frames: int,
-    mask: bool,
-    sampling_steps: int,
-    batch_size: int,
-) -> tuple[Tensor, Tensor]:
-    """One image as its map moves step by step: images [frames, 3, H, W], and the maps that they are made for.
+    An image counts once, with the mean of its trials.
 
-    Args:
-        example: one whose map moves. mask: whether it is a mask.
+    Returns:
+        The columns `KEYS`, mean, low, high and n: the mean over `n` images with its 95 % interval.
+        The columns `GAIN_COLUMNS` and p_holm: by how much the edit's metric is above a control's on the same images,
+        with its 95 % interval and p (`statistics.paired_differences`, with `seed` for its random flips). `p_holm` is
+        adjusted for all methods and controls by the same metric.
     """
-    assert example.move is not None
-    parts = [example.move.share(frame / (frames - 1)) for frame in range(frames)]
-    targets = torch.stack([move(example.label, part, mask=mask) for part in parts])
-    images = []
-    for some in targets.split(batch_size):
-        with naming_images([f"{example.prompt.name} in the animation"] * len(some)):
-            images.append(
-                intervene(
-                    backbone,
-                    [example.prompt.text] * len(some),
-                    [example.prompt.seed] * len(some),
-                    some,
-                    bank,
-                    editing,
-                    covariances=covariances,
-                    sampling_steps=sampling_steps,
-                )
-            )
-    return torch.cat(images), targets
+    means = scores.groupby([*KEYS, "image"], sort=False)["value"].mean().unstack("image", sort=False)
+    found = mean_intervals(means.to_numpy())
+    summaries = means.index.to_frame(index=False)
+    least, most = np.array([RANGES.get(metric, (-np.inf, np.inf)) for metric in summaries["metric"]]).T
+    low, high = np.maximum(found.low, least), np.minimum(found.high, most)
+    summaries = summaries.assign(mean=found.mean, low=low, high=high, n=found.n)
+    by_key = dict(zip(means.index, means.to_numpy(), strict=True))
+    gains = []
+    for (*before, control, metric), edited in by_key.items():
+        for other in (UNEDITED, RANDOM) if control == EDITED else ():
+            both = edited - by_key.get((*before, other, metric), np.nan)
+            both = both[~np.isnan(both)]
+            if len(both):
+                paired = paired_differences(both[None], seed=seed)
+                values = (paired.difference[0], paired.low[0], paired.high[0], len(both), paired.p[0])
+                gains.append((*before, other, metric, *values))
+    table = pd.DataFrame(gains, columns=GAIN_COLUMNS)
+    by_metric = table.groupby(["model", "property", "target", "metric"], sort=False)["p"]
+    return summaries, table.assign(p_holm=by_metric.transform(lambda p: holm(p.tolist())))
