@@ -6,17 +6,18 @@ import torch
 
 from diffprobe.analyses.classification.classes import (
     ClassifierOutputs,
+    Photos,
     against_photos,
     class_scores,
     classify_photos,
     classify_steps,
     half_stable,
-    stable_rows,
-    top_rows,
+    stable_steps,
+    top_answers,
 )
 from diffprobe.data.prompts import Prompt
 from diffprobe.files import NO_STEP
-from diffprobe.probes.score_table import score_table
+from diffprobe.probes.score_table import score_table, select
 from tests.reference.score_rows import rows_of
 
 CLASSES = ["dark", "middle", "bright"]
@@ -49,8 +50,8 @@ def watched(right_steps):
 def test_an_answer_is_stable_from_the_first_step_after_which_it_is_never_wrong():
     found = watched([[0, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 0]])
     prompts = [Prompt("a", 0, name) for name in found.names]
-    rows = stable_rows(found, prompts, "tiny", Brightness())
-    assert [row.step for row in rows] == [1, 3, 0, NO_STEP]
+    rows = stable_steps(found, prompts, "tiny", Brightness())
+    assert rows["step"].fillna(NO_STEP).tolist() == [1, 3, 0, NO_STEP]
 
 
 def test_half_of_the_images_being_right_is_what_the_median_step_says():
@@ -127,11 +128,13 @@ def test_the_classifier_sees_what_the_latents_decode_to_after_each_chosen_step(t
 
 
 def test_the_first_answers_are_in_order_and_photos_have_no_step():
-    photos = iter([torch.full((2, 3, 4, 4), 0.8), torch.full((1, 3, 4, 4), 0.1)])
-    found = classify_photos(["a", "b", "c"], photos, [2, 2, 1], Brightness())
-    rows = [row for row in top_rows(found, "tiny", Brightness()) if row.image == "c"]
-    assert [(row.rank, row.label, row.right, row.step) for row in rows] == [
-        (1, "dark", "middle", NO_STEP),
-        (2, "middle", "middle", NO_STEP),
-        (3, "bright", "middle", NO_STEP),
+    pictures = torch.tensor([0.8, 0.8, 0.1])[:, None, None, None].expand(-1, 3, 4, 4)
+    photos = Photos(["a", "b", "c"], [2, 2, 1], lambda rows: pictures[list(rows)])
+    found = classify_photos(photos, Brightness(), batch_size=2)
+    rows = select(top_answers(found, "tiny", Brightness()), image="c")
+    assert rows[["rank", "label", "right"]].to_numpy().tolist() == [
+        [1, "dark", "middle"],
+        [2, "middle", "middle"],
+        [3, "bright", "middle"],
     ]
+    assert rows["step"].isna().all()

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
-from diffprobe.analyses.classification.classes import TopRow
-from diffprobe.analyses.classification.report import ClassExample, class_curves, class_example, class_lines
+from diffprobe.analyses.classification.report import class_curves, class_example, class_lines
 from diffprobe.files import NO_STEP
 from diffprobe.probes.summaries import EmergenceStep, Summary
+from diffprobe.report.report import Example, Frames
 from diffprobe.statistics.intervals import Interval, Stratified
 from tests.reference.score_rows import summary_table
 
@@ -26,7 +27,7 @@ def summaries(steps=15):
 
 def test_the_step_and_the_last_scores_are_told_with_their_intervals():
     lines = class_lines(summary_table(summaries()), EmergenceStep(8, 7, 10))
-    assert lines[0].startswith("Half of the images are named right for good from step 9 of 15 [8, 11] on (n = 40;")
+    assert lines[0].startswith("Half of the images are named right for good from step 9 [8, 11] of 15 on (n = 40;")
     assert "At step 15 resnet names the right class first for 0.93 [0.88, 0.98] of the images (n = 40)" in lines[1]
     assert len(lines) == 2
 
@@ -68,14 +69,13 @@ def test_the_curves_have_every_measure_the_level_of_photos_and_the_step():
 
 def test_an_example_names_the_first_answers_under_each_shown_step():
     names = ["lemon, citrus", "tench", "tiger", "crane", "house"]
-    answers = {
-        step: [
-            TopRow("pocket", "resnet", "one", "tench", step, 1.0, rank, name, 0.5 / rank)
-            for rank, name in enumerate(names, 1)
-        ]
+    answers = pd.DataFrame(
+        {"step": step, "label": name, "right": "tench", "confidence": 0.5 / rank}
         for step in (0, 1)
-    }
-    figure = class_example(ClassExample("a tench $", (0, 1), np.zeros((2, 8, 8, 3)), answers))
+        for rank, name in enumerate(names, 1)
+    )
+    example = Example("a tench $", (0, 1), {"decoded image": Frames(np.zeros((2, 8, 8, 3)))})
+    figure = class_example(example, answers)
     texts = [text.get_text() for text in figure.axes[2].texts]
     assert texts == ["lemon", "tench", "tiger", "crane", "house"]
     assert [axes.get_title() for axes in figure.axes[:2]] == ["step 1", "step 2"]

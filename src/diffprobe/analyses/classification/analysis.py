@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.classification.classes import ClassifierOutputs, Photos
     from diffprobe.analyses.inputs import Inputs
-    from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
-    from diffprobe.labels.classifiers import Classifier
     from diffprobe.report.report import Report
 
 
@@ -27,24 +25,19 @@ class ClassificationTask:
     Attributes:
         prompts: those that name a class, of `given` prompts.
         right: the class that each names.
-        steps: those that are classified, of `sampling_steps`.
-        examples: how many images are shown.
+        steps: those that are classified.
     """
 
-    backbone: Backbone
-    classifier: Classifier
+    inputs: Inputs
     prompts: list[Prompt]
     right: list[int]
     given: int
     photos: Photos | None
     steps: list[int]
-    sampling_steps: int
-    batch_size: int
-    examples: int
 
     @property
     def evaluations(self) -> int:
-        return len(self.prompts) * self.sampling_steps
+        return len(self.prompts) * self.inputs.settings.steps.sampling
 
 
 @dataclass(frozen=True)
@@ -83,27 +76,17 @@ class Classification:
             )
         size = inputs.backbone.image_size
         classifier.check(size)
-        sampling = settings.steps.sampling
-        return ClassificationTask(
-            inputs.backbone,
-            classifier,
-            prompts,
-            right,
-            len(given),
-            load_photos(self.photos, patterns, data, classifier, set(right), len(prompts), size, inputs.log),
-            inputs.steps(range(sampling)),
-            sampling,
-            settings.features.batch_size,
-            settings.report.examples,
-        )
+        photos = load_photos(self.photos, patterns, data, classifier, set(right), len(prompts), size, inputs.log)
+        steps = inputs.steps(range(settings.steps.sampling))
+        return ClassificationTask(inputs, prompts, right, len(given), photos, steps)
 
     def plan(self, task: ClassificationTask) -> Plan:
-        left_out = task.given - len(task.prompts)
+        backbone, left_out = task.inputs.backbone, task.given - len(task.prompts)
         photos = f"{len(task.photos.names)} {task.photos.description}" if task.photos else "no real photos"
         cost = (
-            f"{task.backbone.name} on {task.backbone.device}: {len(task.prompts)} images of {len(set(task.right))} "
-            f"classes, {len(task.steps)} of {task.sampling_steps} steps, {photos}, classified by "
-            f"{task.classifier.name}; {task.evaluations} network evaluations"
+            f"{backbone.name} on {backbone.device}: {len(task.prompts)} images of {len(set(task.right))} classes, "
+            f"{len(task.steps)} of {task.inputs.settings.steps.sampling} steps, {photos}, classified by "
+            f"{task.inputs.classifier.name}; {task.evaluations} network evaluations"
         )
         line = f"left out {left_out} of {task.given} prompts, which name no class or several"
         return Plan([line, cost] if left_out else [cost])
@@ -112,24 +95,22 @@ class Classification:
         """What the classifier sees in the generated images, and in the photos."""
         from diffprobe.analyses.classification.classes import classify_photos, classify_steps
 
+        settings, classifier = task.inputs.settings, task.inputs.classifier
         with context.progress("images", len(task.prompts)) as advance:
             generated = classify_steps(
-                task.backbone,
+                task.inputs.backbone,
                 task.prompts,
                 task.right,
-                task.classifier,
-                sampling_steps=task.sampling_steps,
+                classifier,
+                sampling_steps=settings.steps.sampling,
                 steps=task.steps,
-                batch_size=task.batch_size,
-                shown=task.examples,
-                log=lambda done, total: advance(done),
+                batch_size=settings.features.batch_size,
+                shown=settings.report.examples,
+                advance=advance,
             )
-        photos = task.photos
-        if photos is None:
+        if task.photos is None:
             return generated, None
-        return generated, classify_photos(
-            photos.names, photos.batches(task.batch_size), photos.class_indices, task.classifier
-        )
+        return generated, classify_photos(task.photos, classifier, settings.features.batch_size)
 
     def report(
         self, task: ClassificationTask, result: tuple[ClassifierOutputs, ClassifierOutputs | None], context: RunContext
@@ -137,5 +118,5 @@ class Classification:
         from diffprobe.analyses.classification.report import report
 
         real_images = task.photos.description if task.photos else ""
-        found = report(task.backbone.name, task.classifier, task.prompts, task.steps, *result, real_images)
-        return replace(found, evaluations=task.evaluations)
+        made = report(task.inputs.backbone.name, task.inputs.classifier, task.prompts, task.steps, *result, real_images)
+        return replace(made, evaluations=task.evaluations)

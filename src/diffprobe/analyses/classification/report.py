@@ -1,37 +1,28 @@
-"""What is reported of a classification: when the right class is seen, and how sure the classifier is of real photos.
-
-A finding is a sentence; what the intervals do not support is not claimed.
-
-How the class of an image comes out of the noise: curves over all images, and the answers for one.
-"""
+"""What is reported of a classification: when the right class is seen, and how sure the classifier is of real photos."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from textwrap import fill, shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffprobe.analyses.classification.classes import (
     PHOTOGRAPHS,
     ClassifierOutputs,
-    StableRow,
-    TopRow,
     against_photos,
     class_scores,
     half_stable,
-    stable_rows,
-    top_rows,
+    stable_steps,
+    top_answers,
 )
 from diffprobe.labels.classifiers import CONFIDENCE, STABLE, TOP_1, TOP_5
 from diffprobe.probes.score_table import score_table, select
-from diffprobe.probes.summaries import Summary, summarise, summary_rows
+from diffprobe.probes.summaries import summarise, summary_rows
 from diffprobe.report.report import Example, Frames, Plot, Report, Table, scalars_over_steps
 from diffprobe.report.style import (
     BLUE,
@@ -43,15 +34,15 @@ from diffprobe.report.style import (
     SINGLE_COLUMN,
     VERMILION,
     CurveStyle,
-    draw_curve,
     draw_level,
+    draw_over_steps,
+    draw_step,
     spread_ticks,
     style,
 )
-from diffprobe.report.wording import interval, rounded
+from diffprobe.report.wording import interval, interval_text, rounded, steps_text
 
 if TYPE_CHECKING:
-    from diffprobe.analyses.classification.classes import TopRow
     from diffprobe.data.prompts import Prompt
     from diffprobe.labels.classifiers import Classifier
     from diffprobe.probes.summaries import EmergenceStep
@@ -65,16 +56,8 @@ CURVES = {
     CONFIDENCE: ("mean confidence in it", CurveStyle(PURPLE, (0, (3, 1)), "v")),
 }
 REAL = CurveStyle(GREY, (0, (1, 1)), "", band=0.25)
-
-
-@dataclass(frozen=True)
-class ClassExample:
-    """One image: [steps, H, W, 3] in [0, 1] after each of `steps` (0-based), and the first answers at each."""
-
-    prompt: str
-    steps: tuple[int, ...]
-    images: np.ndarray
-    answers: Mapping[int, Sequence[TopRow]]
+HALF = CurveStyle(ORANGE, "-", "")
+DECODED = "decoded image"
 
 
 @style()
@@ -89,14 +72,11 @@ def class_curves(summaries: pd.DataFrame, half: EmergenceStep, real_images: str 
     for metric, (label, look) in CURVES.items():
         rows = sorted(summary_rows(select(summaries, metric=metric, control="none")), key=lambda row: row.step)
         steps = [row.step for row in rows]
-        draw_curve(axes, [step + 1 for step in steps], rows, label, look)
+        draw_over_steps(axes, rows, label, look)
     real = summary_rows(select(summaries, metric=CONFIDENCE, control=PHOTOGRAPHS))
     draw_level(axes, real[0] if real else None, f"mean confidence in {real_images}", REAL)
     if half.step is not None:
-        if half.low is not None:
-            last = steps[-1] if half.high is None else half.high
-            axes.axvspan(half.low + 0.5, last + 1.5, color=ORANGE, alpha=0.15, linewidth=0, zorder=0)
-        axes.axvline(half.step + 1, color=ORANGE, linewidth=1, zorder=1, label="half of the images right for good")
+        draw_step(axes, half.step, half.low, half.high, "half of the images right for good", HALF)
     axes.set(xlabel="denoising step", ylabel="share of images, confidence", ylim=(0, 1.02))
     axes.set_xticks([step + 1 for step in spread_ticks(steps)])
     figure.legend(loc="outside upper center", ncols=1, handlelength=3)
@@ -104,33 +84,32 @@ def class_curves(summaries: pd.DataFrame, half: EmergenceStep, real_images: str 
 
 
 @style()
-def class_example(example: ClassExample) -> Figure:
-    """Columns are steps: the decoded image, and under it the first five answers with their confidence."""
+def class_example(example: Example, answers: pd.DataFrame) -> Figure:
+    """Columns are steps: the decoded image, and under it the first five answers with their confidence.
+
+    Args:
+        answers: the rows of `top_answers` of this image.
+    """
     shown = spread_ticks(example.steps)
     figure = Figure(figsize=(DOUBLE_COLUMN, 2.5), layout="constrained")
-    figure.suptitle(fill(example.prompt, 100), parse_math=False)
+    figure.suptitle(fill(example.title, 100), parse_math=False)
     panels = figure.subplots(2, len(shown), squeeze=False, height_ratios=[1, 1.15])
     for column, step in enumerate(shown):
         above, below = panels[:, column]
-        above.imshow(np.clip(example.images[example.steps.index(step)], 0, 1))
+        above.imshow(np.clip(example.frames[DECODED].values[example.steps.index(step)], 0, 1))
         above.set(xticks=[], yticks=[], title=f"step {step + 1}")
         above.spines[:].set_visible(False)
-        _answers(below, example.answers[step])
-    panels[0][0].set_ylabel("decoded image")
+        # Horizontal bars, the first answer on top, each with its name; the right class in colour and bold
+        for place, row in enumerate(select(answers, step=step).to_dict("records")):
+            right = row["label"] == row["right"]
+            below.barh(place, row["confidence"], height=0.8, color=VERMILION if right else "0.78", linewidth=0)
+            name, weight = shorten(row["label"].split(",")[0], 16, placeholder="…"), "bold" if right else "normal"
+            below.text(0.02, place, name, va="center", fontsize=6.5, fontweight=weight, parse_math=False)
+        below.set(xlim=(0, 1), ylim=(4.6, -0.6), yticks=[])
+        below.set_xticks([0, 1], ["0", "1"])
+    panels[0][0].set_ylabel(DECODED)
     panels[1][0].set_ylabel("confidence")
     return figure
-
-
-def _answers(axes: Axes, rows: Sequence[TopRow]) -> None:
-    """Horizontal bars, the first answer on top, each with its name; the right class in colour and bold."""
-    for place, row in enumerate(rows):
-        right = row.label == row.right
-        axes.barh(place, row.confidence, height=0.8, color=VERMILION if right else "0.78", linewidth=0)
-        name = shorten(row.label.split(",")[0], 16, placeholder="…")
-        weight = "bold" if right else "normal"
-        axes.text(0.02, place, name, va="center", fontsize=6.5, fontweight=weight, parse_math=False)
-    axes.set(xlim=(0, 1), ylim=(4.6, -0.6), xticks=[0, 1], yticks=[])
-    axes.set_xticks([0, 1], ["0", "1"])
 
 
 TOPICS = ("analysis", "model", "data", "steps", "classifier", "seed")
@@ -153,22 +132,27 @@ def report(
         steps: those that were classified, from 0.
         real_images: what the photos are, 'real photos'.
     """
-    blocks, top = class_scores(generated, model, classifier.name), top_rows(generated, model, classifier)
+    blocks, top = class_scores(generated, model, classifier.name), [top_answers(generated, model, classifier)]
+    difference = None
     if photos is not None:
         blocks += class_scores(photos, model, classifier.name, PHOTOGRAPHS)
-        top += top_rows(photos, model, classifier)
-    scores = score_table(blocks)
-    summaries, half = summarise(scores), half_stable(generated)
-    difference = against_photos(generated, photos) if photos is not None else None
-    examples = [
-        ClassExample(
-            prompt.text,
-            tuple(steps),
-            pictures.permute(0, 2, 3, 1).numpy(),
-            {step: [row for row in top if (row.image, row.step) == (prompt.name, step)] for step in steps},
+        top.append(top_answers(photos, model, classifier))
+        difference = against_photos(generated, photos)
+    scores, half = score_table(blocks), half_stable(generated)
+    summaries = summarise(scores)
+    figures = {
+        "class_over_steps": Plot(
+            partial(class_curves, summaries, half, real_images),
+            "How many images the classifier names right after each step, and how sure it is.",
         )
-        for prompt, pictures in zip(prompts, generated.example_images, strict=False)
-    ]
+    }
+    examples = []
+    for number, (prompt, pictures) in enumerate(zip(prompts, generated.example_images, strict=False), 1):
+        examples.append(Example(prompt.text, steps, {DECODED: Frames(pictures.permute(0, 2, 3, 1).numpy())}))
+        figures[f"class_example_{number}"] = Plot(
+            partial(class_example, examples[-1], select(top[0], image=prompt.name)),
+            "One image after some of the steps, and the classifier's first five answers; the right one in colour.",
+        )
     return Report(
         title=f"Classes in {model}, step by step",
         findings=class_lines(summaries, half, difference, real_images),
@@ -176,25 +160,13 @@ def report(
         tables={
             "scores": Table(scores, show=["parquet"]),
             "summary": Table(summaries, title="scores"),
-            "top": Table.of(TopRow, top, show=["csv"]),
-            "stable": Table.of(
-                StableRow, stable_rows(generated, prompts, model, classifier), title="first stable step of each image"
+            "top": Table(pd.concat(top, ignore_index=True), show=["csv"]),
+            "stable": Table(
+                stable_steps(generated, prompts, model, classifier), title="first stable step of each image"
             ),
         },
-        figures={
-            "class_over_steps": Plot(
-                partial(class_curves, summaries, half, real_images),
-                "How many images the classifier names right after each step, and how sure it is.",
-            )
-        }
-        | {
-            f"class_example_{number}": Plot(
-                partial(class_example, example),
-                "One image after some of the steps, and the classifier's first five answers; the right one in colour.",
-            )
-            for number, example in enumerate(examples, 1)
-        },
-        examples=[Example(each.prompt, each.steps, {"decoded image": Frames(each.images)}) for each in examples],
+        figures=figures,
+        examples=examples,
         scalars=scalars_over_steps(
             (row.step, f"{row.property}/{row.metric}", row.mean, row.low, row.high)
             for row in summary_rows(select(summaries, control="none"))
@@ -212,34 +184,37 @@ def class_lines(
     """One sentence on the step of the stable right answer, one on the last step, one against the real images."""
     generated = summary_rows(select(summaries, control="none"))
     last = max(generated, key=lambda row: row.step).step
-    first, five, sure = (_row(generated, metric, last) for metric in (TOP_1, TOP_5, CONFIDENCE))
+    at_last = {row.metric: row for row in generated if row.step == last}
+    first, confidence = at_last[TOP_1], interval_text(at_last[CONFIDENCE])
     lines = [
-        _stable_line(half, last, first),
-        f"At step {last + 1} {first.probe} names the right class first for {_text(first)} of the images "
-        f"(n = {first.n}) and among its first five for {_text(five)}; its mean confidence in it is {_text(sure)}.",
+        _stable_line(half, last, first.n),
+        f"At step {last + 1} {first.probe} names the right class first for {interval_text(first)} of the images "
+        f"(n = {first.n}) and among its first five for {interval_text(at_last[TOP_5])}; its mean confidence in it is "
+        f"{confidence}.",
     ]
     real = summary_rows(select(summaries, metric=CONFIDENCE, control=PHOTOGRAPHS))
-    return lines + ([_photo_line(sure, real[0], difference, real_images)] if real and difference else [])
+    if real and difference:
+        lines.append(_photo_line(confidence, interval_text(real[0]), difference, real_images))
+    return lines
 
 
-def _stable_line(half: EmergenceStep, last: int, first: Summary) -> str:
+def _stable_line(half: EmergenceStep, last: int, n: int) -> str:
     if half.step is None:
         return f"Less than half of the images are right at step {last + 1}, so no step is named by which half are."
+    step = steps_text(half.step, half.low, half.high, "after the last")
+    line = f"Half of the images are named right for good from step {step} of {last + 1} on"
     if half.low is None:
-        line = f"Half of the images are named right for good from step {half.step + 1} of {last + 1} on"
         return f"{line}, of {half.n}: too few for an interval, so that is no verdict."
-    high = f"{half.high + 1}" if half.high is not None else "after the last"
-    line = f"Half of the images are named right for good from step {half.step + 1} of {last + 1}"
-    line += f" [{half.low + 1}, {high}] on"
-    return f"{line} (n = {first.n}; those that are wrong in the end count as later than all)."
+    return f"{line} (n = {n}; those that are wrong in the end count as later than all)."
 
 
-def _photo_line(sure: Summary, real: Summary, difference: Stratified, real_images: str) -> str:
+def _photo_line(generated: str, real: str, difference: Stratified, real_images: str) -> str:
+    """`generated` and `real` are the mean confidence over all images."""
     gap = difference.difference
     if not difference.strata:
         return (
-            f"Nothing is said of {real_images}: none of them is of a class that generated images are of ({_text(sure)} "
-            f"against {_text(real)} over all)."
+            f"Nothing is said of {real_images}: none of them is of a class that generated images are of ({generated} "
+            f"against {real} over all)."
         )
     if gap.low is None or gap.high is None:
         verdict = f"not held against {real_images} in a verdict, since there are too few images for an interval"
@@ -256,11 +231,3 @@ def _photo_line(sure: Summary, real: Summary, difference: Stratified, real_image
         f"{interval(gap.value, gap.low, gap.high)}. These are different images, so the difference is not paired; they "
         "are compared within classes, so their mix does not count."
     )
-
-
-def _row(rows: Sequence[Summary], metric: str, step: int) -> Summary:
-    return next(row for row in rows if (row.metric, row.step) == (metric, step))
-
-
-def _text(row: Summary) -> str:
-    return interval(row.mean, row.low, row.high)
