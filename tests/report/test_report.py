@@ -20,3 +20,4 @@ def test_what_belongs_to_no_step_has_none():
 
 def test_without_points_there_are_no_curves():
     assert scalars_over_steps([]).empty
+    assert list(scalars_over_steps([]).columns) == ["denoising_step"]

@@ -125,7 +125,7 @@ def scalars_over_steps(points: Iterable[tuple[int, str, float | None, float | No
         row = rows.setdefault(step, {STEP: math.nan if step == NO_STEP else step + 1})
         named = zip((key, f"{key}_low", f"{key}_high"), values, strict=True)
         row |= {name: value for name, value in named if value is not None and math.isfinite(value)}
-    return DataFrame([rows[step] for step in sorted(rows)])
+    return DataFrame([rows[step] for step in sorted(rows)], columns=None if rows else [STEP])
 
 
 @dataclass(frozen=True, eq=False)
