@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from diffprobe.pocket.evaluation import measure_position
 from diffprobe.pocket.render import _INTERSECT, _NORMAL, FAR, render, render_indices
 from diffprobe.pocket.scenes import SHAPES, Scene, SceneObject, sample_scene
-from diffprobe.pocket.shards import load_scenes
+from diffprobe.pocket.training.card import measure_position
+from diffprobe.pocket.training.fit import load_scenes
 
 # Camera at height 10 looking straight down: right is x, up in the picture is y.
 DOWN = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, -1.0]])
@@ -137,8 +137,8 @@ def test_pixel_position_alone_predicts_little(tmp_path):
 
 
 def test_shards_are_the_rendered_scenes_and_are_made_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffprobe.pocket.shards.SHARD", 4)
-    monkeypatch.setattr("diffprobe.pocket.shards.BATCH", 2)
+    monkeypatch.setattr("diffprobe.pocket.training.fit.SHARD", 4)
+    monkeypatch.setattr("diffprobe.pocket.training.fit.BATCH", 2)
     arrays = load_scenes(tmp_path, "test", 6, size=16, workers=1)
     direct = render_indices(range(6), "test", 16)
     assert torch.equal(arrays.images, (direct.images * 255).round().to(torch.uint8))
@@ -151,8 +151,8 @@ def test_shards_are_the_rendered_scenes_and_are_made_once(tmp_path, monkeypatch)
 
 
 def test_damaged_shards_and_those_of_other_scenes_are_rendered_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffprobe.pocket.shards.SHARD", 2)
-    monkeypatch.setattr("diffprobe.pocket.shards.BATCH", 2)
+    monkeypatch.setattr("diffprobe.pocket.training.fit.SHARD", 2)
+    monkeypatch.setattr("diffprobe.pocket.training.fit.BATCH", 2)
     whole = load_scenes(tmp_path, "test", 6, size=16, workers=1)
     first, second, third = sorted(tmp_path.iterdir())
     data = second.read_bytes()

@@ -13,10 +13,10 @@ import torch
 from diffprobe.backbone.load import denoiser_without_weights, load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
-from diffprobe.pocket.evaluation import measure_autoencoder, measure_classifier, measure_labeler
 from diffprobe.pocket.networks import LabelerNetwork, load_classifier, load_labeler, load_weights
 from diffprobe.pocket.scenes import COLOURS, sample_scene
-from diffprobe.pocket.shards import load_scenes
+from diffprobe.pocket.training.card import measure_autoencoder, measure_classifier, measure_labeler
+from diffprobe.pocket.training.fit import load_scenes
 from diffprobe.weights import check_unchanged, record_checksums
 
 WEIGHTS = Path(str(files("diffprobe.pocket"))) / "weights"
@@ -30,7 +30,7 @@ def pocket():
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffprobe.pocket.shards.SHARD", 100)
+        patch.setattr("diffprobe.pocket.training.fit.SHARD", 100)
         return load_scenes(tmp_path_factory.mktemp("scenes"), "validation", 100, workers=1)
 
 

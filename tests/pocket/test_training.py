@@ -20,7 +20,7 @@ from diffprobe.pocket.training.diffusion import (
     to_signed,
 )
 from diffprobe.pocket.training.fit import fit
-from diffprobe.pocket.training.image_networks import mixed_pictures
+from diffprobe.pocket.training.image_networks import mixed_images
 
 
 def test_every_word_of_the_grammar_is_one_token_and_others_fall_apart():
@@ -69,7 +69,7 @@ def test_a_gentle_start_predicts_nothing_and_attends_to_like_tokens():
 def test_degraded_pictures_come_with_their_own_scene():
     images = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand(40, 3, 64, 64)
     degraded = images[:10] + 100
-    pictures, rows = mixed_pictures(images, degraded, 16, torch.Generator().manual_seed(0))
+    pictures, rows = mixed_images(images, degraded, 16, torch.Generator().manual_seed(0))
     assert pictures.shape == (16, 3, 64, 64)
     assert (rows[12:] < 10).all()
     assert torch.allclose(pictures[12:, 0, 0, 0] * 255, (rows[12:] + 100).float())
@@ -130,7 +130,6 @@ def test_the_denoiser_learns_two_latents():
 
 @pytest.mark.slow
 def test_one_command_makes_every_part_from_nothing(tmp_path, monkeypatch):
-    from diffprobe.pocket import evaluation
     from diffprobe.pocket.training import __main__ as command
     from diffprobe.pocket.training import card
 
@@ -138,10 +137,10 @@ def test_one_command_makes_every_part_from_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "DEGRADED", 60)
     monkeypatch.setattr(command, "TRAIN_SCENES_MEASURED", 20)
     monkeypatch.setattr(command, "TEST_SCENES_MEASURED", 20)
-    monkeypatch.setattr("diffprobe.pocket.shards.SHARD", 20)
-    monkeypatch.setattr("diffprobe.pocket.shards.BATCH", 10)
-    monkeypatch.setattr(evaluation, "STEPS", 1)
-    monkeypatch.setattr(evaluation, "CAPTIONS", 2)
+    monkeypatch.setattr("diffprobe.pocket.training.fit.SHARD", 20)
+    monkeypatch.setattr("diffprobe.pocket.training.fit.BATCH", 10)
+    monkeypatch.setattr(card, "STEPS", 1)
+    monkeypatch.setattr(card, "CAPTIONS", 2)
     monkeypatch.setattr(card, "SHEET", (1, 2))
     monkeypatch.setattr("sys.argv", ["training", "all", "--folder", str(tmp_path), "--scenes", "60"])
     command.main()

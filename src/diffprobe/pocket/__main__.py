@@ -16,7 +16,6 @@ BATCH = 25
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m diffprobe.pocket",
         description="Write rendered scenes: FOLDER/images/*.png, FOLDER/images/captions.csv, FOLDER/maps/.",
@@ -34,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
-    """Scenes that nothing was trained on: a list with captions, pictures, and a map a property and scene.
+    """Writes images, a list of captions, and a map for each property and scene, of scenes not used in training.
 
     Raises:
-        UserError: fewer than one scene, or the folder exists and holds something.
+        UserError: fewer than one scene, or the folder is not empty.
     """
     import numpy as np
     from PIL import Image

@@ -1,7 +1,4 @@
-"""The pocket labeler and classifier: small convolutional networks that look at pictures, loaded from safetensors.
-
-The untrained parts of the pocket pipeline: Stable Diffusion 1.4's classes and module names at small width.
-"""
+"""The networks of the pocket world: the untrained parts of its pipeline, and its trained labeler and classifier."""
 
 from __future__ import annotations
 
@@ -23,16 +20,18 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, LMSDiscreteScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-
 IMAGE_SIZE = 64
 LATENT_SIZE = 16
 LATENT_CHANNELS = 4
 SCALING_FACTOR = 0.18215
 TOKENS = 24
 TEXT_WIDTH = 64
+SLOTS = 3  # objects that the classifier names
+MAPS = ("saliency", "depth", "shading")
 
 WORDS = ("a", "to", "the", "left", "right", "of", "and", "from", ",", *COLOURS, *SHAPES)
 START, END = "<|startoftext|>", "<|endoftext|>"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -86,7 +85,7 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer whose merges spell exactly the words of the scene grammar; other words fall apart to letters."""
+    """A CLIP tokenizer with one token for each word of the scene grammar; other words are spelled in letters."""
     from transformers import CLIPTokenizer
 
     letters = sorted(set(itertools.chain.from_iterable(WORDS)) | set("abcdefghijklmnopqrstuvwxyz0123456789"))
@@ -126,21 +125,8 @@ def build_scheduler() -> LMSDiscreteScheduler:
     )
 
 
-def parameters(module: torch.nn.Module) -> int:
-    """Number of parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-SLOTS = 3
-MAPS = ("saliency", "depth", "shading")
-Network = TypeVar("Network", bound=nn.Module)
-
-
 class LabelerNetwork(nn.Module):
-    """A small U-Net from a picture to its saliency logit, inverse depth (standardised) and shading (standardised).
-
-    It works on blocks of 2x2 pixels, at a quarter of the cost of full resolution.
-    """
+    """A small U-Net on blocks of 2x2 pixels, from an image to its saliency, inverse depth and shading."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -160,7 +146,7 @@ class LabelerNetwork(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(width, 4 * len(MAPS), 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """[batch, 3, size, size] in [0, 1] -> [batch, 3, size, size]: logit and standardised maps."""
+        """[batch, 3, size, size] in [0, 1] -> the same shape: logit of saliency, standardised depth and shading."""
         features = [self.stem(images * 2 - 1)]
         for block in self.down:
             features.append(block(features[-1]))
@@ -171,7 +157,7 @@ class LabelerNetwork(nn.Module):
         return self.head(below)
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """The maps in their own units: saliency as probability, inverse depth, irradiance; each [batch, size, size]."""
+        """Probability of saliency, inverse depth, and irradiance, each [batch, size, size]."""
         logit, depth, shading = self(images).float().unbind(1)
         return {
             "saliency": logit.sigmoid(),
@@ -227,11 +213,7 @@ def load_classifier() -> ClassifierNetwork:
 
 
 def shipped(name: str) -> Path:
-    """A file of the weights inside the package.
-
-    Raises:
-        UserError: it is not there, as in a checkout whose weights were removed, or not what it was when it was made.
-    """
+    """A file of the weights inside the package. Raises UserError if it is missing or damaged."""
     folder = Path(str(files("diffprobe.pocket"))) / "weights"
     if not (folder / name).exists():
         raise UserError(f"{folder / name} is missing; train it: python -m diffprobe.pocket.training all --install")
@@ -240,7 +222,7 @@ def shipped(name: str) -> Path:
 
 
 def load_weights(network: Network, path: Path) -> Network:
-    """Puts float16 weights from a safetensors file into a network, in float32, and freezes it.
+    """Fills a network with float16 weights from a safetensors file, in float32, and freezes it.
 
     Raises:
         UserError: the file is damaged, or does not hold exactly the weights of this network.

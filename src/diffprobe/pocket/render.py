@@ -1,6 +1,6 @@
-"""Ray casting of pocket scenes in torch: picture, masks, depth and shading, all exact.
+"""Ray casting of pocket scenes in torch: image and exact masks, depth and shading.
 
-Every object is intersected in its own frame, where its shape is a unit solid; objects of one shape are done together.
+Objects of one shape are intersected together, each in its own frame, where its shape is a unit solid.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.nn import functional
 from diffprobe.pocket.scenes import SHAPES, Scene, sample_scene
 
 MAX_OBJECTS = 3
-FAR = 40.0  # scene units; rays that meet nothing end here
+FAR = 40.0  # scene units, where rays that meet nothing end
 GAMMA = 2.2
 
 
 @dataclass(frozen=True)
 class RenderedScenes:
-    """A batch of pictures and everything that is known about them.
+    """A batch of images and their exact maps.
 
     Attributes:
         images: [batch, 3, size, size], in [0, 1], display gamma.
@@ -30,7 +30,7 @@ class RenderedScenes:
         classes: [batch, 3], index into SHAPES, -1 where there is no object.
         depth: [batch, size, size], inverse distance along the optical axis: larger is nearer, as MiDaS gives it.
         shading: [batch, size, size], irradiance (1 = the light at its reach, facing it).
-        captions: one sentence per picture.
+        captions: one an image.
     """
 
     images: Tensor
@@ -168,11 +168,11 @@ def _to_local(origin: Tensor, rays: Tensor, values: Tensor) -> tuple[Tensor, Ten
     """Moves rays into the frame of each object, where it is a unit solid: position, extent, cos and sin of yaw."""
     position, extent, c, s = values[:, None, :3], values[:, None, 3:6], values[:, None, 6], values[:, None, 7]
 
-    def turn(vectors: Tensor) -> Tensor:
+    def rotate(vectors: Tensor) -> Tensor:
         x, y, z = vectors.unbind(-1)
         return torch.stack([c * x + s * y, c * y - s * x, z], -1) / extent
 
-    return turn(origin - position), turn(rays)
+    return rotate(origin - position), rotate(rays)
 
 
 def _from_local(normals: Tensor, values: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""The scene grammar of the pocket world: what stands where, lit from where, seen from where, and how it is described.
+"""The scenes of the pocket world: objects, camera, light and caption, a function of `(stream, index)` alone.
 
-A scene is drawn from `(stream, index)` alone, so scene `index` is the same in any batch and on any machine.
-World: z is up, the ground is z = 0, the camera looks towards +y and down, a vertical wall closes the scene behind.
-Units are scene units (an object is about one unit wide); angles are radians.
+z is up, the ground is z = 0, the camera looks towards +y and down, a vertical wall is behind. Lengths are in scene
+units (an object is about one unit wide), angles in radians.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ALBEDO = np.array(
     ]
 )
 
-# Extent of each shape along (x, y, z) for a nominal radius of 1, chosen so that all look equally large.
+# Half size of each shape along (x, y, z) for a nominal radius of 1, chosen so that all look equally large.
 EXTENT = {
     "sphere": (1.0, 1.0, 1.0),
     "cube": (0.80, 0.80, 0.80),
@@ -39,7 +38,7 @@ EXTENT = {
 # Nominal radius as a fraction of half the image width, by number of objects: (low, high).
 APPARENT_RADIUS = {1: (0.30, 0.46), 2: (0.25, 0.36), 3: (0.20, 0.27)}
 
-# Streams keep the scenes that models were trained on apart from those that they are measured on.
+# Scenes for training and for measuring are in different streams.
 STREAMS = {"train": 0, "validation": 1, "test": 2, "prompts": 3}
 
 
@@ -57,7 +56,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything needed to render one picture. Objects stand in order from left to right in the picture."""
+    """Everything needed to render one image. Objects are in order from left to right in the image."""
 
     objects: tuple[SceneObject, ...]
     camera: tuple[float, float, float]
@@ -74,7 +73,7 @@ class Scene:
 
 
 def describe(objects: tuple[SceneObject, ...] | list[SceneObject], variant: int = 0) -> str:
-    """Caption of objects given from left to right; `variant` picks one of the ways to say it."""
+    """Caption of objects given from left to right; `variant` selects one of two phrasings."""
     names = [f"a {item.colour} {item.shape}" for item in objects]
     if len(names) == 1:
         return names[0]
@@ -85,7 +84,7 @@ def describe(objects: tuple[SceneObject, ...] | list[SceneObject], variant: int 
 
 
 def sample_scene(index: int, stream: str = "train", objects: int | None = None) -> Scene:
-    """Draws scene `index` of a stream; `objects` fixes their number (else 1, 2 or 3)."""
+    """Draws scene `index` of a stream, of a number of objects (None for 1, 2 or 3 at random)."""
     if stream not in STREAMS:
         raise ValueError(f"unknown scene stream {stream!r}; choose one of {', '.join(STREAMS)}")
     random = np.random.default_rng((STREAMS[stream], index))
@@ -100,7 +99,11 @@ def _try_scene(random: np.random.Generator, count: int) -> Scene | None:
     elevation = radians(random.uniform(24, 72))
     distance = random.uniform(4.0, 7.0)
     camera = np.array([0.0, -distance * cos(elevation), distance * sin(elevation)])
-    axes = _camera_axes(elevation, radians(random.uniform(-52, 52)))
+    roll = radians(random.uniform(-52, 52))
+    forward = np.array([0.0, cos(elevation), -sin(elevation)])
+    up = np.array([0.0, sin(elevation), cos(elevation)])
+    right = np.array([1.0, 0.0, 0.0])
+    axes = np.stack([cos(roll) * right + sin(roll) * up, cos(roll) * up - sin(roll) * right, forward])
     half_width = tan(radians(random.uniform(34, 58)) / 2)
 
     objects = _place_objects(random, count, camera, axes, half_width)
@@ -129,18 +132,10 @@ def _try_scene(random: np.random.Generator, count: int) -> Scene | None:
     )
 
 
-def _camera_axes(elevation: float, roll: float) -> np.ndarray:
-    """Rows right, up, forward of a camera that looks towards +y, down by `elevation`, rolled about its axis."""
-    forward = np.array([0.0, cos(elevation), -sin(elevation)])
-    up = np.array([0.0, sin(elevation), cos(elevation)])
-    right = np.array([1.0, 0.0, 0.0])
-    return np.stack([cos(roll) * right + sin(roll) * up, cos(roll) * up - sin(roll) * right, forward])
-
-
 def _place_objects(
     random: np.random.Generator, count: int, camera: np.ndarray, axes: np.ndarray, half_width: float
 ) -> tuple[SceneObject, ...] | None:
-    """Chooses where the objects appear in the picture and puts them on the ground there, left to right."""
+    """Draws where the objects appear in the image and puts them on the ground there, left to right."""
     slots = {1: [(-0.6, 0.6)], 2: [(-0.68, -0.2), (0.2, 0.68)], 3: [(-0.78, -0.45), (-0.16, 0.16), (0.45, 0.78)]}
     low, high = APPARENT_RADIUS[count]
     placed: list[SceneObject] = []

@@ -10,159 +10,81 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from diffprobe.files import Damaged, read_sealed, replacing, sealed
-from diffprobe.pocket.shards import SceneArrays, load_scenes
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
 from diffprobe.threads import share_threads
 
-PARTS = ("text", "vae", "labeler", "classifier", "unet", "card")
 STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "classifier": 7000, "unet": 40_000}
 DEGRADED = 4000
 TRAIN_SCENES_MEASURED, TEST_SCENES_MEASURED = 2000, 1000
 
 
-@dataclass(frozen=True)
-class TrainingSetup:
-    """Where training happens and with what: a folder, the number of processes, their precision, sizes."""
-
-    folder: Path
-    devices: int
-    precision: str
-    scenes: int
-    steps: int | None
-    install: bool
-
-    def scene_arrays(self, stream: str, count: int) -> SceneArrays:
-        return load_scenes(self.folder / "scenes", stream, count)
-
-    def steps_of(self, part: str) -> int:
-        return self.steps or STEPS[part]
-
-
-def text(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.diffusion import train_text
-
-    train_text(setup.folder / "text", setup.steps_of("text"), setup.devices, "32-true")
-
-
-def vae(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.diffusion import train_autoencoder
-
-    images = setup.scene_arrays("train", setup.scenes).images
-    train_autoencoder(images, setup.folder / "vae", setup.steps_of("vae"), setup.devices, setup.precision)
-
-
-def labeler(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.image_networks import train_labeler
-
-    scenes = setup.scene_arrays("train", setup.scenes)
-    train_labeler(
-        scenes, degraded(setup), setup.folder / "labeler", setup.steps_of("labeler"), setup.devices, setup.precision
-    )
-
-
-def classifier(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.image_networks import train_classifier
-
-    scenes = setup.scene_arrays("train", setup.scenes)
-    train_classifier(
-        scenes,
-        degraded(setup),
-        setup.folder / "classifier",
-        setup.steps_of("classifier"),
-        setup.devices,
-        setup.precision,
-    )
-
-
-def unet(setup: TrainingSetup) -> None:
+def train(part: str, folder: Path, count: int, steps: int, devices: int, precision: str) -> None:
+    """Trains a part on `count` scenes and saves it in `folder/<part>`."""
     from transformers import CLIPTextModel
 
-    from diffprobe.pocket.training.diffusion import train_denoiser
+    from diffprobe.pocket.training.diffusion import AutoencoderModule, DenoiserModule, TextModule
+    from diffprobe.pocket.training.fit import PocketModule, fit, load_scenes
+    from diffprobe.pocket.training.image_networks import ClassifierModule, LabelerModule
 
-    encoded = latents(setup)
-    text_encoder = CLIPTextModel.from_pretrained(setup.folder / "text" / "text_encoder", dtype=torch.float32)
-    train_denoiser(
-        encoded["latents"],
-        encoded["tokens"].long(),
-        text_encoder,
-        setup.folder / "unet",
-        setup.steps_of("unet"),
-        setup.devices,
-        setup.precision,
-    )
-
-
-def card(setup: TrainingSetup) -> None:
-    from diffprobe.pocket.training.card import assemble, install, write_card
-
-    assemble(setup.folder)
-    train = setup.scene_arrays("train", TRAIN_SCENES_MEASURED)
-    write_card(setup.folder, train, setup.scene_arrays("test", TEST_SCENES_MEASURED))
-    if setup.install:
-        install(setup.folder)
+    module: PocketModule
+    if part == "text":
+        module, precision = TextModule(steps), "32-true"
+    elif part == "vae":
+        module = AutoencoderModule(load_scenes(folder / "scenes", "train", count).images, steps)
+    elif part == "unet":
+        encoded = latents(folder, count)
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text" / "text_encoder", dtype=torch.float32)
+        module = DenoiserModule(encoded["latents"], encoded["tokens"].long(), text_encoder, steps)
+    else:
+        scenes = load_scenes(folder / "scenes", "train", count)
+        module = (LabelerModule if part == "labeler" else ClassifierModule)(scenes, degraded(folder), steps)
+    fit(module, folder / part, devices, precision)
 
 
-def latents(setup: TrainingSetup) -> dict[str, torch.Tensor]:
+def latents(folder: Path, count: int) -> dict[str, torch.Tensor]:
     """The training scenes as scaled latents, and their captions as tokens with the empty caption last."""
     from transformers import CLIPTokenizer
 
     from diffprobe.pocket.training.diffusion import encode
+    from diffprobe.pocket.training.fit import load_scenes, read_undamaged, write_sealed
 
-    path = setup.folder / f"latents-{setup.scenes}.safetensors"
-    if not _whole(path):
-        scenes = setup.scene_arrays("train", setup.scenes)
-        tokenizer = CLIPTokenizer.from_pretrained(setup.folder / "text" / "tokenizer")
+    path = folder / f"latents-{count}.safetensors"
+    values = read_undamaged(path, {})
+    if values is None:
+        scenes = load_scenes(folder / "scenes", "train", count)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "text" / "tokenizer")
         tokens = tokenizer([*scenes.captions, ""], padding="max_length", return_tensors="pt").input_ids
-        values = {"latents": encode(_trained_vae(setup), scenes.images, _device()), "tokens": tokens.to(torch.int16)}
-        _save(values, path)
-    return load_file(path)
+        values = {"latents": encode(_trained_vae(folder), scenes.images), "tokens": tokens.to(torch.int16)}
+        write_sealed(path, values, {})
+    return values
 
 
-def degraded(setup: TrainingSetup) -> torch.Tensor:
-    """Degraded pictures of the first training scenes, as the labeler and the classifier are to know them."""
+def degraded(folder: Path) -> torch.Tensor:
+    """Degraded images of the first training scenes, for the labeler and the classifier."""
     from diffprobe.pocket.training.diffusion import encode
+    from diffprobe.pocket.training.fit import load_scenes, read_undamaged, write_sealed
     from diffprobe.pocket.training.image_networks import degrade
 
-    path = setup.folder / "degraded.safetensors"
-    if not _whole(path):
-        images = setup.scene_arrays("train", DEGRADED).images
-        autoencoder = _trained_vae(setup)
-        _save({"images": degrade(autoencoder, encode(autoencoder, images, _device()).cpu())}, path)
-    return load_file(path)["images"]
+    path = folder / "degraded.safetensors"
+    values = read_undamaged(path, {})
+    if values is None:
+        images = load_scenes(folder / "scenes", "train", DEGRADED).images
+        autoencoder = _trained_vae(folder)
+        values = {"images": degrade(autoencoder, encode(autoencoder, images))}
+        write_sealed(path, values, {})
+    return values["images"]
 
 
-def _trained_vae(setup: TrainingSetup) -> torch.nn.Module:
+def _trained_vae(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(setup.folder / "vae" / "vae", dtype=torch.float32).eval()
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _save(values: dict[str, torch.Tensor], path: Path) -> None:
-    values = {name: value.contiguous() for name, value in values.items()}
-    with replacing(path) as temporary:
-        save_file(values, temporary, sealed(values, {}))
-
-
-def _whole(path: Path) -> bool:
-    """Whether a file that `_save` wrote is there, undamaged."""
-    try:
-        read_sealed(path)
-    except (FileNotFoundError, Damaged):
-        return False
-    return True
+    return AutoencoderKL.from_pretrained(folder / "vae" / "vae", dtype=torch.float32).eval()
 
 
 def main() -> None:
@@ -171,7 +93,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", choices=(*PARTS, "all"))
+    parser.add_argument("part", choices=(*STEPS, "card", "all"))
     parser.add_argument(
         "--folder", type=typed_path, default=Path("runs/pocket"), help="checkpoints and rendered scenes"
     )
@@ -184,17 +106,16 @@ def main() -> None:
     if chosen.part == "all" and chosen.steps:
         parser.error("--steps belongs to one part; name it instead of all")
     share_threads(chosen.devices)
-    setup = TrainingSetup(chosen.folder, chosen.devices, chosen.precision, chosen.scenes, chosen.steps, chosen.install)
-    functions: dict[str, Callable[[TrainingSetup], None]] = {
-        "text": text,
-        "vae": vae,
-        "labeler": labeler,
-        "classifier": classifier,
-        "unet": unet,
-        "card": card,
-    }
-    for part in PARTS if chosen.part == "all" else (chosen.part,):
-        functions[part](setup)
+    for part, steps in STEPS.items():
+        if chosen.part in (part, "all"):
+            train(part, chosen.folder, chosen.scenes, chosen.steps or steps, chosen.devices, chosen.precision)
+    if chosen.part in ("card", "all"):
+        from diffprobe.pocket.training.card import assemble, install, write_card
+
+        assemble(chosen.folder)
+        write_card(chosen.folder, TRAIN_SCENES_MEASURED, TEST_SCENES_MEASURED)
+        if chosen.install:
+            install(chosen.folder)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""What every training of the pocket world shares: optimiser, schedule, seeded batches, checkpoints, resuming.
-
-Muon for networks with convolutions: torch.optim.Muon takes matrices alone, and one at a time.
-"""
+"""What all trainings of the pocket world share: rendered scenes on disk, Muon, and a module that resumes exactly."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,116 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from diffprobe.errors import UserError
+from diffprobe.files import Damaged, read_sealed, remove_leftovers, replacing, sealed
+from diffprobe.pocket.render import render_indices
+from diffprobe.pocket.scenes import COLOURS, sample_scene
+from diffprobe.threads import usable_cores
+
+SHARD = 1000  # scenes in a file
+BATCH = 25
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-STACK = 8  # matrices of one shape orthogonalised at once: fewer, larger products
+STACK = 8  # matrices of one shape orthogonalised at once
+DECAY_SHARE = 0.2  # share of all steps over which the learning rate falls to zero
+
+
+@dataclass(frozen=True)
+class SceneArrays:
+    """Rendered scenes of one stream, scene i in row i.
+
+    Attributes:
+        images: [scenes, 3, size, size] uint8.
+        salient: [scenes, size, size] bool.
+        depth, shading: [scenes, size, size] float16.
+        classes, colours: [scenes, 3] int64, index into SHAPES / COLOURS, -1 where there is no object.
+        captions: one a scene.
+    """
+
+    images: Tensor
+    salient: Tensor
+    depth: Tensor
+    shading: Tensor
+    classes: Tensor
+    colours: Tensor
+    captions: list[str]
+
+
+def load_scenes(folder: Path, stream: str, count: int, size: int = 64, workers: int | None = None) -> SceneArrays:
+    """The first `count` scenes of a stream; those that the folder does not hold undamaged are rendered first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    paths = {start: _shard(folder, stream, start, size) for start in range(0, count, SHARD)}
+    shards = _read_shards(paths)
+    missing = paths.keys() - shards.keys()
+    if missing:
+        with ProcessPoolExecutor(workers or usable_cores()) as pool:
+            list(pool.map(partial(_write_shard, folder, stream, size), missing))
+        shards = _read_shards(paths)
+    if len(shards) < len(paths):
+        raise UserError(f"the scenes in {folder} are damaged as soon as they are written; give another folder")
+    arrays = {name: torch.cat([shards[start][name] for start in paths])[:count] for name in shards[0]}
+    captions = [sample_scene(index, stream).caption for index in range(count)]
+    return SceneArrays(captions=captions, **arrays)
+
+
+def _read_shards(paths: dict[int, Path]) -> dict[int, dict[str, Tensor]]:
+    shards = {start: read_undamaged(path, {"scenes": path.name}) for start, path in paths.items()}
+    return {start: shard for start, shard in shards.items() if shard is not None}
+
+
+def read_undamaged(path: Path, expected: dict[str, str]) -> dict[str, Tensor] | None:
+    """The tensors of a file that `write_sealed` wrote with this metadata; None if it is not there or damaged."""
+    try:
+        return read_sealed(path, expected=expected)[0]
+    except (FileNotFoundError, Damaged):
+        return None
+
+
+def write_sealed(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes tensors with their checksums, whole or not at all."""
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, sealed(tensors, metadata))
+
+
+def _shard(folder: Path, stream: str, start: int, size: int) -> Path:
+    return folder / f"{stream}-{size}px-{start:07d}.safetensors"
+
+
+def _write_shard(folder: Path, stream: str, size: int, start: int) -> None:
+    torch.set_num_threads(1)
+    batches = []
+    for first in range(start, start + SHARD, BATCH):
+        scenes = render_indices(range(first, first + BATCH), stream, size)
+        batches.append(
+            {
+                "images": (scenes.images * 255).round().to(torch.uint8),
+                "salient": scenes.salient,
+                "depth": scenes.depth.half(),
+                "shading": scenes.shading.half(),
+                "classes": scenes.classes,
+            }
+        )
+    arrays = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    colours = torch.full((SHARD, 3), -1)
+    for row in range(SHARD):
+        for place, item in enumerate(sample_scene(start + row, stream).objects):
+            colours[row, place] = COLOURS.index(item.colour)
+    path = _shard(folder, stream, start, size)
+    write_sealed(path, {**arrays, "colours": colours}, {"scenes": path.name})
 
 
 class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum (Jordan et al. 2024) for weights, AdamW for the rest.
 
     Every matrix's update has the root mean square that AdamW's has (Liu et al. 2025, arXiv 2502.16982), so one
-    learning rate serves both. A convolution's weight is the matrix [out, height * width * in].
+    learning rate serves both. A convolution's weight is the matrix [out, height * width * in], which torch.optim.Muon
+    does not take.
 
     Args:
         weights: parameters of two or four dimensions.
@@ -58,24 +156,29 @@ class Muon(torch.optim.Optimizer):
             for start in range(0, len(weights), STACK):
                 stack = orthogonalise(torch.stack(matrices[start : start + STACK]))
                 for weight, update in zip(weights[start : start + STACK], stack, strict=True):
+                    if weight.ndim == 4:
+                        out, channels, height, width = weight.shape
+                        update = update.view(out, height, width, channels).permute(0, 3, 1, 2)
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(_as_weight(update, weight).to(weight.dtype), alpha=scale)
+                    weight.add_(update.to(weight.dtype), alpha=scale)
         self.adam.param_groups[0]["lr"] = rest["lr"]  # schedulers know only the outer groups
         self.adam.step()
         return loss
 
     def _updates(self, weights: list[nn.Parameter]) -> dict[torch.Size, tuple[list[nn.Parameter], list[Tensor]]]:
         """Nesterov momentum of every weight as a matrix, by shape."""
-        found: dict[torch.Size, tuple[list[nn.Parameter], list[Tensor]]] = defaultdict(lambda: ([], []))
+        updates: dict[torch.Size, tuple[list[nn.Parameter], list[Tensor]]] = defaultdict(lambda: ([], []))
         for weight in weights:
             if weight.grad is None:
                 continue
             buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight.grad))
             buffer.lerp_(weight.grad, 1 - MOMENTUM)
-            matrix = _as_matrix(torch.lerp(weight.grad, buffer, MOMENTUM))
-            found[matrix.shape][0].append(weight)
-            found[matrix.shape][1].append(matrix)
-        return found
+            matrix = torch.lerp(weight.grad, buffer, MOMENTUM)
+            if weight.ndim == 4:
+                matrix = matrix.permute(0, 2, 3, 1).flatten(1)
+            updates[matrix.shape][0].append(weight)
+            updates[matrix.shape][1].append(matrix)
+        return updates
 
     def state_dict(self) -> dict[str, Any]:
         return {"muon": super().state_dict(), "adam": self.adam.state_dict()}
@@ -100,25 +203,11 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     return matrices.mT if tall else matrices
 
 
-def _as_matrix(weight: Tensor) -> Tensor:
-    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
-
-
-def _as_weight(matrix: Tensor, like: Tensor) -> Tensor:
-    if like.ndim == 2:
-        return matrix
-    out, channels, height, width = like.shape
-    return matrix.view(out, height, width, channels).permute(0, 3, 1, 2)
-
-
-DECAY_SHARE = 0.2  # share of all steps over which the learning rate falls to zero
-
-
 class PocketModule(lightning.LightningModule):
     """Warm-up, a plateau and a linear decay; batches drawn as a function of (seed, step, rank) alone.
 
-    Drawing by step makes a resumed run see exactly the batches that an undisturbed one would have seen. The plateau
-    lets a run that stopped before its decay go on to more steps than it was first given.
+    So a resumed run sees the batches that an undisturbed one would have seen, and one that stopped before its decay
+    can go on to more steps than it was first given.
     """
 
     def __init__(self, steps: int, batch_size: int, learning_rate: float, weight_decay: float = 0.0) -> None:
@@ -127,6 +216,10 @@ class PocketModule(lightning.LightningModule):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes what was trained into a folder."""
 
     def generator(self) -> torch.Generator:
         """The source of all randomness of the current step."""
@@ -137,7 +230,7 @@ class PocketModule(lightning.LightningModule):
         return torch.randint(count, (self.batch_size,), generator=generator)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """What trains the parameters that require a gradient."""
+        """Of the parameters that require a gradient."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(
             trained, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True
@@ -162,7 +255,7 @@ class PocketModule(lightning.LightningModule):
 
 
 def fit(module: PocketModule, folder: Path, devices: int, precision: str) -> None:
-    """Trains to `module.steps`, resuming from the folder's last checkpoint where there is one."""
+    """Trains to `module.steps`, resuming from the folder's last checkpoint where there is one, and saves the result."""
     lightning.seed_everything(0, verbose=False)
     checkpoint = ModelCheckpoint(
         folder, filename="step", every_n_train_steps=max(1, min(500, module.steps // 4)), save_last=True
@@ -180,4 +273,6 @@ def fit(module: PocketModule, folder: Path, devices: int, precision: str) -> Non
     )
     last = folder / "last.ckpt"
     trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
-    trainer.save_checkpoint(last)  # the last step need not be one of those that were kept on the way
+    trainer.save_checkpoint(last)  # the last step need not be one of those kept on the way
+    if module.global_rank == 0:
+        module.save(folder)
