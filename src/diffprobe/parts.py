@@ -63,7 +63,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "features": ("diffprobe.activations.extraction.ActivationConfig",),
     "objects": ("diffprobe.data.object_selection.load_objects",),
     "masks": ("diffprobe.prototypes.pooling.MaskResizing",),
-    "measure": ("diffprobe.prototypes.matrices.DistanceConfig",),
+    "measure": ("diffprobe.prototypes.distances.DistanceConfig",),
     "report": ("diffprobe.report.report.ReportConfig",),
     "prototypes": ("diffprobe.prototypes.store.PrototypeConfig",),
     "statistics": ("diffprobe.prototypes.separation.Resampling",),

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from diffprobe.analyses.drift.drift import DriftRow
 from diffprobe.errors import UserError
-from diffprobe.prototypes.separation import DriftRow, ObjectRow, SetRow, TestRow
+from diffprobe.prototypes.collecting import ObjectRow
+from diffprobe.prototypes.separation import SetRow, TestRow
 from tests.commands import command, one_line
 from tests.data.layouts import some_scenes, walk, write_coco, write_davis, write_voc
 from tests.report.test_tracking import exit_codes

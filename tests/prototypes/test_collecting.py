@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -25,7 +24,6 @@ from diffprobe.prototypes.collecting import (
     resize_masks,
     save_prototypes,
 )
-from diffprobe.prototypes.matrices import matrix_of
 
 SOFT = MaskResizing()
 
@@ -166,4 +164,4 @@ def test_kept_prototypes_that_are_no_numbers_are_not_taken_for_vanished_objects(
     values[2, 1] = value
     monkeypatch.setattr(type(found.cache), "read", lambda kept, unit: values)
     with pytest.raises(UserError, match=f"object '{found.objects[2].object}'.*delete"):
-        matrix_of(found, inputs[0], 0, "tiny", np.zeros(len(found.objects), int))
+        found.matrix(inputs[0], 0)

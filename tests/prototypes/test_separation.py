@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from diffprobe.prototypes.collecting import DistanceKey, DistanceMatrix
 from diffprobe.prototypes.distances import distance_matrix
-from diffprobe.prototypes.separation import DistanceKey, Resampling, Separation, separate
+from diffprobe.prototypes.separation import Resampling, SeparationResults, separate
 from tests.prototypes.worked_examples import CLASSES, IMAGES, PROTOTYPES
 
 WHERE = DistanceKey("pocket", "mid", 0, 0.0, "pearson")
 FEW = Resampling(resamples=200, permutations=200, seed=0)
 
 
-def separated(vectors, classes, images, resampling: Resampling = FEW) -> Separation:
-    distances = distance_matrix(torch.as_tensor(vectors, dtype=torch.float64), "pearson", precision=torch.float64)
-    return separate(WHERE, distances, np.asarray(classes), np.asarray(images), resampling)
+def separated(vectors, classes, images, resampling: Resampling = FEW) -> SeparationResults:
+    vectors = torch.as_tensor(vectors, dtype=torch.float64)
+    distances = distance_matrix(vectors, "pearson", precision=torch.float64)
+    group: Any = None  # statistics do not depend on it
+    rows, classes, images = np.arange(len(vectors)), np.asarray(classes), np.asarray(images)
+    return separate(DistanceMatrix(WHERE, group, rows, vectors, distances, classes, images), resampling)
 
 
-def value(found: Separation, statistic: str, first: str = "", second: str = "") -> float | None:
+def value(found: SeparationResults, statistic: str, first: str = "", second: str = "") -> float | None:
     (row,) = (row for row in found.tests if (row.statistic, row.set_a, row.set_b) == (statistic, first, second))
     return row.value
 

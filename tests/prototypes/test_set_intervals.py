@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from diffprobe.prototypes.set_intervals import PAIRS, set_intervals
+from diffprobe.prototypes.set_intervals import set_intervals
 from diffprobe.prototypes.set_intervals import weighted_sets as weighted
-from diffprobe.prototypes.sets import SETS
+from diffprobe.prototypes.sets import PAIRS, SETS
 from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, printed
 from tests.reference.image_blocks import auc, weighted_sets

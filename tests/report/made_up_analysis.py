@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffprobe.analyses.drift.drift import DriftRow
 from diffprobe.analyses.separation.figures import RetrievalExample, ShownObject
-from diffprobe.analyses.separation.published import PAIRS
-from diffprobe.prototypes.separation import DriftRow, ObjectRow, SetRow, TestRow
-from diffprobe.prototypes.sets import SETS
+from diffprobe.prototypes.collecting import ObjectRow
+from diffprobe.prototypes.separation import SetRow, TestRow
+from diffprobe.prototypes.sets import PAIRS, SETS
 
 ENCODER = "encoder16"
 FIRST, SECOND = "down_blocks.2.resnets.0", "down_blocks.2.resnets.1"

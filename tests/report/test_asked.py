@@ -4,8 +4,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.classification.report import TOPICS as CLASSIFICATION
+from diffprobe.analyses.objects import TOPICS as OBJECTS
 from diffprobe.analyses.probing.report import TOPICS as PROBING
-from diffprobe.analyses.separation.report import TOPICS as SEPARATION
 from diffprobe.report.page import asked
 from diffprobe.runs.environment import reproduce
 from tests.commands import ROOT
@@ -39,7 +39,7 @@ def test_real_images_groups_of_layers_and_one_step_are_told():
 
 
 def test_an_analysis_is_told_with_its_own_settings():
-    found = told("analyze", SEPARATION, "analysis=transforms", "objects.count=9")
+    found = told("analyze", OBJECTS, "analysis=transforms", "objects.count=9")
     assert "rotation: 10, 30, 90, 180" in found["analysis"]
     assert found["objects"].startswith("annotated images: scenes")
     found = told("analyze", CLASSIFICATION, "analysis=classification", "classifier=transformers")

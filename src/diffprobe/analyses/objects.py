@@ -1,11 +1,12 @@
-"""What analyses of objects share: their validated inputs, and the prototypes of images as they are and changed."""
+"""What analyses of objects share: validated inputs, prototypes of the images as they are and changed, and a report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffprobe.analyses.analysis import Plan
 from diffprobe.analyses.inputs import check_noise, chosen_groups, chosen_layers, source_of_pictures
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.objects import ObjectImages, Problem
     from diffprobe.prototypes.collecting import Prototypes
-    from diffprobe.prototypes.matrices import DistanceConfig
+    from diffprobe.prototypes.distances import DistanceConfig
     from diffprobe.prototypes.pooling import MaskResizing
-    from diffprobe.report.report import Table
+    from diffprobe.prototypes.store import PrototypeConfig
+    from diffprobe.report.report import Report, Table
 
 LISTED_PROBLEMS = 5
-TOPICS = ("analysis", "model", "objects", "layers", "steps", "measure", "seed")  # that reports tell of what was asked
+TOPICS = ("analysis", "model", "objects", "layers", "steps", "measure", "seed")
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,8 @@ class ObjectTask:
 
     Attributes:
         problems: what was left out of the images.
-        inputs: layers and groups of them whose prototypes are compared.
+        inputs: layer groups whose prototypes are compared.
         extra_inputs: those that are pooled in the same pass for other runs.
-        folder: where prototypes are kept.
     """
 
     backbone: Backbone
@@ -58,9 +59,7 @@ class ObjectTask:
     steps: list[int]
     distance_config: DistanceConfig
     resizing: MaskResizing
-    folder: Path
-    batch_size: int
-    images_per_shard: int
+    cache: PrototypeConfig
     seed: int
     examples: int
     changes: Sequence[Change] = ()
@@ -69,7 +68,7 @@ class ObjectTask:
         """With changes of the images.
 
         Raises:
-            UserError: images are compared at several steps, or a change asks for sampling that there is not.
+            UserError: images are compared at several steps, or a change needs more sampling steps than there are.
         """
         if len(self.steps) > 1:
             raise UserError(
@@ -90,7 +89,6 @@ class CollectedPrototypes:
 
     @property
     def evaluations(self) -> int:
-        """How often the network was evaluated for them."""
         return sum(each.evaluations for each in (self.unchanged, *self.changed))
 
 
@@ -100,51 +98,54 @@ def check_objects(inputs: Inputs) -> ObjectTask:
     from diffprobe.prototypes.collecting import as_group, check_timesteps
 
     settings = inputs.settings
-    distance_config = make(settings.measure)
+    distance_config, cache = make(settings.measure), make(settings.prototypes)
     inputs.log(f"reading {settings.objects.kind}")
     images, problems = inputs.objects
-    _list_problems(problems, inputs)
-    count = sum(len(images.objects(row)) for row in range(len(images)))
+    for problem in problems[:LISTED_PROBLEMS]:
+        inputs.log(f"left out {problem}")
+    if len(problems) > LISTED_PROBLEMS:
+        inputs.log(f"left out {len(problems) - LISTED_PROBLEMS} more; problems.csv names all {len(problems)}")
+    count = _count_objects(images)
     if count < 2:
         raise UserError(
             f"objects={settings.objects.kind}: {count} object in {len(images)} images, and distances are between at "
             "least 2; take more images (objects.count)"
         )
-    keeping = make(settings.prototypes)
-    free_disk(Path(keeping.folder), "prototypes.folder")
+    free_disk(Path(cache.folder), "prototypes.folder")
     backbone = inputs.backbone
     source = source_of_pictures(settings, images, "conditional")
     check_noise(settings, backbone)
     steps = inputs.steps(source.timesteps(backbone))
     check_timesteps(source, backbone, steps)
-    groups = [*map(as_group, inputs.layers), *inputs.groups]
-    also = [as_group(layer) for layer in chosen_layers(keeping.layers, backbone)] if keeping.layers else []
+    extra_layers = chosen_layers(cache.layers, backbone) if cache.layers else []
     return ObjectTask(
         backbone,
         images,
         problems,
         source,
-        groups,
-        [*also, *chosen_groups(keeping.groups, backbone)],
+        [*map(as_group, inputs.layers), *inputs.groups],
+        [*map(as_group, extra_layers), *chosen_groups(cache.groups, backbone)],
         steps,
         distance_config,
         make(settings.masks),
-        Path(keeping.folder),
-        keeping.batch_size,
-        keeping.images_per_shard,
+        cache,
         settings.seed,
         settings.report.examples,
     )
 
 
+def _count_objects(images: ObjectImages) -> int:
+    return sum(len(images.objects(row)) for row in range(len(images)))
+
+
 class ObjectAnalysis:
-    """The plan and the work of every analysis of objects."""
+    """The plan and the run of every analysis of objects."""
 
     distributed: ClassVar[bool] = True
 
     def plan(self, task: ObjectTask) -> Plan:
         """Evaluations of the network, and bytes of prototypes."""
-        objects = sum(len(task.images.objects(row)) for row in range(len(task.images)))
+        objects = _count_objects(task.images)
         sources = [task.source, *(change.source for change in task.changes)]
         evaluations = sum(source.evaluations(task.backbone, task.steps) for source in sources)
         channels = sum(group.layer.channels for group in (*task.inputs, *task.extra_inputs))
@@ -158,64 +159,67 @@ class ObjectAnalysis:
 
     def run(self, task: ObjectTask, context: RunContext) -> CollectedPrototypes:
         """The prototypes of the images as they are, and after every change."""
-        unchanged = _collect(task, task.source, task.images, context)
+        from diffprobe.prototypes.collecting import collect_prototypes
+
+        def collect(source: Source, images: ObjectImages) -> Prototypes:
+            return collect_prototypes(
+                task.backbone,
+                source,
+                images,
+                task.inputs,
+                task.steps,
+                resizing=task.resizing,
+                folder=Path(task.cache.folder),
+                extra_inputs=task.extra_inputs,
+                batch_size=task.cache.batch_size,
+                images_per_shard=task.cache.images_per_shard,
+                trainer=context.trainer("prototypes"),
+                log=context.log,
+            )
+
+        unchanged = collect(task.source, task.images)
         changed = []
         for change in task.changes:
             context.log(f"{change.name} {change.strength:g}")
-            changed.append(_collect(task, change.source, change.images, context))
+            changed.append(collect(change.source, change.images))
         return CollectedPrototypes(unchanged, changed)
 
 
-def _collect(task: ObjectTask, source: Source, images: ObjectImages, context: RunContext) -> Prototypes:
-    from diffprobe.prototypes.collecting import collect_prototypes
-
-    return collect_prototypes(
-        task.backbone,
-        source,
-        images,
-        task.inputs,
-        task.steps,
-        resizing=task.resizing,
-        folder=task.folder,
-        extra_inputs=task.extra_inputs,
-        batch_size=task.batch_size,
-        images_per_shard=task.images_per_shard,
-        trainer=context.trainer("prototypes"),
-        log=context.log,
-    )
-
-
-def _list_problems(problems: Sequence[Problem], inputs: Inputs) -> None:
-    for problem in problems[:LISTED_PROBLEMS]:
-        inputs.log(f"left out {problem}")
-    if len(problems) > LISTED_PROBLEMS:
-        inputs.log(f"left out {len(problems) - LISTED_PROBLEMS} more; problems.csv names all {len(problems)}")
-
-
-def object_tables(
-    prototypes: Prototypes,
-    problems: Sequence[Problem] = (),
-    changed: Sequence[tuple[Prototypes, str, float | None]] = (),
-) -> dict[str, Table]:
-    """The tables objects, vanished and problems.
+def object_report(
+    kind: str, task: ObjectTask, result: CollectedPrototypes, tables: Mapping[str, Table], **parts: Any
+) -> Report:
+    """A report with the prototypes and the tables of objects, vanished objects and problems.
 
     Args:
-        prototypes: of the images as they are.
-        problems: images and objects that were left out.
-        changed: prototypes after a change of the images, its name and its strength.
+        kind: of analysis, for the title.
+        tables: of this analysis.
+        parts: more arguments of `Report`.
     """
-    from diffprobe.data.objects import Problem
-    from diffprobe.prototypes.separation import ObjectRow, VanishedRow
-    from diffprobe.report.report import Table
+    from pandas import DataFrame
 
+    from diffprobe.data.objects import Problem
+    from diffprobe.prototypes.collecting import ObjectRow, save_prototypes
+    from diffprobe.report.report import Report, Table
+
+    changed = [(each, change.name, change.strength) for each, change in zip(result.changed, task.changes, strict=True)]
     vanished = [
-        VanishedRow(name, height, width, change, strength)
-        for each, change, strength in [(prototypes, "", None), *changed]
-        for (height, width), names in each.vanished.items()
+        (name, *grid, change, strength)
+        for prototypes, change, strength in [(result.unchanged, "", None), *changed]
+        for grid, names in prototypes.vanished.items()
         for name in names
     ]
-    return {
-        "objects": Table.of(ObjectRow, prototypes.objects),
-        "vanished": Table.of(VanishedRow, vanished, title="objects that no cell of a grid belongs to"),
-        "problems": Table.of(Problem, problems, title="what was left out of the images"),
-    }
+    columns = {"object": str, "height": int, "width": int, "change": str, "strength": float}
+    vanished = DataFrame(vanished, columns=list(columns)).astype(columns)
+    return Report(
+        title=f"Objects in {task.backbone.name}: {kind}",
+        topics=TOPICS,
+        tables={
+            "objects": Table.of(ObjectRow, result.unchanged.objects),
+            "vanished": Table(vanished, title="objects that no cell of a grid belongs to"),
+            "problems": Table.of(Problem, task.problems, title="what was left out of the images"),
+            **tables,
+        },
+        artifacts={"prototypes": partial(save_prototypes, result.unchanged)},
+        evaluations=result.evaluations,
+        **parts,
+    )

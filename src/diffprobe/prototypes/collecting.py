@@ -1,4 +1,4 @@
-"""Prototypes of objects, pooled while the frozen network looks at their images; activations are never kept."""
+"""Prototypes of objects, pooled from activations during one pass of the frozen network, and distances between them."""
 
 from __future__ import annotations
 
@@ -23,24 +23,67 @@ from diffprobe.activations.store.folder import store_lock
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
-from diffprobe.data.objects import ObjectImages
+from diffprobe.data.objects import AnnotatedObject, ObjectImages
 from diffprobe.errors import UserError
-from diffprobe.files import temporary_beside
+from diffprobe.files import Step, replacing
+from diffprobe.prototypes.distances import DistanceConfig, distance_matrix
 from diffprobe.prototypes.pooling import MaskResizing, masked_means, resize_masks
-from diffprobe.prototypes.separation import ObjectRow
 from diffprobe.prototypes.store import PrototypeCache, PrototypeKey, cache_folder
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """objects.csv: an object with a prototype. `area` is its share of the image's pixels."""
+
+    object: str
+    image: str
+    label: str
+    area: float
+    dataset: str
+    sequence: str
+    frame: int
+    instance: int
+
+
+@dataclass(frozen=True, slots=True)
+class DistanceKey:
+    """What distances are between: the first columns of every table of distances."""
+
+    model: str
+    layer: str
+    step: Step
+    timestep: float | None
+    measure: str
+
+
+@dataclass(frozen=True)
+class DistanceMatrix:
+    """Distances between the objects that have a prototype at one layer group and step, by one measure.
+
+    Attributes:
+        rows: their places among all objects, [n].
+        prototypes: [n, channels].
+        distances: [n, n].
+        classes, images: [n], integers.
+    """
+
+    key: DistanceKey
+    group: LayerGroup
+    rows: np.ndarray
+    prototypes: Tensor
+    distances: Tensor
+    classes: np.ndarray
+    images: np.ndarray
 
 
 @dataclass(frozen=True)
 class Prototypes:
-    """The prototypes of all objects at every input and step, read from disk when they are asked for.
+    """The prototypes of all objects for every layer group and step, read from disk when they are used.
 
     Attributes:
-        objects: in the order of all rows of prototypes.
+        objects: in the order of the rows of prototypes.
         images: the row of each object's image among the images, [objects].
-        inputs: layers and groups of them.
-        steps, timesteps: of the source.
-        evaluations: how often the network was evaluated for them; what was kept before needed none.
+        evaluations: how often the network was evaluated for them; cached prototypes need none.
     """
 
     objects: list[ObjectRow]
@@ -52,82 +95,82 @@ class Prototypes:
     evaluations: int
 
     def matrix(self, group: LayerGroup, step: int) -> Tensor:
-        """[objects, channels], float32; rows of NaN for objects that have vanished at the resolution of the input.
+        """[objects, channels], float32; rows of NaN for objects that have vanished at the group's resolution.
 
         Raises:
-            UserError: a prototype that has not vanished holds NaN or infinity.
+            UserError: the prototype of another object holds NaN or infinity.
         """
-        return torch.cat([self._read(unit) for unit in prototype_keys(group, self.timestep(step))], 1)
+        return torch.cat([self._read(key) for key in prototype_keys(group, self.timestep(step))], 1)
 
-    def _read(self, unit: PrototypeKey) -> Tensor:
-        values = self.cache.read(unit)
+    def _read(self, key: PrototypeKey) -> Tensor:
+        values = self.cache.read(key)
         broken = (~values.isfinite().all(1) & ~values.isnan().all(1)).nonzero()[:, 0].tolist()
         if broken:
             raise UserError(
-                f"{self.cache.folder}: the prototype of object {self.objects[broken[0]].object!r} at {unit.name} is "
+                f"{self.cache.folder}: the prototype of object {self.objects[broken[0]].object!r} at {key.name} is "
                 f"infinite or not a number, as are {len(broken)} in all; delete that folder, and they will be computed "
                 "again"
             )
         return values
 
     def timestep(self, step: int) -> float:
-        """The scheduler's t of a step."""
         return self.timesteps[self.steps.index(step)]
 
     @cached_property
     def vanished(self) -> dict[tuple[int, int], list[str]]:
-        """By grid (height, width), the names of objects that no cell of it belongs to."""
-        found = {}
+        """By grid (height, width), the names of objects whose mask covers no cell of it."""
+        keys = [prototype_keys(group, self.timesteps[0])[0] for group in self.inputs]
+        missing = {key.grid: self.cache.read(key).isnan().any(1) for key in {key.grid: key for key in keys}.values()}
+        return {grid: [self.objects[at].object for at in rows.nonzero()[:, 0]] for grid, rows in missing.items()}
+
+    def distances(self, model: str, config: DistanceConfig) -> Iterator[DistanceMatrix]:
+        """The distances for every layer group, step and measure, without objects that have vanished there.
+
+        Raises:
+            UserError: fewer than two objects are left, or a measure is not defined for a prototype.
+        """
+        classes = np.unique([row.label for row in self.objects], return_inverse=True)[1]
         for group in self.inputs:
-            unit = prototype_keys(group, self.timesteps[0])[0]
-            if unit.grid not in found:
-                gone = self.cache.read(unit).isnan().any(1).tolist()
-                found[unit.grid] = [row.object for row, lost in zip(self.objects, gone, strict=True) if lost]
-        return found
+            for step in self.steps:
+                values = self.matrix(group, step)
+                rows = np.flatnonzero(values.isfinite().all(1).numpy())
+                if len(rows) < 2:
+                    raise UserError(
+                        f"{len(rows)} of {len(values)} objects have a prototype at {group.name} "
+                        f"({group.layer.height}x{group.layer.width}): at least 2 are needed; use masks=soft, finer "
+                        "layers or more objects"
+                    )
+                values = values[rows]
+                for measure in config.names:
+                    key = DistanceKey(model, group.name, step, self.timestep(step), measure)
+                    distances = distance_matrix(values, measure, precision=config.dtype, budget=config.budget)
+                    yield DistanceMatrix(key, group, rows, values, distances, classes[rows], self.images[rows])
 
 
 def prototype_keys(group: LayerGroup, timestep: float) -> list[PrototypeKey]:
-    """What an input's prototypes are put together of."""
+    """The cached parts of a group's prototypes: one for each of its layers."""
     grid = (group.layer.height, group.layer.width)
     return [PrototypeKey(layer.name, grid, timestep) for layer in group.layers]
 
 
 def check_timesteps(source: Source, backbone: Backbone, steps: Sequence[int]) -> None:
-    """Raises UserError for steps that share their timestep with another: prototypes are kept by timestep.
+    """Raises UserError for steps that share their timestep with another, since prototypes are cached by timestep.
 
-    Samplers with noise levels of their own (Karras', say) round timesteps, so that neighbours may be equal.
+    Samplers with noise levels of their own, such as Karras', round timesteps, so that neighbours may be equal.
     """
-    there = source.timesteps(backbone)
+    timesteps = source.timesteps(backbone)
     for step in steps:
-        equal = [other for other, timestep in there.items() if timestep == there[step] and other != step]
+        equal = [other for other, timestep in timesteps.items() if timestep == timesteps[step] and other != step]
         if equal:
             raise UserError(
-                f"steps {step} and {equal[0]} are both at timestep {there[step]:g}, by which prototypes are kept: take "
-                "other steps (steps.select), fewer of them (steps.sampling), or another model.scheduler"
+                f"steps {step} and {equal[0]} are both at timestep {timesteps[step]:g}, by which prototypes are kept: "
+                "take other steps (steps.select), fewer of them (steps.sampling), or another model.scheduler"
             )
 
 
 def as_group(layer: Layer) -> LayerGroup:
-    """A layer as an input of its own."""
+    """A layer as a group of its own."""
     return LayerGroup(layer.name, (layer,))
-
-
-def object_rows(images: ObjectImages) -> list[ObjectRow]:
-    """The objects of all images, in their order."""
-    return [
-        ObjectRow(
-            each.name,
-            name,
-            each.label,
-            each.area,
-            images.kind,
-            images.sequences[row],
-            images.frames[row],
-            each.instance,
-        )
-        for row, name in enumerate(images.names)
-        for each in images.objects(row)
-    ]
 
 
 def collect_prototypes(
@@ -151,37 +194,33 @@ def collect_prototypes(
     the shards; other processes that want the same images wait for each other.
 
     Args:
-        source: shows the network these `images`, row by row.
-        extra_inputs: inputs that are pooled in the same pass, for other jobs; they are not in what is returned.
+        source: of these images, row by row.
+        extra_inputs: pooled in the same pass for other runs, and not returned.
 
     Raises:
         UserError: steps that the source does not have, or of one timestep, or a folder that cannot be written.
     """
     trainer = trainer or quiet_trainer(backbone.device)
     check_timesteps(source, backbone, steps)
-    there = source.timesteps(backbone)
-    units = list(
-        dict.fromkeys(
-            unit for group in (*inputs, *extra_inputs) for at in steps for unit in prototype_keys(group, there[at])
-        )
-    )
+    timesteps = source.timesteps(backbone)
+    groups = (*inputs, *extra_inputs)
+    keys = dict.fromkeys(key for group in groups for at in steps for key in prototype_keys(group, timesteps[at]))
+    annotated = [(row, each) for row in range(len(images)) for each in images.objects(row)]
     records = [
-        {**images.record(row), "objects": [each.name for each in images.objects(row)]}
-        for row in range(len(images.names))
+        {**images.record(row), "objects": [each.name for each in images.objects(row)]} for row in range(len(images))
     ]
-    place, fingerprint = cache_folder(folder, backbone, source, records, resizing)
-    kept = PrototypeCache(place, fingerprint, len(images.names), images_per_shard)
+    cache = PrototypeCache(*cache_folder(folder, backbone, source, records, resizing), len(images), images_per_shard)
     evaluations = 0
     # The first of several processes waits for all of its run
-    with store_lock(kept.folder, log) if trainer.global_rank == 0 else nullcontext():
-        pooling = PrototypePooling(backbone, source, kept, units, resizing)
-        for path, why in kept.damaged.items():
+    with store_lock(cache.folder, log) if trainer.global_rank == 0 else nullcontext():
+        pooling = PrototypePooling(backbone, source, cache, list(keys), resizing)
+        for path, why in cache.damaged.items():
             log(f"damaged, and computed again: {path} ({why})")
         data = ImageData(
             partial(source.batch, size=backbone.image_size),
-            kept.shards,
+            cache.shards,
             batch_size,
-            unfinished=[shard.start for shard in kept.shards if pooling.lacking[shard]],
+            unfinished=[shard.start for shard in cache.shards if pooling.missing[shard]],
             masks=images.masks,
         )
         share = data.share(trainer.global_rank, trainer.world_size)
@@ -190,86 +229,95 @@ def collect_prototypes(
             trainer.strategy.barrier("prototypes kept")
             own = torch.tensor(pooling.evaluations(share), device=trainer.strategy.root_device)
             evaluations = int(trainer.strategy.reduce(own, reduce_op="sum"))
-    places = [row for row in range(len(images.names)) for _ in images.objects(row)]
     return Prototypes(
-        object_rows(images), np.array(places), list(inputs), list(steps), [there[at] for at in steps], kept, evaluations
+        [object_row(images, *each) for each in annotated],
+        np.array([row for row, _ in annotated]),
+        list(inputs),
+        list(steps),
+        [timesteps[at] for at in steps],
+        cache,
+        evaluations,
     )
 
 
+def object_row(images: ObjectImages, row: int, item: AnnotatedObject) -> ObjectRow:
+    """The row of one object of the image in this row."""
+    where = (images.kind, images.sequences[row], images.frames[row])
+    return ObjectRow(item.name, images.names[row], item.label, item.area, *where, item.instance)
+
+
 class PrototypePooling(Consumer):
-    """Pools what the shards of images lack, and writes a shard when its last image is done."""
+    """Pools the prototypes that shards lack, and writes those of a shard after its last image.
+
+    Attributes:
+        missing: shard -> keys of prototypes.
+    """
 
     def __init__(
         self,
         backbone: Backbone,
         source: Source,
-        kept: PrototypeCache,
-        units: Sequence[PrototypeKey],
+        cache: PrototypeCache,
+        keys: Sequence[PrototypeKey],
         resizing: MaskResizing,
     ) -> None:
-        self.backbone, self.source, self.kept, self.resizing = backbone, source, kept, resizing
+        self.backbone, self.source, self.cache, self.resizing = backbone, source, cache, resizing
         self.timesteps = source.timesteps(backbone)
-        self.shard_of = {row: shard for shard in kept.shards for row in shard}
-        self.lacking = {shard: kept.missing(shard, units) for shard in kept.shards}
+        self.shard_of = {row: shard for shard in cache.shards for row in shard}
+        self.missing = {shard: cache.missing(shard, keys) for shard in cache.shards}
         self.weights: dict[tuple[int, int], list[Tensor]] = {}  # by grid, of the objects of each image of the batch
         self.pooled: dict[PrototypeKey, list[Tensor]] = defaultdict(list)  # of the batches of a shard
 
     @property
     def most_steps(self) -> int:
         """The most steps that images of any shard are taken through."""
-        return max(self.source.steps_taken(self.backbone, self._steps(shard)) for shard in self.lacking)
+        return max(self.source.steps_taken(self.backbone, self._steps(shard)) for shard in self.missing)
 
     def evaluations(self, shards: Sequence[Sequence[int]]) -> int:
         """How often the network is evaluated for all that some shards lack."""
-        found = ((rows, self._steps(self.shard_of[rows[0]])) for rows in shards)
-        return sum(len(rows) * self.source.evaluations(self.backbone, steps) for rows, steps in found)
+        steps = [self._steps(self.shard_of[rows[0]]) for rows in shards]
+        return sum(
+            len(rows) * self.source.evaluations(self.backbone, own) for rows, own in zip(shards, steps, strict=True)
+        )
 
     def run(self, batch: ImageBatch) -> Iterator[TrajectoryStep]:
         """Takes images of one shard through the steps that it lacks."""
         shard = self.shard_of[batch.rows[0]]
-        units = self.lacking[shard]
         assert batch.masks is not None
         self.weights = {
             grid: [resize_masks(each, grid, self.resizing) for each in batch.masks]
-            for grid in {unit.grid for unit in units}
+            for grid in {key.grid for key in self.missing[shard]}
         }
-        layers = list(dict.fromkeys(unit.layer for unit in units))
+        layers = list(dict.fromkeys(key.layer for key in self.missing[shard]))
         return self.source.run(self.backbone, batch, layers, self._steps(shard))
 
     def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
         timestep = self.timesteps[step.index]
-        for unit in self.lacking[self.shard_of[batch.rows[0]]]:
-            if unit.timestep == timestep:
-                values = resize_activation(step.activations[unit.layer], unit.grid)
-                means = [masked_means(one, own) for one, own in zip(values, self.weights[unit.grid], strict=True)]
-                self.pooled[unit].append(torch.cat(means).cpu())
+        for key in self.missing[self.shard_of[batch.rows[0]]]:
+            if key.timestep == timestep:
+                values = resize_activation(step.activations[key.layer], key.grid)
+                means = [masked_means(*pair) for pair in zip(values, self.weights[key.grid], strict=True)]
+                self.pooled[key].append(torch.cat(means).cpu())
 
     def finish(self, batch: ImageBatch, images: Tensor | None) -> None:
         shard = self.shard_of[batch.rows[0]]
         if batch.rows[-1] == shard[-1]:
-            self.kept.write(shard, {unit: torch.cat(parts) for unit, parts in self.pooled.items()})
+            self.cache.write(shard, {key: torch.cat(parts) for key, parts in self.pooled.items()})
             self.pooled.clear()
 
     def _steps(self, shard: range) -> list[int]:
         """The steps at which a shard lacks something."""
-        wanted = {unit.timestep for unit in self.lacking[shard]}
-        return sorted(step for step, at in self.timesteps.items() if at in wanted)
+        wanted = {key.timestep for key in self.missing[shard]}
+        return sorted(step for step, timestep in self.timesteps.items() if timestep in wanted)
 
 
 def save_prototypes(prototypes: Prototypes, folder: Path) -> list[Path]:
-    """Writes `<folder>/<input>.safetensors` with `step_<k>` -> [objects, channels], float32, for every input.
+    """Writes `<folder>/<layer group>.safetensors` with `step_<k>` -> [objects, channels], float32.
 
-    Rows of objects that have vanished at the input's resolution are NaN.
+    Rows of objects that have vanished at the group's resolution are NaN.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for group in prototypes.inputs:
-        path = folder / f"{group.name}.safetensors"
-        temporary = temporary_beside(path)
-        try:
+    paths = [folder / f"{group.name}.safetensors" for group in prototypes.inputs]
+    for group, path in zip(prototypes.inputs, paths, strict=True):
+        with replacing(path) as temporary:
             save_file({f"step_{step}": prototypes.matrix(group, step) for step in prototypes.steps}, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        paths.append(path)
     return paths

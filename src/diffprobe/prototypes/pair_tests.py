@@ -1,10 +1,6 @@
 """How two sets of distances differ: rank tests, effect sizes and Dunn's indices for every pair of sets.
 
 The p-values take distances for independent, as the papers do. They are not, since pairs share objects.
-
-Dunn's index of two sets of numbers: how far apart they are in units of their size, by several readings.
-
-Several ascending sets in one common order: one pass gives all that rank tests and Wasserstein distances need.
 """
 
 from __future__ import annotations
@@ -21,11 +17,12 @@ from diffprobe.prototypes.sets import deviations, mean_of
 from diffprobe.statistics.differences import holm
 
 _CHUNK = 1 << 20
+_ROUNDING = 1e-12  # of sums of cubes; one value of n that differs from the rest leaves 3 / n
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Values [n], ascending, with their mean and their size by each variant of the index."""
+    """Values [n], ascending, with their mean and their size by each variant of Dunn's index."""
 
     values: np.ndarray
     mean: float
@@ -33,7 +30,7 @@ class Cluster:
 
 
 def cluster(values: np.ndarray) -> Cluster:
-    """What the indices need to know of a set. values: [n > 0], ascending.
+    """Mean and sizes of a set. values: [n > 0], ascending.
 
     Sizes, by the name of the index: `dunn_paper` the radius, that is the largest deviation from the mean;
     `dunn_textbook` and `dunn_centroid_range` the range; `_halfrange` half of it; `_meanpair` the mean distance of two
@@ -64,9 +61,8 @@ def cluster(values: np.ndarray) -> Cluster:
 def dunn_indices(first: Cluster, second: Cluster) -> dict[str, float | None]:
     """Every variant: distance of the two sets over the larger of their sizes; None where both sizes are 0.
 
-    The distance is that of the means, but for `dunn_textbook`, where it is that of the nearest values (Dunn 1973).
-    `dunn_paper` is torchmetrics' DunnIndex. All of them fall as sets grow, since the extremes of more values lie
-    further out: compare sets of like sizes.
+    The distance is that of the means, but for `dunn_textbook` that of the nearest values (Dunn 1973). `dunn_paper` is
+    torchmetrics' DunnIndex. All fall as sets grow, since the extremes of more values lie further out.
     """
     found: dict[str, float | None] = {}
     for name in first.sizes:
@@ -88,17 +84,16 @@ def nearest(first: np.ndarray, second: np.ndarray) -> float:
     return smallest
 
 
-_ROUNDING = 1e-12  # of sums of cubes; one value of n that differs from the rest leaves 3 / n
-
-
 @dataclass(frozen=True, slots=True)
 class JointOrder:
-    """Of k sets, rows and columns in their order. All counts are float64.
+    """How the values of k sets are ordered together. Rows and columns are sets; all counts are float64.
 
-    `sizes` [k]; `wins` [k, k]: pairs of a value of the row's set and one of the column's in which the column's is the
-    greater, ties counted half (Mann and Whitney's U); `pair_ties` [k, k]: the sum of t^3 - t over the distinct values,
-    which occur t times in the row's and the column's set together (the diagonal is 0); `ties`: the same for all sets
-    together; `wasserstein` [k, k]: the integral of |F - G| over their distribution functions.
+    Attributes:
+        sizes: [k].
+        wins: [k, k], pairs in which the column's value is greater than the row's, ties half (Mann and Whitney's U).
+        pair_ties: [k, k], the sum of t^3 - t over the distinct values, each of which occurs t times in the two sets.
+        ties: the same sum for all sets together.
+        wasserstein: [k, k], the integral of |F - G| over their distribution functions.
     """
 
     sizes: np.ndarray
@@ -108,11 +103,8 @@ class JointOrder:
     wasserstein: np.ndarray
 
     def mean_ranks(self) -> np.ndarray:
-        """Mean rank [k] of each set among all values, from 1, equal values sharing theirs.
-
-        A value's rank is the number of values below it, ties half and itself half, plus a half.
-        """
-        return self.wins.sum(0) / self.sizes + 0.5
+        """Mean rank [k] of each set among all values, from 1, equal values sharing theirs."""
+        return self.wins.sum(0) / self.sizes + 0.5  # a rank: values below, ties and the value itself half, plus 1/2
 
     def untied(self) -> float:
         """1 - ties / (n^3 - n), by which ties shrink the variance of ranks: 0 if all values are equal."""
@@ -122,15 +114,13 @@ class JointOrder:
 
     def of(self, first: int, second: int) -> JointOrder:
         """The order of two of the sets alone."""
-        both = np.ix_([first, second], [first, second])
+        pair, both = [first, second], np.ix_([first, second], [first, second])
         ties = float(self.pair_ties[first, second])
-        return JointOrder(
-            self.sizes[[first, second]], self.wins[both], self.pair_ties[both], ties, self.wasserstein[both]
-        )
+        return JointOrder(self.sizes[pair], self.wins[both], self.pair_ties[both], ties, self.wasserstein[both])
 
 
 def joint_order(sets: Sequence[np.ndarray], *, chunk: int = 1 << 14) -> JointOrder:
-    """The common order of k sets, each ascending and not empty, in one pass of `chunk` values per set at a time."""
+    """The order of k sets, each ascending and not empty, in one pass of `chunk` values per set at a time."""
     sizes = np.array([len(values) for values in sets], float)
     wins, cubes, wasserstein = np.zeros((3, len(sets), len(sets)))
     all_cubes = 0.0
@@ -150,7 +140,7 @@ def joint_order(sets: Sequence[np.ndarray], *, chunk: int = 1 << 14) -> JointOrd
 
 
 def _together(sets: Sequence[np.ndarray], chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Distinct values [1 + m], ascending, and how many of each set are up to each of them [k, 1 + m].
+    """Pieces of the distinct values [1 + m], ascending, and how many of each set are up to each of them [k, 1 + m].
 
     The first of a piece is the last of the piece before it. A piece ends at a value that some set reaches after
     `chunk` more of its own; however often this value occurs, it takes no more than one place.
@@ -161,9 +151,7 @@ def _together(sets: Sequence[np.ndarray], chunk: int) -> Iterator[tuple[np.ndarr
         cut = min(values[min(at + chunk, len(values)) - 1] for values, at in ahead)
         pieces = [values[at : at + chunk] for values, at in zip(sets, starts, strict=True)]
         pieces = [piece[: np.searchsorted(piece, cut)] for piece in pieces]
-        found = np.concatenate([*pieces, np.array([cut])])
-        found.sort()
-        found = found[np.append(True, found[1:] != found[:-1])]
+        found = np.unique(np.concatenate([*pieces, np.array([cut])]))
         reached = [at + np.searchsorted(piece, found, "right") for piece, at in zip(pieces, starts, strict=True)]
         ends = np.array([np.searchsorted(values, cut, "right") for values in sets])
         counted = np.column_stack([starts, np.stack(reached)]).astype(np.float64)
@@ -193,7 +181,7 @@ def pair_tests(sets: Mapping[str, np.ndarray]) -> list[PairTest]:
 
     Empty sets have no rows. Statistics: `kruskal`, Kruskal and Wallis's (1952) H of the two; `auc`, P(second > first),
     ties half; `cliffs_delta`, 2 auc - 1 (Cliff 1993); `wasserstein`, the Wasserstein-1 distance; `posthoc_dunn`, Dunn's
-    (1964) z, positive where the second set ranks higher among all sets; and the indices of `dunn.dunn_indices`.
+    (1964) z, positive where the second set ranks higher among all sets; and those of `dunn_indices`.
     """
     named = {name: values for name, values in sets.items() if len(values)}
     if len(named) < 2:

@@ -26,12 +26,12 @@ _TIE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class PermutationTest:
-    """How often shuffled labels separate as well as the true ones.
+    """How often shuffled labels separate as well as the true ones. Without exchangeable images, p is 1.
 
-    statistic: the AUC with the true labels, P(first set < second set) + P(equal) / 2; p: one-sided,
-    (1 + #{permuted >= observed}) / (1 + permutations) (Phipson and Smyth 2010). Both None
-    where one of the two sets is empty.
-    exchangeable: images whose labels can change. Without any, p is 1: the data cannot tell.
+    Attributes:
+        statistic: AUC of the true labels, P(first set < second set) + P(equal) / 2; None where a set is empty.
+        p: one-sided, (1 + #{permuted >= observed}) / (1 + permutations) (Phipson and Smyth 2010).
+        exchangeable: images whose labels can change.
     """
 
     statistic: float | None
@@ -53,17 +53,20 @@ def between_images(
         classes, images: [n], integers.
 
     Raises:
-        UserError: as `by_image.checked`.
+        UserError: as `set_intervals.checked`.
     """
     data = by_image(distances, classes, images)
-    labelings = np.concatenate([data.classes[None], _swapped(data, permutations, np.random.default_rng(seed))])
-    movable = sum(len(slots) for slots in data.slots() if len(np.unique(data.classes[slots], axis=0)) > 1)
+    random = np.random.default_rng(seed)
+    labelings = np.tile(data.classes, (1 + permutations, 1))  # the true labels first
+    for slots in data.slots():
+        order = random.permuted(np.tile(np.arange(len(slots)), (permutations, 1)), axis=1)
+        labelings[1:, slots.ravel()] = data.classes[slots][order].reshape(permutations, -1)
+    exchangeable = sum(len(slots) for slots in data.slots() if len(np.unique(data.classes[slots], axis=0)) > 1)
     sizes = set_sizes(data.classes, data.image_of)
     same, pairs = sizes["scdi"], sizes["scdi"] + sizes["dcdi"]
     if same in (0, pairs):
-        return PermutationTest(None, None, permutations, movable)
-    sums = _sums_between(_rank_matrix(data), labelings)
-    return _test(sums, same, pairs, movable)
+        return PermutationTest(None, None, permutations, exchangeable)
+    return _test(_sums_between(_rank_matrix(data), labelings), same, pairs, exchangeable)
 
 
 def within_images(
@@ -77,18 +80,22 @@ def within_images(
     first, second = data.pairs_within()
     labels = data.classes
     same = int((labels[first] == labels[second]).sum())
-    movable = len(np.unique(data.image_of[first[labels[first] != labels[second]]]))
+    exchangeable = len(np.unique(data.image_of[first[labels[first] != labels[second]]]))
     if same in (0, len(first)):
-        return PermutationTest(None, None, permutations, movable)
+        return PermutationTest(None, None, permutations, exchangeable)
+    random = np.random.default_rng(seed)
+    labelings = np.tile(data.classes, (1 + permutations, 1))  # the true labels first
+    for slots in data.slots():
+        own = np.broadcast_to(labels[slots], (permutations, *slots.shape))
+        labelings[1:, slots.ravel()] = random.permuted(own, axis=2).reshape(permutations, -1)
     ranks = _centred_ranks(data.distances[first, second]).numpy().astype(float)
-    labelings = np.concatenate([labels[None], _shuffled(data, permutations, np.random.default_rng(seed))])
     step = max(1, _PAIRS_AT_ONCE // len(first))
     parts = (labelings[start : start + step] for start in range(0, len(labelings), step))
     sums = np.concatenate([(part[:, first] == part[:, second]) @ ranks for part in parts])
-    return _test(sums, same, len(first), movable)
+    return _test(sums, same, len(first), exchangeable)
 
 
-def _test(sums: np.ndarray, same: int, pairs: int, movable: int) -> PermutationTest:
+def _test(sums: np.ndarray, same: int, pairs: int, exchangeable: int) -> PermutationTest:
     """From sums of centred ranks [1 + permutations] over `same` of all `pairs`; the observed one first.
 
     With ranks r/pairs - 1/2 in place of r, the Mann-Whitney U of the same-class pairs gives
@@ -96,25 +103,7 @@ def _test(sums: np.ndarray, same: int, pairs: int, movable: int) -> PermutationT
     """
     aucs = 0.5 - pairs * sums / (same * (pairs - same))
     reached = int((aucs[1:] >= aucs[0] - _TIE).sum())
-    return PermutationTest(float(aucs[0]), (1 + reached) / len(aucs), len(aucs) - 1, movable)
-
-
-def _swapped(data: ObjectsByImage, permutations: int, random: np.random.Generator) -> np.ndarray:
-    """Labels [permutations, n] after whole images have swapped theirs."""
-    labelings = np.empty((permutations, len(data.classes)), data.classes.dtype)
-    for slots in data.slots():
-        order = random.permuted(np.tile(np.arange(len(slots)), (permutations, 1)), axis=1)
-        labelings[:, slots.ravel()] = data.classes[slots][order].reshape(permutations, -1)
-    return labelings
-
-
-def _shuffled(data: ObjectsByImage, permutations: int, random: np.random.Generator) -> np.ndarray:
-    """Labels [permutations, n] shuffled within each image."""
-    labelings = np.empty((permutations, len(data.classes)), data.classes.dtype)
-    for slots in data.slots():
-        labels = np.broadcast_to(data.classes[slots], (permutations, *slots.shape))
-        labelings[:, slots.ravel()] = random.permuted(labels, axis=2).reshape(permutations, -1)
-    return labelings
+    return PermutationTest(float(aucs[0]), (1 + reached) / len(aucs), len(aucs) - 1, exchangeable)
 
 
 def _rank_matrix(data: ObjectsByImage) -> Tensor:

@@ -1,7 +1,4 @@
-"""Masks at the resolution of an activation, and prototypes: the mean of an activation over an object.
-
-Source: Bonechi et al. 2024 (Diff-Props), "Prototype extraction".
-"""
+"""Masks at the resolution of an activation, and prototypes as masked means (Bonechi et al. 2024, Diff-Props)."""
 
 from __future__ import annotations
 
@@ -12,16 +9,14 @@ from torch import Tensor
 
 from diffprobe.precision import float32_products, to_float64
 
-HALF = 0.5
-
 
 @dataclass(frozen=True)
 class MaskResizing:
-    """How masks get to the grid of an activation: bilinear, corners not aligned.
+    """How masks are resized to the grid of an activation: bilinear, corners not aligned.
 
     Attributes:
-        hard: whether cells count wholly or not at all, by whether at least half of them belongs to the object.
-        antialias: whether all pixels count. Without it, from 512 to 16 pixels, a cell looks at 4 pixels of its 1024.
+        hard: a cell weighs 1 where at least half of it belongs to the object, else 0.
+        antialias: every pixel counts. Without it, from 512 to 16 pixels, a cell depends on 4 of its 1024 pixels.
     """
 
     hard: bool = False
@@ -33,15 +28,14 @@ def resize_masks(masks: Tensor, grid: tuple[int, int], resizing: MaskResizing) -
     weights = F.interpolate(
         masks[:, None].float(), grid, mode="bilinear", align_corners=False, antialias=resizing.antialias
     )[:, 0]
-    return (weights >= HALF).float() if resizing.hard else weights.clamp(0, 1)
+    return (weights >= 0.5).float() if resizing.hard else weights.clamp(0, 1)
 
 
 def masked_means(activation: Tensor, weights: Tensor) -> Tensor:
     """sum(F w) / sum(w) of an activation F [channels, h, w] for the weights w [objects, h, w] of every object.
 
     Returns:
-        [objects, channels], float32, summed in float64; NaN for objects without weight, which have vanished at this
-        resolution.
+        [objects, channels], float32, summed in float64; NaN for objects without weight, which have vanished.
     """
     flat = to_float64(weights.flatten(1).to(activation.device))
     with float32_products():

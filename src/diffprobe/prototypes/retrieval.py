@@ -1,8 +1,8 @@
-"""Do prototypes find their class? Silhouettes, nearest neighbours in other images, and retrieval.
+"""Silhouettes, nearest neighbours in other images, and retrieval: a value for each object, and their means.
 
-Each is a value per object, and its mean. An image is both a query and in the gallery of all others, so intervals leave
-images out of both (`statistics.jackknife_interval`); if only the queries were drawn anew, that of the mean average
-precision would hold the truth in 70 to 90 % instead of 95 %.
+An image is both a query and in the gallery of all others, so intervals leave images out of both
+(`statistics.jackknife_interval`). Drawing only the queries anew, the interval of the mean average precision would hold
+the truth in 70 to 90 % instead of 95 %.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from torch import Tensor
 from diffprobe.prototypes.set_intervals import checked
 from diffprobe.statistics.intervals import Interval, jackknife_interval, left_out_weights
 
-PARTS = 20  # in so many parts are images left out at most: each takes as long as the scores themselves
+PARTS = 20  # parts in which images are left out, at most: each takes as long as the scores themselves
 _ELEMENTS_AT_ONCE = 2**23
-_QUERIES = "queries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def retrieve(
     level: float = 0.95,
     seed: int = 0,
 ) -> Retrieval:
-    """All of this page's scores, with intervals over images.
+    """All scores of retrieval, with intervals over images.
 
     Args:
         distances: [n, n], symmetric.
@@ -54,43 +53,39 @@ def retrieve(
         parts: images are left out one by one up to so many, and in so many parts (drawn by `seed`) beyond.
 
     Raises:
-        UserError: as `by_image.checked`.
+        UserError: as `set_intervals.checked`.
     """
     matrix, labels, owners = checked(distances, classes, images)
-    kept = left_out_weights(int(owners.max()) + 1, parts, seed)[:, owners] > 0
-    found = [_scores(matrix, labels, owners)]
-    for rows in kept[1:] if len(kept) > 2 else ():
+    included = left_out_weights(int(owners.max()) + 1, parts, seed)[:, owners] > 0
+    means = [_means(matrix, labels, owners)]
+    for rows in included[1:] if len(included) > 2 else ():
         some = torch.from_numpy(np.flatnonzero(rows))
-        found.append(_scores(matrix[some][:, some], labels[rows], owners[rows]))
-    intervals = {
-        name: jackknife_interval(
-            np.array([each[name] for each in found]), len(found) - 1, share=name != "silhouette", level=level
-        )
-        for name in found[0]
-        if name != _QUERIES
-    }
-    queries = int(found[0][_QUERIES])
+        means.append(_means(matrix[some][:, some], labels[rows], owners[rows]))
+    intervals = {}
+    for name in means[0]:
+        values = np.array([each[name] for each in means])
+        intervals[name] = jackknife_interval(values, len(means) - 1, share=name != "silhouette", level=level)
+    images_of_class = np.bincount(np.unique(np.stack([labels, owners]), axis=1)[0])
+    queries = int((images_of_class[labels] > 1).sum())
     return Retrieval(intervals, queries, len(labels) - queries)
 
 
-def _scores(distances: Tensor, classes: np.ndarray, images: np.ndarray) -> dict[str, float]:
-    """The mean of every score, NaN without objects to take it over, and how many queries were answered."""
-    precisions = average_precisions(distances, classes, images)
+def _means(distances: Tensor, classes: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    """The mean of every score; NaN without objects to take it over."""
     values = {
         "silhouette": silhouettes(distances, classes),
         "knn_accuracy": neighbour_hits(distances, classes, images, 1),
         "knn_accuracy_5": neighbour_hits(distances, classes, images, 5),
-        "mean_average_precision": precisions,
+        "mean_average_precision": average_precisions(distances, classes, images),
     }
-    means = {name: float(np.nanmean(each)) if not np.isnan(each).all() else np.nan for name, each in values.items()}
-    return {**means, _QUERIES: float((~np.isnan(precisions)).sum())}
+    return {name: np.nan if np.isnan(each).all() else float(np.nanmean(each)) for name, each in values.items()}
 
 
 def silhouettes(distances: Tensor, classes: np.ndarray) -> np.ndarray:
     """Silhouette of each object [n] for distances [n, n] and classes [n] (Rousseeuw 1987).
 
     (b - a) / max(a, b) for the mean distances a to the others of its class and b to the nearest other class; 0 for an
-    object alone in its class, NaN where there is one class only. Images play no part.
+    object alone in its class, NaN where there is one class only.
     """
     labels = np.unique(classes, return_inverse=True)[1]
     sizes = np.bincount(labels)
@@ -109,11 +104,10 @@ def silhouettes(distances: Tensor, classes: np.ndarray) -> np.ndarray:
 
 
 def neighbours(distances: Tensor, images: np.ndarray, k: int) -> np.ndarray:
-    """The k nearest objects of other images, nearest first: indices [n, k], -1 where there are fewer.
+    """The k nearest objects of other images, nearest first, for distances [n, n] and images [n].
 
-    Args:
-        distances: [n, n].
-        images: [n].
+    Returns:
+        Indices [n, k], -1 where there are fewer.
     """
     found = np.full((len(images), k), -1)
     for rows in _chunks(len(images)):
@@ -137,8 +131,8 @@ def neighbour_hits(distances: Tensor, classes: np.ndarray, images: np.ndarray, k
 def average_precisions(distances: Tensor, classes: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Average precision of each object [n] as a query for its class among the objects of other images.
 
-    The mean, over the objects of its class, of the share of its class among all that are at most as far. Equal
-    distances so count together, in no order. NaN for queries without their class in other images.
+    The mean, over the objects of its class, of the share of its class among all that are at most as far, so that equal
+    distances count together. NaN for queries without their class in other images.
     """
     labels = torch.from_numpy(np.unique(classes, return_inverse=True)[1])
     values = []
@@ -152,7 +146,7 @@ def average_precisions(distances: Tensor, classes: np.ndarray, images: np.ndarra
 
 
 def _chunks(n: int) -> Iterator[slice]:
-    """Rows of an [n, n] matrix, as many at once as memory is meant for."""
+    """Rows of an [n, n] matrix, as many at once as fit the memory limit."""
     step = max(1, _ELEMENTS_AT_ONCE // n)
     return (slice(start, start + step) for start in range(0, n, step))
 

@@ -1,54 +1,37 @@
-"""Everything that is asked of one matrix of distances, as rows of sets.csv and tests.csv.
+"""The four sets of every distance matrix: statistics, tests and retrieval, as rows of sets.csv and tests.csv.
 
-The rows of the tables that analyses of prototypes leave; docs/statistics.md says what each statistic is.
+docs/statistics.md explains each statistic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import log10
 from typing import Annotated, Any
 
 import numpy as np
-from torch import Tensor
 
-from diffprobe.files import Step
+from diffprobe.prototypes.collecting import DistanceKey, DistanceMatrix, Prototypes
+from diffprobe.prototypes.distances import DistanceConfig
 from diffprobe.prototypes.pair_tests import pair_tests
-from diffprobe.prototypes.permutation import PermutationTest, between_images, within_images
-from diffprobe.prototypes.retrieval import retrieve
+from diffprobe.prototypes.permutation import between_images, within_images
+from diffprobe.prototypes.retrieval import neighbours, retrieve
 from diffprobe.prototypes.set_intervals import SetIntervals, set_intervals
 from diffprobe.prototypes.sets import SetHistogram, set_histograms, set_statistics, split_pairs
 from diffprobe.ranges import Number
+from diffprobe.statistics.differences import holm
+from diffprobe.statistics.intervals import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectRow:
-    """objects.csv: an object with a prototype. `area` is its share of the image's pixels."""
-
-    object: str
-    image: str
-    label: str
-    area: float
-    dataset: str
-    sequence: str
-    frame: int
-    instance: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetRow:
+class SetRow(DistanceKey):
     """sets.csv: the distances of one set of pairs. Values are None where the set is empty.
 
     `std` is of the population (ddof 0), `radius` the largest deviation from the mean; `low` and `high` bound the mean
     over images.
     """
 
-    model: str
-    layer: str
-    step: Step
-    timestep: float | None
-    measure: str
     set: str
     n: int
     mean: float | None
@@ -62,188 +45,159 @@ class SetRow:
 
 
 @dataclass(frozen=True, slots=True)
-class TestRow:
+class TestRow(DistanceKey):
     """tests.csv: one statistic of a pair of sets, or of all objects (`set_a` and `set_b` empty)."""
 
     __test__ = False  # for pytest, which would take it for one of its own
 
-    model: str
-    layer: str
-    step: Step
-    timestep: float | None
-    measure: str
     set_a: str
     set_b: str
     statistic: str
     value: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    log10_p: float | None
-    p_holm: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class DriftRow:
-    """drift.csv: distances of objects to themselves after a change ('self'), beside other sets of pairs.
-
-    `auc` is the chance that an object is nearer to its changed self than a pair of the set is to each other.
-    """
-
-    model: str
-    layer: str
-    step: Step
-    timestep: float | None
-    measure: str
-    change: str
-    strength: float
-    set: str
-    n: int
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
-    auc: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class VanishedRow:
-    """vanished.csv: an object without a prototype, since no cell of a grid belongs to it (`change` made it so)."""
-
-    object: str
-    height: int
-    width: int
-    change: str
-    strength: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class DistanceKey:
-    """Of what the distances are: the first cells of every row."""
-
-    model: str
-    layer: str
-    step: Step
-    timestep: float | None
-    measure: str
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    log10_p: float | None = None
+    p_holm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How much of it: at most so many resamples with images left out for intervals, permutations of labels for p, and
-    the seed of both."""
+    """Largest number of parts in which images are left out for intervals, permutations of labels for p, and the seed of
+    both."""
 
     resamples: Annotated[int, Number(19, 100_000)] = 1000  # the fewest permutations with which p can be 0.05
     permutations: Annotated[int, Number(19, 100_000)] = 1000
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Separation:
-    """What one matrix of distances says."""
+@dataclass(frozen=True)
+class NearestObjects:
+    """The nearest objects of other images, at one layer group, step and measure.
 
-    sets: list[SetRow]
-    tests: list[TestRow]
-    histograms: list[SetHistogram]
+    Attributes:
+        objects: [queries], places among all objects.
+        neighbours: [queries, k], nearest first; distances: the same shape.
+    """
+
+    key: DistanceKey
+    objects: np.ndarray
+    neighbours: np.ndarray
+    distances: np.ndarray
 
 
-def separate(
-    key: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
-) -> Separation:
-    """The four sets of pairs, what tells them apart, and how well the nearest objects tell an object's class.
+@dataclass
+class SeparationResults:
+    """Rows of the tables; `nearest` is of the matrix with the highest mean average precision."""
+
+    sets: list[SetRow] = field(default_factory=list)
+    tests: list[TestRow] = field(default_factory=list)
+    histograms: list[SetHistogram] = field(default_factory=list)
+    nearest: NearestObjects | None = None
+
+
+def study_separation(
+    prototypes: Prototypes,
+    model: str,
+    distance_config: DistanceConfig,
+    resampling: Resampling,
+    *,
+    shown: int = 5,
+    log: Callable[[str], None] = lambda line: None,
+) -> SeparationResults:
+    """Statistics of the distances between prototypes, for each layer group, step and measure.
+
+    p of the permutation tests and of the order are adjusted (Holm) over the layer groups and steps of a measure.
 
     Args:
-        distances: [objects, objects], symmetric, finite.
-        classes, images: [objects], integers.
+        shown: how many nearest objects are looked up for each.
+
+    Raises:
+        UserError: as `Prototypes.distances`.
     """
-    values = split_pairs(distances, classes, images)
-    seed = resampling.seed
-    intervals = set_intervals(distances, classes, images, parts=resampling.resamples, seed=seed)
+    results, best = SeparationResults(), -np.inf
+    for matrix in prototypes.distances(model, distance_config):
+        found = separate(matrix, resampling)
+        results.sets += found.sets
+        results.tests += found.tests
+        results.histograms += found.histograms
+        precision = next(row.value for row in found.tests if row.statistic == "mean_average_precision")
+        if precision is not None and precision > best:
+            results.nearest, best = _nearest(matrix, shown), precision
+        key = matrix.key
+        log(f"{key.layer}, t = {key.timestep:g}, {key.measure}: {len(matrix.rows)} objects")
+    results.tests = _with_holm(results.tests)
+    return results
+
+
+def _nearest(matrix: DistanceMatrix, shown: int) -> NearestObjects:
+    """Of the objects that have so many in other images."""
+    found = neighbours(matrix.distances, matrix.images, shown)
+    queries = np.flatnonzero((found >= 0).all(1))
+    found = found[queries]
+    near = np.take_along_axis(matrix.distances[queries].numpy(), found, 1)
+    return NearestObjects(matrix.key, matrix.rows[queries], matrix.rows[found], near)
+
+
+def _with_holm(tests: Sequence[TestRow]) -> list[TestRow]:
+    families: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(tests):
+        if (row.statistic.startswith("permutation_") or row.statistic == "order_holds") and row.p is not None:
+            families.setdefault((row.measure, row.statistic), []).append(place)
+    adjusted = list(tests)
+    for places in families.values():
+        for place, p in zip(places, holm([tests[at].p or 0.0 for at in places]), strict=True):
+            adjusted[place] = replace(tests[place], p_holm=p)
+    return adjusted
+
+
+def separate(matrix: DistanceMatrix, resampling: Resampling) -> SeparationResults:
+    """The four sets of pairs, what tells them apart, and retrieval, for one matrix."""
+    data = (matrix.distances, matrix.classes, matrix.images)
+    key, seed = matrix.key, resampling.seed
+    values = split_pairs(*data)
+    intervals = set_intervals(*data, parts=resampling.resamples, seed=seed)
     sets = []
     for name, of_set in values.items():
-        interval = intervals.means[name]
-        statistics = asdict(set_statistics(of_set, seed=seed))
-        sets.append(SetRow(**asdict(key), set=name, **statistics, low=interval.low, high=interval.high))
-    tests = [
-        *_pair_rows(key, values, intervals),
-        *_difference_rows(key, intervals),
-        _permutation_row(
-            key,
-            ("scdi", "dcdi"),
-            "between",
-            between_images(distances, classes, images, resampling.permutations, seed),
-        ),
-        _permutation_row(
-            key, ("scsi", "dcsi"), "within", within_images(distances, classes, images, resampling.permutations, seed)
-        ),
-        *_retrieval_rows(key, distances, classes, images, resampling),
-        _order_row(key, intervals),
-    ]
-    histograms = set_histograms(values, key.layer, key.step, key.measure)
-    return Separation(sets, tests, histograms)
+        statistics, mean = asdict(set_statistics(of_set, seed=seed)), intervals.means[name]
+        sets.append(SetRow(**asdict(key), set=name, **statistics, low=mean.low, high=mean.high))
+    tests = list(_test_rows(matrix, values, intervals, resampling))
+    return SeparationResults(sets, tests, set_histograms(values, key.layer, key.step, key.measure))
 
 
-def _row(
-    key: DistanceKey,
-    pair: tuple[str, str],
-    statistic: str,
-    value: float | None,
-    **some: float | None,
-) -> TestRow:
-    """A row whose other cells are empty."""
-    found: dict[str, Any] = {"low": None, "high": None, "p": None, "log10_p": None, "p_holm": None, **some}
-    return TestRow(**asdict(key), set_a=pair[0], set_b=pair[1], statistic=statistic, value=value, **found)
+def _test_rows(
+    matrix: DistanceMatrix, values: dict[str, np.ndarray], intervals: SetIntervals, resampling: Resampling
+) -> Iterator[TestRow]:
+    data = (matrix.distances, matrix.classes, matrix.images)
 
+    def row(
+        statistic: str,
+        value: float | None,
+        pair: tuple[str, str] = ("", ""),
+        interval: Interval | None = None,
+        **p: Any,
+    ) -> TestRow:
+        low, high = (interval.low, interval.high) if interval else (None, None)
+        names = {"set_a": pair[0], "set_b": pair[1], "statistic": statistic}
+        return TestRow(**asdict(matrix.key), **names, value=value, low=low, high=high, **p)
 
-def _pair_rows(key: DistanceKey, values: dict[str, np.ndarray], intervals: SetIntervals) -> Iterator[TestRow]:
-    """The statistics of pairs of sets; AUC and Cliff's delta with intervals over images."""
     for test in pair_tests(values):
         pair = (test.set_a, test.set_b)
-        low = high = None
-        if test.statistic in ("auc", "cliffs_delta"):
-            interval = intervals.aucs[pair]
-            low, high = interval.low, interval.high
-            if test.statistic == "cliffs_delta" and low is not None and high is not None:
-                low, high = 2 * low - 1, 2 * high - 1
-        yield _row(
-            key,
-            pair,
-            test.statistic,
-            test.value,
-            low=low,
-            high=high,
-            p=test.p,
-            log10_p=test.log10_p,
-            p_holm=test.p_holm,
-        )
-
-
-def _difference_rows(key: DistanceKey, intervals: SetIntervals) -> Iterator[TestRow]:
+        interval = intervals.aucs[pair] if test.statistic in ("auc", "cliffs_delta") else None
+        if interval and test.statistic == "cliffs_delta" and interval.low is not None and interval.high is not None:
+            interval = Interval(test.value, 2 * interval.low - 1, 2 * interval.high - 1)
+        yield row(test.statistic, test.value, pair, interval, p=test.p, log10_p=test.log10_p, p_holm=test.p_holm)
     for pair, interval in intervals.differences.items():
         if interval.value is not None:
-            yield _row(key, pair, "mean_difference", interval.value, low=interval.low, high=interval.high)
-
-
-def _permutation_row(key: DistanceKey, pair: tuple[str, str], how: str, test: PermutationTest) -> TestRow:
-    return _row(
-        key,
-        pair,
-        f"permutation_{how}_images",
-        test.statistic,
-        p=test.p,
-        log10_p=None if test.p is None else log10(test.p),
-    )
-
-
-def _retrieval_rows(
-    key: DistanceKey, distances: Tensor, classes: np.ndarray, images: np.ndarray, resampling: Resampling
-) -> Iterator[TestRow]:
-    found = retrieve(distances, classes, images, seed=resampling.seed)
-    for name, interval in found.intervals.items():
-        yield _row(key, ("", ""), name, interval.value, low=interval.low, high=interval.high)
-
-
-def _order_row(key: DistanceKey, intervals: SetIntervals) -> TestRow:
-    """Whether scsi < scdi < dcsi < dcdi by means; p of the hypothesis that it does not."""
+            yield row("mean_difference", interval.value, pair, interval)
+    for pair, name, permuted in (
+        (("scdi", "dcdi"), "between", between_images),
+        (("scsi", "dcsi"), "within", within_images),
+    ):
+        found = permuted(*data, resampling.permutations, resampling.seed)
+        log10_p = None if found.p is None else log10(found.p)
+        yield row(f"permutation_{name}_images", found.statistic, pair, p=found.p, log10_p=log10_p)
+    for name, interval in retrieve(*data, seed=resampling.seed).intervals.items():
+        yield row(name, interval.value, interval=interval)
     holds = None if intervals.order_holds is None else float(intervals.order_holds)
-    return _row(key, ("", ""), "order_holds", holds, p=intervals.order_p)
+    yield row("order_holds", holds, p=intervals.order_p)

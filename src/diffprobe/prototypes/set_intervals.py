@@ -1,22 +1,15 @@
-"""Intervals of the four distance sets: images are left out one after the other, and the pairs follow.
+"""Intervals of the four distance sets over images: jackknife, each image left out with all its pairs.
 
-An image of weight w carries its pairs with it: a pair within it weighs w, a pair of images i and j w_i w_j. Leaving an
-image out is weight 0. (Arvesen 1969, Ann. Math. Stat. 40:2076; Snijders and Borgatti 1999, Connections 22(2), for
-pairs.)
-
-Sums and histograms of the four distance sets for many weightings of the images at once.
-
-A histogram of all pairs takes one visit of each pair, whatever the number of weightings: for image i, the pairs with
-the images after it are sorted by bin, the rows of weights of their partners are added up bin by bin, and all is
-multiplied by the weights of image i.
-
-Objects put in the order of their images, so that pairs of one image, and of two, are blocks of the matrix.
+Weights of images weigh pairs: a pair within image i weighs w_i, a pair of images i and j w_i w_j; leaving an image out
+is weight 0 (Arvesen 1969, Ann. Math. Stat. 40:2076; Snijders and Borgatti 1999, Connections 22(2), for pairs). Each
+pair is visited once for all weightings: for image i, the pairs with later images are sorted by bin of distance, the
+weights of their partners are added up by bin, and the sums are multiplied by the weights of image i.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,15 +18,20 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from diffprobe.errors import UserError
-from diffprobe.prototypes.sets import SETS
+from diffprobe.prototypes.sets import PAIRS, SETS, check_shapes
 from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p, left_out_weights
+
+BINS = 1024
+_SAMPLED_ROWS = 512
+_WEIGHTINGS_AT_ONCE = 256  # the weights of all partners then stay in the processor's cache
+_IMAGES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectsByImage:
     """Objects sorted by image. The objects of image i are `starts[i]` to `starts[i + 1]`.
 
-    distances: [n, n], on the CPU; classes: [n], counted from 0; image_of: [n], counted from 0; starts: [images + 1].
+    distances: [n, n], on the CPU; classes, image_of: [n], counted from 0; starts: [images + 1].
     """
 
     distances: Tensor
@@ -55,22 +53,13 @@ class ObjectsByImage:
         return np.concatenate(first), np.concatenate(second)
 
     def slots(self) -> list[np.ndarray]:
-        """The objects of the images, of all with equally many together: [images, objects of each]."""
+        """The objects of images with equally many: [images, objects of each], for every number of objects."""
         sizes = np.diff(self.starts)
         return [self.starts[:-1][sizes == size][:, None] + np.arange(size) for size in np.unique(sizes)]
 
 
 def by_image(distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLike) -> ObjectsByImage:
-    """Sort objects by image, keeping their order within it.
-
-    Args:
-        distances: [n, n], symmetric.
-        classes: [n], the class of each object, any integers.
-        images: [n], the image of each object, any integers.
-
-    Raises:
-        UserError: as `checked`.
-    """
+    """Sorts objects by image, keeping their order within it. Arguments and errors as `checked`."""
     matrix, labels, owners = checked(distances, classes, images)
     order = np.argsort(owners, kind="stable")
     if (np.diff(owners) < 0).any():
@@ -82,48 +71,127 @@ def by_image(distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLi
 def checked(
     distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLike
 ) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The matrix on the CPU [n, n], classes [n] and images [n] counted from 0 in the order of their values.
+    """Symmetric distances on the CPU [n, n], classes [n] and images [n] counted from 0 in the order of their values.
 
     Raises:
         UserError: there are no objects, the shapes do not fit each other, or distances are not finite.
     """
     matrix = torch.as_tensor(distances).detach().cpu()
     labels, owners = np.asarray(classes), np.asarray(images)
-    n = len(labels)
-    if n == 0 or matrix.shape != (n, n) or owners.shape != (n,):
-        raise UserError(
-            f"distances {list(matrix.shape)}, classes {list(labels.shape)} and images {list(owners.shape)} do not "
-            "belong together: pass [n, n], [n] and [n] of the same n > 0 objects"
-        )
-    undefined = n * n - int(matrix.isfinite().sum())
+    check_shapes(matrix, labels, owners)
+    if not len(labels):
+        raise UserError("there are no objects to compare: give distances of at least one")
+    undefined = matrix.numel() - int(matrix.isfinite().sum())
     if undefined:
         raise UserError(
-            f"{undefined} of {n * n} distances are not finite numbers: leave out the objects whose prototypes have none"
+            f"{undefined} of {matrix.numel()} distances are not finite numbers: leave out the objects whose prototypes "
+            "have none"
         )
     return matrix, np.unique(labels, return_inverse=True)[1], np.unique(owners, return_inverse=True)[1]
 
 
-BINS = 1024
-_SAMPLED_ROWS = 512
-_WEIGHTINGS_AT_ONCE = 256  # the weights of all partners then stay in the processor's cache
-_IMAGES_AT_ONCE = 64
+@dataclass(frozen=True, slots=True)
+class SetIntervals:
+    """Intervals over images: of the mean of each set, and of each pair of sets (first, second).
 
-
-def weighted_pairs(data: ObjectsByImage, weights: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Sums [4, weightings] and histograms [4, bins, weightings] of scsi, scdi, dcsi, dcdi.
-
-    A pair within image i weighs w_i, a pair of images i and j w_i w_j, for `weights` w [weightings, images].
-
-    The third result says whether every bin holds one distinct value, as it does where there are no more than `bins`
-    of them.
+    Attributes:
+        differences: of the means, second - first.
+        aucs: P(first < second) + P(equal) / 2, off by no more than `binning`.
+        order_holds: whether mean scsi < scdi < dcsi < dcdi; None where a set is empty.
+        order_p: p of the hypothesis that it does not in truth, the largest of the one-sided p of the three steps
+            (Berger 1982). None where a set is empty or has no interval.
     """
+
+    means: dict[str, Interval]
+    differences: dict[tuple[str, str], Interval]
+    aucs: dict[tuple[str, str], Interval]
+    order_holds: bool | None
+    order_p: float | None
+    binning: float
+
+
+def set_intervals(
+    distances: Tensor | np.ndarray,
+    classes: ArrayLike,
+    images: ArrayLike,
+    *,
+    parts: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> SetIntervals:
+    """Jackknife intervals of the four sets, over images (`statistics.jackknife_interval`).
+
+    A statistic rests on as many images as have a pair of its set, or of the smaller of its two sets; with fewer than
+    `statistics.MINIMUM_IMAGES` of these it has no interval.
+
+    Args:
+        distances: [n, n], symmetric.
+        classes, images: [n], integers.
+        parts: images are left out one by one up to so many, and in so many parts (drawn by `seed`) beyond.
+
+    Raises:
+        UserError: as `checked`.
+    """
+    weights = left_out_weights(len(np.unique(np.asarray(images))), parts, seed)
+    found = weighted_sets(distances, classes, images, weights)
+    effective = (found.weights[1:] < found.weights[0]).sum(0)  # parts with pairs of each set
+    means = dict(zip(SETS, found.means.T, strict=True))
+    differences = {(a, b): means[b] - means[a] for a, b in PAIRS}
+    parts_with = dict(zip(SETS, effective.tolist(), strict=True))
+    parts_with_both = {(a, b): min(parts_with[a], parts_with[b]) for a, b in PAIRS}
+
+    defined = bool(np.isfinite(found.means[0]).all())
+    steps = [jackknife_p(differences[pair], parts_with_both[pair]) for pair in pairwise(SETS)] if defined else [np.nan]
+    return SetIntervals(
+        means={name: jackknife_interval(means[name], parts_with[name], level=level) for name in SETS},
+        differences={
+            pair: jackknife_interval(values, parts_with_both[pair], level=level) for pair, values in differences.items()
+        },
+        aucs={
+            pair: jackknife_interval(values, parts_with_both[pair], share=True, level=level)
+            for pair, values in zip(PAIRS, found.aucs.T, strict=True)
+        },
+        order_holds=bool((np.diff(found.means[0]) > 0).all()) if defined else None,
+        order_p=None if np.isnan(steps).any() else float(max(steps)),
+        binning=found.binning,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedSets:
+    """The sets by each weighting of the images: `weights` (of all pairs) and `means` [weightings, 4], as SETS.
+
+    `aucs` [weightings, 6], as PAIRS: P(first < second) + P(equal) / 2. NaN where a set is empty. They come from
+    histograms and are off by no more than `binning`, which is 0 where distances have few distinct values.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    aucs: np.ndarray
+    binning: float
+
+
+def weighted_sets(
+    distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLike, weights: np.ndarray, *, bins: int = BINS
+) -> WeightedSets:
+    """The sets for `weights` [weightings, images], images in the order of their numbers. Errors as `checked`."""
+    data = by_image(distances, classes, images)
     edges, exact = _edges(data, bins)
     by_weight = torch.from_numpy(np.ascontiguousarray(weights.T, dtype=np.float32))  # [images, weightings]
-    within = _within(data, edges, by_weight)
-    between = _between(data, edges, by_weight)
-    histograms = torch.stack([within, between], 1).flatten(0, 1).double().numpy()  # same before different class
-    sums = np.stack([_sums_within(data, weights), _sums_between(data, weights)], 1).reshape(4, -1)
-    return sums, histograms, exact
+    both = torch.stack([_within(data, edges, by_weight), _between(data, edges, by_weight)], 1)
+    histograms = both.flatten(0, 1).double().numpy()  # [sets, bins, weightings], same before different class
+    sums = np.stack([_sums_within(data, weights), _sums_between(data, weights)], 1).reshape(len(SETS), -1)
+    totals = histograms.sum(1)
+    with np.errstate(invalid="ignore"):
+        means = sums / totals
+        shares = histograms / totals[:, None]
+        below = shares.cumsum(1) - shares / 2  # P(smaller) + P(equal) / 2
+    pairs = [(SETS.index(a), SETS.index(b)) for a, b in PAIRS]
+    aucs = np.stack([(below[a] * shares[b]).sum(0) for a, b in pairs], 1)
+    # Pairs of one bin count as equal, one half each, and cannot be off by more than that
+    one_bin = np.stack([(shares[a] * shares[b]).sum(0) for a, b in pairs], 1)
+    binning = 0.0 if exact or np.isnan(one_bin).all() else float(np.nanmax(one_bin)) / 2
+    return WeightedSets(totals.T, means.T, aucs, binning)
 
 
 def _edges(data: ObjectsByImage, bins: int) -> tuple[Tensor, bool]:
@@ -136,16 +204,15 @@ def _edges(data: ObjectsByImage, bins: int) -> tuple[Tensor, bool]:
     n = len(data.classes)
     rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(int))
     sampled = data.distances[torch.from_numpy(rows)]
+    if len(rows) == n:
+        distinct = sampled[~torch.eye(n, dtype=torch.bool)].unique()
+        if len(distinct) <= bins:
+            return distinct, True
     same_class = torch.from_numpy(data.classes[rows, None] == data.classes)
     same_image = torch.from_numpy(data.image_of[rows, None] == data.image_of)
-    other = torch.from_numpy(rows[:, None] != np.arange(n))
     first, second = data.pairs_within()
     inside, alike = data.distances[first, second], torch.from_numpy(data.classes[first] == data.classes[second])
     sets = [sampled[same_class & ~same_image], sampled[~same_class & ~same_image], inside[alike], inside[~alike]]
-    if len(rows) == n:
-        distinct = sampled[other].unique()
-        if len(distinct) <= bins:
-            return distinct, True
     quantiles = []
     for values in sets:
         if len(values):
@@ -196,7 +263,7 @@ def _sums_within(data: ObjectsByImage, weights: np.ndarray) -> np.ndarray:
     first, second = data.pairs_within()
     values = data.distances[first, second].double().numpy()
     same = data.classes[first] == data.classes[second]
-    per_image = [np.bincount(data.image_of[first], values * kept, data.images) for kept in (same, ~same)]
+    per_image = [np.bincount(data.image_of[first], values * counted, data.images) for counted in (same, ~same)]
     return np.stack(per_image) @ weights.T
 
 
@@ -210,112 +277,7 @@ def _sums_between(data: ObjectsByImage, weights: np.ndarray) -> np.ndarray:
         later = data.image_of[rows, None] < data.image_of[rows.start :]
         same = data.classes[rows, None] == data.classes[rows.start :]
         own, others = data.starts[first:last] - rows.start, data.starts[first:-1] - rows.start
-        for at, kept in enumerate((same & later, ~same & later)):
-            sums = np.add.reduceat(np.add.reduceat(values * kept, own, 0), others, 1)  # [some images, images after]
+        for at, counted in enumerate((same & later, ~same & later)):
+            sums = np.add.reduceat(np.add.reduceat(values * counted, own, 0), others, 1)  # [some images, images after]
             total[at] += ((weights[:, first:] @ sums.T) * weights[:, first:last]).sum(1)
     return total
-
-
-PAIRS = tuple(combinations(SETS, 2))
-
-
-@dataclass(frozen=True, slots=True)
-class WeightedSets:
-    """The sets by each weighting of the images: `weights` (of all pairs) and `means` [weightings, 4], as SETS.
-
-    `aucs` [weightings, 6], as PAIRS: P(first < second) + P(equal) / 2. NaN where a set is empty. They come from
-    histograms and are off by no more than `binning`, which is 0 where distances have few distinct values.
-    """
-
-    weights: np.ndarray
-    means: np.ndarray
-    aucs: np.ndarray
-    binning: float
-
-
-@dataclass(frozen=True, slots=True)
-class SetIntervals:
-    """Intervals over images: the mean of each set, and for each pair of sets (first, second) the difference of their
-    means (second - first) and the AUC, P(first < second) + P(equal) / 2, off by no more than `binning`.
-
-    `order_holds`: whether mean scsi < scdi < dcsi < dcdi; `order_p`: p of the hypothesis that it does not in truth, the
-    largest of the one-sided p of the three steps (Berger 1982). None where a set is empty, `order_p` also without
-    intervals.
-    """
-
-    means: dict[str, Interval]
-    differences: dict[tuple[str, str], Interval]
-    aucs: dict[tuple[str, str], Interval]
-    order_holds: bool | None
-    order_p: float | None
-    binning: float
-
-
-def set_intervals(
-    distances: Tensor | np.ndarray,
-    classes: ArrayLike,
-    images: ArrayLike,
-    *,
-    parts: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> SetIntervals:
-    """Jackknife intervals of the four sets, over images (`statistics.jackknife_interval`).
-
-    A statistic rests on as many images as have a pair of its set, or of the smaller of its two sets; with fewer than
-    `statistics.MINIMUM_IMAGES` of these it has no interval.
-
-    Args:
-        distances: [n, n], symmetric.
-        classes, images: [n], integers.
-        parts: images are left out one by one up to so many, and in so many parts (drawn by `seed`) beyond.
-
-    Raises:
-        UserError: as `by_image.checked`.
-    """
-    weights = left_out_weights(len(np.unique(np.asarray(images))), parts, seed)
-    found = weighted_sets(distances, classes, images, weights)
-    rests_on = (found.weights[1:] < found.weights[0]).sum(0)  # parts with pairs of each set
-
-    def fewer(pair: tuple[str, str]) -> int:
-        return int(min(rests_on[SETS.index(name)] for name in pair))
-
-    def difference(pair: tuple[str, str]) -> np.ndarray:
-        return found.means[:, SETS.index(pair[1])] - found.means[:, SETS.index(pair[0])]
-
-    defined = bool(np.isfinite(found.means[0]).all())
-    steps = [jackknife_p(difference(pair), fewer(pair)) for pair in pairwise(SETS)] if defined else [np.nan]
-    return SetIntervals(
-        means={
-            name: jackknife_interval(found.means[:, at], int(rests_on[at]), level=level) for at, name in enumerate(SETS)
-        },
-        differences={pair: jackknife_interval(difference(pair), fewer(pair), level=level) for pair in PAIRS},
-        aucs={
-            pair: jackknife_interval(found.aucs[:, at], fewer(pair), share=True, level=level)
-            for at, pair in enumerate(PAIRS)
-        },
-        order_holds=bool((np.diff(found.means[0]) > 0).all()) if defined else None,
-        order_p=None if np.isnan(steps).any() else float(max(steps)),
-        binning=found.binning,
-    )
-
-
-def weighted_sets(
-    distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLike, counts: np.ndarray, *, bins: int = BINS
-) -> WeightedSets:
-    """The sets with image weights `counts` [weightings, images], images in the order of their numbers.
-
-    Other arguments and errors as `set_intervals`; `bins` as in `weighted_pairs`.
-    """
-    sums, histograms, exact = weighted_pairs(by_image(distances, classes, images), counts, bins)
-    weights = histograms.sum(1)
-    with np.errstate(invalid="ignore"):
-        means = sums / weights
-        shares = histograms / weights[:, None]
-        below = shares.cumsum(1) - shares / 2  # P(smaller) + P(equal) / 2
-    pairs = [(SETS.index(a), SETS.index(b)) for a, b in PAIRS]
-    aucs = np.stack([(below[a] * shares[b]).sum(0) for a, b in pairs], 1)
-    # Pairs of one bin count as equal, one half each, and cannot be off by more than that
-    one_bin = np.stack([(shares[a] * shares[b]).sum(0) for a, b in pairs], 1)
-    binning = 0.0 if exact or np.isnan(one_bin).all() else float(np.nanmax(one_bin)) / 2
-    return WeightedSets(weights.T, means.T, aucs, binning)

@@ -1,14 +1,10 @@
-"""The four sets of object pairs: same class or different, same image or different.
-
-One set of distances in a few numbers.
-
-How the distances of the four sets are distributed: counts, however many pairs there are.
-"""
+"""The four sets of object pairs, same class or different, same image or different: their distances in few numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from torch import Tensor
@@ -17,71 +13,72 @@ from diffprobe.errors import UserError
 from diffprobe.files import Step
 
 SETS = ("scsi", "scdi", "dcsi", "dcdi")  # s, d: same or different; c, i: class, image
+PAIRS = tuple(combinations(SETS, 2))
+SHAPIRO_LIMIT = 5000  # values; beyond it the approximation of Royston (1995) was never fitted
+BINS = 60
+_CHUNK = 1 << 18  # values in float64 at a time
 
 
 def set_sizes(classes: np.ndarray, images: np.ndarray) -> dict[str, int]:
     """How many unordered pairs of objects are in each set. classes, images: integers [objects]."""
-    both = _pairs_within(np.stack([classes, images], axis=1))
-    same_class, same_image = _pairs_within(classes[:, None]), _pairs_within(images[:, None])
+
+    def pairs_within(keys: np.ndarray) -> int:
+        counts = np.unique(keys, axis=0, return_counts=True)[1]
+        return int((counts * (counts - 1) // 2).sum())
+
+    both = pairs_within(np.stack([classes, images], axis=1))
+    same_class, same_image = pairs_within(classes), pairs_within(images)
     pairs = len(classes) * (len(classes) - 1) // 2
     sizes = (both, same_class - both, same_image - both, pairs - same_class - same_image + both)
     return dict(zip(SETS, sizes, strict=True))
 
 
 def split_pairs(distances: Tensor | np.ndarray, classes: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The distances of each set, ascending: the order is what most statistics of a set need.
+    """The distances of each set, ascending, in the type of `distances`.
 
-    distances: [objects, objects], of which the part above the diagonal is read, so every pair counts once and no
-    object is paired with itself; classes, images: integers [objects]. The values keep the type of `distances`; beyond
-    them and `distances`, memory is a few numbers per object.
+    distances: [objects, objects], of which only the part above the diagonal is read; classes, images: integers
+    [objects]. Beyond the distances and the sets, memory is a few numbers per object.
 
     Raises UserError when shapes do not fit, and when a distance is not a finite number.
     """
     if isinstance(distances, Tensor):
         distances = distances.detach().cpu().numpy()
     classes, images = np.asarray(classes), np.asarray(images)
-    _check(distances, classes, images)
-    sizes = set_sizes(classes, images)
-    values = {name: np.empty(size, distances.dtype) for name, size in sizes.items()}
-    filled = dict.fromkeys(SETS, 0)
+    check_shapes(distances, classes, images)
+    _check_finite(distances)
+    sets = {name: np.empty(size, distances.dtype) for name, size in set_sizes(classes, images).items()}
+    filled = [0] * len(SETS)
     for row in range(len(classes) - 1):
         others = slice(row + 1, None)
-        same_class, same_image = classes[others] == classes[row], images[others] == images[row]
-        wanted = (same_class & same_image, same_class & ~same_image, ~same_class & same_image)
-        for name, pairs in zip(SETS, (*wanted, ~(same_class | same_image)), strict=True):
-            found = distances[row, others][pairs]
-            values[name][filled[name] : filled[name] + len(found)] = found
-            filled[name] += len(found)
-    for of_set in values.values():
-        of_set.sort()
-    return values
+        place_in_sets = 2 * (classes[others] != classes[row]) + (images[others] != images[row])
+        for at, values in enumerate(sets.values()):
+            found = distances[row, others][place_in_sets == at]
+            values[filled[at] : filled[at] + len(found)] = found
+            filled[at] += len(found)
+    for values in sets.values():
+        values.sort()
+    return sets
 
 
-def _pairs_within(keys: np.ndarray) -> int:
-    """Pairs of objects whose keys [objects, columns] are equal."""
-    counts = np.unique(keys, axis=0, return_counts=True)[1]
-    return int((counts * (counts - 1) // 2).sum())
-
-
-def _check(distances: np.ndarray, classes: np.ndarray, images: np.ndarray) -> None:
-    objects = len(classes)
-    if distances.shape != (objects, objects) or images.shape != classes.shape or classes.ndim != 1:
+def check_shapes(distances: np.ndarray | Tensor, classes: np.ndarray, images: np.ndarray) -> None:
+    """Raises UserError unless distances are [n, n], classes and images [n]."""
+    if distances.shape != (len(classes), len(classes)) or images.shape != classes.shape or classes.ndim != 1:
         raise UserError(
             f"distances {list(distances.shape)}, classes {list(classes.shape)} and images {list(images.shape)} are not "
             "of the same objects: give [n, n], [n] and [n]"
         )
-    wrong = [np.count_nonzero(~np.isfinite(distances[row, row + 1 :])) for row in range(objects)]
-    if any(wrong):
-        row = int(np.argmax(np.array(wrong) > 0))
-        column = row + 1 + int(np.argmax(~np.isfinite(distances[row, row + 1 :])))
+
+
+def _check_finite(distances: np.ndarray) -> None:
+    objects = len(distances)
+    wrong = [np.flatnonzero(~np.isfinite(distances[row, row + 1 :])) for row in range(objects)]
+    row = next((row for row, columns in enumerate(wrong) if len(columns)), None)
+    if row is not None:
         raise UserError(
-            f"{sum(wrong)} of {objects * (objects - 1) // 2} distances are not finite numbers, the first between "
-            f"objects {row} and {column}: leave out the objects whose prototypes have none, or choose another measure"
+            f"{sum(map(len, wrong))} of {objects * (objects - 1) // 2} distances are not finite numbers, the first "
+            f"between objects {row} and {row + 1 + wrong[row][0]}: leave out the objects whose prototypes have none, "
+            "or choose another measure"
         )
-
-
-SHAPIRO_LIMIT = 5000  # values; beyond it the approximation of Royston (1995) was never fitted
-_CHUNK = 1 << 18  # values in float64 at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +101,15 @@ class SetStatistics:
 def set_statistics(values: np.ndarray, *, seed: int = 0) -> SetStatistics:
     """Statistics of a set, summed up in float64. values: [n], ascending.
 
-    Shapiro and Wilk's (1965) W tells of normality: 1 is a perfect fit. Of more than 5000 values it is that of 5000
-    drawn with `seed`. Their p is left out: with thousands of values it rejects whatever the set is.
+    Shapiro and Wilk's (1965) W is 1 for normal values; of more than 5000 values it is that of 5000 drawn with `seed`.
+    Its p is left out: with thousands of values it rejects whatever the set is.
     """
     if not len(values):
         return SetStatistics(0)
     mean, low, high = mean_of(values), float(values[0]), float(values[-1])
     variance = sum(float(part @ part) for part in deviations(values, mean)) / len(values)
-    return SetStatistics(
-        len(values), mean, variance**0.5, low, high, max(mean - low, high - mean), _shapiro(values, seed)
-    )
+    radius = max(mean - low, high - mean)
+    return SetStatistics(len(values), mean, variance**0.5, low, high, radius, _shapiro(values, seed))
 
 
 def mean_of(values: np.ndarray) -> float:
@@ -128,28 +124,23 @@ def deviations(values: np.ndarray, mean: float) -> Iterator[np.ndarray]:
 
 
 def _shapiro(values: np.ndarray, seed: int) -> float | None:
-    if len(values) < 3 or values[0] == values[-1]:
-        return None
     from scipy.stats import shapiro
 
     if len(values) > SHAPIRO_LIMIT:
         drawn = np.random.default_rng(seed).choice(len(values), SHAPIRO_LIMIT, replace=False, shuffle=False)
         values = values[drawn]
-        if values.min() == values.max():
-            return None
+    if len(values) < 3 or values.min() == values.max():
+        return None
     return float(shapiro(values.astype(np.float64)).statistic)
-
-
-BINS = 60
 
 
 @dataclass(frozen=True)
 class SetHistogram:
-    """The distances of one set at one layer and step with one measure.
+    """How many distances of one set, at one layer and step with one measure, lie in each bin.
 
     Attributes:
         edges: [bins + 1], rising, the same for all sets that are compared.
-        counts: [bins], distances in each bin.
+        counts: [bins].
     """
 
     layer: str
@@ -164,30 +155,19 @@ class SetHistogram:
         return int(self.counts.sum())
 
     def quantile(self, share: float) -> float:
-        """The distance below which this share of pairs lies, to a fraction of a bin."""
+        """The distance below which this share of pairs lies, interpolated within its bin."""
         return float(np.interp(share * self.pairs, np.concatenate([[0], np.cumsum(self.counts)]), self.edges))
 
 
-def set_histograms(
-    distances: Mapping[str, np.ndarray], layer: str, step: Step, measure: str, bins: int = BINS
-) -> list[SetHistogram]:
-    """Counts the distances of every set in common bins.
-
-    Args:
-        distances: set -> its distances in rising order, as `split_pairs` gives them: they are looked up, not read.
-    """
-    filled = [values for values in distances.values() if len(values)]
+def set_histograms(sets: Mapping[str, np.ndarray], layer: str, step: Step, measure: str) -> list[SetHistogram]:
+    """Counts the distances of every set, each ascending, in common bins."""
+    filled = [values for values in sets.values() if len(values)]
     if not filled:
         return []
     low, high = min(float(values[0]) for values in filled), max(float(values[-1]) for values in filled)
-    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
-    return [
-        SetHistogram(layer, step, measure, name, edges, np.diff(_places(values, edges)))
-        for name, values in distances.items()
-    ]
-
-
-def _places(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """How many sorted values lie before each edge; the last edge belongs to the last bin."""
-    inner = np.searchsorted(values, edges[:-1].astype(values.dtype))  # of one type, or all values would be copied
-    return np.concatenate([inner, [len(values)]])
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    found = []
+    for name, values in sets.items():
+        below = np.searchsorted(values, edges[:-1].astype(values.dtype))  # of one type, or all values would be copied
+        found.append(SetHistogram(layer, step, measure, name, edges, np.diff(below, append=len(values))))
+    return found

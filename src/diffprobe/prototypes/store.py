@@ -1,14 +1,14 @@
-"""Prototypes on disk, shard by shard of images, so that interrupted work goes on and the jobs of a sweep share it.
+"""Cache of prototypes on disk, by shards of images, so that interrupted runs go on and the runs of a sweep share it.
 
-A folder is named by all that determines its prototypes but the layers and timesteps. Of each run of images it holds
-safetensors files, each with the prototypes of some (layer, grid, timestep); more are added beside them.
+A folder is named by all that determines its prototypes but layers and timesteps. Each of its safetensors files holds
+the prototypes of one shard for some (layer, grid, timestep).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from diffprobe.activations.store.manifest import folder_name, identity
 from diffprobe.activations.store.shards import set_aside
 from diffprobe.backbone.load import Backbone
 from diffprobe.errors import UserError
-from diffprobe.files import Damaged, read_sealed, remove_leftovers, sealed, temporary_beside
+from diffprobe.files import Damaged, read_sealed, remove_leftovers, replacing, sealed, write_text
 from diffprobe.prototypes.pooling import MaskResizing
 from diffprobe.ranges import Count, Folder
 
@@ -33,10 +33,10 @@ FORMAT = "diffprobe-prototypes/2"
 
 @dataclass(frozen=True)
 class PrototypeConfig:
-    """DistanceKey prototypes are kept, and what is pooled in the same pass for other jobs of a sweep.
+    """Where prototypes are cached, and what else is pooled in the same pass for other runs of a sweep.
 
     Attributes:
-        layers, groups: pooled beside those of this job, as `layers.select` and `layers.groups`.
+        layers, groups: pooled beside those of this run, as `layers.select` and `layers.groups`.
         batch_size: images shown to the network at once.
     """
 
@@ -49,7 +49,7 @@ class PrototypeConfig:
 
 @dataclass(frozen=True)
 class PrototypeKey:
-    """What is kept of every object: its mean over one layer's activation, on a grid, at a timestep."""
+    """One cached mean of every object: over one layer's activation, on a grid (height, width), at a timestep."""
 
     layer: str
     grid: tuple[int, int]
@@ -62,122 +62,111 @@ class PrototypeKey:
 
 
 class PrototypeCache:
-    """The prototypes that a folder holds.
+    """The prototypes in a folder.
 
-    Every file carries the folder's fingerprint, its images and checksums of all it says. What disagrees is renamed to
-    `*.damaged` when it is looked for, and so computed again.
+    Every file carries the folder's fingerprint, its images and checksums. `missing` renames files that disagree to
+    `*.damaged`, so that they are computed again.
 
     Attributes:
         shards: the rows of images that are computed and written together.
-        damaged: what was found damaged: the new name of the file, and why.
+        damaged: new path of a damaged file -> what is wrong with it.
     """
 
     def __init__(self, folder: Path, fingerprint: str, images: int, images_per_shard: int) -> None:
         self.folder, self.fingerprint = folder, fingerprint
-        self.shards = [
-            range(start, min(start + images_per_shard, images)) for start in range(0, images, images_per_shard)
-        ]
+        rows = range(images)
+        self.shards = [rows[start : start + images_per_shard] for start in rows[::images_per_shard]]
         self.damaged: dict[Path, str] = {}
 
     def missing(self, shard: range, keys: Iterable[PrototypeKey]) -> list[PrototypeKey]:
-        """Those of the units that are not there, undamaged. Reads all of them.
+        """Those of the keys that no undamaged file of the shard holds. Reads all that they hold.
 
         Raises:
-            UserError: damage that cannot be put aside, since the folder cannot be written to.
+            UserError: a damaged file cannot be renamed.
         """
-        wanted = list(keys)
-        there: set[str] = set()
+        names = {key.name: key for key in keys}
+        cached: set[str] = set()
         for path in self._files(shard):
             try:
-                there |= self._tensors(path, shard, [unit.name for unit in wanted]).keys()
-            except FileNotFoundError:  # another process has just put it aside
+                cached |= read_sealed(path, names, self._metadata(shard))[0].keys()
+            except FileNotFoundError:  # another process has just renamed it
                 continue
             except Damaged as damage:
-                self.damaged[_set_aside(path, damage)] = str(damage)
-        return [unit for unit in wanted if unit.name not in there]
+                try:
+                    self.damaged[set_aside(path)] = str(damage)
+                except OSError as error:
+                    raise UserError(
+                        f"{path} is damaged ({damage}) and cannot be renamed: {error.strerror}; delete it"
+                    ) from error
+        return [key for name, key in names.items() if name not in cached]
 
     def write(self, shard: range, values: Mapping[PrototypeKey, Tensor]) -> None:
-        """Adds prototypes [objects of the shard, channels] of some units, all or nothing."""
-        tensors = {unit.name: pooled.contiguous().cpu() for unit, pooled in values.items()}
+        """Adds prototypes [objects of the shard, channels] by key, all or nothing."""
+        tensors = {key.name: pooled.contiguous().cpu() for key, pooled in values.items()}
         digest = hashlib.sha256("\n".join(sorted(tensors)).encode()).hexdigest()[:12]
-        path = self.folder / f"{self._prefix(shard)}_{digest}.safetensors"
-        temporary = temporary_beside(path)
+        path = self.folder / f"{_prefix(shard)}_{digest}.safetensors"
         try:
-            save_file(tensors, temporary, sealed(tensors, self._label(shard)))
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                save_file(tensors, temporary, sealed(tensors, self._metadata(shard)))
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot write {path}: {error}; what was written before is kept") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def read(self, key: PrototypeKey) -> Tensor:
         """[objects of all images, channels], float32.
 
         Raises:
             KeyError: a shard does not have it.
-            UserError: a file is not any more what it was when it was looked for.
+            UserError: a file was damaged after `missing` read it.
         """
         return torch.cat([self._read(shard, key) for shard in self.shards])
 
-    def _read(self, shard: range, unit: PrototypeKey) -> Tensor:
+    def _read(self, shard: range, key: PrototypeKey) -> Tensor:
         for path in self._files(shard):
             try:
-                found = self._tensors(path, shard, [unit.name])
+                found = read_sealed(path, [key.name], self._metadata(shard))[0]
             except (Damaged, FileNotFoundError) as damage:
                 raise UserError(
                     f"{path} is damaged: {damage}; run the same command again, which computes it anew"
                 ) from damage
             if found:
-                return found[unit.name]
-        raise KeyError(unit.name)
-
-    def _tensors(self, path: Path, shard: range, names: Collection[str]) -> dict[str, Tensor]:
-        """Of these names those that a file of a shard has. Raises Damaged or FileNotFoundError."""
-        return read_sealed(path, names, self._label(shard))[0]
+                return found[key.name]
+        raise KeyError(key.name)
 
     def _files(self, shard: range) -> list[Path]:
-        return sorted(self.folder.glob(f"{self._prefix(shard)}_*.safetensors"))
+        return sorted(self.folder.glob(f"{_prefix(shard)}_*.safetensors"))
 
-    def _label(self, shard: range) -> dict[str, str]:
+    def _metadata(self, shard: range) -> dict[str, str]:
         return {"format": FORMAT, "made_of": self.fingerprint, "images": f"{shard.start}-{shard.stop - 1}"}
 
-    def _prefix(self, shard: range) -> str:
-        return f"images_{shard.start:06d}-{shard.stop - 1:06d}"
 
-
-def _set_aside(path: Path, damage: Damaged) -> Path:
-    try:
-        return set_aside(path)
-    except OSError as error:
-        raise UserError(f"{path} is damaged ({damage}) and cannot be renamed: {error.strerror}; delete it") from error
+def _prefix(shard: range) -> str:
+    return f"images_{shard.start:06d}-{shard.stop - 1:06d}"
 
 
 def cache_folder(
     folder: Path, backbone: Backbone, source: Source, objects: Sequence[Mapping[str, Any]], resizing: MaskResizing
 ) -> tuple[Path, str]:
-    """The folder, made if need be, for prototypes of these objects, and the fingerprint of all that determines them.
+    """Makes the folder for prototypes of these objects; returns it and the fingerprint of all that determines them.
 
     Args:
         objects: of every image, what determines its pixels and its masks.
     """
-    described = {
+    description = {
         "format": FORMAT,
         "model": identity(backbone),
         "trajectory": source.description(backbone),
         "images": list(objects),
         "masks": asdict(resizing),
     }
-    text = json.dumps(described, sort_keys=True, indent=1)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    place = folder / f"prototypes-{folder_name(backbone.name, digest)}"
+    text = json.dumps(description, sort_keys=True, indent=1)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    place = folder / f"prototypes-{folder_name(backbone.name, fingerprint)}"
     try:
         place.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place)
         provenance = place / "made_of.json"
         if not provenance.is_file() or provenance.read_bytes() != text.encode():  # for people: nothing reads it
-            temporary = temporary_beside(provenance)
-            temporary.write_bytes(text.encode())
-            temporary.replace(provenance)
+            write_text(provenance, text)
     except OSError as error:
         raise UserError(f"cannot write to {place}: {error.strerror}; choose another folder for what is kept") from error
-    return place, digest
+    return place, fingerprint

@@ -2,19 +2,23 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from diffprobe.analyses.separation.report import report
-from diffprobe.analyses.separation.tables import SeparationResults
 from diffprobe.files import NO_STEP
+from diffprobe.prototypes.separation import SeparationResults
 from tests.report.made_up_analysis import ENCODER, FIRST, make_objects, make_sets, make_tests
 
 
 def make_report(sets, tests=()):
     prototypes = SimpleNamespace(objects=make_objects(), vanished={(8, 8): ["image#0"]})
-    results = SeparationResults(list(sets), list(tests), [], None)
-    return report("Objects in pocket: separation", results, prototypes, dataset="scenes")
+    backbone = SimpleNamespace(name="pocket", denoiser=SimpleNamespace(config={}), image_size=64)
+    images = SimpleNamespace(kind="scenes")
+    task: Any = SimpleNamespace(backbone=backbone, images=images, inputs=[], problems=[], changes=[], examples=0)
+    collected: Any = SimpleNamespace(unchanged=prototypes, changed=[], evaluations=0)
+    return report(task, collected, SeparationResults(list(sets), list(tests)))
 
 
 @pytest.fixture(scope="module")

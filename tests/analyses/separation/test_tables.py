@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from diffprobe.analyses.separation.findings import separation_cells
-from diffprobe.analyses.separation.published import PAIRS, published_means, published_tests
-from diffprobe.analyses.separation.tables import means_table, pairs_table, separation_tables
-from diffprobe.prototypes.sets import SETS
+from diffprobe.analyses.separation.published import published_means, published_tests
+from diffprobe.analyses.separation.report import means_table, pairs_table, separation_tables
+from diffprobe.prototypes.sets import PAIRS, SETS
 from diffprobe.report.publish import report_text, write_tables
 from diffprobe.report.report import Report
 from diffprobe.report.tables import lines_of

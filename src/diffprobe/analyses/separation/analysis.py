@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from diffprobe.analyses.objects import ObjectAnalysis, check_objects
@@ -21,7 +21,7 @@ class Separation(ObjectAnalysis):
 
     Attributes:
         resamples: images are left out in at most so many parts, for intervals.
-        permutations: of class labels, for p; the fewest are those with which p can be 0.05.
+        permutations: of class labels, for p; with 19 it can be 0.05.
     """
 
     resamples: Annotated[int, Number(19, 100_000)] = 1000
@@ -31,22 +31,9 @@ class Separation(ObjectAnalysis):
         return check_objects(inputs)
 
     def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
-        from diffprobe.analyses.separation.report import is_stable_diffusion_1, report, retrieval_examples
-        from diffprobe.analyses.separation.tables import study_separation
-        from diffprobe.prototypes.separation import Resampling
+        from diffprobe.analyses.separation.report import report
+        from diffprobe.prototypes.separation import Resampling, study_separation
 
-        model = task.backbone.name
         resampling = Resampling(self.resamples, self.permutations, task.seed)
-        found = study_separation(result.unchanged, model, task.distance_config, resampling, log=context.log)
-        near = found.nearest
-        made = report(
-            f"Objects in {model}: separation",
-            found,
-            result.unchanged,
-            task.problems,
-            dataset=task.images.kind,
-            published=is_stable_diffusion_1(task.backbone.denoiser),
-            examples=retrieval_examples(near, task.images, task.backbone.image_size, task.examples) if near else (),
-            layers=[group.layer for group in task.inputs],
-        )
-        return replace(made, evaluations=result.evaluations)
+        model, config = task.backbone.name, task.distance_config
+        return report(task, result, study_separation(result.unchanged, model, config, resampling, log=context.log))

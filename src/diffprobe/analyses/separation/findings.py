@@ -1,7 +1,4 @@
-"""What an analysis found at one layer and step with one measure: its rows of sets.csv and tests.csv together.
-
-Plain sentences about the separation of objects: what intervals and permutations support, and no more.
-"""
+"""The rows of sets.csv and tests.csv at one layer and step together, and sentences on what they show."""
 
 from __future__ import annotations
 
@@ -9,43 +6,48 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from diffprobe.files import Step
+from diffprobe.prototypes.collecting import DistanceKey, ObjectRow
+from diffprobe.prototypes.separation import SetRow, TestRow
 from diffprobe.prototypes.sets import SETS
 from diffprobe.report.wording import interval, is_number, p_text, place_name, rounded
 from diffprobe.statistics.intervals import MINIMUM_IMAGES, SIGNIFICANT
 
-if TYPE_CHECKING:
-    from diffprobe.prototypes.separation import ObjectRow, SetRow, TestRow
+MANY = 6  # more layers and steps than these are summed up in one sentence
+WHY_EMPTY = {
+    "scsi": "no image shows two objects of one class",
+    "scdi": "no class has objects in two images",
+    "dcsi": "no image shows objects of two classes",
+    "dcdi": "all objects are of one class or in one image",
+}
 
 
 @dataclass(frozen=True)
-class SeparationCell:
-    """
+class SeparationCell(DistanceKey):
+    """What was found at one layer and step with one measure.
+
     Attributes:
-        model, layer, step, timestep, measure: the keys of its rows.
         sets: the row of each set.
         tests: (statistic, set_a, set_b) -> its row.
     """
 
-    model: str
-    layer: str
-    step: Step
-    timestep: float | None
-    measure: str
-    sets: Mapping[str, SetRow] = field(default_factory=dict)
-    tests: Mapping[tuple[str, str, str], TestRow] = field(default_factory=dict)
+    sets: dict[str, SetRow] = field(default_factory=dict)
+    tests: dict[tuple[str, str, str], TestRow] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
-        """Where it was found: 'encoder16, step 3'."""
+        """'encoder16, step 3'."""
         return place_name(self.layer, self.step)
 
     def test(self, statistic: str, set_a: str = "", set_b: str = "") -> TestRow | None:
-        """The row of a statistic that has a value; None where there is none."""
+        """The row of a statistic; None where it has no value."""
         row = self.tests.get((statistic, set_a, set_b))
         return row if row is not None and is_number(row.value) else None
+
+    @property
+    def auc(self) -> TestRow | None:
+        """The AUC of scdi < dcdi."""
+        return self.test("auc", "scdi", "dcdi")
 
     def mean(self, name: str) -> float | None:
         """The mean of a set, None where it is empty."""
@@ -61,68 +63,76 @@ class SeparationCell:
     def in_order(self) -> bool | None:
         """Whether scsi < scdi < dcsi < dcdi by means; None where a set is empty."""
         means = [mean for name in SETS if (mean := self.mean(name)) is not None]
-        return rising(means) if len(means) == len(SETS) else None
+        return _rising(means) if len(means) == len(SETS) else None
 
     @property
     def order_p(self) -> float | None:
-        """p of the hypothesis that the order does not hold, adjusted for inputs and steps; None without a test."""
+        """p of the hypothesis that the order does not hold, adjusted for layers and steps; None without a test."""
         row = self.test("order_holds")
-        if row is None:
-            return None
-        p = row.p_holm if is_number(row.p_holm) else row.p
-        return p if is_number(p) else None
+        return _best_p(row) if row else None
 
     @property
     def order_shown(self) -> bool:
-        """Whether the order holds by means and `order_p` says that this is no chance."""
+        """Whether the order holds by means and `order_p` is significant."""
         return bool(self.in_order) and is_number(self.order_p) and self.order_p <= SIGNIFICANT
+
+    @property
+    def separates(self) -> bool:
+        """Whether same-class objects of different images are nearer, by interval and adjusted block permutation."""
+        test = self.test("permutation_between_images", "scdi", "dcdi")
+        if self.auc is None or test is None or self.auc.low is None:
+            return False
+        p = _best_p(test)
+        return self.auc.low > 0.5 and p is not None and p <= SIGNIFICANT
+
+
+def _best_p(row: TestRow) -> float | None:
+    """The adjusted p where there is one."""
+    p = row.p_holm if is_number(row.p_holm) else row.p
+    return p if is_number(p) else None
+
+
+def _rising(values: Sequence[float]) -> bool:
+    return all(first < second for first, second in pairwise(values))
 
 
 def separation_cells(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[SeparationCell]:
     """The rows gathered by model, measure, layer (in the order in which these first appear) and step."""
-    gathered: dict[tuple, tuple[dict, dict]] = {}
-    for row in sets:
-        gathered.setdefault(_key(row), ({}, {}))[0][row.set] = row
-    for row in tests:
-        gathered.setdefault(_key(row), ({}, {}))[1][row.statistic, row.set_a, row.set_b] = row
-    found = [SeparationCell(*key, sets=of_sets, tests=of_tests) for key, (of_sets, of_tests) in gathered.items()]
-    place = {
-        name: {value: at for at, value in enumerate(dict.fromkeys(getattr(item, name) for item in found))}
-        for name in ("model", "measure", "layer")
-    }
-    return sorted(found, key=lambda item: (*(place[name][getattr(item, name)] for name in place), item.step))
+    found: dict[tuple, SeparationCell] = {}
+    for row in (*sets, *tests):
+        key = (row.model, row.layer, row.step, row.timestep, row.measure)
+        cell = found.setdefault(key, SeparationCell(*key))
+        if isinstance(row, SetRow):
+            cell.sets[row.set] = row
+        else:
+            cell.tests[row.statistic, row.set_a, row.set_b] = row
+    models, measures, layers = (
+        list(dict.fromkeys(getattr(cell, name) for cell in found.values())) for name in ("model", "measure", "layer")
+    )
+    return sorted(
+        found.values(),
+        key=lambda cell: (models.index(cell.model), measures.index(cell.measure), layers.index(cell.layer), cell.step),
+    )
 
 
-def grouped_separation_cells(found: Sequence[SeparationCell]) -> dict[str, list[SeparationCell]]:
-    """The findings of each model and measure, by what tells these apart: '' if there is one, 'pocket, cosine'."""
-    models, measures = {item.model for item in found}, {item.measure for item in found}
+def grouped_cells(cells: Sequence[SeparationCell]) -> dict[str, list[SeparationCell]]:
+    """The cells by model and measure, as far as they differ: '' if there is one of each, else 'pocket, cosine'."""
+    several_models = len({cell.model for cell in cells}) > 1
+    several_measures = len({cell.measure for cell in cells}) > 1
     groups: dict[str, list[SeparationCell]] = {}
-    for item in found:
-        telling = [item.model] * (len(models) > 1) + [item.measure] * (len(measures) > 1)
-        groups.setdefault(", ".join(telling), []).append(item)
+    for cell in cells:
+        name = ", ".join([cell.model] * several_models + [cell.measure] * several_measures)
+        groups.setdefault(name, []).append(cell)
     return groups
 
 
-def rising(values: Sequence[float]) -> bool:
-    return all(first < second for first, second in pairwise(values))
-
-
-def _key(row: SetRow | TestRow) -> tuple:
-    return (row.model, row.layer, row.step, row.timestep, row.measure)
-
-
-MANY = 6  # more layers and steps than these are told of together
-ORDER = " < ".join(SETS)
-WHY_EMPTY = {
-    "scsi": "no image shows two objects of one class",
-    "scdi": "no class has objects in two images",
-    "dcsi": "no image shows objects of two classes",
-    "dcdi": "all objects are of one class or in one image",
-}
+def text_of(row: SetRow | TestRow, digits: int = 2) -> str:
+    """'0.86 [0.83, 0.89]'."""
+    return interval(row.mean if isinstance(row, SetRow) else row.value, row.low, row.high, digits)
 
 
 def separation_lines(
-    found: Sequence[SeparationCell],
+    cells: Sequence[SeparationCell],
     objects: Sequence[ObjectRow] = (),
     vanished: Mapping[tuple[int, int], Sequence[str]] | None = None,
 ) -> list[str]:
@@ -133,134 +143,115 @@ def separation_lines(
         vanished: grid (height, width) -> names of the objects that no cell of it belongs to.
     """
     lines = []
-    for group, members in grouped_separation_cells(found).items():
-        own = [
-            *_empty_lines(members),
-            *_order_lines(members),
-            *_class_lines(members),
-            *_retrieval_lines(members, objects),
-        ]
-        lines += [f"{group}: {line}" if group else line for line in own]
-    return lines + [_vanished_line(grid, names, len(objects)) for grid, names in (vanished or {}).items() if names]
+    for group, own in grouped_cells(cells).items():
+        found = [*_empty_lines(own), *_order_lines(own), *_class_lines(own), *_retrieval_lines(own, objects)]
+        lines += [f"{group}: {line}" if group else line for line in found]
+    for (height, width), names in (vanished or {}).items():
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+            lines.append(
+                f"At {height}\N{MULTIPLICATION SIGN}{width}, {len(names)} of {len(objects)} objects belong to no cell "
+                f"and are left out: {shown}."
+            )
+    return lines
 
 
-def chance_accuracy(objects: Sequence[ObjectRow]) -> float | None:
-    """What always naming the most frequent class scores: its share of the objects."""
-    counts = Counter(item.label for item in objects)
-    return max(counts.values()) / len(objects) if objects else None
-
-
-def separates(item: SeparationCell) -> bool:
-    """Same-class objects of different images are nearer than others, by interval and adjusted block permutation."""
-    auc, test = item.test("auc", "scdi", "dcdi"), item.test("permutation_between_images", "scdi", "dcdi")
-    if auc is None or test is None or auc.low is None:
-        return False
-    p = test.p_holm if is_number(test.p_holm) else test.p
-    return auc.low > 0.5 and is_number(p) and p <= SIGNIFICANT
-
-
-def _empty_lines(members: Sequence[SeparationCell]) -> list[str]:
+def _empty_lines(cells: Sequence[SeparationCell]) -> list[str]:
     lines = []
     for name in SETS:
-        where = [item.place for item in members if name in item.empty]
-        if where:
+        places = [cell.place for cell in cells if name in cell.empty]
+        if places:
             # Objects may vanish at one resolution and not at another.
-            places = "" if len(where) == len(members) else f" at {', '.join(where[:3])}{' ...' * (len(where) > 3)}"
+            where = "" if len(places) == len(cells) else f" at {', '.join(places[:3])}{' ...' * (len(places) > 3)}"
             lines.append(
-                f"{name} is empty{places}: {WHY_EMPTY[name]}. Nothing is said of it, and the order of all four sets "
+                f"{name} is empty{where}: {WHY_EMPTY[name]}. Nothing is said of it, and the order of all four sets "
                 "cannot be judged."
             )
     return lines
 
 
-def _order_lines(members: Sequence[SeparationCell]) -> list[str]:
-    if len(members) <= MANY:
-        return [_order_line(item) for item in members]
-    judged = [item for item in members if item.in_order is not None]
+def _order_lines(cells: Sequence[SeparationCell]) -> list[str]:
+    if len(cells) <= MANY:
+        return [_order_line(cell) for cell in cells]
+    judged = [cell for cell in cells if cell.in_order is not None]
     if not judged:
         return []
-    holding = [item for item in judged if item.in_order]
-    sure = [item for item in holding if item.order_shown]
+    holding = [cell for cell in judged if cell.in_order]
+    shown = sum(cell.order_shown for cell in holding)
     line = (
-        f"The order {ORDER} holds by means at {len(holding)} of {len(judged)} (layer, step), and is shown at "
-        f"{len(sure)} of these (p at most {SIGNIFICANT} after Holm)"
+        f"The order {' < '.join(SETS)} holds by means at {len(holding)} of {len(judged)} (layer, step), and is shown "
+        f"at {shown} of these (p at most {SIGNIFICANT} after Holm)"
     )
-    tested = [item for item in holding if is_number(item.order_p)]
-    best = min(tested, key=lambda item: item.order_p or 0, default=None)
-    if best is None:
+    tested = [cell for cell in holding if is_number(cell.order_p)]
+    if not tested:
         return [f"{line}."]
+    best = min(tested, key=lambda cell: cell.order_p or 0)
     p = p_text(best.order_p)
-    nearest = f"most surely at {best.place} (p = {p})" if sure else f"the smallest p is {p}, at {best.place}"
+    nearest = f"most surely at {best.place} (p = {p})" if shown else f"the smallest p is {p}, at {best.place}"
     return [f"{line}; {nearest}."]
 
 
-def _order_line(item: SeparationCell) -> str:
-    there_are = [name for name in SETS if name not in item.empty]
-    if len(there_are) < 2:
-        return f"{item.place}: fewer than two sets have pairs, so there is no order."
-    means = [item.mean(name) or 0.0 for name in there_are]
-    what = "" if not item.empty else "of the sets that are not empty, "
-    verdict = "holds by means" if rising(means) else "does not hold by means"
+def _order_line(cell: SeparationCell) -> str:
+    filled = [name for name in SETS if name not in cell.empty]
+    if len(filled) < 2:
+        return f"{cell.place}: fewer than two sets have pairs, so there is no order."
     broken = [
-        f"{names[0]} is not below {names[1]}"
-        for names, values in zip(pairwise(there_are), pairwise(means), strict=True)
-        if not rising(values)
+        f"{first} is not below {second}"
+        for first, second in pairwise(filled)
+        if not (cell.mean(first) or 0.0) < (cell.mean(second) or 0.0)
     ]
-    reasons = f": {', '.join(broken)}" if broken else ""
-    numbers = ", ".join(
-        f"{name} {interval(row.mean, row.low, row.high)}" for name in there_are if (row := item.sets[name])
-    )
-    return f"{item.place}: {what}{' < '.join(there_are)} {verdict}{reasons} ({numbers}){_order_test(item)}."
+    what = "of the sets that are not empty, " if cell.empty else ""
+    verdict = f"does not hold by means: {', '.join(broken)}" if broken else "holds by means"
+    numbers = ", ".join(f"{name} {text_of(cell.sets[name])}" for name in filled)
+    test = ""
+    if cell.in_order and is_number(cell.order_p):
+        shown = "shown" if cell.order_shown else "not shown"
+        test = f"; {shown}, p = {p_text(cell.order_p)} that it does not hold"
+    elif cell.in_order:
+        test = f"; that is no verdict, since a set has pairs in less than {MINIMUM_IMAGES} images"
+    return f"{cell.place}: {what}{' < '.join(filled)} {verdict} ({numbers}){test}."
 
 
-def _order_test(item: SeparationCell) -> str:
-    """Whether the order is more than that of the means, and why nothing is said of that."""
-    if not item.in_order:
-        return ""
-    if not is_number(item.order_p):
-        return f"; that is no verdict, since a set has pairs in less than {MINIMUM_IMAGES} images"
-    return f"; {'' if item.order_shown else 'not '}shown, p = {p_text(item.order_p)} that it does not hold"
-
-
-def _class_lines(members: Sequence[SeparationCell]) -> list[str]:
-    measured = [item for item in members if item.test("auc", "scdi", "dcdi")]
-    if not measured:
-        return []
+def _class_lines(cells: Sequence[SeparationCell]) -> list[str]:
+    measured = [(cell, cell.auc) for cell in cells if cell.auc]
     if len(measured) <= MANY:
-        return [_class_line(item) for item in measured]
-    best = max(measured, key=lambda item: item.tests["auc", "scdi", "dcdi"].value or 0)
-    count = sum(separates(item) for item in measured)
+        return [_class_line(*each) for each in measured]
+    best = max(measured, key=lambda each: each[1].value or 0)
     return [
-        f"Objects of one class in different images are shown to be nearer than objects of different classes at {count} "
-        f"of {len(measured)} (layer, step). The highest AUC is that of {_class_line(best)}"
+        "Objects of one class in different images are shown to be nearer than objects of different classes at "
+        f"{sum(cell.separates for cell, _ in measured)} of {len(measured)} (layer, step). The highest AUC is that of "
+        f"{_class_line(*best)}"
     ]
 
 
-def _class_line(item: SeparationCell) -> str:
-    auc, test = item.tests["auc", "scdi", "dcdi"], item.test("permutation_between_images", "scdi", "dcdi")
-    verdict = "are nearer than" if separates(item) else "are not shown to be nearer than"
-    numbers = f"AUC {interval(auc.value, auc.low, auc.high)}"
+def _class_line(cell: SeparationCell, auc: TestRow) -> str:
+    verdict = "are nearer than" if cell.separates else "are not shown to be nearer than"
+    numbers = f"AUC {text_of(auc)}"
+    test = cell.test("permutation_between_images", "scdi", "dcdi")
     if test is not None:
         numbers += f", block permutation p = {p_text(test.p, test.log10_p)}"
         numbers += f", {p_text(test.p_holm)} after Holm" if is_number(test.p_holm) else ""
-    what = f"objects of one class in different images {verdict} objects of different classes"
-    few = (
-        "" if auc.low is not None else f"; a set has pairs in less than {MINIMUM_IMAGES} images, so no verdict is given"
+    few = f"; a set has pairs in less than {MINIMUM_IMAGES} images, so no verdict is given" if auc.low is None else ""
+    return (
+        f"{cell.place}: objects of one class in different images {verdict} objects of different classes ({numbers})"
+        f"{few}."
     )
-    return f"{item.place}: {what} ({numbers}){few}."
 
 
-def _retrieval_lines(members: Sequence[SeparationCell], objects: Sequence[ObjectRow]) -> list[str]:
-    measured = [item for item in members if item.test("knn_accuracy")]
+def _retrieval_lines(cells: Sequence[SeparationCell], objects: Sequence[ObjectRow]) -> list[str]:
+    measured = [(cell, row) for cell in cells if (row := cell.test("knn_accuracy"))]
     if not measured:
         return []
-    best = max(measured, key=lambda item: item.tests["knn_accuracy", "", ""].value or 0)
-    accuracy, precision = best.tests["knn_accuracy", "", ""], best.test("mean_average_precision")
-    share = interval(accuracy.value, accuracy.low, accuracy.high)
-    line = f"The nearest object of another image is of the same class for {share} of the objects at {best.place}"
-    line += f", the best of {len(measured)} (layer, step)" if len(measured) > 1 else ""
+    cell, accuracy = max(measured, key=lambda each: each[1].value or 0)
+    line = (
+        f"The nearest object of another image is of the same class for {text_of(accuracy)} of the objects at "
+        f"{cell.place}"
+    )
+    if len(measured) > 1:
+        line += f", the best of {len(measured)} (layer, step)"
+    precision = cell.test("mean_average_precision")
     if precision is not None:
-        line += f" (mean average precision {interval(precision.value, precision.low, precision.high)})"
+        line += f" (mean average precision {text_of(precision)})"
     chance = chance_accuracy(objects)
     if chance is None:
         return [f"{line}."]
@@ -270,7 +261,7 @@ def _retrieval_lines(members: Sequence[SeparationCell], objects: Sequence[Object
     return [f"{line}, {relation} the {rounded(chance)} of always naming the most frequent class."]
 
 
-def _vanished_line(grid: tuple[int, int], names: Sequence[str], total: int) -> str:
-    size = f"{grid[0]}\N{MULTIPLICATION SIGN}{grid[1]}"
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
-    return f"At {size}, {len(names)} of {total} objects belong to no cell and are left out: {shown}."
+def chance_accuracy(objects: Sequence[ObjectRow]) -> float | None:
+    """What always naming the most frequent class scores: its share of the objects."""
+    counts = Counter(item.label for item in objects)
+    return max(counts.values()) / len(objects) if objects else None

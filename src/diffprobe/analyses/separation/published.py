@@ -1,20 +1,18 @@
-"""What was printed about the separation of objects in Stable Diffusion: tables 1 to 5 of one paper, as data.
+"""Tables 1 to 5 of Bonechi, Andreini, Corradini and Scarselli, "Diff-Props: is Semantics Preserved within a Diffusion
+Model?", KES 2024: the separation of objects in Stable Diffusion.
 
-Bonechi, Andreini, Corradini, Scarselli: "Diff-Props: is Semantics Preserved within a Diffusion Model?", KES 2024. One
-evaluation at t = 0 of images of 512x512, 1000 of Pascal VOC 2012 and 1000 of COCO 2017. Setups have the names of this
-project's groups of layers; the paper's correlation distance is `pearson`, since its sizes rule out distance
-correlation. Values that contradict the rest of their table are kept as printed, with the likely value beside them.
+One evaluation at t = 0 of images of 512x512, 1000 of Pascal VOC 2012 and 1000 of COCO 2017. Layer groups have this
+project's names; the paper's correlation distance is `pearson`, since its sizes rule out distance correlation. Values
+that contradict the rest of their table are kept as printed, with the likely value beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
-from diffprobe.prototypes.sets import SETS
+from diffprobe.prototypes.sets import PAIRS, SETS
 
-PAIRS = tuple(combinations(SETS, 2))
 MODEL = "Stable Diffusion"
 MEASURE = "pearson"  # of tables 2 to 5
 TIMESTEP = 0
@@ -38,8 +36,8 @@ class PublishedTest:
     likely_p: float | None = None
 
 
-PublishedMeans = Mapping[str, Mapping[str, PublishedMean]]  # setup -> set
-PublishedTests = Mapping[tuple[str, str], Mapping[tuple[str, str], PublishedTest]]  # (setup, measure) -> pair of sets
+PublishedMeans = Mapping[str, Mapping[str, PublishedMean]]  # layer group -> set
+PublishedTests = Mapping[tuple[str, str], Mapping[tuple[str, str], PublishedTest]]  # (layer group, measure) -> pair
 
 # Tables 2, 3 and 4: mean, std of the four sets. "13+32+64" in table 2 is 16+32+64.
 _MEANS = {
@@ -139,22 +137,22 @@ _LIKELY_P = {
 
 
 def published_means(dataset: str) -> PublishedMeans:
-    """Tables 2, 3 and 4 by setup and set, for `pearson` distances; empty for a data set other than voc and coco."""
+    """Tables 2, 3 and 4 by layer group and set, for `pearson`; empty for other data sets than voc and coco."""
     return {
-        setup: {
-            name: PublishedMean(numbers[2 * at], numbers[2 * at + 1], _LIKELY_MEANS.get((dataset, setup, name)))
+        group: {
+            name: PublishedMean(numbers[2 * at], numbers[2 * at + 1], _LIKELY_MEANS.get((dataset, group, name)))
             for at, name in enumerate(SETS)
         }
-        for setup, numbers in _MEANS.get(dataset, {}).items()
+        for group, numbers in _MEANS.get(dataset, {}).items()
     }
 
 
 def published_tests(dataset: str) -> PublishedTests:
-    """Tables 1 and 5 by (setup, measure) and pair of sets; empty for a data set other than voc and coco."""
+    """Tables 1 and 5 by (layer group, measure) and pair of sets; empty for other data sets than voc and coco."""
     return {
-        (setup, measure): {
-            pair: PublishedTest(p, dunn, _LIKELY_P.get((dataset, setup, pair)))
+        (group, measure): {
+            pair: PublishedTest(p, dunn, _LIKELY_P.get((dataset, group, pair)))
             for pair, (p, dunn) in zip(PAIRS, numbers, strict=True)
         }
-        for (setup, measure), numbers in _TESTS.get(dataset, {}).items()
+        for (group, measure), numbers in _TESTS.get(dataset, {}).items()
     }

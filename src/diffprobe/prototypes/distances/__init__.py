@@ -8,19 +8,14 @@
     distance_correlation_u  1 - R, R the bias-corrected dCor^2 of Székely and Rizzo (2013); no root: R may be < 0
 
 A vector without direction (zero for cosine, constant for the correlations) correlates with nothing: its distance to all
-others is 1. It is never NaN, which would be sorted anywhere.
-
-Distance correlation of all pairs: which way it is computed, by number of channels, device and precision.
-
-As products of centred distances it takes d^2 steps for a pair of d channels. With many channels, on a CPU and in
-float32, `sorted_pass` is faster: 2.5 times at 640 channels, 3.9 times at 1280 and 5.8 times at 2560, but 1.5 times at
-320 (1000 objects, two cores; `benchmarks/distances.py` prints these ratios). It is 420 lines of its own, so it is used
-only where it is at least twice as fast.
+others is 1, and never NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -37,14 +32,22 @@ from diffprobe.prototypes.distances.products import (
     product_cosines,
     runs,
 )
+from diffprobe.ranges import Choice, Items, Number
 
-SORTED = range(640, 2**15 + 1)  # channels for which a CPU takes sorted values, not products, in float32
+# Channels for which a CPU sorts values instead of multiplying centred distances, in float32. It is 2.5 times faster at
+# 640 channels, 3.9 times at 1280 and 5.8 times at 2560, but 1.5 times at 320 (1000 objects, two cores;
+# benchmarks/distances.py prints these ratios).
+SORTED = range(640, 2**15 + 1)
+BUDGET = 512 * 2**20
+PAIRED = 32  # objects in a block of which only the diagonal is used
+
+Measure = Callable[[Tensor, Tensor | None, torch.dtype, int], Tensor]
 
 
 def distance_correlation(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
     """1 - dCor (V-statistic): [n, m] from 0 to 1; 1 where x or y is constant, as dCor is 0 there."""
     size = a.shape[1]
-    squared = cosines(a, b, Centring(1 / size, 1 / size**2, diagonal=True), precision, budget)
+    squared = _cosines(a, b, Centring(1 / size, 1 / size**2, diagonal=True), precision, budget)
     return squared.clamp_(0, 1).sqrt_().neg_().add_(1)
 
 
@@ -55,22 +58,17 @@ def distance_correlation_u(a: Tensor, b: Tensor | None, precision: torch.dtype, 
     """
     size = a.shape[1]
     centring = Centring(1 / (size - 2), 1 / ((size - 1) * (size - 2)), diagonal=False)
-    return cosines(a, b, centring, precision, budget).clamp_(-1, 1).neg_().add_(1)
+    return _cosines(a, b, centring, precision, budget).clamp_(-1, 1).neg_().add_(1)
 
 
-def cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dtype, budget: int) -> Tensor:
-    """Cosines between the centred distances of a [n, d] and those of b [m, d]: [n, m], 0 where undefined.
-
-    Without b those of a with itself; then the lower triangle is left for `mirror`.
-    """
+def _cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dtype, budget: int) -> Tensor:
+    """Cosines between the centred distances of a and b, by the faster way; see `product_cosines`."""
     if not a.is_cuda and precision == torch.float32 and a.shape[1] in SORTED:
         from diffprobe.prototypes.distances import sorted_pass
 
         return sorted_pass.cosines(a, b, centring, precision, budget)
     return product_cosines(a, b, centring, precision, budget)
 
-
-Measure = Callable[[Tensor, Tensor | None, torch.dtype, int], Tensor]
 
 MEASURES: dict[str, Measure] = {
     "euclidean": euclidean,
@@ -80,8 +78,24 @@ MEASURES: dict[str, Measure] = {
     "distance_correlation": distance_correlation,
     "distance_correlation_u": distance_correlation_u,
 }
-BUDGET = 512 * 2**20
-PAIRED = 32  # objects compared with one another for the sake of the diagonal
+
+
+@dataclass(frozen=True)
+class DistanceConfig:
+    """Which distances are taken, the precision of products, and megabytes of working memory."""
+
+    names: Annotated[Sequence[Annotated[str, Choice(*MEASURES)]], Items(1)]
+    precision: Annotated[str, Choice("float32", "float64")] = "float32"
+    budget_mb: Annotated[int, Number(1, 1_000_000)] = 512
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.precision)
+
+    @property
+    def budget(self) -> int:
+        """Bytes of working memory."""
+        return self.budget_mb * 2**20
 
 
 def distance_matrix(
@@ -93,7 +107,7 @@ def distance_matrix(
     the prototypes. `precision` is float32 or float64, for the work and the result.
     Raises UserError if the measure is unknown, or if prototypes hold NaN or infinity or have too few channels.
     """
-    check(measure, prototypes)
+    _check(measure, prototypes)
     if not len(prototypes):
         return prototypes.new_zeros(0, 0, dtype=precision)
     with float32_products():
@@ -106,7 +120,7 @@ def cross_distances(
     a: Tensor, b: Tensor, measure: str, *, precision: torch.dtype = torch.float32, budget: int = BUDGET
 ) -> Tensor:
     """Distances of prototypes a [n, d] to b [m, d] on the same device: [n, m]. See `distance_matrix`."""
-    check(measure, a, b)
+    _check(measure, a, b)
     if not len(a) or not len(b):
         return a.new_zeros(len(a), len(b), dtype=precision)
     with float32_products():
@@ -117,17 +131,15 @@ def paired_distances(
     a: Tensor, b: Tensor, measure: str, *, precision: torch.dtype = torch.float32, budget: int = BUDGET
 ) -> Tensor:
     """Distance of each prototype of a [n, d] to the one in the same row of b [n, d]: [n]. See `distance_matrix`."""
-    check(measure, a, b)
+    _check(measure, a, b)
     if len(a) != len(b):
         raise ValueError(f"paired distances need as many prototypes on both sides, not {len(a)} and {len(b)}")
-    blocks = (
-        cross_distances(a[rows], b[rows], measure, precision=precision, budget=budget) for rows in runs(len(a), PAIRED)
-    )
+    options = {"precision": precision, "budget": budget}
+    blocks = [cross_distances(a[rows], b[rows], measure, **options) for rows in runs(len(a), PAIRED)]
     return torch.cat([a.new_zeros(0, dtype=precision), *(block.diagonal() for block in blocks)])
 
 
-def check(measure: str, *prototypes: Tensor) -> None:
-    """Raises UserError naming what no distance can be computed from."""
+def _check(measure: str, *prototypes: Tensor) -> None:
     if measure not in MEASURES:
         raise UserError(f"unknown distance measure '{measure}': choose from {', '.join(MEASURES)}")
     channels, fewest = prototypes[0].shape[1], 4 if measure == "distance_correlation_u" else 2

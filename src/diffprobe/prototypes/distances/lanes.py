@@ -1,6 +1,7 @@
-"""Vectors of 16 numbers for numba, which has none: a few machine instructions each, on whatever the processor has.
+"""Vectors of 16 numbers as a type for numba, which has none.
 
-Values of these types stay in registers; plain loops over 16 numbers would go through memory at every step.
+They stay in registers, and each operation is a few instructions of whatever the processor has. Plain loops over 16
+numbers would go through memory at every step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FUSED = ("contract",)  # a product and a sum may become one instruction
 
 
 class Lanes(types.Type):
-    """Type of 16 numbers, by the name that LLVM has for one."""
+    """Type of 16 numbers; `number` is LLVM's name for the type of one."""
 
     def __init__(self, number: str) -> None:
         super().__init__(name=f"{LANES} x {number}")
@@ -35,14 +36,17 @@ class Registers(models.PrimitiveModel):
 
 integers, floats, doubles = Lanes("i32"), Lanes("float"), Lanes("double")
 counts, sums = types.UniTuple(floats, BINS), types.UniTuple(integers, BINS)
+lowered = types.Tuple((floats, counts))
 state = types.Tuple((floats, counts, sums, floats))
 
 
 def every(kind: Lanes, value: float) -> ir.Constant:
+    """16 times the same constant."""
     return ir.Constant(kind.vector, [value] * LANES)
 
 
 def spread(builder: ir.IRBuilder, kind: Lanes, value: ir.Value) -> ir.Value:
+    """16 times the same value."""
     empty = ir.Constant(kind.vector, ir.Undefined)
     first = builder.insert_element(empty, value, INT(0))
     return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT, LANES), [0] * LANES))
@@ -54,6 +58,7 @@ def read_lanes(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, 
 
 
 def place_of(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, start: ir.Value) -> Any:
+    """A pointer to 16 numbers from `start` of a flat array."""
     vector = ir.VectorType(ir.IntType(kind.dtype.bitwidth), LANES)
     return builder.bitcast(builder.gep(make_array(kind)(context, builder, array).data, [start]), vector.as_pointer())
 
@@ -107,24 +112,17 @@ def add_to(typing, array, start, stride, lanes):
     return types.void(array, types.intp, types.intp, doubles), build
 
 
-@intrinsic
-def no_integers(typing):
-    return integers(), lambda context, builder, signature, values: every(integers, 0)
+def zeros(kind):
+    """An intrinsic that gives zeros of a type."""
+
+    @intrinsic
+    def zero(typing):
+        return kind(), lambda context, builder, signature, values: ir.Constant(context.get_value_type(kind), None)
+
+    return zero
 
 
-@intrinsic
-def no_floats(typing):
-    return floats(), lambda context, builder, signature, values: every(floats, 0)
-
-
-@intrinsic
-def no_doubles(typing):
-    return doubles(), lambda context, builder, signature, values: every(doubles, 0)
-
-
-@intrinsic
-def no_counts(typing):
-    return counts(), lambda context, builder, signature, values: ir.Constant(context.get_value_type(counts), None)
+no_integers, no_floats, no_doubles, no_counts = zeros(integers), zeros(floats), zeros(doubles), zeros(counts)
 
 
 @intrinsic
@@ -134,14 +132,12 @@ def add(typing, a, b):
 
 @intrinsic
 def subtract(typing, a, b):
-    return integers(integers, integers), lambda context, builder, signature, values: builder.sub(*values)
+    """a - b, where b may be one number."""
 
+    def build(context, builder, signature, values):
+        return builder.sub(values[0], values[1] if b == integers else spread(builder, integers, values[1]))
 
-@intrinsic
-def subtract_number(typing, a, number):
-    return integers(integers, types.int32), lambda context, builder, signature, values: builder.sub(
-        values[0], spread(builder, integers, values[1])
-    )
+    return integers(integers, b), build
 
 
 @intrinsic
@@ -177,17 +173,17 @@ def lower(typing, below, entered, by, each_by):
             count = builder.fsub(builder.extract_value(entered, each), spread(builder, floats, each_by))
             entered = builder.insert_value(entered, count, each)
         below = builder.fsub(below, spread(builder, floats, by))
-        return context.make_tuple(builder, types.Tuple((floats, counts)), [below, entered])
+        return context.make_tuple(builder, lowered, [below, entered])
 
-    return types.Tuple((floats, counts))(floats, counts, types.float32, types.float32), build
+    return lowered(floats, counts, types.float32, types.float32), build
 
 
 @intrinsic
 def enter(typing, below, entered, left, bins, values):
     """In each lane, moves one value from what is left to what has entered.
 
-    Counts how many have entered, below the first bin and in each bin; sums what is left of each. Returns these three
-    and the sum over bins of (entered, in all bins before it) * (left in it).
+    `below` and `entered` count how many have entered below the first bin and in each bin, `left` sums what is left of
+    each. Returns these three and the sum over bins of (entered, in all bins before it) * (left in it).
     """
 
     def build(context, builder, signature, arguments):

@@ -1,21 +1,6 @@
-"""Euclidean, cosine and Pearson distance: squared distances of points from one matrix product.
+"""Distances of all pairs from matrix products, in blocks, so that little memory is used at a time.
 
-|x - y|^2 = |x|^2 + |y|^2 - 2 x.y loses all its digits where x and y are close, so points are centred first, which
-takes care of offsets, and near pairs are computed again from their differences, in float64. Cosine and Pearson
-distance are half the squared distance of unit vectors: 1 - u.v = |u - v|^2 / 2.
-
-A matrix of distances in blocks of rows: one triangle computed, the other mirrored, little memory at a time.
-
-Manhattan distance: sums of absolute differences, for which no matrix product stands in.
-
-Distance correlation (Székely, Rizzo and Bakirov 2007) of all pairs as one matrix product.
-
-The d x d matrix of distances |x_i - x_j| of a vector's values, centred by rows and columns, is A. The squared distance
-correlation of x and y is the cosine between A_x and A_y. So the flattened A of all vectors, multiplied with themselves,
-give all pairs. Here that product is summed over tiles of A: tiles above the diagonal are enough, as A is symmetric.
-
-Half of A is what a tile holds, from |x_i - x_j| = 2 max(x_i, x_j) - x_i - x_j:
-A_ij / 2 = max(x_i, x_j) - h_i - h_j. Centring before the product is what makes float32 enough.
+Without a second set of vectors only the upper triangle is computed; `mirror` fills the rest.
 """
 
 from __future__ import annotations
@@ -26,8 +11,125 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+HEIGHT = 256  # rows of a block: enough for a fast product, few enough to waste little below the diagonal
+CACHE = 2**20  # bytes that stay in a core's cache while several operations pass over them
 LONGEST = 4096  # values of a tile: enough for a fast product, few enough to waste little along A's diagonal
 ZERO = 1e-12  # share of the uncentred distances' square below which centring has left nothing but rounding
+NEAR = 2**20  # times eps: below this share of |x|^2 + |y|^2 a squared distance is computed again
+CENTRED_ON = 64  # about as many objects give the centre; any point near them serves
+
+Points = Callable[[Tensor], Tensor]  # prototypes [k, d] in float64 -> points [k, d] whose distances are wanted
+
+
+def runs(size: int, length: int) -> Iterator[slice]:
+    """0 ... size in runs of `length` (at least 1)."""
+    for start in range(0, size, max(1, length)):
+        yield slice(start, min(start + max(1, length), size))
+
+
+def row_blocks(rows: int, columns: int, height: int, triangle: bool) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of each block of at most `height` rows; with `triangle`, columns begin at the diagonal."""
+    for block in runs(rows, height):
+        yield block, slice(block.start if triangle else 0, columns)
+
+
+def mirror(matrix: Tensor) -> None:
+    """Copies the upper triangle of `matrix` [n, n] onto the lower one and clears the diagonal, in place."""
+    for rows in runs(len(matrix), HEIGHT):
+        square = matrix[rows, rows].triu(1)
+        matrix[rows, rows] = square + square.T
+        matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T
+
+
+def euclidean(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """|x - y|: [n, m]."""
+    return squared_distances(a, b, lambda vectors: vectors, precision, budget).sqrt_()
+
+
+def cosine(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """1 - x.y / (|x| |y|): [n, m] from 0 to 2; 1 where x or y is zero (as scikit-learn has it; scipy: NaN)."""
+    return _unit_distances(a, b, _units, lambda vectors: (vectors == 0).all(1), precision, budget)
+
+
+def pearson(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """1 - Pearson correlation over channels (D_corr): [n, m] from 0 to 2; 1 where x or y is constant (scipy: NaN)."""
+
+    def points(vectors: Tensor) -> Tensor:
+        return _units(vectors - vectors.mean(1, keepdim=True))
+
+    return _unit_distances(a, b, points, lambda vectors: vectors.amax(1) == vectors.amin(1), precision, budget)
+
+
+def _unit_distances(
+    a: Tensor, b: Tensor | None, points: Points, undefined: Points, precision: torch.dtype, budget: int
+) -> Tensor:
+    """1 - u.v = |u - v|^2 / 2 of unit points; 1 for the vectors that `undefined` finds."""
+    distances = squared_distances(a, b, points, precision, budget).mul_(0.5).clamp_(max=2)
+    rows = undefined(a)
+    distances[rows] = 1
+    distances[:, rows if b is None else undefined(b)] = 1
+    return distances
+
+
+def _units(vectors: Tensor) -> Tensor:
+    """Vectors [k, d] divided by their lengths; a zero vector stays zero."""
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return vectors / lengths.masked_fill_(lengths == 0, 1)
+
+
+def squared_distances(a: Tensor, b: Tensor | None, points: Points, precision: torch.dtype, budget: int) -> Tensor:
+    """Squared Euclidean distances of the points of a [n, d] and of b [m, d]: [n, m].
+
+    |x - y|^2 = |x|^2 + |y|^2 - 2 x.y loses all its digits where x and y are close, so points are centred first, which
+    removes offsets, and near pairs are computed again from their differences, in float64.
+    """
+    others = a if b is None else b
+    centre = points(a[:: len(a) // CENTRED_ON + 1].double()).median(0).values  # the median: outliers do not move it
+    left, left_squares = _centred(a, points, centre, precision)
+    right, right_squares = (left, left_squares) if b is None else _centred(b, points, centre, precision)
+    share = NEAR * torch.finfo(precision).eps
+    result = a.new_zeros(len(a), len(others), dtype=precision)
+    height = min(HEIGHT, budget // (32 * len(others)))  # bytes of an entry, if its pair is near
+    for rows, columns in row_blocks(len(a), len(others), height, triangle=b is None):
+        total = left_squares[rows, None] + right_squares[columns]
+        block = torch.addmm(total, left[rows], right[columns].T, alpha=-2, out=result[rows, columns])
+        near = (block < total.mul_(share)).nonzero()
+        for part in runs(len(near), min(budget, 4 * CACHE) // (32 * a.shape[1])):
+            i, j = near[part].T
+            difference = points(a[rows][i].double()) - points(others[columns][j].double())
+            block[i, j] = difference.square_().sum(1).to(precision)
+    return result
+
+
+def _centred(vectors: Tensor, points: Points, centre: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Points of vectors [n, d] around `centre` [d], rounded once, and their squared lengths [n]."""
+    result = vectors.new_empty(vectors.shape, dtype=precision)
+    squares = vectors.new_empty(len(vectors), dtype=precision)
+    for rows in runs(len(vectors), CACHE // (8 * vectors.shape[1])):
+        result[rows] = points(vectors[rows].double()) - centre
+        squares[rows] = result[rows].double().square().sum(1)
+    return result, squares
+
+
+def manhattan(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
+    """sum |x - y|: [n, m]. Differences are taken in the wider of the prototypes' and the result's precision."""
+    wide = torch.promote_types(a.dtype, precision)
+    a = a.to(wide)
+    others = a if b is None else b.to(wide)
+    if b is None and len(a) ** 2 // 2 * wide.itemsize <= budget:
+        result = a.new_zeros(len(a), len(a))
+        condensed = torch.nn.functional.pdist(a, p=1)
+        for row, values in enumerate(condensed.split(list(range(len(a) - 1, 0, -1)))):
+            result[row, row + 1 :] = values
+        return result.to(precision)
+    result = a.new_zeros(len(a), len(others), dtype=precision)
+    pairs = max(1, (budget if a.is_cuda else min(budget, CACHE)) // (a.itemsize * a.shape[1]))
+    height = max(1, min(int(pairs**0.5), len(a)))
+    for rows, columns in row_blocks(len(a), len(others), height, triangle=b is None):
+        for part in runs(columns.stop - columns.start, pairs // height):
+            there = slice(columns.start + part.start, columns.start + part.stop)
+            result[rows, there] = (a[rows, None] - others[None, there]).abs_().sum(2)
+    return result
 
 
 class Centring(NamedTuple):
@@ -35,7 +137,7 @@ class Centring(NamedTuple):
 
     rows: float
     total: float
-    diagonal: bool  # whether A has one, or zeros
+    diagonal: bool  # False: the diagonal of A is 0
 
 
 class Vectors(NamedTuple):
@@ -47,16 +149,22 @@ class Vectors(NamedTuple):
 
 
 def product_cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dtype, budget: int) -> Tensor:
-    """`cosines` as products of the centred distances."""
-    left = prepare(a, centring, precision)
-    right = left if b is None else prepare(b, centring, precision)
+    """Cosines between the centred distances A of a [n, d] and those of b [m, d]: [n, m], 0 where undefined.
+
+    The squared distance correlation of x and y (Székely, Rizzo and Bakirov 2007) is the cosine between A_x and A_y, the
+    d x d distances |x_i - x_j| of their values, centred. All pairs are one product of the flattened A, here summed over
+    tiles of A above its diagonal. A tile holds A_ij / 2 = max(x_i, x_j) - h_i - h_j, from
+    |x_i - x_j| = 2 max(x_i, x_j) - x_i - x_j. Centring before the product makes float32 precise enough.
+    """
+    left = _prepare(a, centring, precision)
+    right = left if b is None else _prepare(b, centring, precision)
     vectors = len(a) + (0 if b is None else len(b))
     longest = max(1, min(LONGEST, budget // (precision.itemsize * vectors)))
     space = a.new_empty(vectors * longest, dtype=precision)
     result = a.new_zeros(len(a), len(right.norms), dtype=precision)
     for i, j in tiles(a.shape[1], longest):
-        first = slab(left, i, j, centring, space)
-        second = first if b is None else slab(right, i, j, centring, space[first.numel() :])
+        first = _tile(left, i, j, centring, space)
+        second = first if b is None else _tile(right, i, j, centring, space[first.numel() :])
         for rows, columns in row_blocks(len(a), len(right.norms), HEIGHT, triangle=b is None):
             result[rows, columns].addmm_(first[rows], second[columns].T)
     for rows in runs(len(a), HEIGHT):
@@ -65,7 +173,7 @@ def product_cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: 
     return result
 
 
-def prepare(vectors: Tensor, centring: Centring, precision: torch.dtype) -> Vectors:
+def _prepare(vectors: Tensor, centring: Centring, precision: torch.dtype) -> Vectors:
     """Shifts each vector [n, d] by its median and scales it to at most 1, both without effect on dCor; rounds it once.
 
     The median keeps the zeros of a ReLU exact. Sums of distances come from one sort, in float64.
@@ -114,7 +222,7 @@ def tiles(size: int, longest: int) -> Iterator[tuple[slice, slice]]:
         top += height
 
 
-def slab(vectors: Vectors, i: slice, j: slice, centring: Centring, space: Tensor) -> Tensor:
+def _tile(vectors: Vectors, i: slice, j: slice, centring: Centring, space: Tensor) -> Tensor:
     """The tile (i, j) of A / 2 for all vectors, in `space`: [n, rows * columns]."""
     values, h, count = vectors.values, vectors.h, len(vectors.values)
     rows, columns = i.stop - i.start, j.stop - j.start
@@ -128,136 +236,3 @@ def slab(vectors: Vectors, i: slice, j: slice, centring: Centring, space: Tensor
         if not centring.diagonal:
             square.diagonal(dim1=1, dim2=2).zero_()
     return result.view(count, -1)
-
-
-HEIGHT = 256  # rows of a block: enough for a fast product, few enough to waste little below the diagonal
-CACHE = 2**20  # bytes that stay in a core's cache while several operations pass over them
-
-
-def runs(size: int, length: int) -> Iterator[slice]:
-    """0 ... size in runs of `length` (at least 1)."""
-    for start in range(0, size, max(1, length)):
-        yield slice(start, min(start + max(1, length), size))
-
-
-def row_blocks(rows: int, columns: int, height: int, triangle: bool) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each block of at most `height` rows; with `triangle`, columns begin at the diagonal."""
-    for block in runs(rows, height):
-        yield block, slice(block.start if triangle else 0, columns)
-
-
-def mirror(matrix: Tensor) -> None:
-    """Copies the upper triangle of `matrix` [n, n] onto the lower one and clears the diagonal, in place."""
-    for rows in runs(len(matrix), HEIGHT):
-        square = matrix[rows, rows].triu(1)
-        matrix[rows, rows] = square + square.T
-        matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T
-
-
-Points = Callable[[Tensor], Tensor]  # prototypes [k, d] in float64 -> points [k, d] whose distances are wanted
-
-NEAR = 2**20  # times eps: below this share of |x|^2 + |y|^2 a squared distance is computed again
-CENTRED_ON = 64  # about as many objects say where the centre is; any point near them serves
-
-
-def euclidean(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
-    """|x - y|: [n, m]."""
-    return squared_distances(a, b, lambda vectors: vectors, precision, budget).sqrt_()
-
-
-def cosine(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
-    """1 - x.y / (|x| |y|): [n, m] from 0 to 2; 1 where x or y is zero (as scikit-learn has it; scipy: NaN)."""
-    distances = squared_distances(a, b, units, precision, budget).mul_(0.5).clamp_(max=2)
-    return without_direction(distances, (a == 0).all(1), None if b is None else (b == 0).all(1))
-
-
-def pearson(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
-    """1 - Pearson correlation over channels (D_corr): [n, m] from 0 to 2; 1 where x or y is constant (scipy: NaN)."""
-    distances = squared_distances(a, b, centred_units, precision, budget).mul_(0.5).clamp_(max=2)
-    return without_direction(distances, constant(a), None if b is None else constant(b))
-
-
-def units(vectors: Tensor) -> Tensor:
-    """Vectors [k, d] divided by their lengths; a zero vector stays zero."""
-    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return vectors / lengths.masked_fill_(lengths == 0, 1)
-
-
-def centred_units(vectors: Tensor) -> Tensor:
-    """Vectors [k, d] minus their mean over channels, divided by their lengths."""
-    return units(vectors - vectors.mean(1, keepdim=True))
-
-
-def constant(vectors: Tensor) -> Tensor:
-    """Which vectors [n, d] have one value in all channels: [n]."""
-    return vectors.amax(1) == vectors.amin(1)
-
-
-def without_direction(distances: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
-    """Sets distances [n, m] of vectors that correlate with nothing, [n] and [m], to 1, in place."""
-    distances[rows] = 1
-    distances[:, rows if columns is None else columns] = 1
-    return distances
-
-
-def squared_distances(a: Tensor, b: Tensor | None, points: Points, precision: torch.dtype, budget: int) -> Tensor:
-    """Squared Euclidean distances of the points of a [n, d] and of b [m, d]: [n, m].
-
-    Without b those of a with itself; then the lower triangle is left for `mirror`.
-    """
-    others = a if b is None else b
-    centre = points(a[:: len(a) // CENTRED_ON + 1].double()).median(0).values  # the median: outliers do not move it
-    left, left_squares = centred(a, points, centre, precision)
-    right, right_squares = (left, left_squares) if b is None else centred(b, points, centre, precision)
-    share = NEAR * torch.finfo(precision).eps
-    result = a.new_zeros(len(a), len(others), dtype=precision)
-    height = min(HEIGHT, budget // (32 * len(others)))  # bytes of an entry, if its pair is near
-    for rows, columns in row_blocks(len(a), len(others), height, triangle=b is None):
-        total = left_squares[rows, None] + right_squares[columns]
-        block = torch.addmm(total, left[rows], right[columns].T, alpha=-2, out=result[rows, columns])
-        near = (block < total.mul_(share)).nonzero()
-        for part in runs(len(near), min(budget, 4 * CACHE) // (32 * a.shape[1])):
-            i, j = near[part].T
-            difference = points(a[rows][i].double()) - points(others[columns][j].double())
-            block[i, j] = difference.square_().sum(1).to(precision)
-    return result
-
-
-def centred(vectors: Tensor, points: Points, centre: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Points of vectors [n, d] around `centre` [d], rounded once, and their squared lengths [n]."""
-    result = vectors.new_empty(vectors.shape, dtype=precision)
-    squares = vectors.new_empty(len(vectors), dtype=precision)
-    for rows in runs(len(vectors), CACHE // (8 * vectors.shape[1])):
-        result[rows] = points(vectors[rows].double()) - centre
-        squares[rows] = result[rows].double().square().sum(1)
-    return result, squares
-
-
-def manhattan(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
-    """sum |x - y|: [n, m]. Differences are taken in the wider of the prototypes' and the result's precision."""
-    wide = torch.promote_types(a.dtype, precision)
-    first = a.to(wide)
-    if b is None and len(a) ** 2 // 2 * wide.itemsize <= budget:
-        return from_condensed(torch.nn.functional.pdist(first, p=1), len(a)).to(precision)
-    return in_blocks(first, None if b is None else b.to(wide), precision, budget)
-
-
-def from_condensed(distances: Tensor, size: int) -> Tensor:
-    """Distances of pairs a < b in pdist's order as the upper triangle of [size, size]."""
-    result = distances.new_zeros(size, size)
-    for row, values in enumerate(distances.split(list(range(size - 1, 0, -1)))):
-        result[row, row + 1 :] = values
-    return result
-
-
-def in_blocks(a: Tensor, b: Tensor | None, precision: torch.dtype, budget: int) -> Tensor:
-    """Blocks of pairs [k, l, d] small enough for the cache (on a GPU: for the budget)."""
-    others = a if b is None else b
-    result = a.new_zeros(len(a), len(others), dtype=precision)
-    pairs = max(1, (budget if a.is_cuda else min(budget, CACHE)) // (a.itemsize * a.shape[1]))
-    height = max(1, min(int(pairs**0.5), len(a)))
-    for rows, columns in row_blocks(len(a), len(others), height, triangle=b is None):
-        for part in runs(columns.stop - columns.start, pairs // height):
-            there = slice(columns.start + part.start, columns.start + part.stop)
-            result[rows, there] = (a[rows, None] - others[None, there]).abs_().sum(2)
-    return result

@@ -1,18 +1,21 @@
 """Distance correlation of all pairs from sorted values, for many channels on a CPU: O(d^1.5) for a pair, not O(d^2).
 
-The inner product of the centred distances A_x and A_y (see `centred_distances`) is one of vectors but for
+The inner product of the centred distances A_x and A_y (`products.product_cosines`) is cheap but for
 S = sum_ij |x_i - x_j| |y_i - y_j|, which follows from the channels in which x and y rise together (as in Huo and
 Székely 2016, Fast computing for distance covariance):
 
     T = sum x_i (y_i - y_j)  over i, j with x_j < x_i and y_j < y_i
     S = 8 T + 4 h_x.y - 2 x.r_y,  h_x(i) = sum of x above x_i - rank(i) x_i,  r_y(i) = sum_j |y_i - y_j|
 
-T is taken in two parts, each for 16 pairs at once. The channels sorted by x are cut into blocks.
-Within a block: every j before i in it. In the lanes: 16 y for one x.
-Across blocks: channels enter in the order of y; between two of them lies a gap of y, which counts for all pairs with j
-entered, i not, and j in a block before i's: the entered of all blocks before b, times the sum of the x_i left in b,
-over all b. In the lanes: 16 x for one y. From the median of y on, which is 0, the entered less all channels of these
-blocks, so that few count at either end, where an outlier's gap may be; the difference is a product, with max(y, 0).
+The channels sorted by x are cut into blocks, and T into two parts, each for 16 pairs of vectors at once:
+
+- Within a block (`within_blocks`, 16 y for one x): every j before i in the block.
+- Across blocks (`across_blocks`, 16 x for one y): channels enter in the order of y. The gap in y between two of them
+  counts for all pairs of an entered j and an i that has not entered, j in an earlier block than i: the entered of all
+  blocks before b, times the sum of the x_i left in b, over all b. From the median of y on, which is 0, the channels of
+  a block are subtracted from its entered, so that few count at either end, where an outlier's gap may be; the
+  difference is a product, with max(y, 0).
+
 Values are 24-bit integers, whose sums over a block are exact in 32 bits: rounding there would not average out.
 """
 
@@ -37,7 +40,7 @@ PER_CHANNEL = 200  # bytes of working memory for a channel of one vector
 
 
 class Sorted(NamedTuple):
-    """Vectors by the sixteen, the last of them filled up with zeros: [groups, ..., 16] flattened from the second on."""
+    """Vectors in groups of 16, the last filled up with zeros: [groups, ..., 16], flattened from the second axis on."""
 
     size: int  # channels, d
     length: int  # of a block, a multiple of 4
@@ -49,10 +52,7 @@ class Sorted(NamedTuple):
 
 
 def cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dtype, budget: int) -> Tensor:
-    """Cosines between the centred distances of a [n, d] and those of b [m, d]: [n, m], 0 where undefined.
-
-    Without b those of a with itself; then the lower triangle is left for `mirror`.
-    """
+    """As `products.product_cosines`."""
     height = LANES * max(1, min(HEIGHT, budget // (PER_CHANNEL * a.shape[1])) // LANES)
     left = prepare(a, centring, height)
     right = left if b is None else prepare(b, centring, height)
@@ -60,22 +60,17 @@ def cosines(a: Tensor, b: Tensor | None, centring: Centring, precision: torch.dt
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for rows in runs(len(left.norms), height):
             values, sums, h, steps = products_with(left, rows)
-            first = torch.cat(
-                [4 * h, -2 * (values + centring.rows * sums), 8 * values * steps, centring.total * whole(sums)], 1
-            )
+            total = centring.total * sums.sum(1, keepdim=True)
+            first = torch.cat([4 * h, -2 * (values + centring.rows * sums), 8 * values * steps, total], 1)
             for columns in runs(len(right.norms), height):
                 if b is None and columns.stop <= rows.start:
                     continue
                 values, sums, *_ = products_with(right, columns)
-                tile = first @ torch.cat([values, sums, values.relu(), whole(sums)], 1).T
+                tile = first @ torch.cat([values, sums, values.relu(), sums.sum(1, keepdim=True)], 1).T
                 tile += 8 * rising_together(left, rows, right, columns, threads)
                 scale = 1 / (left.norms[rows, None] * right.norms[columns])
                 result[rows, columns] = tile.mul_(scale.masked_fill_(scale.isinf(), 0))
     return result
-
-
-def whole(sums: Tensor) -> Tensor:
-    return sums.sum(1, keepdim=True)
 
 
 def prepare(vectors: Tensor, centring: Centring, height: int) -> Sorted:
@@ -109,7 +104,7 @@ def prepare(vectors: Tensor, centring: Centring, height: int) -> Sorted:
 
 
 def products_with(vectors: Sorted, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values, sums of distances r, h, and the number of channels in blocks before each's: [part, d] in float64."""
+    """Values, sums of distances r, h, and the number of channels in blocks before each's: [part, d], float64."""
     groups = slice(part.start // LANES, ceil(part.stop / LANES))
     values, blocks = (
         torch.from_numpy(each[groups]).view(-1, vectors.size, LANES).mT.reshape(-1, vectors.size).double()
@@ -118,13 +113,13 @@ def products_with(vectors: Sorted, part: slice) -> tuple[Tensor, Tensor, Tensor,
     values, blocks = values[: part.stop - part.start], blocks[: part.stop - part.start]
     order = torch.from_numpy(vectors.order[part].astype(np.int64))
     ascending = values.gather(1, order)
-    above = whole(ascending) - ascending.cumsum(1) - torch.arange(vectors.size) * ascending
+    above = ascending.sum(1, keepdim=True) - ascending.cumsum(1) - torch.arange(vectors.size) * ascending
     sums, h = (torch.empty_like(values).scatter_(1, order, each) for each in (distance_sums(ascending), above))
     return values, sums, h, blocks.mul_(vectors.length)
 
 
 def rising_together(x: Sorted, rows: slice, y: Sorted, columns: slice, threads: ThreadPoolExecutor) -> Tensor:
-    """T of rows of x and columns of y, both from a multiple of 16; of one set not where 16 y come before the 16 x."""
+    """T of rows of x and columns of y, both from a multiple of 16; where x is y, only on and above the diagonal."""
     groups = range(columns.start // LANES, ceil(columns.stop / LANES))
     tops = range(rows.start // LANES, ceil(rows.stop / LANES))
     result = np.zeros((len(tops), LANES * LANES * len(groups)))
@@ -132,9 +127,8 @@ def rising_together(x: Sorted, rows: slice, y: Sorted, columns: slice, threads: 
     def fill(top: int) -> None:
         first = max(top, groups.start) if x is y else groups.start
         part, order = result[top - tops.start], x.order[LANES * top :][:LANES]
-        across_blocks(
-            x.values[top], x.blocks[top], x.totals[top], x.length, y.values, y.order, first, groups.stop, part
-        )
+        of_y = (y.values, y.order, first, groups.stop, part)
+        across_blocks(x.values[top], x.blocks[top], x.totals[top], x.length, *of_y)
         within_blocks(x.values[top], order, x.length, y.values, first, groups.stop, part)
 
     list(threads.map(fill, tops))
@@ -155,7 +149,7 @@ def across_blocks(values, blocks, totals, length, y_values, y_order, first, last
             for rank in range(1, size):
                 if rank == (size - 1) // 2 + 1:
                     below, entered = lanes.lower(below, entered, np.float32(length * (bin + 1)), np.float32(length))
-                block = lanes.subtract_number(lanes.read(blocks, channel), np.int32(bin + 1))
+                block = lanes.subtract(lanes.read(blocks, channel), np.int32(bin + 1))
                 below, entered, left, weight = lanes.enter(below, entered, left, block, lanes.read(values, channel))
                 following = LANES * int(y_order[column, rank])
                 lane = column % LANES
@@ -198,12 +192,7 @@ def add_block(total, y, x):
         of_b = lanes.add_larger(of_b, b, a)
         of_c = lanes.add_larger(lanes.add_larger(of_c, c, a), c, b)
         of_d = lanes.add_larger(lanes.add_larger(lanes.add_larger(of_d, d, a), d, b), d, c)
-        total = lanes.add_product(total, x[i], lanes.subtract(of_a, before))
-        before = lanes.add(before, a)
-        total = lanes.add_product(total, x[i + 1], lanes.subtract(of_b, before))
-        before = lanes.add(before, b)
-        total = lanes.add_product(total, x[i + 2], lanes.subtract(of_c, before))
-        before = lanes.add(before, c)
-        total = lanes.add_product(total, x[i + 3], lanes.subtract(of_d, before))
-        before = lanes.add(before, d)
+        for x_i, y_i, larger in ((x[i], a, of_a), (x[i + 1], b, of_b), (x[i + 2], c, of_c), (x[i + 3], d, of_d)):
+            total = lanes.add_product(total, x_i, lanes.subtract(larger, before))
+            before = lanes.add(before, y_i)
     return total

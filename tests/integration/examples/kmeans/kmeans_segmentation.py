@@ -57,7 +57,7 @@ class KMeans:
             task.source,
             [layer],
             task.steps,
-            batch_size=task.batch_size,
+            batch_size=task.cache.batch_size,
             dtype="float32",
             trainer=context.trainer("generate"),
             log=context.log,
