@@ -57,6 +57,8 @@ _TWO_STREAMS = re.compile(r"(^|\.)(single_)?transformer_blocks\.\d+$")
 _JOINED = re.compile(r"(^|\.)single_transformer_blocks\.\d+\.")
 # Modules that see text alone, and norms of attention heads, whose output may happen to be as long as an image.
 _NO_IMAGE = re.compile(r"_context\b|\bcontext_|\bcaption_|\.(add_[qkv]_proj|to_add_out)\b|\.norm_(added_)?[qk]$")
+# Modules that `load_backbone` compiles, one by one: hooks inside a compiled module do not run.
+COMPILED = re.compile(r"\.resnets\.\d+$|\.ff$|\.ff_context$")
 _KEYS = ("kind", "stage", "resolution")
 
 

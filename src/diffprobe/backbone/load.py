@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from diffprobe.backbone.families import BY_DENOISER, BY_PIPELINE, CHOSEN, Family
+from diffprobe.backbone.layers import COMPILED
 from diffprobe.backbone.model_folder import (
     DENOISER_CONFIGS,
     SD14,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AUTOCAST = ("float16", "bfloat16")
-# Compiled one by one: hooks inside a compiled module do not run, and hooks that change make all of it compile again.
-_COMPILED = re.compile(r"\.resnets\.\d+$|\.ff$|\.ff_context$")
 _COMPILED_MARK = "diffprobe_compiled"
 
 
@@ -288,7 +286,7 @@ def _speed_up(denoiser: nn.Module, autocast: str | None, channels_last: bool, co
         denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compiled:
         for name, module in denoiser.named_modules():
-            if _COMPILED.search(name):
+            if COMPILED.search(name):
                 module.forward = MethodType(torch.compile(type(module).forward), module)
                 setattr(module, _COMPILED_MARK, True)
     if autocast is not None:
