@@ -56,8 +56,8 @@ def edge_weights(images: Tensor, grid: Grid) -> Edges:
 
 
 def smoothness(maps: Tensor, edges: Edges) -> Tensor:
-    """The penalty of maps [..., images, h, w] -> [..., images]: that of the upsampled maps, where H and W are multiples
-    of h and w."""
+    """The penalty of maps [..., images, h, w]: [..., images]. It is that of the upsampled maps, where H and W are
+    multiples of h and w."""
     across = maps.diff(dim=-1).abs() * edges.right
     along = maps.diff(dim=-2).abs() * edges.down
     return across.sum((-2, -1)) + along.sum((-2, -1))
@@ -72,35 +72,24 @@ def _border_weights(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 class ProbeBatch(NamedTuple):
-    """Images at all layers and steps.
+    """Images at all layers and steps."""
 
-    Attributes:
-        rows: [batch], row numbers of the images.
-        activations: by layer, [steps, batch, channels, h, w].
-        targets: by property and grid (h, w), the mean target of each token, [batch, h, w].
-        edges: by grid, for the smoothness penalty.
-        share: the weight of the images' mean loss: 1, or, among several processes, (processes x images here / images of
-            the whole batch).
-    """
-
-    rows: Tensor
-    activations: dict[str, Tensor]
-    targets: dict[str, dict[Grid, Tensor]]
-    edges: Mapping[Grid, Edges] = {}
-    share: float = 1.0
+    rows: Tensor  # [batch], row numbers of the images
+    activations: dict[str, Tensor]  # by layer, [steps, batch, channels, h, w]
+    targets: dict[str, dict[Grid, Tensor]]  # by property and grid (h, w), the mean target of each token, [batch, h, w]
+    edges: Mapping[Grid, Edges] = {}  # by grid, for the smoothness penalty
+    share: float = 1.0  # weight of the mean loss: among several processes, processes x images here / images of all
 
 
 class ProbeBankModule(lightning.LightningModule):
     """Trains every probe of `bank` on batches of `ProbeBatch`, and leaves in it each probe's weights of its best epoch.
 
     The loss is the sum over probes of the batch's mean loss and penalties, so each probe sees exactly the gradient it
-    would see alone, and Adam, which works element by element, takes the steps it would take alone. Among several
-    processes, whose gradients DDP averages, `ProbeBatch.share` makes it the gradient of the whole batch. After every
-    validation epoch the probes whose validation loss (without penalties) is their lowest so far are copied
-    (`best_loss[property]` is [layers, steps]); at the end of training the copies become the bank.
+    would see alone, and Adam, which works element by element, takes the steps it would take alone. DDP averages the
+    gradients of several processes to that of the whole batch, by `ProbeBatch.share`. The best epoch is that with the
+    lowest validation loss, without penalties (`best_loss[property]`, [layers, steps]).
 
-    images: number of rows that `ProbeBatch.rows` can name. probe_config: learning rates and penalties; default: the
-    papers'.
+    images: number of rows that `ProbeBatch.rows` can name. probe_config: learning rates and penalties.
     """
 
     def __init__(self, bank: ProbeBank, images: int, probe_config: ProbeConfig | None = None) -> None:
@@ -258,8 +247,7 @@ def train_bank(
 ) -> ProbeBank:
     """Trains all probes (layer x step x property) together on the split's training images.
 
-    Several devices share each batch of `batch_size` images, so the probes are the same however many there are; more
-    devices than images in a batch idle.
+    Several devices share each batch of `batch_size` images, so the probes are the same however many there are.
 
     Args:
         targets: label maps [images, H, W] by property, in the row order of `activations.names`.

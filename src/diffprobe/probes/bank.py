@@ -31,36 +31,23 @@ Strengths = Annotated[Sequence[Annotated[float, Number(1e-12, 1_000_000)]], Item
 class ProbeConfig:
     """One kind of probe. The defaults are those of Chen, Viégas and Wattenberg (2023, appendix).
 
-    Attributes:
-        name: its value in the column `probe` of tables.
-        solver: 'adam' (the papers'), 'ridge' (closed form, squared error) or 'exact' (the loss of 'adam', solved to
-            convergence).
-        head: 'linear', or 'mlp' with half as many hidden units as channels. Only 'adam' trains an 'mlp'.
-        bias: of the head's layers (an mlp has two).
-        l1: weight of the sum of absolute weights in the loss. 'adam' only.
-        smoothness: weight of the edge-aware smoothness of the predicted map in the loss. 'adam' only.
-        epochs, batch_size, validate_every, learning_rates: of 'adam'. `batch_size` is in images, of all devices
-            together. Each probe keeps the weights of the epoch with the lowest validation loss, computed every
-            `validate_every` epochs; `learning_rates` replaces the papers' for some properties.
-        strengths: of 'ridge' and 'exact', as multiples of the mean eigenvalue of the tokens' second moment; the best
-            on validation images is taken.
-
-    Raises:
-        UserError: an unknown solver or head, or a head or penalty that the solver does not know.
+    The solver is 'adam' (the papers'), 'ridge' (closed form, squared error) or 'exact' (the loss of 'adam', solved to
+    convergence). The head is 'linear', or 'mlp' with half as many hidden units as channels. Raises UserError for an
+    unknown solver or head, or a head or penalty that the solver does not know.
     """
 
-    name: Annotated[str, Name()] = "linear"
+    name: Annotated[str, Name()] = "linear"  # its value in the column `probe` of tables
     solver: Annotated[str, Choice(*SOLVERS)] = "adam"
-    head: Annotated[str, Choice(*HEADS)] = "linear"
-    bias: bool = False
-    l1: Annotated[float, Number(0, 1000)] = 0.0
-    smoothness: Annotated[float, Number(0, 1000)] = 0.0
+    head: Annotated[str, Choice(*HEADS)] = "linear"  # only 'adam' trains an 'mlp'
+    bias: bool = False  # of each layer of the head
+    # Of 'adam' alone:
+    l1: Annotated[float, Number(0, 1000)] = 0.0  # weight of the sum of absolute weights in the loss
+    smoothness: Annotated[float, Number(0, 1000)] = 0.0  # weight of the edge-aware smoothness of the predicted map
     epochs: Count = 30
-    batch_size: Count = 4
-    validate_every: Count = 2
-    learning_rates: Annotated[Mapping[str, Rate], Keys(*PROPERTY_NAMES, called="property")] = field(
-        default_factory=dict
-    )
+    batch_size: Count = 4  # in images, of all devices together
+    validate_every: Count = 2  # epochs; the weights with the lowest validation loss are kept
+    learning_rates: Rates = field(default_factory=dict)  # instead of the papers', for some properties
+    # Of 'ridge' and 'exact', in mean eigenvalues of the tokens' second moment; the best on validation images is taken
     strengths: Strengths = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
     def __post_init__(self) -> None:
@@ -110,8 +97,10 @@ class Head(nn.Module):
 
 
 def run_heads(heads: Sequence[Head], activation: Tensor) -> Tensor:
-    """Outputs of several heads for the same activation [steps, batch, channels, h, w], one after another along the
-    outputs: [steps, batch, outputs, h, w]. Linear heads are one product."""
+    """Outputs of several heads for an activation [steps, batch, channels, h, w], as [steps, batch, outputs, h, w].
+
+    Linear heads are one product.
+    """
     if any(head.hidden_weight is not None for head in heads):
         return torch.cat([head(activation) for head in heads], 2)
     weights: list[Tensor] = [head.weight for head in heads]

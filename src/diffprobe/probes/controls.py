@@ -29,7 +29,7 @@ Denoiser = TypeVar("Denoiser", bound=nn.Module)
 def permute_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
     """A copy of the denoiser whose every weight and bias tensor has its own elements in a random order.
 
-    Drawn on the CPU in the order of `named_parameters`, so it depends on nothing but the seed.
+    Drawn on the CPU, so it depends on nothing but the seed.
     """
     permuted = copy.deepcopy(denoiser)
     generator = torch.Generator().manual_seed(seed)
@@ -62,28 +62,22 @@ def fresh_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
 class Control:
     """One set of probes: the network's own, or a control's. All have the same split, metrics and choice of thresholds.
 
-    Attributes:
-        name: its value in the column `control` of the score table.
-        kind: what the probes are trained on:
-            'network': the activations of the run's network,
-            'other_network': the same layers of another denoiser, given the same latents and prompts,
-            'input': no layer of the denoiser, but an input of `CONTROL_INPUTS`, as one layer of that name,
-            'shuffled_labels': the activations of the run's network with label maps of other images,
-            'position': no image, but the place of each pixel, as one layer of that name without steps.
-        description: what its probes are trained on, for the log.
-        make_denoiser: of another network, from the run's denoiser and a seed.
+    The kind says what the probes are trained on: the activations of the run's denoiser ('network'), or of another one
+    that is given the same latents and prompts ('other_network'); one of `CONTROL_INPUTS`, as one layer of that name
+    ('input'); the activations of the run's denoiser with label maps of other images ('shuffled_labels'); the place of
+    each pixel, as one layer of that name without steps ('position').
     """
 
-    name: str
+    name: str  # in the column `control` of the score table
     kind: Literal["network", "other_network", "input", "shuffled_labels", "position"]
-    description: str
-    make_denoiser: Callable[[Any, int], Any] | None = None
+    description: str  # of what its probes are trained on, for the log
+    make_denoiser: Callable[[Any, int], Any] | None = None  # the other one, from the run's and a seed
 
     def probe_config(self, network: ProbeConfig) -> ProbeConfig:
         """How its probes are made, given those of the network.
 
-        Those of inputs have a bias: without one, zero brightness could only be predicted as zero, and raw pixels would
-        be too easy to beat.
+        Those of inputs have a bias: without one, black could only be predicted as zero, and pixels would be beaten too
+        easily.
         """
         return replace(network, bias=True) if self.kind == "input" else network
 
@@ -105,10 +99,9 @@ CONTROLS = {  # in the order of the score table
 def shuffled_targets(targets: Mapping[str, Tensor], split: Split, seed: int = 0) -> dict[str, Tensor]:
     """Label maps [images, H, W] by property, shuffled among the images of each part of the split, properties alike.
 
-    No image keeps its own, unless it is alone in its part. A probe that is trained, selected and scored with these is
-    the control of Hewitt and Liang (2019, "Designing and Interpreting Probes with Control Tasks"): what it scores is
-    what all label maps share. Their control labels belong to word types, which training and test have in common; images
-    are not, so here labels cannot be learnt by heart, and the control asks for less capacity than theirs.
+    No image keeps its own, unless it is alone in its part. Probes that are trained, selected and scored with these are
+    the control of Hewitt and Liang (2019, "Designing and Interpreting Probes with Control Tasks"). Their labels belong
+    to word types, which training and test share; those of images cannot be learnt by heart.
     """
     generator = torch.Generator().manual_seed(seed)
     source = torch.arange(len(next(iter(targets.values()))))
@@ -120,11 +113,8 @@ def shuffled_targets(targets: Mapping[str, Tensor], split: Split, seed: int = 0)
 
 
 class ShuffledLabels:
-    """Shuffled labels while images pass by: each image has those of the one before it, the first those of the last.
-
-    So all images of a part of the split, which come in random order, are one cycle as in `shuffled_targets`, whatever
-    the size of the batches. The first image waits, with its activations, until the last has passed.
-    """
+    """Shuffled labels while images pass by in random order: each has those of the one before it, the first those of the
+    last, for which it waits with its activations. So all images of a part are one cycle, as in `shuffled_targets`."""
 
     def __init__(self) -> None:
         self._first: LabeledBatch | None = None
@@ -160,15 +150,9 @@ _PAIR = ("model", "layer", "step", "property", "probe", "split", "image", "metri
 def selectivity(scores: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Real scores less those with shuffled labels (Hewitt and Liang 2019): mean over images with a paired interval.
 
-    Each score is judged by the labels that its own probe was trained for. rmse is better the lower, so its selectivity
-    is negative. Other controls among the scores do not matter.
-
-    Returns:
-        A table as `summarise`'s with control 'selectivity', a row for each key of the rows of control 'labels'; `n`
-        counts the images where both scores are defined.
-
-    Raises:
-        UserError: no scores with shuffled labels, or some without a real score of the same image beside them.
+    rmse is better the lower, so its selectivity is negative. Returns a table as `summarise`'s with control
+    'selectivity', a row for each key of the rows of control 'labels'; `n` counts the images where both scores are
+    defined. Raises UserError for no scores with shuffled labels, or some without a real score of the same image.
     """
     keys = row_keys(scores, _PAIR)
     is_real, is_shuffled = ((scores["control"] == name).to_numpy() for name in ("none", "labels"))

@@ -86,7 +86,7 @@ def minimum_norm(
     along = direction if covariance is None else covariance.to(activation) @ direction
     read = readout.of(activation)
     missing = read.clamp(low, high) - read
-    return activation + missing[:, None] * _of_channels(along / (direction @ along))
+    return activation + missing[:, None] * (along / (direction @ along))[:, None, None]
 
 
 def steer(activation: Tensor, readout: LinearReadout, towards: Tensor, strength: float) -> Tensor:
@@ -98,9 +98,8 @@ def steer(activation: Tensor, readout: LinearReadout, towards: Tensor, strength:
     """
     direction = readout.direction.to(activation)
     length = activation.square().sum(1).mean((-2, -1)).sqrt()[:, None, None]
-    return activation + (strength * length * towards.to(activation))[:, None] * _of_channels(
-        direction / direction.norm()
-    )
+    moved = (strength * length * towards.to(activation))[:, None] * (direction / direction.norm())[:, None, None]
+    return activation + moved
 
 
 def descend(
@@ -138,7 +137,3 @@ def random_edit(activation: Tensor, lengths: Tensor, noise: Tensor) -> Tensor:
     Shapes: activation and noise [batch, channels, h, w], and so is what is returned.
     """
     return activation + noise * (lengths[:, None] / noise.norm(dim=1, keepdim=True))
-
-
-def _of_channels(values: Tensor) -> Tensor:
-    return values[None, :, None, None]

@@ -168,9 +168,8 @@ def solve_bank(
 
     Minimised is the mean loss plus strength * e / 2 * |w|^2 (of the log odds, if binary; the bias is free), where e is
     the mean eigenvalue of the tokens' second moment (with a bias: their covariance). All `probe_config.strengths` are
-    solved, from strong to weak, each from the one before; a probe keeps that with the lowest validation loss. However
-    many images there are, at most `KEPT_BYTES` of training and of validation tokens are in memory. Warns of probes that
-    did not converge.
+    solved, from strong to weak, each from the one before; a probe keeps that with the lowest validation loss. At most
+    `KEPT_BYTES` of training and of validation tokens are in memory. Warns of probes that did not converge.
 
     Args:
         targets: label maps [images, H, W] by property, in the row order of `activations.names`.

@@ -34,24 +34,16 @@ class Standardisation:
 class Property:
     """One thing to be probed. A new property is one of these in `PROPERTIES`.
 
-    Attributes:
-        name: as written in configs and tables.
-        outputs: outputs of a probe per token.
-        binary: True: the target is a mask, predictions are thresholded, nothing is standardised.
-            False: the target is a quantity, standardised for training and scored as it is.
-        learning_rate: Adam's, in the paper (Chen, Viégas and Wattenberg 2023).
-        headline: the metric that selects layers.
-        metrics: all that are reported.
-        target: label maps [images, H, W] -> target maps [images, H, W], float32.
-        loss: outputs [..., outputs, h, w], token targets that broadcast to [..., h, w] -> mean over tokens [...].
-        decode: outputs [..., outputs, h, w] -> map [..., h, w] (a probability, or standardised units).
+    `target` maps label maps to target maps, both [images, H, W], in float32. `loss` takes outputs [..., outputs, h, w]
+    and token targets that broadcast to [..., h, w] to the mean over tokens [...]. `decode` takes outputs to a map
+    [..., h, w], a probability or in standardised units.
     """
 
     name: str
-    outputs: int
-    binary: bool
-    learning_rate: float
-    headline: str
+    outputs: int  # of a probe per token
+    binary: bool  # the target is a mask, and predictions are thresholded; else a quantity, which is standardised
+    learning_rate: float  # Adam's, in the paper (Chen, Viégas and Wattenberg 2023)
+    headline: str  # the metric that selects layers
     metrics: tuple[str, ...]
     target: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]

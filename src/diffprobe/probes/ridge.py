@@ -72,9 +72,9 @@ class LayerSums(NamedTuple):
 
 
 class Moments:
-    """Sums over the training images: of targets over pixels, and of each layer over tokens, for all steps at once.
+    """Sums over the training images, of targets over pixels, and of each layer over tokens, for all steps at once.
 
-    float64 on the device of what is added; steps x channels^2 numbers a layer, whatever the number of images.
+    They are steps x channels^2 numbers a layer, whatever the number of images, on the device of what is added.
     """
 
     def __init__(self, properties: Sequence[str], probe_config: ProbeConfig) -> None:
@@ -123,7 +123,7 @@ class RidgePath:
     """The probes of every strength of penalty: `weights[layer]` [strengths, steps, properties, C], `biases` alike.
 
     Their outputs are standardised quantities, or log odds of foreground: a binary target's fraction p is learned as
-    4 (p - 1/2), to which the log odds of p are equal to first order, so that the same decoding serves all probes.
+    4 (p - 1/2), which its log odds are to first order, so that all probes are decoded alike.
     """
 
     def __init__(self, moments: Moments) -> None:
@@ -265,9 +265,9 @@ def _sums_of(tokens: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """X'X [C, C], X'1 [C] and X'y [C, properties] in float64 of tokens X [n, C] and their targets y [n, properties].
 
     Products are of distances to the batch's own means, a and b in X = m + a and y = l + b, in `product_precision`; the
-    means come back in float64: X'X = a'a + (a'1) m' + m (X'1)' and likewise X'y. Without that, float32 would lose what
-    is learnt from where a channel's mean is many times its standard deviation, of which the networks have some
-    ("massive activations", Sun et al. 2024, arXiv 2402.17762).
+    means are added in float64: X'X = a'a + (a'1) m' + m (X'1)' and likewise X'y. Without that, float32 would be too
+    little where a channel's mean is many times its standard deviation ("massive activations", Sun et al. 2024, arXiv
+    2402.17762).
     """
     precision = product_precision(tokens.device)
     middle, level = tokens.mean(0), wanted.mean(0)
@@ -285,13 +285,9 @@ def product_precision(device: torch.device) -> torch.dtype:
 
 
 def edge_lines(chosen: Mapping[str, Strengths], offered: Sequence[float]) -> list[str]:
-    """One line for people where probes have the smallest or the largest strength on offer, else none.
+    """One line for people where probes have the smallest or the largest of several strengths on offer, else none.
 
-    A probe with such a strength might be better with one beyond it. Where only one is on offer, nothing is chosen.
-
-    Args:
-        chosen: by control, 'none' for the network itself.
-        offered: `ProbeConfig.strengths`.
+    chosen: by control, 'none' for the network itself. offered: `ProbeConfig.strengths`.
     """
     smallest, largest = min(offered), max(offered)
     values = {

@@ -1,7 +1,6 @@
 """Scores as columns: a DataFrame with one row for each metric of each image, and its file, scores.parquet.
 
-Probes are scored in blocks [steps, images] (`ScoreBlock`), which `score_table` joins to one table. Its text columns are
-categories, so that a row takes 28 bytes:
+`score_table` joins blocks [steps, images]. Text columns are categories, so that a row takes 28 bytes:
 
     model, layer       of the network; the position control has the layer 'position'
     step, timestep     from 0, and the scheduler's t; missing where there is none, as for the position control
@@ -50,13 +49,7 @@ COLUMNS: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class ScoreBlock:
-    """One metric of the probes of one layer.
-
-    Attributes:
-        moments: step and timestep of each step; (NO_STEP, None) for a score that belongs to no step.
-        images: names of the images.
-        values: [steps, images]; NaN where the metric is undefined.
-    """
+    """One metric of the probes of one layer."""
 
     model: str
     layer: str
@@ -65,16 +58,13 @@ class ScoreBlock:
     control: str
     split: str
     metric: str
-    moments: Sequence[tuple[int, float | None]]
+    moments: Sequence[tuple[int, float | None]]  # step and timestep; (NO_STEP, None) where there is no step
     images: Sequence[str]
-    values: np.ndarray
+    values: np.ndarray  # [steps, images]; NaN where the metric is undefined
 
 
 def score_table(blocks: Sequence[ScoreBlock]) -> pd.DataFrame:
-    """The rows of the blocks in their order; within a block step by step, and image by image within a step.
-
-    Raises ValueError for values of another shape than [steps, images].
-    """
+    """The rows of the blocks in their order, by step and image. Raises ValueError for values of another shape."""
     images: dict[str, int] = {}  # name -> place among the categories
     codes = [np.zeros(0, np.int16)]
     for block in blocks:
@@ -143,17 +133,11 @@ def row_keys(scores: pd.DataFrame, columns: Iterable[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows that are equal in some columns, group by group in the order of their first rows.
+    """Rows in groups, which come in the order of their first rows."""
 
-    Attributes:
-        order: the rows, those of a group beside each other and in their order, [rows].
-        starts: where each group starts in `order`, [groups].
-        sizes: how many rows each group has, [groups].
-    """
-
-    order: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
+    order: np.ndarray  # the rows, group by group, [rows]
+    starts: np.ndarray  # where each group begins in `order`, [groups]
+    sizes: np.ndarray  # how many rows each has, [groups]
 
     @property
     def first(self) -> np.ndarray:
@@ -177,26 +161,18 @@ def group_rows(scores: pd.DataFrame, columns: Sequence[str]) -> Groups:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """One metric of several keys, image by image.
+    """One metric of several keys on named images."""
 
-    Attributes:
-        keys: the columns of the keys, one row a key.
-        images: names.
-        values: [keys, images]; NaN where the metric is undefined or has no row.
-        there: [keys, images], whether there is a row.
-    """
-
-    keys: pd.DataFrame
+    keys: pd.DataFrame  # one a row
     images: list[str]
-    values: np.ndarray
-    there: np.ndarray
+    values: np.ndarray  # [keys, images]; NaN where the metric is undefined or has no row
+    there: np.ndarray  # [keys, images], whether there is a row
 
 
 def by_image(scores: pd.DataFrame, columns: Sequence[str]) -> ImageScores:
     """The scores by key (the values of `columns`) and image, both in the order in which they first appear.
 
-    Raises:
-        UserError: an image has two scores under one key.
+    Raises UserError where an image has two scores under one key.
     """
     numbers = pd.factorize(row_keys(scores, columns))[0]
     places, images = pd.factorize(scores["image"])
@@ -246,8 +222,7 @@ def write_scores(folder: Path, scores: pd.DataFrame) -> Path:
 def read_scores(folder: Path) -> pd.DataFrame:
     """The scores of a run folder: its scores.parquet, or the scores.csv of a run of the first edition.
 
-    Raises:
-        UserError: there is neither, or the file is damaged or lacks a column.
+    Raises UserError where there is neither, or the file is damaged or lacks a column.
     """
     path = scores_file(folder)
     if path is None:
@@ -266,8 +241,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
 def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pd.DataFrame:
     """These columns of a CSV file, in any order there; an empty cell is a missing number, or an empty text.
 
-    Raises:
-        UserError: the file is missing, damaged, or lacks a column.
+    Raises UserError where the file is missing, damaged, or lacks a column.
     """
     if not path.is_file():
         raise UserError(f"there is no {path}.")

@@ -44,7 +44,7 @@ class PooledTarget:
 def token_means(maps: Tensor, grid: Grid) -> Tensor:
     """Mean of maps [images, H, W] over the pixels of each token of `grid` (h, w): [images, h, w].
 
-    Exact patches if H and W are multiples of h and w, else the overlapping patches of adaptive average pooling.
+    Patches overlap where H and W are no multiples of h and w.
     """
     return F.adaptive_avg_pool2d(maps[:, None], grid)[:, 0]
 
@@ -138,8 +138,8 @@ def pearson(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
 def spearman(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """Spearman rank correlation: the Pearson correlation of average ranks. NaN as in `pearson`.
 
-    A target given as `PooledTarget` must be the pooled *ranks*: `pool_target(rank_maps(target), grid)`. The ranks of an
-    upsampled prediction are an affine function of the ranks of its tokens, so ranking the tokens suffices.
+    A `PooledTarget` must be of *ranks*: `pool_target(rank_maps(target), grid)`. The ranks of an upsampled prediction
+    are an affine function of the ranks of its tokens, so ranking the tokens suffices.
     """
     grid = (prediction.shape[-2], prediction.shape[-1])
     ranks = pool_target(rank_maps(target), grid) if isinstance(target, Tensor) else target
@@ -243,11 +243,10 @@ def choose_thresholds(
     split: Split,
     threshold: Threshold = "validation",
 ) -> dict[str, dict[str, list[float]]]:
-    """Thresholds of the foreground probability of every binary property, to be put into `bank.thresholds`.
+    """Thresholds of the foreground probability, to be put into `bank.thresholds`: {property: {layer: one per step}}.
 
-    'validation': per probe the value of 0.05, 0.10 ... 0.95 with the best mean Dice over the validation images. A
-    number in (0, 1) is used as it is; 0.5 is the paper's argmax of two logits. Returns {property: {layer: one per
-    step}}. Raises UserError for any other threshold.
+    'validation': per probe that of `THRESHOLDS` with the best mean Dice over the validation images. A number in (0, 1)
+    is used as it is; 0.5 is the paper's argmax of two logits. Raises UserError for any other threshold.
     """
     binary = [name for name, item in bank.properties.items() if item.binary]
     if threshold != "validation":
@@ -312,7 +311,7 @@ def score_bank(
 ) -> list[ScoreBlock]:
     """Every metric of every probe on every validation and test image, cut at `bank.thresholds`.
 
-    targets: label maps [images, H, W] by property. rmse is in units of the standard deviation of the training labels.
+    targets: label maps [images, H, W] by property. rmse is in standard deviations of the training labels.
     """
     found: list[ScoreBlock] = []
     for part in PARTS[1:]:

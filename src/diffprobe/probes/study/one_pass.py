@@ -154,12 +154,13 @@ class _OnePassStudy:
             self.examples, self.flat = _gather(self.examples), _gather(self.flat)
 
     def _pass(self, control: Control) -> OnePass:
-        config, steps = self.probing_config, self.steps
-        learner = Moments(config.properties, control.probe_config(config.probe_config))
-        if control.kind == "position":
-            learner, steps = PositionLearner(config.properties), {NO_STEP: None}
+        config = self.probing_config
         keys = (self.backbone.name, config.probe_config.name, control.name)
-        return OnePass(learner, config.properties, config.threshold, keys, steps)
+        if control.kind == "position":
+            learner = PositionLearner(config.properties)
+            return OnePass(learner, config.properties, config.threshold, keys, {NO_STEP: None})
+        learner = Moments(config.properties, control.probe_config(config.probe_config))
+        return OnePass(learner, config.properties, config.threshold, keys, self.steps)
 
     def _values(self, control: Control, batch: ActivationBatch, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a set of probes is trained on, {layer: [steps, batch, channels, h, w]}."""
@@ -214,7 +215,7 @@ class _OnePassStudy:
 
 def _gather(items: list) -> list:
     """The items of all processes, on each of them."""
-    if not _several_processes():
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return items
     parts: list[list] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(parts, items)
@@ -223,11 +224,6 @@ def _gather(items: list) -> list:
 
 def _from_neighbour(targets: Targets) -> Targets:
     """The targets of the process before this one, in a ring; alone, one's own."""
-    if not _several_processes():
-        return targets
-    given = _gather([{name: maps.cpu() for name, maps in targets.items()}])[torch.distributed.get_rank() - 1]
-    return {name: maps.to(targets[name].device) for name, maps in given.items()}
-
-
-def _several_processes() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    everyones = _gather([{name: maps.cpu() for name, maps in targets.items()}])
+    before = everyones[torch.distributed.get_rank() - 1 if len(everyones) > 1 else 0]
+    return {name: maps.to(targets[name].device) for name, maps in before.items()}

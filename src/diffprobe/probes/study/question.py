@@ -45,34 +45,18 @@ class ControlSelection:
 
 @dataclass(frozen=True)
 class ProbingConfig:
-    """What is asked of the network.
-
-    Attributes:
-        layers: whose activations are probed.
-        steps: which of the source's steps, from 0, they are at.
-        groups: layers that are probed together, as one input each, beside `layers`.
-        properties: 'saliency', 'depth', 'shading'.
-        controls: names of `CONTROLS`.
-        fractions: of the images, to train, select and test on.
-        test: names of the images to test on, if they are given; the others train and select.
-        probe_config: what probes, and how they are trained.
-        threshold: at which a saliency probability is foreground: 'validation' or a number.
-        seed: of split, probes, shuffling and permutation; images have their own.
-
-    Raises:
-        UserError: an unknown control, property or threshold.
-    """
+    """What is asked of the network. Raises UserError for an unknown control, property or threshold."""
 
     layers: Sequence[Layer]
-    steps: Sequence[int]
-    groups: Sequence[LayerGroup] = ()
+    steps: Sequence[int]  # of the source's steps, from 0
+    groups: Sequence[LayerGroup] = ()  # layers that are probed together, as one input each, beside `layers`
     properties: Sequence[str] = ("saliency", "depth", "shading")
-    controls: Sequence[str] = ("permuted", "position")
-    fractions: Sequence[float] = (0.6, 0.2, 0.2)
-    test: Sequence[str] = ()
+    controls: Sequence[str] = ("permuted", "position")  # names of `CONTROLS`
+    fractions: Sequence[float] = (0.6, 0.2, 0.2)  # of the images, to train, select and test on
+    test: Sequence[str] = ()  # names of the images to test on, if they are given; the others train and select
     probe_config: ProbeConfig = field(default_factory=ProbeConfig)
-    threshold: Threshold = "validation"
-    seed: int = 0
+    threshold: Threshold = "validation"  # of a saliency probability
+    seed: int = 0  # of split, probes, shuffling and permutation; images have their own
 
     def __post_init__(self) -> None:
         for name in self.properties:
@@ -127,45 +111,28 @@ class ProbingConfig:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How the frozen network is run.
+    """How the frozen network is run."""
 
-    Attributes:
-        batch_size: images at once.
-        dtype, images_per_shard: of stored activations.
-        stores: the folder of activation stores; without one, activations stay in memory.
-        one_pass: activations are used while they are computed, and not kept.
-        example_count: how many test images are decoded after every step, for pictures.
-        make_trainer: gives the Lightning trainer of a stage: 'generate', 'replay', 'train' or 'train_control'.
-        log: takes one line when a stage begins.
-    """
-
-    batch_size: int = 8
-    dtype: str = "float16"
-    stores: StoreFolder | Path | None = None
-    one_pass: bool = False
+    batch_size: int = 8  # images at once
+    dtype: str = "float16"  # of stored activations
+    stores: StoreFolder | Path | None = None  # the folder of stores; without one, activations stay in memory
+    one_pass: bool = False  # activations are used while they are computed, and not stored
     images_per_shard: int = 16
-    example_count: int = 0
+    example_count: int = 0  # test images that are decoded after every step, for pictures
+    # The trainer of a stage: 'generate', 'replay', 'train' or 'train_control'
     make_trainer: Callable[[str], lightning.Trainer | None] = field(default=lambda stage: None)
     log: Callable[[str], None] = field(default=lambda line: None)
 
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """One test image for the pictures.
-
-    Attributes:
-        row: its number in the source.
-        steps: as it looks after every probed step, [steps, 3, H, W] in [0, 1].
-        final: as it is at the end, [3, H, W].
-        labels: its label maps, {property: [H, W]}.
-        predictions: of the probes, in the labels' units, {property: {layer: [steps, h, w]}}.
-    """
+    """One test image for the pictures."""
 
     row: int
-    steps: Tensor
-    final: Tensor
-    labels: dict[str, Tensor]
-    predictions: dict[str, dict[str, Tensor]]
+    steps: Tensor  # as it looks after every probed step, [steps, 3, H, W] in [0, 1]
+    final: Tensor  # as it is at the end, [3, H, W]
+    labels: dict[str, Tensor]  # its label maps, {property: [H, W]}
+    predictions: dict[str, dict[str, Tensor]]  # in the labels' units, {property: {layer: [steps, h, w]}}
 
 
 @dataclass(frozen=True)
@@ -222,10 +189,7 @@ def one_valued(targets: Mapping[str, Tensor], names: Sequence[str]) -> list[tupl
 
 
 def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """The scores, with a missing Dice where the image's mask is `flat` (of `one_valued`), since it says little there.
-
-    Flat maps of quantities have no correlation anyway, and an rmse that means something.
-    """
+    """The scores, without those of masks that are `flat` (of `one_valued`), whose Dice says little."""
     value = scores["value"]
     for name in dict.fromkeys(name for name, _ in flat if property_named(name).binary):
         images = [image for item, image in flat if item == name]
@@ -234,10 +198,8 @@ def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]]) -> pd.DataF
 
 
 def label_warnings(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], images: int) -> list[str]:
-    """Sentences on labels that are flat (of `one_valued`) or nearly the same in all of so many images.
-
-    scores: of them only those of the position control matter.
-    """
+    """Sentences on labels that are flat (of `one_valued`) or, by the position control's scores, nearly the same in all
+    of so many images."""
     lines = []
     for name in dict.fromkeys(name for name, _ in flat):
         names = [image for item, image in flat if item == name]
@@ -267,10 +229,7 @@ def scores_and_warnings(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The score table of the network and the controls that are asked for, and sentences for people.
 
-    Args:
-        blocks: by the name of each of `probe_sets`, in their order.
-        strengths: of the penalties that were chosen, by the name of each that has some.
-        flat: of `one_valued`, of all images.
+    `blocks` and chosen `strengths` are by the name of each of `probe_sets`, in their order; `flat` is of `one_valued`.
     """
     asked = (NETWORK.name, *probing_config.controls)
     scores = score_table([block for name, several in blocks.items() if name in asked for block in several])

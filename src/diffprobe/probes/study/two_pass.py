@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -93,39 +94,32 @@ def run_probing(
     )
 
 
+@dataclass
 class _TwoPassStudy:
     """Trains and scores one set of probes after another, all on the same images; keeps the network's `bank`."""
 
-    bank: ProbeBank
+    backbone: Backbone
+    probing_config: ProbingConfig
+    execution: ExecutionConfig
+    extraction: Extraction
+    split: Split
+    targets: dict[str, Tensor]
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        probing_config: ProbingConfig,
-        execution: ExecutionConfig,
-        extraction: Extraction,
-        split: Split,
-        targets: dict[str, Tensor],
-    ) -> None:
-        self.backbone, self.probing_config, self.execution = backbone, probing_config, execution
-        self.extraction, self.split, self.targets = extraction, split, targets
-        self.activations = probing_config.read(extraction.activations)
-        self.evaluations = extraction.computed * extraction.source.evaluations(backbone, extraction.manifest.steps)
+    def __post_init__(self) -> None:
+        self.activations = self.probing_config.read(self.extraction.activations)
+        each = self.extraction.source.evaluations(self.backbone, self.extraction.manifest.steps)
+        self.evaluations = self.extraction.computed * each
         self.strengths: dict[str, Strengths] = {}
+        self.bank: ProbeBank
 
     def scored(self, control: Control) -> list[ScoreBlock]:
         """The scores of one set of probes, which are trained first."""
         probing_config, targets = self.probing_config, self.targets
-        model, probe = self.backbone.name, probing_config.probe_config.name
+        properties, threshold = probing_config.properties, probing_config.threshold
+        tables = {"model": self.backbone.name, "probe": probing_config.probe_config.name}
         if control.kind == "position":
-            names, threshold = self.activations.names, probing_config.threshold
-            return position_scores(
-                *(targets, self.split, probing_config.properties),
-                names=names,
-                model=model,
-                threshold=threshold,
-                probe=probe,
-            )
+            names = self.activations.names
+            return position_scores(targets, self.split, properties, names=names, threshold=threshold, **tables)
         if control.kind in ("other_network", "shuffled_labels"):
             self.execution.log(f"control: the same probes on {control.description}")
         if control.kind == "shuffled_labels":
@@ -135,17 +129,17 @@ class _TwoPassStudy:
             activations,
             targets,
             self.split,
-            probing_config.properties,
+            properties,
             control.probe_config(probing_config.probe_config),
             seed=probing_config.seed,
             images=self.extraction.extras["image"],
             trainer=self.execution.make_trainer("train" if control.kind == "network" else "train_control"),
         )
-        bank.thresholds = choose_thresholds(bank, activations, targets, self.split, probing_config.threshold)
+        bank.thresholds = choose_thresholds(bank, activations, targets, self.split, threshold)
         self.strengths[control.name] = bank.strengths
         if control.kind == "network":
             self.bank = bank
-        return score_bank(bank, activations, targets, self.split, model=model, control=control.name, probe=probe)
+        return score_bank(bank, activations, targets, self.split, control=control.name, **tables)
 
     def example(self, row: int) -> ExampleImage:
         bank = self.bank
