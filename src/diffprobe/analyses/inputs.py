@@ -1,4 +1,4 @@
-"""What an analysis is given: the checked settings of a run, and what they stand for."""
+"""What an analysis is given: the checked settings of a run, and what is made of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffprobe.ranges import shown
 
 if TYPE_CHECKING:
     from diffprobe.activations.activations import LayerGroup
-    from diffprobe.activations.extraction import StoreFolder
+    from diffprobe.activations.extraction import ActivationConfig
     from diffprobe.activations.sources import PartialDenoising, Source
     from diffprobe.backbone.layers import Layer
     from diffprobe.backbone.load import Backbone
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """What a run is given. Each part is made once, when it is first asked for, and raises UserError as what makes it.
+    """Each part is made once, when it is first read, and raises UserError for what the user got wrong.
 
     Attributes:
         settings: the checked settings by group.
@@ -38,8 +38,12 @@ class Inputs:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The frozen pipeline of `model`."""
-        return load_model(self.settings)
+        """The frozen pipeline of `model`, on the device of the trainer that takes images through it."""
+        from diffprobe.activations.module import device_of_model
+        from diffprobe.runs.trainers import make_trainer
+
+        device = device_of_model(self.settings.model.device, make_trainer(self.settings, "predict", None))
+        return make(self.settings.model, device=device)
 
     @cached_property
     def source(self) -> Source:
@@ -53,6 +57,11 @@ class Inputs:
     @cached_property
     def classifier(self) -> Any:
         return make(self.settings.classifier)
+
+    @cached_property
+    def features(self) -> ActivationConfig:
+        """What is kept of activations, and how."""
+        return make(self.settings.features)
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -70,13 +79,13 @@ class Inputs:
         """The groups of layers that `layers.groups` names."""
         return chosen_groups(self.settings.layers.groups, self.backbone)
 
-    def steps(self, there: Iterable[int]) -> list[int]:
-        """Those of the steps that are there that `steps.select` names."""
-        return chosen_steps(self.settings.steps.select, there)
+    def steps(self, available: Iterable[int]) -> list[int]:
+        """The available steps that `steps.select` names."""
+        return chosen_steps(self.settings.steps.select, available)
 
     @cached_property
     def objects(self) -> tuple[ObjectImages, list[Problem]]:
-        """Images with objects of `objects`, and what was left out of them."""
+        """The images of `objects`, and what was left out of them."""
         return make(self.settings.objects, seed=self.settings.seed, log=self.log)
 
 
@@ -87,11 +96,17 @@ def make_source(settings: Any, log: Callable[[str], None]) -> Source:
         UserError: trajectory and data do not go together, or the data cannot be read.
     """
     from diffprobe.activations.sources import Generation
+    from diffprobe.data.images import ImageFileCollection, load_images, split_readable
     from diffprobe.data.prompts import duplicate_prompts, load_prompts
 
-    data = settings.data
-    if class_name(settings.trajectory) != "generation":
-        return _of_images(settings, log)
+    data, trajectory = settings.data, class_name(settings.trajectory)
+    if trajectory != "generation":
+        if "images" not in data:
+            raise UserError(f"{trajectory} needs real images: data=images data.images=FOLDER")
+        files, bad = split_readable(load_images(data.images, root=data.root, count=data.count, log=log), data.on_error)
+        for image in bad:
+            log(f"left out {image.name}: {image.reason}")
+        return source_of_pictures(settings, ImageFileCollection(files, data.fit), settings.features.half)
     if "images" in data:
         raise UserError("trajectory=generation makes its own images; for data=images choose trajectory=noised")
     prompts = load_prompts(data.prompts, data.count, settings.seed, log)
@@ -127,31 +142,6 @@ def test_prompts(settings: Any, log: Callable[[str], None]) -> list[Prompt]:
     return load_prompts(data.test_prompts, data.count, log=log)
 
 
-def _of_images(settings: Any, log: Callable[[str], None]) -> Source:
-    from diffprobe.data.images import ImageFileCollection, load_images, split_readable
-
-    data = settings.data
-    if "images" not in data:
-        raise UserError(f"{class_name(settings.trajectory)} needs real images: data=images data.images=FOLDER")
-    files, bad = split_readable(load_images(data.images, root=data.root, count=data.count, log=log), data.on_error)
-    for image in bad:
-        log(f"left out {image.name}: {image.reason}")
-    return source_of_pictures(settings, ImageFileCollection(files, data.fit), settings.features.half)
-
-
-def load_model(settings: Any) -> Backbone:
-    """The backbone of a run, on the device of the trainer that takes images through it.
-
-    Raises:
-        UserError: as `load_backbone` and `device_of_model`.
-    """
-    from diffprobe.activations.module import device_of_model
-    from diffprobe.runs.trainers import make_trainer
-
-    device = device_of_model(settings.model.device, make_trainer(settings, "predict", None))
-    return make(settings.model, device=device)
-
-
 def check_noise(settings: Any, backbone: Backbone) -> None:
     """Raises UserError for noise and timesteps of `trajectory=noised` that the model does not have."""
     from diffprobe.backbone.real_images import check_noising
@@ -164,25 +154,24 @@ def check_noise(settings: Any, backbone: Backbone) -> None:
 def source_of_pictures(
     settings: Any, images: ImageCollection, half: str, partial_denoising: PartialDenoising | None = None
 ) -> Source:
-    """Shows the network real images as `trajectory` says, as they are or after `partial_denoising`.
+    """The source that shows the network real images as `trajectory` says, as they are or after `partial_denoising`.
 
     Raises:
         UserError: for a trajectory that makes its own.
     """
-    if class_name(settings.trajectory) == "generation":
+    trajectory = class_name(settings.trajectory)
+    if trajectory == "generation":
         raise UserError("trajectory=generation makes its own images; for real ones choose trajectory=noised")
-    chosen = settings.trajectory
-    walk = {"inversion": ("sampling_steps",), "image_to_image": ("sampling_steps", "half")}.get(class_name(chosen), ())
-    given = {"sampling_steps": settings.steps.sampling, "half": half}
-    return make(chosen, images=images, partial_denoising=partial_denoising, **{name: given[name] for name in walk})
+    options: dict[str, Any] = {"images": images, "partial_denoising": partial_denoising}
+    if trajectory in ("inversion", "image_to_image"):
+        options["sampling_steps"] = settings.steps.sampling
+    if trajectory == "image_to_image":
+        options["half"] = half
+    return make(settings.trajectory, **options)
 
 
 def chosen_layers(select: Any, backbone: Backbone) -> list[Layer]:
-    """The layers of the denoiser that one item or a list of them means.
-
-    Raises:
-        UserError: an item that fits none, with the nearest names.
-    """
+    """The layers of the denoiser that an item, or a list of items, means. Raises UserError if an item fits none."""
     from diffprobe.backbone.layers import catalogue, select_layers
 
     return select_layers(catalogue(backbone.denoiser), select if isinstance(select, str) else list(select))
@@ -196,36 +185,14 @@ def chosen_groups(groups: Any, backbone: Backbone) -> list[LayerGroup]:
     return parse_groups(OmegaConf.to_container(groups), catalogue(backbone.denoiser)) if groups else []  # type: ignore[arg-type]
 
 
-def make_stores(settings: Any, backbone: Backbone, source: Source) -> StoreFolder | None:
-    """Where activations are kept on disk, and which; None where they stay in memory, or are not kept.
-
-    Raises:
-        UserError: no such place, or layers and steps to keep that the network or the source does not have.
-    """
-    from diffprobe.activations.extraction import StoreFolder
-
-    features = make(settings.features)
-    if features.store == "none" and settings.probe.solver != "ridge":
-        raise UserError("features=none keeps nothing, which only probe.solver=ridge can do without (probe=ridge)")
-    if features.store != "disk":
-        if features.layers is not None or features.steps is not None:
-            raise UserError("features.layers and features.steps say what a store keeps: choose features=disk")
-        return None
-    return StoreFolder(
-        Path(features.folder),
-        None if features.layers is None else chosen_layers(features.layers, backbone),
-        None if features.steps is None else chosen_steps(features.steps, source.timesteps(backbone), "features.steps"),
-    )
-
-
-def chosen_steps(select: Any, there: Iterable[int], key: str = "steps.select") -> list[int]:
-    """The steps, of those that are there, that the setting `key` means: 'all', 'first', 'last', 'first_third' (rounded,
+def chosen_steps(select: Any, available: Iterable[int], key: str = "steps.select") -> list[int]:
+    """The available steps that the setting `key` means: 'all', 'first', 'last', 'first_third' (rounded,
     at least one: five of 15), a number, or a list of numbers and these words.
 
     Raises:
-        UserError: anything else, or a step that is not there.
+        UserError: anything else, or a step that is not available.
     """
-    possible = sorted(there)
+    possible = sorted(available)
     words: dict[Any, list[int]] = {
         "all": possible,
         "first": possible[:1],

@@ -1,16 +1,13 @@
-"""What analyses of probes share: validated inputs, the plan, and the probes that are trained and scored.
-
-The probes of a finished run, and the images that they have not seen.
-"""
+"""What analyses of probes share: probes that are trained and scored, and probes of a finished run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffprobe.analyses.analysis import Plan
-from diffprobe.analyses.inputs import check_noise, make_stores, test_prompts
+from diffprobe.analyses.inputs import check_noise, chosen_layers, chosen_steps, make_source, test_prompts
 from diffprobe.errors import UserError
 from diffprobe.parts import make
 
@@ -22,13 +19,16 @@ if TYPE_CHECKING:
     from diffprobe.activations.sources import Source
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.inputs import Inputs
-    from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
     from diffprobe.probes.study.question import ProbingConfig, ProbingResults
 
-
 KEPT = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
+# Settings that make other activations of the same step; probes of one kind say nothing of the other.
+SAME_ACTIVATIONS = (
+    *("model.guidance", "model.scheduler", "model.size", "model.revision"),
+    *("steps.sampling", "trajectory._target_", "features.half"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,15 @@ class ProbingTask:
     """Validated inputs of an analysis that trains probes, or takes those of a finished run to other images.
 
     Attributes:
-        features: the settings of what is kept of activations, and how.
-        examples: how many test images are shown with predictions.
+        source: of the images; those that the probes of a finished run have not seen, where these are taken.
+        stores: where activations are kept on disk, and which; None where they are not.
     """
 
-    backbone: Backbone
+    inputs: Inputs
     source: Source
-    labeler: Any
     probing_config: ProbingConfig
     stores: StoreFolder | None
     budget: Budget
-    features: Any
-    examples: int
 
 
 def check_probing(inputs: Inputs) -> ProbingTask:
@@ -77,18 +74,47 @@ def check_probing(inputs: Inputs) -> ProbingTask:
 
 def task_of(inputs: Inputs, source: Source, probing_config: ProbingConfig) -> ProbingTask:
     """The task of a question about the images of a source. Raises UserError where it does not fit memory or disk."""
-    settings, backbone = inputs.settings, inputs.backbone
-    stores = make_stores(settings, backbone, source)
-    budget = _budget(settings, backbone, source, probing_config, stores)
-    return ProbingTask(
-        backbone,
-        source,
-        inputs.labeler,
-        probing_config,
-        stores,
-        budget,
-        make(settings.features),
-        settings.report.examples,
+    from diffprobe.activations.budget import check_memory, plan_live, plan_run, plan_stores
+    from diffprobe.activations.control_inputs import control_layers
+    from diffprobe.activations.store.manifest import describe
+
+    backbone, features, stores = inputs.backbone, inputs.features, _stores(inputs, source)
+    layers, steps = probing_config.recorded, probing_config.steps
+    if stores:
+        layers, steps = stores.stored_layers_and_steps(layers, steps)
+    identified = stores is not None
+    manifest = describe(
+        backbone, source, layers, steps, features.dtype, features.images_per_shard, identified=identified
+    )
+    once, again = source.evaluations(backbone, steps), len(steps) * source.draws
+    controls = list(probing_config.replayed.values())
+    control_inputs = control_layers(backbone, probing_config.control_inputs)
+    if stores:
+        budget = plan_stores(manifest, once, controls, again, stores.folder, control_inputs)
+    elif features.store == "none":
+        budget = plan_live(manifest, once, controls, again, features.batch_size)
+        check_memory(budget)
+    else:
+        budget = plan_run(manifest, once, controls, again, control_inputs)
+        check_memory(budget)
+    return ProbingTask(inputs, source, probing_config, stores, budget)
+
+
+def _stores(inputs: Inputs, source: Source) -> StoreFolder | None:
+    """Raises UserError for layers and steps to keep that the network or the source does not have."""
+    from diffprobe.activations.extraction import StoreFolder
+
+    features, backbone = inputs.features, inputs.backbone
+    if features.store == "none" and inputs.settings.probe.solver != "ridge":
+        raise UserError("features=none keeps nothing, which only probe.solver=ridge can do without (probe=ridge)")
+    if features.store != "disk":
+        if features.layers is not None or features.steps is not None:
+            raise UserError("features.layers and features.steps say what a store keeps: choose features=disk")
+        return None
+    return StoreFolder(
+        Path(features.folder),
+        None if features.layers is None else chosen_layers(features.layers, backbone),
+        None if features.steps is None else chosen_steps(features.steps, source.timesteps(backbone), "features.steps"),
     )
 
 
@@ -96,13 +122,12 @@ def plan_probing(task: ProbingTask) -> Plan:
     """Evaluations of the network, and bytes of activations."""
     from diffprobe.activations.budget import in_units
 
-    probing_config, backbone = task.probing_config, task.backbone
+    probing_config, backbone = task.probing_config, task.inputs.backbone
     line = (
         f"{backbone.name} on {backbone.device}: {len(task.source.names)} images, {len(probing_config.inputs)} layers, "
         f"{len(probing_config.steps)} of {len(task.source.timesteps(backbone))} steps, "
         f"{', '.join(probing_config.properties)}; {task.budget.evaluations} network evaluations, "
-        f"{in_units(task.budget.bytes)} of activations "
-        f"{KEPT[task.features.store]}"
+        f"{in_units(task.budget.bytes)} of activations {KEPT[task.inputs.features.store]}"
     )
     return Plan([line], task.budget.lines())
 
@@ -111,59 +136,18 @@ def train_probes(task: ProbingTask, context: RunContext) -> ProbingResults:
     """Takes the images through the network, trains all probes and controls, and scores them."""
     from diffprobe.probes.study.two_pass import ExecutionConfig, run_probing
 
-    means = ExecutionConfig(
-        batch_size=task.features.batch_size,
-        dtype=task.features.dtype,
+    inputs, features = task.inputs, task.inputs.features
+    execution = ExecutionConfig(
+        batch_size=features.batch_size,
+        dtype=features.dtype,
         stores=task.stores,
-        one_pass=task.features.store == "none",
-        images_per_shard=task.features.images_per_shard,
-        example_count=task.examples,
+        one_pass=features.store == "none",
+        images_per_shard=features.images_per_shard,
+        example_count=inputs.settings.report.examples,
         make_trainer=context.trainer,
         log=context.log,
     )
-    return run_probing(task.backbone, task.source, task.labeler, task.probing_config, means)
-
-
-def _budget(
-    settings: Any, backbone: Backbone, source: Source, probing_config: ProbingConfig, stores: StoreFolder | None
-) -> Budget:
-    from diffprobe.activations.budget import check_memory, plan_live, plan_run, plan_stores
-    from diffprobe.activations.control_inputs import control_layers
-    from diffprobe.activations.store.manifest import describe
-
-    features = make(settings.features)
-    layers, steps = (
-        stores.stored_layers_and_steps(probing_config.recorded, probing_config.steps)
-        if stores
-        else (probing_config.recorded, probing_config.steps)
-    )
-    manifest = describe(
-        backbone,
-        source,
-        layers,
-        steps,
-        features.dtype,
-        features.images_per_shard,
-        identified=stores is not None,
-    )
-    once, again = source.evaluations(backbone, steps), len(steps) * source.draws
-    controls = list(probing_config.replayed.values())
-    inputs = control_layers(backbone, probing_config.control_inputs)
-    if stores:
-        return plan_stores(manifest, once, controls, again, stores.folder, inputs)
-    if features.store == "none":
-        plan = plan_live(manifest, once, controls, again, features.batch_size)
-    else:
-        plan = plan_run(manifest, once, controls, again, inputs)
-    check_memory(plan)
-    return plan
-
-
-# What makes other activations of the same step; probes of one kind say nothing of the other.
-_SAME = (
-    *("model.guidance", "model.scheduler", "model.size", "model.revision"),
-    *("steps.sampling", "trajectory._target_", "features.half"),
-)
+    return run_probing(inputs.backbone, task.source, inputs.labeler, task.probing_config, execution)
 
 
 @dataclass(frozen=True)
@@ -174,7 +158,7 @@ class LoadedProbes:
         name: what they are called in tables.
         validation: the run's scores on validation images, by which layers are chosen.
         used: names of the images that they were trained or selected on.
-        pictures: what made these images, see `Prompt.picture`; under another name they are still the same.
+        pictures: what made these images, see `Prompt.image_key`; under another name they are still the same.
     """
 
     bank: ProbeBank
@@ -184,29 +168,23 @@ class LoadedProbes:
     pictures: set[tuple[str, int]]
 
     def unseen(self, prompts: list[Prompt]) -> list[Prompt]:
-        """The prompts of images that are fit to test these probes on.
-
-        Raises:
-            UserError: there are none.
-        """
-        found = [one for one in prompts if one.name not in self.used and one.image_key not in self.pictures]
-        if not found:
+        """The prompts of images that these probes can be tested on. Raises UserError where there are none."""
+        unseen = [one for one in prompts if one.name not in self.used and one.image_key not in self.pictures]
+        if not unseen:
             raise UserError(
                 "the probes of analysis.probes were trained or selected on all of these images; give others, such as "
                 "seed=1 or data.prompts=FILE"
             )
-        return found
+        return unseen
 
 
 def read_probes(folder: str | Path, inputs: Inputs) -> LoadedProbes:
     """The probes in a finished run folder of train.py, for images that the model makes by the settings of this run.
 
     Raises:
-        UserError: the folder is no finished run of this model and trajectory, or what it was made from is not there any
-            more.
+        UserError: the folder is no finished run of this model and trajectory, or the data of that run are gone.
     """
     from diffprobe.activations.sources import Generation
-    from diffprobe.analyses.inputs import make_source
     from diffprobe.probes.bank import load_bank
     from diffprobe.probes.score_table import read_scores, select
     from diffprobe.runs.folder import FINISHED
@@ -217,7 +195,7 @@ def read_probes(folder: str | Path, inputs: Inputs) -> LoadedProbes:
         raise UserError(f"analysis.probes={folder}: no finished run of train.py is there")
     made_by, model = inputs.settings_of(folder), inputs.backbone.name
     there, here = flattened(made_by), flattened(inputs.settings)
-    for key in _SAME:
+    for key in SAME_ACTIVATIONS:
         if there[key] != here[key]:
             raise UserError(f"analysis.probes={folder}: {key} is {there[key]} there, {here[key]} here; give the same")
     scores = select(read_scores(folder), control="none")

@@ -70,9 +70,8 @@ class Emergence:
             probing, given = _check_given(self.probes, inputs)
             tested = list(range(len(probing.source.names)))
         names, probing_config = [probing.source.names[row] for row in tested], probing.probing_config
-        check_labeler(
-            probing.labeler, names, probing_config.steps, probing_config.properties, probing.backbone.image_size
-        )
+        size = inputs.backbone.image_size
+        check_labeler(inputs.labeler, names, probing_config.steps, probing_config.properties, size)
         return EmergenceTask(probing, given, tested)
 
     def plan(self, task: EmergenceTask) -> Plan:
@@ -80,8 +79,9 @@ class Emergence:
         steps, plan = len(probing_config.steps), plan_probing(probing)
         summary = list(plan.summary)
         if task.given is not None:
+            backbone = probing.inputs.backbone
             summary = [
-                f"{probing.backbone.name} on {probing.backbone.device}: {len(probing.source.names)} images that the "
+                f"{backbone.name} on {backbone.device}: {len(probing.source.names)} images that the "
                 f"probes of {self.probes} have not seen, {len(probing_config.layers)} layers, {steps} steps, "
                 f"{', '.join(probing_config.properties)}; {probing.budget.evaluations} network evaluations"
             ]
@@ -108,15 +108,17 @@ class Emergence:
         from diffprobe.analyses.emergence.report import report
         from diffprobe.probes.score_table import concatenate
 
-        probing, probed = task.probing, result.probed
+        probed, inputs = result.probed, task.probing.inputs
         context.log(f"labelling {len(probed.rows)} images as they look after each step")
-        scores, examples = score_image_models(probing.backbone, probing.labeler, probed, shown=probing.examples)
+        scores, examples = score_image_models(
+            inputs.backbone, inputs.labeler, probed, shown=inputs.settings.report.examples
+        )
         made = report(
-            probing.backbone.name,
+            inputs.backbone.name,
             concatenate([result.scores, scores]),
             probed.bank,
             examples,
-            probing.source.captions,
+            task.probing.source.captions,
             fractions=list(self.fractions),
             seed=context.seed,
         )
@@ -151,23 +153,23 @@ def _score_given(task: ProbingTask, given: LoadedProbes, context: RunContext) ->
     from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_loaded_bank
     from diffprobe.probes.score_table import concatenate
 
-    probing_config, source = task.probing_config, task.source
+    probing_config, source, inputs = task.probing_config, task.source, task.inputs
     context.log(f"running {len(source.names)} images through {len(probing_config.steps)} steps")
     extraction = extract(
-        task.backbone,
+        inputs.backbone,
         source,
         probing_config.recorded,
         probing_config.steps,
-        batch_size=task.features.batch_size,
-        dtype=task.features.dtype,
+        batch_size=inputs.features.batch_size,
+        dtype=inputs.features.dtype,
         stores=task.stores,
-        images_per_shard=task.features.images_per_shard,
+        images_per_shard=inputs.features.images_per_shard,
         trainer=context.trainer("generate"),
         log=context.log,
     )
-    targets = task.labeler(extraction.images, source.names, probing_config.properties)
+    targets = inputs.labeler(extraction.images, source.names, probing_config.properties)
     probed = ProbesUnderTest(
         given.bank, extraction, extraction.activations, targets, range(len(source.names)), given.name
     )
-    scores = concatenate([given.validation, score_loaded_bank(probed, task.backbone.name)])
-    return ScoredProbes(probed, scores, extraction.computed * source.evaluations(task.backbone, probing_config.steps))
+    scores = concatenate([given.validation, score_loaded_bank(probed, inputs.backbone.name)])
+    return ScoredProbes(probed, scores, extraction.computed * source.evaluations(inputs.backbone, probing_config.steps))

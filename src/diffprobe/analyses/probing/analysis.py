@@ -32,7 +32,7 @@ class Probing:
         from diffprobe.analyses.probing.learning_curve import check_sizes
 
         task = check_probing(inputs)
-        check_sizes(self.learning_curve, task.features.store, task.probing_config.split(task.source.names))
+        check_sizes(self.learning_curve, task.inputs.features.store, task.probing_config.split(task.source.names))
         return task
 
     def plan(self, task: ProbingTask) -> Plan:
