@@ -52,9 +52,13 @@ def test_photos_that_are_left_out_are_told(tmp_path, told):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (4, 4), (20 * len(folder), 0, 0)).save(tmp_path / folder / "1.png")
     (tmp_path / "whale/2.png").write_bytes(b"broken")
-    data = {"on_error": "skip", "fit": "stretch"}
-    classifier: Any = SimpleNamespace(classes=["red fox", "whale"], name="a classifier")
-    photos = load_photos(str(tmp_path), {}, data, classifier, {0}, 1, 4, told.append)
+    inputs: Any = SimpleNamespace(
+        settings=SimpleNamespace(data={"on_error": "skip", "fit": "stretch"}),
+        classifier=SimpleNamespace(classes=["red fox", "whale"]),
+        backbone=SimpleNamespace(image_size=4),
+        log=told.append,
+    )
+    photos = load_photos(str(tmp_path), {}, {0}, 1, inputs)
     assert photos is not None
     assert photos.names == ["red_fox/1"]
     assert told[0].startswith("left out whale/2: cannot read")

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from diffprobe.activations.sources import Generation
 from diffprobe.activations.store.manifest import describe, folder_name
-from diffprobe.analyses.intervention.edits import Covariances, Editing, TokenMoments, intervene
+from diffprobe.analyses.intervention.edits import Covariances, Editing, TokenMoments, final_images, replacements
 from diffprobe.analyses.intervention.target_maps import Move, move
 from diffprobe.backbone.finite import NotFinite, naming_images
 from diffprobe.backbone.layers import catalogue, select_layers
@@ -262,16 +262,12 @@ def denoise_towards(equipment: Equipment, generated: GeneratedImage, target: Ten
     if share == 1:
         raise UserError("the mask covers the whole picture: leave some background")
     with _advice_for_page(generated.prompt):
-        (image,) = intervene(
-            equipment.backbone,
-            [generated.prompt],
-            [generated.seed],
-            target[None],
-            equipment.bank,
-            equipment.editing,
-            covariances=equipment.covariances,
-            sampling_steps=equipment.sampling_steps,
+        backbone, prompts, seeds = equipment.backbone, [generated.prompt], [generated.seed]
+        edits = replacements(
+            backbone, seeds, target[None], equipment.bank, equipment.editing, covariances=equipment.covariances
         )
+        trajectory = generate(backbone, prompts, seeds, steps=equipment.sampling_steps, replace=edits)
+        (image,) = final_images(backbone, trajectory)
     label = _label(equipment, image)
     after, before = dice(torch.stack([label, generated.label]), target.expand(2, *target.shape)).tolist()
     return EditedImage(image, label, after, before)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from diffprobe.analyses.intervention import edits as intervening
-from diffprobe.analyses.intervention.edits import Editing, TokenMoments, intervene, replacements
+from diffprobe.analyses.intervention import trials
+from diffprobe.analyses.intervention.edits import Editing, TokenMoments, replacements
 from diffprobe.analyses.intervention.trials import InterventionStudy, Targets, summarise_interventions
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import Prompt
@@ -86,7 +86,7 @@ def test_the_random_control_moves_every_token_as_far_as_the_edit_did(tiny_backbo
             options["replace"] = replace
         return generate(*arguments, **options)
 
-    monkeypatch.setattr(intervening, "generate", watched)
+    monkeypatch.setattr(trials, "generate", watched)
     editing = Editing("saliency", layers, [0, 1], method=method, half=half, margin=1.0, iterations=3)
     targets = Targets("translation", 5, 9)
     InterventionStudy(tiny_backbone, PROMPTS, label, several, [editing], targets, batch_size=2, sampling_steps=2).run()
@@ -147,14 +147,14 @@ def test_scores_do_not_depend_on_the_batch_and_start_from_the_image_as_it_is(tin
 def test_probes_that_are_missing_or_do_not_suit_are_refused_before_any_work(tiny_backbone, bank):
     targets = torch.zeros(3, 128, 128)
     with pytest.raises(UserError, match=r"no probes of saliency at steps \[2\]"):
-        intervene(tiny_backbone, TEXTS, SEEDS, targets, bank, Editing("saliency", [LAYER], [2]))
+        replacements(tiny_backbone, SEEDS, targets, bank, Editing("saliency", [LAYER], [2]))
     with pytest.raises(UserError, match="no probes of layer mid"):
-        intervene(tiny_backbone, TEXTS, SEEDS, targets, bank, Editing("saliency", ["mid"], [0]))
+        replacements(tiny_backbone, SEEDS, targets, bank, Editing("saliency", ["mid"], [0]))
     with pytest.raises(UserError, match="covariance"):
-        intervene(tiny_backbone, TEXTS, SEEDS, targets, bank, Editing("saliency", [LAYER], [0]))
+        replacements(tiny_backbone, SEEDS, targets, bank, Editing("saliency", [LAYER], [0]))
     mlp = ProbeBank({LAYER: 8}, [0], ["saliency"], head="mlp")
     with pytest.raises(UserError, match="linear"):
-        intervene(tiny_backbone, TEXTS, SEEDS, targets, mlp, Editing("saliency", [LAYER], [0]))
+        replacements(tiny_backbone, SEEDS, targets, mlp, Editing("saliency", [LAYER], [0]))
     with pytest.raises(UserError, match="no method"):
         Editing("saliency", [LAYER], [0], method="magic")
 

@@ -74,9 +74,8 @@ class Classification:
                 f"none of the {len(given)} prompts names exactly one class that {classifier.name} knows, such as "
                 f"{given[0].text!r}; say what they show: 'analysis.classes={{WORDS: CLASS}}'"
             )
-        size = inputs.backbone.image_size
-        classifier.check(size)
-        photos = load_photos(self.photos, patterns, data, classifier, set(right), len(prompts), size, inputs.log)
+        classifier.check(inputs.backbone.image_size)
+        photos = load_photos(self.photos, patterns, set(right), len(prompts), inputs)
         steps = inputs.steps(range(settings.steps.sampling))
         return ClassificationTask(inputs, prompts, right, len(given), photos, steps)
 

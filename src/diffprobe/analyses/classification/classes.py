@@ -5,6 +5,7 @@ Real photos to hold generated images against: rendered scenes of the pocket worl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from diffprobe.statistics.intervals import Stratified, stratified_difference
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffprobe.analyses.inputs import Inputs
     from diffprobe.backbone.load import Backbone
     from diffprobe.data.prompts import Prompt
     from diffprobe.labels.classifiers import Classifier
@@ -50,76 +52,57 @@ class Photos:
 
 
 def load_photos(
-    photos: str | None,
-    patterns: Mapping[str, Any],
-    data: Any,
-    classifier: Classifier,
-    classes: set[int],
-    count: int,
-    image_size: int,
-    log: Callable[[str], None],
+    photos: str | None, patterns: Mapping[str, Any], classes: set[int], count: int, inputs: Inputs
 ) -> Photos | None:
     """The photos that `analysis.photos` means, of the `classes` that were asked for; None for none.
 
     Args:
         photos: 'auto', a folder or a list of images, or None.
         patterns: of `checked_patterns`, for the captions of photos.
-        data: the settings of `data`, for what is done with bad files and how pictures become squares.
         count: how many scenes to render.
-        log: takes a line for what is odd about a list of images, such as its encoding.
 
     Raises:
         UserError: they cannot be read, or none is of one of these classes.
     """
     from diffprobe.labels.pocket import PocketClassifier
 
-    if photos is None or (photos == AUTO and not isinstance(classifier, PocketClassifier)):
+    if photos is None or (photos == AUTO and not isinstance(inputs.classifier, PocketClassifier)):
         return None
     if photos == AUTO:
-        return _rendered_scenes(classifier, classes, count, image_size)
-    return _photos_of_folder(Path(photos), patterns, data, classifier, classes, image_size, log)
+        return _rendered_scenes(classes, count, inputs)
+    return _photos_of_folder(Path(photos), patterns, classes, inputs)
 
 
-def _rendered_scenes(classifier: Classifier, classes: set[int], count: int, image_size: int) -> Photos:
+def _rendered_scenes(classes: set[int], count: int, inputs: Inputs) -> Photos:
     """Scenes of one object that no network was trained on; their pictures are what the model learned to make."""
     from diffprobe.pocket.render import render
     from diffprobe.pocket.scenes import sample_scene
 
-    scenes, right = [], []
-    index = 0
-    while len(scenes) < count:
+    size, scenes, right = inputs.backbone.image_size, [], []
+    for index in itertools.count():
+        if len(scenes) == count:
+            break
         scene = sample_scene(index, "test", 1)
-        found = class_in_text(scene.caption, classifier.classes, {})
+        found = class_in_text(scene.caption, inputs.classifier.classes, {})
         if found in classes:
             scenes.append(scene)
             right.append(found)
-        index += 1
-
-    def read(rows: Sequence[int]) -> Tensor:
-        return render([scenes[row] for row in rows], image_size).images
-
-    return Photos([f"scene_{at}" for at in range(count)], right, read, "rendered scenes")
+    names = [f"scene_{at}" for at in range(count)]
+    return Photos(names, right, lambda rows: render([scenes[row] for row in rows], size).images, "rendered scenes")
 
 
-def _photos_of_folder(
-    place: Path,
-    patterns: Mapping[str, Any],
-    data: Any,
-    classifier: Classifier,
-    classes: set[int],
-    image_size: int,
-    log: Callable[[str], None],
-) -> Photos:
+def _photos_of_folder(place: Path, patterns: Mapping[str, Any], classes: set[int], inputs: Inputs) -> Photos:
     """A photo's class is that of its caption, or of the name of its folder."""
     from diffprobe.data.images import load_images, read_image, split_readable
 
     if not place.exists():
         raise UserError(f"analysis.photos={place}: there is no such folder or list of images; null goes without")
-    files, bad = split_readable(load_images(place, log=log), data.get("on_error", "error"))
+    data, size = inputs.settings.data, inputs.backbone.image_size
+    files, bad = split_readable(load_images(place, log=inputs.log), data.get("on_error", "error"))
     for image in bad:
-        log(f"left out {image.name}: {image.reason}")
+        inputs.log(f"left out {image.name}: {image.reason}")
     texts = [file.caption or file.path.parent.name.replace("_", " ") for file in files]
-    found = [class_in_text(text, classifier.classes, patterns) for text in texts]
+    found = [class_in_text(text, inputs.classifier.classes, patterns) for text in texts]
     of_classes = [(file, at) for file, at in zip(files, found, strict=True) if at in classes]
     if not of_classes:
         raise UserError(
@@ -128,12 +111,12 @@ def _photos_of_folder(
         )
     if len(of_classes) < len(files):
         left_out = len(files) - len(of_classes)
-        log(f"left out {left_out} of {len(files)} photos, which are of no class that the prompts name")
+        inputs.log(f"left out {left_out} of {len(files)} photos, which are of no class that the prompts name")
     fit = data.get("fit", "stretch")
     return Photos(
         [file.name for file, _ in of_classes],
         [at for _, at in of_classes if at is not None],
-        lambda rows: torch.stack([read_image(of_classes[row][0], image_size, fit) for row in rows]),
+        lambda rows: torch.stack([read_image(of_classes[row][0], size, fit) for row in rows]),
     )
 
 

@@ -31,15 +31,6 @@ class EmergenceTask:
 
 
 @dataclass(frozen=True)
-class ScoredProbes:
-    """Probes with the images that they are tested on, their scores, and network evaluations."""
-
-    probed: ProbesUnderTest
-    scores: pd.DataFrame
-    evaluations: int
-
-
-@dataclass(frozen=True)
 class Emergence:
     """When probes find a property in the activations, and when an image model finds it in the unfinished picture.
 
@@ -75,54 +66,49 @@ class Emergence:
         return EmergenceTask(probing, given, tested)
 
     def plan(self, task: EmergenceTask) -> Plan:
-        probing, probing_config = task.probing, task.probing.probing_config
-        steps, plan = len(probing_config.steps), plan_probing(probing)
-        summary = list(plan.summary)
+        plan, steps = plan_probing(task.probing), len(task.probing.probing_config.steps)
+        line = f"image models look at {len(task.tested)} test images after {steps} steps"
         if task.given is not None:
-            backbone = probing.inputs.backbone
-            summary = [
-                f"{backbone.name} on {backbone.device}: {len(probing.source.names)} images that the "
-                f"probes of {self.probes} have not seen, {len(probing_config.layers)} layers, {steps} steps, "
-                f"{', '.join(probing_config.properties)}; {probing.budget.evaluations} network evaluations"
-            ]
-        summary.append(f"image models look at {len(task.tested)} test images after {steps} steps")
-        return Plan(summary, plan.details)
+            line += f", which the probes of {self.probes} have not seen"
+        return Plan([*plan.summary, line], plan.details)
 
-    def run(self, task: EmergenceTask, context: RunContext) -> ScoredProbes:
-        """The probes, trained here or given, and their scores."""
+    def run(self, task: EmergenceTask, context: RunContext) -> tuple[ProbesUnderTest, pd.DataFrame, int]:
+        """The probes, trained here or given, their scores, and network evaluations."""
         from diffprobe.analyses.emergence.image_models import ProbesUnderTest
 
         if task.given is not None:
             return _score_given(task.probing, task.given, context)
-        found, probing_config = train_probes(task.probing, context), task.probing.probing_config
-        assert found.extraction is not None  # features=none has been refused
-        assert found.targets is not None
-        activations = probing_config.read(found.extraction.activations)
-        rows, name = found.split.test, probing_config.probe_config.name
-        probed = ProbesUnderTest(found.bank, found.extraction, activations, found.targets, rows, name)
-        return ScoredProbes(probed, found.scores, found.evaluations)
+        results, probing_config = train_probes(task.probing, context), task.probing.probing_config
+        assert results.extraction is not None  # features=none has been refused
+        assert results.targets is not None
+        activations = probing_config.read(results.extraction.activations)
+        rows, name = results.split.test, probing_config.probe_config.name
+        probed = ProbesUnderTest(results.bank, results.extraction, activations, results.targets, rows, name)
+        return probed, results.scores, results.evaluations
 
-    def report(self, task: EmergenceTask, result: ScoredProbes, context: RunContext) -> Report:
+    def report(
+        self, task: EmergenceTask, result: tuple[ProbesUnderTest, pd.DataFrame, int], context: RunContext
+    ) -> Report:
         """Image models look at the same images; what they see is held against the probes."""
         from diffprobe.analyses.emergence.image_models import score_image_models
         from diffprobe.analyses.emergence.report import report
         from diffprobe.probes.score_table import concatenate
 
-        probed, inputs = result.probed, task.probing.inputs
+        probed, probe_scores, evaluations = result
+        backbone, labeler = task.probing.inputs.backbone, task.probing.inputs.labeler
         context.log(f"labelling {len(probed.rows)} images as they look after each step")
-        scores, examples = score_image_models(
-            inputs.backbone, inputs.labeler, probed, shown=inputs.settings.report.examples
-        )
+        shown = task.probing.inputs.settings.report.examples
+        scores, examples = score_image_models(backbone, labeler, probed, shown=shown)
         made = report(
-            inputs.backbone.name,
-            concatenate([result.scores, scores]),
+            backbone.name,
+            concatenate([probe_scores, scores]),
             probed.bank,
             examples,
             task.probing.source.captions,
             fractions=list(self.fractions),
             seed=context.seed,
         )
-        return replace(made, evaluations=result.evaluations)
+        return replace(made, evaluations=evaluations)
 
 
 def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes]:
@@ -148,7 +134,9 @@ def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes
     return task_of(inputs, source, probing_config), given
 
 
-def _score_given(task: ProbingTask, given: LoadedProbes, context: RunContext) -> ScoredProbes:
+def _score_given(
+    task: ProbingTask, given: LoadedProbes, context: RunContext
+) -> tuple[ProbesUnderTest, pd.DataFrame, int]:
     from diffprobe.activations.extraction import extract
     from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_loaded_bank
     from diffprobe.probes.score_table import concatenate
@@ -168,8 +156,7 @@ def _score_given(task: ProbingTask, given: LoadedProbes, context: RunContext) ->
         log=context.log,
     )
     targets = inputs.labeler(extraction.images, source.names, probing_config.properties)
-    probed = ProbesUnderTest(
-        given.bank, extraction, extraction.activations, targets, range(len(source.names)), given.name
-    )
+    rows = range(len(source.names))
+    probed = ProbesUnderTest(given.bank, extraction, extraction.activations, targets, rows, given.name)
     scores = concatenate([given.validation, score_loaded_bank(probed, inputs.backbone.name)])
-    return ScoredProbes(probed, scores, extraction.computed * source.evaluations(inputs.backbone, probing_config.steps))
+    return probed, scores, extraction.computed * source.evaluations(inputs.backbone, probing_config.steps)

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.backbone.load import Backbone
-from diffprobe.backbone.trajectory import Replacements, TrajectoryStep, generate
+from diffprobe.backbone.trajectory import Replacements, TrajectoryStep
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.editing import (
@@ -89,42 +89,6 @@ class Editing:
             )
 
 
-def intervene(
-    backbone: Backbone,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    targets: Tensor,
-    bank: ProbeBank,
-    editing: Editing,
-    *,
-    covariances: Covariances | None = None,
-    record: Lengths | None = None,
-    random: Lengths | None = None,
-    sampling_steps: int = 15,
-) -> Tensor:
-    """One image a prompt and seed, generated while the chosen layers' probes are made to report the target maps.
-
-    Args:
-        targets: [images, H, W], as a labeler gives them: masks in {0, 1}, quantities in label units.
-        covariances: for method 'pattern', as `TokenMoments` gives them.
-        record: filled with how far the edit moves every token.
-        random: the control instead: every token is moved in a random direction, as far as the edit that recorded these
-            lengths of the same images has moved it. What the edit would do to the activations that the control has
-            disturbed already is another length, and a larger one.
-        sampling_steps: of the trajectory, of which `editing.steps` are some.
-
-    Returns:
-        Images [images, 3, H, W] in [0, 1].
-
-    Raises:
-        UserError: as `generate` and `Editing.check`, covariances are missing, or an edit makes an image infinite.
-    """
-    replace = replacements(
-        backbone, seeds, targets, bank, editing, covariances=covariances, record=record, random=random
-    )
-    return final_images(backbone, generate(backbone, prompts, seeds, steps=sampling_steps, replace=replace))
-
-
 def replacements(
     backbone: Backbone,
     seeds: Sequence[int],
@@ -136,7 +100,19 @@ def replacements(
     record: Lengths | None = None,
     random: Lengths | None = None,
 ) -> Replacements:
-    """The edits of `intervene`, for `generate` of the images with these seeds. Arguments and errors are the same."""
+    """Edits for `generate` after which the chosen layers' probes report the target maps, for images with these seeds.
+
+    Args:
+        targets: [images, H, W], as a labeler gives them: masks in {0, 1}, quantities in label units.
+        covariances: for method 'pattern', as `TokenMoments` gives them.
+        record: filled with how far the edit moves every token.
+        random: the control instead: every token is moved in a random direction, as far as the edit that recorded these
+            lengths of the same images has moved it. What the edit would do to the activations that the control has
+            disturbed already is another length, and a larger one.
+
+    Raises:
+        UserError: as `Editing.check`, or covariances are missing.
+    """
     editing.check(bank)
     if editing.method == "pattern" and covariances is None:
         raise UserError("method pattern needs the covariance of activations; see TokenMoments")

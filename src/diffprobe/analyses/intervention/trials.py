@@ -10,7 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffprobe.analyses.intervention.edits import Covariances, Editing, Lengths, TokenMoments, final_images, intervene
+from diffprobe.analyses.intervention.edits import (
+    Covariances,
+    Editing,
+    Lengths,
+    TokenMoments,
+    final_images,
+    replacements,
+)
 from diffprobe.analyses.intervention.target_maps import Move, draw_moves, move
 from diffprobe.backbone.finite import naming_images
 from diffprobe.backbone.load import Backbone
@@ -219,18 +226,12 @@ class InterventionStudy:
         record: Lengths | None = None,
         random: Lengths | None = None,
     ) -> Tensor:
-        return intervene(
-            self.backbone,
-            [prompt.text for prompt in prompts],
-            [prompt.seed for prompt in prompts],
-            maps,
-            self.bank,
-            editing,
-            covariances=covariances,
-            record=record,
-            random=random,
-            sampling_steps=self.sampling_steps,
+        texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+        edits = replacements(
+            self.backbone, seeds, maps, self.bank, editing, covariances=covariances, record=record, random=random
         )
+        trajectory = generate(self.backbone, texts, seeds, steps=self.sampling_steps, replace=edits)
+        return final_images(self.backbone, trajectory)
 
     def _scores(self, found: Labelled, originals: Labelled, targets: Tensor) -> pd.DataFrame:
         """The columns image, metric and value of these images."""
