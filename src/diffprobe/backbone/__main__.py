@@ -12,7 +12,6 @@ from diffprobe.terminal import plain_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m diffprobe.backbone", description="List the layers of a model.")
     parser.add_argument("model", help="pocket, sd14 (needs no weights), a pipeline or denoiser folder, or a hub id")
     parser.add_argument("--layers", nargs="+", metavar="GLOB", help="name, glob, kind or key=value, joined by &")
@@ -27,11 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_catalogue(model: str, wanted: Sequence[str] | None, resolutions: Sequence[str] | None) -> None:
-    """Prints one row per layer, in execution order.
-
-    Raises:
-        UserError: unknown model, layer or resolution.
-    """
+    """Prints one row per layer, in execution order. Raises UserError for an unknown model, layer or resolution."""
     from rich.table import Table
 
     from diffprobe.backbone.layers import catalogue, select_layers

@@ -36,8 +36,7 @@ def encode_images(backbone: Backbone, images: Tensor) -> Tensor:
 
     For a model in pixel space the latents are the images in [-1, 1].
 
-    Raises:
-        NotFinite: the VAE gives NaN or infinity.
+    Raises NotFinite if the VAE gives NaN or infinity.
     """
     images = images.to(backbone.device, backbone.dtype) * 2 - 1
     latents = backbone.family.encode(backbone.vae, images).to(backbone.dtype)
@@ -48,8 +47,7 @@ def encode_images(backbone: Backbone, images: Tensor) -> Tensor:
 def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
     """Latents [batch, channels, h, w] to images [batch, 3, H, W], float32 in [0, 1].
 
-    Raises:
-        NotFinite: the VAE gives NaN or infinity.
+    Raises NotFinite if the VAE gives NaN or infinity.
     """
     images = backbone.family.decode(backbone.vae, latents)
     check_finite(backbone, {"the decoded image": images}, images=len(latents), network=backbone.vae)
@@ -57,19 +55,14 @@ def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
 
 
 def add_noise(backbone: Backbone, clean: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
-    """Clean latents with noise, as a trajectory has them at a timestep (`TrajectoryStep.noisy`).
+    """Clean latents [batch, channels, h, w] with noise, as a trajectory has them at a timestep.
 
     Some schedulers (LMS, Euler) keep latents as clean + sigma * noise and scale them only for the denoiser. With
     `scale_input`, all of them give sqrt(alpha) * clean + sqrt(1 - alpha) * noise; flow matching the straight mixture.
 
     Args:
-        clean: [batch, channels, h, w], from `encode_images`.
-        noise: of the same shape, standard normal.
         timesteps: a number or tensor, one for all rows or [batch]: in [0, 1000), fractions too; in [0, 1000] for flow
             matching, where 0 is no noise.
-
-    Returns:
-        Noisy latents of the shape and precision of `clean`.
     """
     if backbone.family.flow_matching:
         share = _per_row(timesteps, clean) / backbone.pipeline.scheduler.config.num_train_timesteps
@@ -122,7 +115,7 @@ class Capture:
         taken.activations  # {name: [batch, channels, height, width]}
 
     Args:
-        denoiser: the network; it must itself be called inside the block, not only its parts.
+        denoiser: must itself be called inside the block, not only its parts.
         layers: full module names.
         half: which half of a guidance batch (unconditional first, as in diffusers) to take; 'both' takes the batch.
         guided: whether the forwards carry a guidance batch; if not, the whole batch is taken.

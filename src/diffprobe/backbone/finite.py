@@ -21,15 +21,9 @@ Result = TypeVar("Result")
 
 
 class NotFinite(UserError):
-    """NaN or infinity in a network's output.
+    """NaN or infinity in `what` (such as 'the latents') of an image, by its place in the batch and its name if known.
 
-    Attributes:
-        what: such as 'the latents'.
-        image: the image's place in its batch.
-        advice: what to do.
-        edited: whether activations were edited on the way.
-        name: of the image, if known.
-        when: the step, such as ' at step 3, timestep 661', if there is one.
+    `when` is the step, see `at_step`, and `edited` whether activations were edited on the way.
     """
 
     def __init__(
@@ -67,8 +61,6 @@ def check_finite(
     Args:
         values: by what they are, [rows, ...], with a multiple of `images` rows.
         network: what has computed them; None in pixel space.
-        when: `at_step(...)`.
-        edited: whether activations are edited on the way.
 
     Raises:
         NotFinite: for the first image with values that are not.

@@ -54,11 +54,7 @@ def find_model(path: str) -> Path | str:
 
 
 def download(path: str, patterns: Sequence[str], revision: str | None = None) -> Path:
-    """The folder with a hub model's files of these patterns, from the hub or the local cache.
-
-    Raises:
-        UserError: neither has them.
-    """
+    """A hub model's folder with files of these patterns, from the hub or the local cache; UserError without either."""
     from huggingface_hub import snapshot_download
 
     try:  # unlike diffusers and transformers, this does not retry for minutes without a network
@@ -115,10 +111,7 @@ def quiet() -> Iterator[None]:
 
 
 def read_networks(folder: Path, wanted: Collection[str], dtype: torch.dtype) -> dict[str, nn.Module]:
-    """The networks of a pipeline folder, by the names in its model_index.json.
-
-    Args:
-        wanted: names of the parts that the pipeline takes; others are ignored.
+    """The networks of a pipeline folder, of those `wanted` by the pipeline, by their names in model_index.json.
 
     Raises:
         UserError: a part is missing or of another library, or its files do not hold exactly its weights.
@@ -186,10 +179,7 @@ def check_loaded(
 
 
 def check_files(folder: Path, stem: str) -> None:
-    """Checks the files of a network's weights before a library reads them.
-
-    Args:
-        stem: of the name: `<stem>.safetensors`, or several files with `<stem>.safetensors.index.json`.
+    """Checks `<stem>.safetensors`, or the files in `<stem>.safetensors.index.json`, before a library reads them.
 
     Raises:
         UserError: they are missing, damaged, not in safetensors, or not those that their index says.

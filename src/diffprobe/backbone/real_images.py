@@ -1,4 +1,9 @@
-"""Real images in the denoiser: noised and evaluated once a timestep, inverted to their noise, or denoised again."""
+"""Real images in the denoiser: noised and evaluated once a timestep, inverted to their noise, or denoised again.
+
+`latents` are those of clean images, [batch, channels, h, w], from `encode_images`; `prompts` one caption an image, or
+None for empty ones; `layers` full names of the layers whose activations to take; `seeds` one an image, of its noise,
+`seed_of(name)` where images have names and no seeds. `UserError` is raised at once for arguments that do not fit.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +49,7 @@ def evaluate_noised(
     a function of its seed and the draw alone: the same at every timestep, in every batch, on every device.
 
     Args:
-        latents: of clean images, [batch, channels, h, w], as `encode_images` gives them.
-        seeds: one an image; `seed_of(name)` where images have names and no seeds.
         timesteps: from 0 to the last one of training (999; 1000 in flow matching), whole or not, in any order.
-        layers: full names of the wanted layers, at least one.
-        prompts: one caption an image; None for empty ones.
         noise: 'seeded', or 'off': the clean latents, which only timestep 0 stands for.
         draws: evaluations with different noise whose activations are averaged; the mean is float32.
         denoiser: in place of the backbone's, such as one with permuted weights.
@@ -56,9 +57,6 @@ def evaluate_noised(
     Yields:
         `TrajectoryStep` with `index` the position in `timesteps`; `noisy` of the first draw (clean latents where noise
         is off); `latents` the clean latents; `images` None.
-
-    Raises:
-        UserError: the arguments do not fit together, or one of them is impossible.
     """
     check_noise(backbone)
     captions = _checked_prompts(latents, prompts)
@@ -161,19 +159,12 @@ def invert(
     2211.09794). The sampler is DDIM with the backbone's noise schedule, whatever sampler the backbone generates with.
     More steps invert better; half precision inverts worse.
 
-    Args:
-        latents: of clean images, [batch, channels, h, w], as `encode_images` gives them.
-        prompts: one caption an image; None for empty ones.
-        steps: number of evaluations of the denoiser.
-        layers: full names of the layers whose activations to take.
-
     Yields:
         `TrajectoryStep` from the clean end (index 0 has the smallest timestep); `latents` are one noise level above
         `noisy`, those of the last step the inverted image; `images` None.
 
     Raises:
-        UserError: the arguments do not fit together or are impossible, or the denoiser was not trained on a
-            schedule of betas (flow matching).
+        UserError: also if the denoiser was not trained on a schedule of betas (flow matching).
     """
     return _ddim_steps(backbone, latents, prompts, layers, ddim_scheduler(backbone, steps, inverse=True))
 
@@ -189,12 +180,7 @@ def reconstruct(
 ) -> Iterator[TrajectoryStep]:
     """Deterministic DDIM without guidance, from the last latents of `invert` at the same prompts and steps.
 
-    Yields:
-        `TrajectoryStep` as `generate` does; the last step's `latents` and, with `decode`, `images` are the
-        reconstruction.
-
-    Raises:
-        UserError: as `invert`.
+    Yields steps as `generate` does; the last one's `latents` and, with `decode`, `images` are the reconstruction.
     """
     return _ddim_steps(backbone, latents, prompts, layers, ddim_scheduler(backbone, steps), decode=decode)
 
@@ -260,22 +246,16 @@ def image_to_image(
     The same as diffusers' `StableDiffusionImg2ImgPipeline` called with these latents as its image and one CPU
     generator per image, except with LMS (see `take_step`).
 
+    Empty prompts are sampled without guidance where it has no effect (see `Backbone.guidance_matters`).
+
     Args:
-        latents: of clean images, [batch, channels, h, w], as `encode_images` gives them.
-        seeds: of the noise, one an image; `seed_of(name)` where images have names and no seeds.
-        prompts: one caption an image; None for empty ones, which are sampled without guidance where it has no effect
-            (see `Backbone.guidance_matters`).
         strength: share of the sampling steps to take, over 0 and at most 1.
         steps: number of sampling steps of which these are the last.
-        layers: full names of the layers whose activations to take.
         half: 'conditional', 'unconditional' or 'both'. Without guidance there is the conditional one only.
         decode: also decode the latents after every step.
 
     Yields:
         `TrajectoryStep` as `generate` does; `index` counts from the start of the whole trajectory.
-
-    Raises:
-        UserError: the arguments do not fit together, or one of them is impossible.
     """
     captions = _checked_prompts(latents, prompts)
     _check_seeds(latents, seeds)

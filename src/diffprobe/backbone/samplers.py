@@ -53,9 +53,6 @@ def sampler_for(own: Any, name: str) -> Any:
     A schedule that ends in pure noise (zero terminal SNR) keeps its spacing, since sampling must begin at its end. If
     `own` is of the wanted class, it stays as it is.
 
-    Args:
-        name: one of SCHEDULERS.
-
     Raises:
         UserError: `own` has no schedule of betas, or one that this sampler cannot follow.
     """
@@ -125,7 +122,6 @@ def take_step(
     derivatives at hand. All other multistep samplers count those themselves.
 
     Args:
-        scheduler: at this step.
         predicted: the denoiser's prediction for `noisy` at `timestep`; both [batch, channels, h, w].
         generators: one an image, for samplers that add noise.
         eta: share of the noise that is drawn anew, for samplers that take it (DDIM, TCD); None for their default.

@@ -45,10 +45,9 @@ class TrajectoryStep:
 
 
 def evaluate(denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
-    """The denoiser's prediction for latents [batch, channels, h, w], in the same shape.
+    """The denoiser's prediction for latents [batch, channels, h, w] after input scaling, in the same shape.
 
     Args:
-        latents: after the scheduler's input scaling.
         timestep: a number or tensor, one for all rows or [batch].
         conditions: from `encode_prompts`, with as many rows as the latents.
     """
@@ -173,11 +172,9 @@ def replay(
     """Evaluates another denoiser on the noisy latents of a trajectory, without guidance, up to the last wanted layer.
 
     Args:
-        denoiser: in place of the backbone's, such as one with permuted weights; the text encoder is the backbone's.
-        noisy: `TrajectoryStep.noisy` of some steps, [len(indices), batch, channels, h, w].
-        indices: the step of each row of `noisy`.
+        denoiser: in place of the backbone's, such as one with permuted weights.
+        noisy: `TrajectoryStep.noisy` of the steps `indices`, [len(indices), batch, channels, h, w].
         scheduler: of the trajectory, at its start: `fresh_scheduler(backbone, steps)`.
-        layers: full names of the wanted layers.
 
     Yields:
         `TrajectoryStep` as `generate` does, but no step is taken: `latents` are `noisy`, and `images` None.

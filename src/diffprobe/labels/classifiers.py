@@ -98,8 +98,6 @@ class TransformersClassifier:
 
     Args:
         model: a folder written by `save_pretrained`, or a hub id such as 'microsoft/resnet-50'.
-        device: as in `load_backbone`.
-        batch_size: images at once.
 
     Raises:
         UserError: the model cannot be loaded or run, or its files do not hold exactly its weights.
@@ -193,13 +191,9 @@ class TorchvisionClassifier:
 
 
 def check_download(published: Any) -> None:
-    """Compares a downloaded file of torch.hub, a pickle, with the checksum in its name, before it is read.
+    """Compares a downloaded file, a pickle, with the checksum in its name before it is read; UserError if it differs.
 
-    Args:
-        published: a member of torchvision's weights, with a `url` that ends in '-<first digits of SHA-256>.pth'.
-
-    Raises:
-        UserError: the file is damaged.
+    published: a member of torchvision's weights, with a `url` that ends in '-<first digits of SHA-256>.pth'.
     """
     name = Path(str(getattr(published, "url", ""))).name
     file, wanted = Path(torch.hub.get_dir()) / "checkpoints" / name, re.search(r"-([0-9a-f]{8,})\.\w+$", name)

@@ -30,8 +30,6 @@ class TransformersDepth(SinglePropertyLabeler):
     Args:
         model: a folder written by `save_pretrained`, or a hub id such as 'Intel/dpt-large' or
             'depth-anything/Depth-Anything-V2-Small-hf'.
-        device: as in `load_backbone`.
-        batch_size: images at once.
         output: what the model gives, 'inverse_depth' or 'distance'; None to take it from its configuration.
 
     Raises:

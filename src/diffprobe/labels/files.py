@@ -75,20 +75,19 @@ class FilesLabeler:
         """See `GeometryAwareLabeler`."""
         self._geometries = geometries
 
-    def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+    def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
+        """As `check`, for maps that may be empty or constant."""
+        self.check(names, properties, image_size, may_be_constant=True)
+
+    def check(
+        self, names: Sequence[str], properties: Sequence[str], image_size: int, *, may_be_constant: bool = False
+    ) -> None:
         """Reads every map before any work is done.
 
         Raises:
             UserError: maps are missing, cannot be used, or have no content: a mask without salient pixels or without
                 background, a quantity that is the same everywhere. The first few are named.
         """
-        self._check(names, properties, image_size, may_be_constant=False)
-
-    def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """As `check`, for maps that may be empty or constant."""
-        self._check(names, properties, image_size, may_be_constant=True)
-
-    def _check(self, names: Sequence[str], properties: Sequence[str], size: int, *, may_be_constant: bool) -> None:
         for name in properties:
             folder = self.path / name
             if not folder.is_dir():
@@ -101,7 +100,7 @@ class FilesLabeler:
                 )
         for name in properties:
             with decoding_threads() as pool:
-                problems = list(pool.map(partial(self._problem, name, size, may_be_constant), names))
+                problems = list(pool.map(partial(self._problem, name, image_size, may_be_constant), names))
             problems = [problem for problem in problems if problem]
             if problems:
                 raise UserError(
@@ -122,11 +121,7 @@ class FilesLabeler:
         return f"{shown} {values.max():g} everywhere; a constant map has no ranks to learn or to score"
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] -> {property: [images, height, width]}; only the size of `images` matters.
-
-        Raises:
-            UserError: as `check`.
-        """
+        """[images, 3, height, width] -> {property: [images, height, width]}; only the size of `images` matters."""
         height, width = images.shape[-2:]
         return {
             name: torch.stack([torch.from_numpy(self._read(name, image, height, width)) for image in names])

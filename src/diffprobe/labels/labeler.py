@@ -77,12 +77,9 @@ def trial_picture(size: int = 64) -> Tensor:
 def load_image_model(
     model: str, task: str, what: str, setting: str, example: str, unused: Mapping[str, str] | None = None
 ) -> tuple[Any, Any, list[str]]:
-    """An image model of transformers from a folder or the hub.
-
-    The image processor is the one on Pillow, whether or not torchvision is there, so that results do not depend on it.
+    """An image model of transformers from a folder or the hub, with an image processor that does not need torchvision.
 
     Args:
-        model: a folder, or a hub id.
         task: in the name of the loader: 'DepthEstimation' of AutoModelForDepthEstimation.
         what: such as 'depth model'; with `setting` and an `example` of a hub id, for messages.
         unused: as in `diffprobe.weights.check_names`.
@@ -169,10 +166,8 @@ class SinglePropertyLabeler(ABC):
 class CachedLabeler:
     """A labeler that keeps its maps in `folder/<property>/<fingerprint>/<image name>-<pixels>.safetensors`.
 
-    A map is found by the labeler's fingerprint, the image's name and a hash of its pixels at eight bits: the same
-    prompt and seed are another image with another model or sampler, while the last bits of another device do not
-    matter. A file holds one float32 map and its checksum, so that a damaged one is computed again. Processes may share
-    a folder.
+    Pixels are hashed at eight bits, so that another model or sampler makes another image, and the last bits of another
+    device do not. A damaged file is computed again. Processes may share a folder.
     """
 
     def __init__(self, labeler: Labeler, folder: str | Path) -> None:
@@ -240,13 +235,9 @@ class PerProperty:
     """Labels each property with a labeler of its own, which is made when the property is first labelled or checked.
 
     Args:
-        cache: folder that keeps the maps of all but `FilesLabeler`, see `CachedLabeler`; None to compute them every
-            time.
+        cache: folder that keeps the maps of all but `FilesLabeler`, see `CachedLabeler`; None to keep none.
         makers: for each property a callable without arguments that gives its labeler, such as
             `depth=partial(TransformersDepth, "Intel/dpt-large")`.
-
-    Raises:
-        UserError: something else is given for a property.
     """
 
     def __init__(self, cache: str | Path | None = None, **makers: Callable[[], Labeler]) -> None:

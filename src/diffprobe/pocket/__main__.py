@@ -33,11 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
-    """Writes images, a list of captions, and a map for each property and scene, of scenes not used in training.
-
-    Raises:
-        UserError: fewer than one scene, or the folder is not empty.
-    """
+    """Writes images, captions and maps of scenes not used in training. Raises UserError if the folder is not empty."""
     import numpy as np
     from PIL import Image
 

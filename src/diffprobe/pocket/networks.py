@@ -222,10 +222,6 @@ def shipped(name: str) -> Path:
 
 
 def load_weights(network: Network, path: Path) -> Network:
-    """Fills a network with float16 weights from a safetensors file, in float32, and freezes it.
-
-    Raises:
-        UserError: the file is damaged, or does not hold exactly the weights of this network.
-    """
+    """Fills a network with float16 weights from a file, in float32, and freezes it; UserError unless they fit."""
     weights = {key: value.float() for key, value in read_weights(path).items()}
     return fill(network, weights, str(path)).requires_grad_(False).eval()

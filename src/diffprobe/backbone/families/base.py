@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,10 @@ Conditions = dict[str, Tensor]
 EXAMPLE_TOKENS = 251
 
 
-class LoadedPipeline(Protocol):
-    """What a family may use of a `diffprobe.backbone.load.Backbone`."""
-
-    pipeline: Any
-    guidance: float
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def denoiser(self) -> Any: ...
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]: ...
-
-
 class Family(ABC):
     """The common case: a denoiser of a VAE's latents with a text encoder and classifier-free guidance.
+
+    Methods get the `diffprobe.backbone.load.Backbone` that they are to work on.
 
     Attributes:
         pipeline: class of diffusers that loads the model.
@@ -61,8 +47,8 @@ class Family(ABC):
         return config["in_channels"], height, width
 
     def size_step(self, config: Any) -> int:
-        """What height and width of the latents must be multiples of."""
-        return config["patch_size"]
+        """What height and width of the latents must be multiples of: a transformer's patch, a U-Net's downsampling."""
+        return config.get("patch_size") or 2 ** (len(config["block_out_channels"]) - 1)
 
     def guided(self, guidance: float) -> bool:
         """Whether the denoiser runs on a guidance batch, without and with prompt."""
@@ -73,14 +59,11 @@ class Family(ABC):
         return False
 
     def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
-        """Whether a guidance batch's rows without prompt are those of the prompt '', by the pipeline's settings.
-
-        If so, guidance does nothing to an image of the empty prompt.
-        """
+        """Whether a guidance batch's rows without prompt are those of the prompt '', by the pipeline's settings."""
         return True
 
     @abstractmethod
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         """See `diffprobe.backbone.capture.encode_prompts`."""
 
     @abstractmethod
@@ -91,7 +74,7 @@ class Family(ABC):
         """See `diffprobe.backbone.trajectory.evaluate`."""
         return denoiser(latents, timestep, **conditions, return_dict=False)[0]
 
-    def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
+    def set_timesteps(self, scheduler: Any, steps: int, backbone: Any) -> None:
         """Sets the scheduler to the start of a trajectory, as the pipeline does."""
         scheduler.set_timesteps(steps, device=backbone.device)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffprobe.backbone.families.base import Conditions, Family, LoadedPipeline
+from diffprobe.backbone.families.base import Conditions, Family
 from diffprobe.errors import UserError
 
 
@@ -18,13 +18,10 @@ class Ddpm(Family):
     denoisers = ("UNet2DModel",)
     eta = None
 
-    def size_step(self, config: Any) -> int:
-        return 2 ** (len(config["block_out_channels"]) - 1)
-
     def guided(self, guidance: float) -> bool:
         return False
 
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         return {}
 
     def example(self, config: Any) -> Conditions:

@@ -14,7 +14,6 @@ from diffprobe.backbone.families.base import (
     EXAMPLE_TOKENS,
     Conditions,
     Family,
-    LoadedPipeline,
     resolution_shift,
     row_timesteps,
 )
@@ -45,7 +44,7 @@ class Flux(Family):
     def embeds_guidance(self, config: Any) -> bool:
         return config["guidance_embeds"]
 
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         text, pooled, _ = backbone.pipeline.encode_prompt(list(prompts), device=backbone.device)
         conditions = {"encoder_hidden_states": text, "pooled_projections": pooled}
         if self.embeds_guidance(backbone.denoiser.config):
@@ -76,6 +75,6 @@ class Flux(Family):
         )[0]
         return functional.pixel_shuffle(predicted.transpose(1, 2).unflatten(2, (height, width)), PATCH)
 
-    def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
+    def set_timesteps(self, scheduler: Any, steps: int, backbone: Any) -> None:
         shift = resolution_shift(scheduler.config, backbone.latent_shape, PATCH, 1.15)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift, device=backbone.device)

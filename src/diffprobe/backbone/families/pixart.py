@@ -12,7 +12,6 @@ from diffprobe.backbone.families.base import (
     EXAMPLE_TOKENS,
     Conditions,
     Family,
-    LoadedPipeline,
     guidance_rows,
     row_timesteps,
 )
@@ -28,7 +27,7 @@ class PixArt(Family):
     denoiser_part = "transformer"
     denoisers = ("PixArtTransformer2DModel",)
 
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         text, mask, empty, empty_mask = pipeline.encode_prompt(list(prompts), guided, device=backbone.device)
         conditions = {

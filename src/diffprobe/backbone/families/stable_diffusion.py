@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, LoadedPipeline, guidance_rows
+from diffprobe.backbone.families.base import EXAMPLE_TOKENS, Conditions, Family, guidance_rows
 from diffprobe.errors import UserError
 
 # Inputs of the U-Net in a dictionary of their own.
@@ -21,10 +21,7 @@ class StableDiffusion(Family):
     pipeline = "StableDiffusionPipeline"
     load_options: ClassVar = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None}
 
-    def size_step(self, config: Any) -> int:
-        return 2 ** (len(config["block_out_channels"]) - 1)
-
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         conditional, unconditional = pipeline.encode_prompt(
             list(prompts), backbone.device, 1, guided, negative_prompt=[""] * len(prompts) if guided else None
@@ -66,7 +63,7 @@ class StableDiffusionXL(StableDiffusion):
     def unconditional_is_empty_prompt(self, settings: Mapping[str, Any]) -> bool:
         return not settings["force_zeros_for_empty_prompt"]
 
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         # Without a negative prompt, the model's config decides between zeros and the empty prompt.
         text, empty, pooled, empty_pooled = pipeline.encode_prompt(

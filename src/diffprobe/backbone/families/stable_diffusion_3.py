@@ -12,7 +12,6 @@ from diffprobe.backbone.families.base import (
     EXAMPLE_TOKENS,
     Conditions,
     Family,
-    LoadedPipeline,
     guidance_rows,
     resolution_shift,
     row_timesteps,
@@ -27,7 +26,7 @@ class StableDiffusion3(Family):
     denoisers = ("SD3Transformer2DModel",)
     flow_matching = True
 
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         pipeline: Any = backbone.pipeline
         text, empty, pooled, empty_pooled = pipeline.encode_prompt(
             list(prompts), None, None, device=backbone.device, do_classifier_free_guidance=guided
@@ -47,7 +46,7 @@ class StableDiffusion3(Family):
         rows = row_timesteps(timestep, latents)
         return denoiser(latents, timestep=rows, **conditions, return_dict=False)[0]
 
-    def set_timesteps(self, scheduler: Any, steps: int, backbone: LoadedPipeline) -> None:
+    def set_timesteps(self, scheduler: Any, steps: int, backbone: Any) -> None:
         options = {}
         if scheduler.config.get("use_dynamic_shifting"):
             patch = backbone.denoiser.config.patch_size

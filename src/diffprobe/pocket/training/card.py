@@ -62,8 +62,7 @@ def assemble(folder: Path) -> None:
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(fresh / "pipeline", safe_serialization=True)
     for path in fresh.rglob("config.json"):
-        config = json.loads(path.read_text())
-        config.pop("_name_or_path", None)  # a folder of this machine
+        config = {key: value for key, value in json.loads(path.read_text()).items() if key != "_name_or_path"}
         path.write_text(json.dumps(config, indent=2) + "\n")
     for name in ("labeler", "classifier"):
         shutil.copy(folder / name / f"{name}.safetensors", fresh)
@@ -85,13 +84,7 @@ def _replace(target: Path, fresh: Path) -> None:
 
 
 def write_card(folder: Path, train_count: int, test_count: int) -> None:
-    """Measures `folder/weights` and writes `measures.json`, `MODEL_CARD.md` and `checksums.json` beside them.
-
-    `contact_sheet.png` and `scenes.png` go into `folder` itself.
-
-    Args:
-        train_count, test_count: scenes to measure on.
-    """
+    """Measures `folder/weights`; writes measures, card and checksums there, and sheets of images into `folder`."""
     from diffusers import StableDiffusionPipeline
 
     train, test = (load_scenes(folder / "scenes", *scenes) for scenes in (("train", train_count), ("test", test_count)))

@@ -124,14 +124,8 @@ class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum (Jordan et al. 2024) for weights, AdamW for the rest.
 
     Every matrix's update has the root mean square that AdamW's has (Liu et al. 2025, arXiv 2502.16982), so one
-    learning rate serves both. A convolution's weight is the matrix [out, height * width * in], which torch.optim.Muon
-    does not take.
-
-    Args:
-        weights: parameters of two or four dimensions.
-        others: biases, norms and whatever else AdamW is to train.
-        lr: learning rate.
-        weight_decay: decoupled, as AdamW's.
+    learning rate serves both. Weights have two or four dimensions: a convolution's is the matrix [out, height * width *
+    in], which torch.optim.Muon does not take.
     """
 
     def __init__(

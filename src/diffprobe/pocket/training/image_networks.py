@@ -16,7 +16,7 @@ from diffprobe.pocket.training.fit import PocketModule, SceneArrays
 
 
 class _ImageModule(PocketModule):
-    """A network of images, saved in float16."""
+    """A network of images, trained on those of scenes and on degraded copies of the first ones; saved in float16."""
 
     network: nn.Module
     file: str
@@ -104,11 +104,7 @@ def numbered(classes: Tensor, absent: int) -> Tensor:
 
 
 def mixed_images(images: Tensor, degraded: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`count` images in [0, 1] and their scene numbers: three quarters clean, with jitter and noise, the rest degraded.
-
-    Args:
-        degraded: a degraded copy of each of the first images.
-    """
+    """`count` images in [0, 1] and their scene numbers: three quarters clean, with jitter and noise, one degraded."""
     poor = count // 4
     rows = torch.cat(
         [

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.families.base import Conditions, Family, LoadedPipeline, row_timesteps
+from diffprobe.backbone.families.base import Conditions, Family, row_timesteps
 
 
 class DiT(Family):
@@ -21,7 +21,7 @@ class DiT(Family):
     denoiser_part = "transformer"
     denoisers = ("DiTTransformer2DModel",)
 
-    def conditions(self, backbone: LoadedPipeline, prompts: Sequence[str], guided: bool) -> Conditions:
+    def conditions(self, backbone: Any, prompts: Sequence[str], guided: bool) -> Conditions:
         none = int(backbone.denoiser.config["num_embeds_ada_norm"])
         labels = [int(prompt) if prompt else none for prompt in prompts]
         rows = [none] * len(labels) * guided + labels
