@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,10 +152,12 @@ def test_a_run_that_is_killed_loses_one_chunk_at_most_and_leaves_nothing_half_wr
 
 
 def test_a_write_that_fails_leaves_no_file_and_says_where(tmp_path, images, monkeypatch):
-    def full(source, target):
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:20])
         raise OSError("no space left")
 
-    monkeypatch.setattr(cache.os, "replace", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="no space left"):
         label(tmp_path, images)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
