@@ -1,7 +1,7 @@
-"""What an analysis is: checked, planned, run and reported, in this order (`diffprobe.cli.running` calls it so).
+"""What an analysis is: a class with the methods check, plan, run and report, which are called in this order.
 
-An analysis of one's own is a class with these four methods, named by `_target_` in a YAML file of the group `analysis`.
-Its arguments, with their types and ranges, are its settings.
+The class is named by `_target_` in a YAML file of the group `analysis`. Its arguments, with their types and ranges, are
+its settings.
 """
 
 from __future__ import annotations
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost.
-
-    Attributes:
-        summary: lines that are always printed before the work.
-        details: lines that follow where nothing is to be done (`dry_run=true`).
-    """
+    """What a run will cost: lines that are printed before the work, and those that follow only in a dry run."""
 
     summary: Sequence[str]
     details: Sequence[str] = ()
@@ -36,11 +31,11 @@ class RunContext:
     """What an analysis works with beside its inputs.
 
     Attributes:
-        seed: of the run.
         trainer: makes the Lightning trainer of a stage, such as 'generate' or 'train linear'. A stage that trains is
             tracked.
         log: takes a line for people.
-        progress: progress('images', 20) is a context in which a bar counts; it gives what takes how many are done.
+        progress: progress('images', 20) is a context with a progress bar; it gives a function that takes how many are
+            done.
     """
 
     seed: int
@@ -50,20 +45,20 @@ class RunContext:
 
 
 class Analysis(Protocol):
-    """The methods of an analysis. It writes no file, prints nothing and knows no tracker.
+    """It writes no file, prints nothing and knows no tracker.
 
     Attributes:
-        distributed: whether several processes may share `run`. `report` is always the first one's alone.
+        distributed: whether several processes may share `run`. Only the first one calls `report`.
     """
 
     distributed: ClassVar[bool]
 
     def check(self, inputs: Inputs) -> Any:
-        """The validated inputs of the run, of whatever class. Raises UserError for what the user got wrong."""
+        """The validated inputs of the run. Raises UserError for what the user got wrong."""
         ...
 
     def plan(self, task: Any) -> Plan:
-        """What the run will cost, of what `check` returned."""
+        """What the run will cost; `task` is what `check` returned."""
         ...
 
     def run(self, task: Any, context: RunContext) -> Any:
@@ -71,5 +66,5 @@ class Analysis(Protocol):
         ...
 
     def report(self, task: Any, result: Any, context: RunContext) -> Report:
-        """What was found, of what `run` returned: statistics, tables, figures."""
+        """Statistics, tables and figures; `result` is what `run` returned."""
         ...

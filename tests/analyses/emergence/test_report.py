@@ -11,10 +11,10 @@ from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.analyses.emergence.report import emergence_curves, emergence_figures
 from diffprobe.analyses.emergence.tables import (
     Lead,
+    PropertySummary,
     emergence_lines,
     emergence_tables,
     lead_text,
-    summarise_properties,
 )
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference
@@ -43,7 +43,7 @@ def differences(above: range, below: range) -> list[ScoreDifference]:
 
 def told(own: Lead = LEAD, common: Lead = LEAD, above: range = range(7), below: range = range(9, STEPS)):
     common = replace(common, definition="common", image_model_level=0.76)
-    return summarise_properties([CHOICE], [own, common], differences(above, below))
+    return [PropertySummary(CHOICE, [own, common], differences(above, below))]
 
 
 @pytest.fixture

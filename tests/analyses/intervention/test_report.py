@@ -37,8 +37,7 @@ def gains(low: float = 0.4, n: int = 50, p: float = 0.001) -> pd.DataFrame:
 def example() -> InterventionExample:
     mask, picture = torch.zeros(8, 8), torch.full((3, 8, 8), 0.5)
     mask[2:5, 2:5] = 1
-    edited = {"pattern": picture}, {"pattern": mask}
-    return InterventionExample(Prompt("", 0, ""), picture, mask, mask.roll(2), None, *edited)
+    return InterventionExample(Prompt("", 0, ""), (picture, mask), mask.roll(2), None, {"pattern": (picture, mask)})
 
 
 def test_the_sentence_gives_every_number_with_its_interval():

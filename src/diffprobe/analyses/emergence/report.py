@@ -19,7 +19,6 @@ from diffprobe.analyses.emergence.tables import (
     emergence_lines,
     emergence_tables,
     find_leads,
-    summarise_properties,
 )
 from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
@@ -114,7 +113,7 @@ def report(
     summaries = summarise(scores)
     choices = choose(summaries, scores, fraction=fractions[0])
     leads = find_leads(scores, fractions)
-    differences = []  # by how much each best layer's probe is above the image model at every step, on the same images
+    property_summaries = []
     for choice in choices:
         pairs = [
             (
@@ -124,8 +123,10 @@ def report(
             for step in bank.steps
         ]
         name, metric = choice.property, choice.metric
-        differences += compare(scores, pairs, property=name, metric=metric, family=IMAGE_MODEL, seed=seed)
-    property_summaries = summarise_properties(choices, leads, differences)
+        differences = compare(scores, pairs, property=name, metric=metric, family=IMAGE_MODEL, seed=seed)
+        own = [lead for lead in leads if (lead.property, lead.layer) == (name, choice.best)]
+        property_summaries.append(PropertySummary(choice, own, differences))
+    differences = [row for one in property_summaries for row in one.differences]
     layers = {choice.property: choice.best for choice in choices}
     examples = [
         PredictionExample.of_image(image, captions[image.row], bank.steps, layers, maps) for image, maps in images

@@ -150,20 +150,6 @@ class PropertySummary:
         return next(lead for lead in self.leads if lead.definition == definition)
 
 
-def summarise_properties(
-    choices: Sequence[LayerChoice], leads: Sequence[Lead], differences: Sequence[ScoreDifference]
-) -> list[PropertySummary]:
-    """What belongs to each choice."""
-    return [
-        PropertySummary(
-            choice,
-            [row for row in leads if (row.property, row.layer) == (choice.property, choice.best)],
-            [row for row in differences if (row.property, row.layer) == (choice.property, choice.best)],
-        )
-        for choice in choices
-    ]
-
-
 def emergence_lines(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> list[str]:
     """Three sentences a property: the lead with each at its own level, with both at one, and who is ahead when."""
     lines = []

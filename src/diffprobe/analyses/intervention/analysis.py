@@ -77,13 +77,20 @@ class Intervention:
     distributed: ClassVar[bool] = False
 
     def check(self, inputs: Inputs) -> InterventionTask:
+        from diffprobe.analyses.intervention.trials import edited_name
+        from diffprobe.labels.labeler import check_reference_maps
+
         settings = inputs.settings
         if class_name(settings.trajectory) != "generation":
             raise UserError(f"trajectory={class_name(settings.trajectory)}: interventions are in trajectory=generation")
         if len(settings.property.names) != 1:
             raise UserError(f"property.names={list(settings.property.names)}: intervene on one property at a time")
         task = self._with_given_probes(self.probes, inputs) if self.probes else self._with_probes_to_train(inputs)
-        _check_labeler(task)
+        names = [prompt.name for prompt in task.prompts]
+        edits = product([editing.method for editing in task.editings], range(task.targets.trials), (False, True))
+        edited = [edited_name(name, *edit) for edit in edits for name in names]
+        inputs.labeler.check(names, list(settings.property.names), inputs.backbone.image_size)
+        check_reference_maps(inputs.labeler, edited, list(settings.property.names), inputs.backbone.image_size)
         return task
 
     def plan(self, task: InterventionTask) -> Plan:
@@ -220,16 +227,3 @@ class Intervention:
         if self.mask is None or not property_named(inputs.settings.property.names[0]).binary:
             raise UserError("analysis.target=file needs analysis.mask=PICTURE and property=saliency")
         return Targets("file", trials=1, mask=read_mask(self.mask, size))
-
-
-def _check_labeler(task: InterventionTask) -> None:
-    """Every picture that is to be labelled, before any is made. Raises UserError as the labeler does."""
-    from diffprobe.analyses.intervention.trials import edited_name
-    from diffprobe.labels.labeler import check_reference_maps
-
-    labeler, size = task.inputs.labeler, task.inputs.backbone.image_size
-    names, properties = [prompt.name for prompt in task.prompts], [task.editings[0].property]
-    methods = [editing.method for editing in task.editings]
-    edits = product(methods, range(task.targets.trials), (False, True))
-    labeler.check(names, properties, size)
-    check_reference_maps(labeler, [edited_name(name, *edit) for edit in edits for name in names], properties, size)

@@ -178,14 +178,15 @@ def intervention_grid(examples: Sequence[InterventionExample], name: str) -> Fig
     panels = figure.subplots(len(rows), len(examples), squeeze=False)
     for column, example in zip(panels.T, examples, strict=True):
         outline = example.target.numpy() if name == "saliency" else None
-        pictures = {0: example.original} | {3 + 2 * at: image for at, image in enumerate(example.edited.values())}
-        maps = [example.label, example.target, *example.edited_labels.values()]
-        low, high = (0.0, 1.0) if name == "saliency" else np.percentile(example.label.numpy(), [2, 98])
-        for row, image in pictures.items():
-            _draw_picture(column[row], _picture(image), outline if row else None)
-        for row, values in zip([1, 2, *range(4, len(rows), 2)], maps, strict=True):
-            colours = COLOUR_MAPS.get(name, "viridis")
-            column[row].imshow(values.numpy(), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        original, label = example.original
+        low, high = (0.0, 1.0) if name == "saliency" else np.percentile(label.numpy(), [2, 98])
+        colours = {"cmap": COLOUR_MAPS.get(name, "viridis"), "vmin": low, "vmax": high, "interpolation": "nearest"}
+        _draw_picture(column[0], _picture(original), None)
+        column[1].imshow(label.numpy(), **colours)
+        column[2].imshow(example.target.numpy(), **colours)
+        for row, (image, labels) in zip(range(3, len(rows), 2), example.edited.values(), strict=True):
+            _draw_picture(column[row], _picture(image), outline)
+            column[row + 1].imshow(labels.numpy(), **colours)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)

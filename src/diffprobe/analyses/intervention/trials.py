@@ -34,9 +34,10 @@ UNEDITED, RANDOM, EDITED = "unedited", "random", "none"
 KEYS = ["model", "property", "target", "method", "control", "metric"]
 GAIN_COLUMNS = [*KEYS, "difference", "low", "high", "n", "p"]
 
-# From images [images, 3, H, W] and their prompts to how much of the prompt is seen, in [0, 1], NaN where unknown.
 Agreement = Callable[[Tensor, Sequence[str]], Tensor]
-Labelled = tuple[Tensor, Tensor]  # images [images, 3, H, W] and their label maps [images, H, W]
+"""From images [images, 3, H, W] and their prompts to how much of the prompt is seen, in [0, 1], NaN where unknown."""
+Labelled = tuple[Tensor, Tensor]
+"""Images [images, 3, H, W] and their label maps [images, H, W], or one of each."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,13 @@ class Targets:
 
 @dataclass(frozen=True)
 class InterventionExample:
-    """One image for the pictures: `original` and edited [3, H, W] by method, with label maps [H, W].
-
-    `edited` and `edited_labels` are by method; `move` is None where the target is a given mask.
-    """
+    """One image for the pictures, as it is and edited by each method; `move` is None where the target is a mask."""
 
     prompt: Prompt
-    original: Tensor
-    label: Tensor
+    original: Labelled
     target: Tensor
     move: Move | None
-    edited: dict[str, Tensor]
-    edited_labels: dict[str, Tensor]
+    edited: dict[str, Labelled]
 
 
 @dataclass(frozen=True)
@@ -149,8 +145,10 @@ class InterventionStudy:
                     keys = {"method": editing.method, "control": control, "trial": trial}
                     scores.append(self._scores(found, originals, maps).assign(**keys))
             if trial == 0:
-                rows = range(min(self.example_count, len(self.prompts)))
-                examples = [self._example(row, originals, maps, moves[row], by_method) for row in rows]
+                for row, prompt in enumerate(self.prompts[: self.example_count]):
+                    pairs = {method: (pictures[row], own[row]) for method, (pictures, own) in by_method.items()}
+                    original = originals[0][row], originals[1][row]
+                    examples.append(InterventionExample(prompt, original, maps[row], moves[row], pairs))
         table = pd.concat(scores, ignore_index=True)
         table = table.assign(model=self.backbone.name, property=self.name, target=self.targets.kind)
         table = table[[*KEYS[:-1], "image", "trial", "metric", "value"]]
@@ -252,26 +250,13 @@ class InterventionStudy:
         ]
         return pd.concat(columns, ignore_index=True)
 
-    def _example(
-        self, row: int, originals: Labelled, targets: Tensor, how: Move | None, by_method: dict[str, Labelled]
-    ) -> InterventionExample:
-        return InterventionExample(
-            prompt=self.prompts[row],
-            original=originals[0][row],
-            label=originals[1][row],
-            target=targets[row],
-            move=how,
-            edited={method: images[row] for method, (images, _) in by_method.items()},
-            edited_labels={method: maps[row] for method, (_, maps) in by_method.items()},
-        )
-
     def animate(self, example: InterventionExample, covariances: Covariances, frames: int) -> tuple[Tensor, Tensor]:
         """One image as its map moves step by step, by the first editing: images [frames, 3, H, W], and the maps that
         they are made for."""
         assert example.move is not None
         parts = [example.move.share(frame / (frames - 1)) for frame in range(frames)]
         binary = self.bank.properties[self.name].binary
-        targets = torch.stack([move(example.label, part, mask=binary) for part in parts])
+        targets = torch.stack([move(example.original[1], part, mask=binary) for part in parts])
         images = []
         for some in targets.split(self.batch_size):
             with naming_images([f"{example.prompt.name} in the animation"] * len(some)):
