@@ -19,7 +19,6 @@ from diffprobe.report.choices import HEADLINE_LAYER
 from diffprobe.report.tables import lines_of
 from diffprobe.runs.folder import (
     FINISHED,
-    check_unfinished,
     is_finished,
     record_configuration,
     remove_results,
@@ -53,30 +52,30 @@ def test_a_folder_is_finished_by_its_last_file_and_its_configuration(tmp_path):
     with pytest.raises(UserError, match=r"seed is 1 there, 2 here.*nothing was overwritten"):
         is_finished(there, checked(composed("seed=2")))
     (there / FINISHED).unlink()
-    assert not is_finished(there, checked(composed("seed=2")))
+    assert not is_finished(there, checked(composed("seed=1")))
 
 
 def test_an_unfinished_run_goes_on_with_its_own_settings_only(tmp_path):
     there = run_folder(tmp_path, "seed=1")
     (there / FINISHED).unlink()
     (there / "learning_curve.csv").write_text("of seed 1")
-    check_unfinished(there, checked(composed("seed=1", "model.device=cpu")))
+    assert not is_finished(there, checked(composed("seed=1", "model.device=cpu")))
     with pytest.raises(UserError, match=r"an unfinished run of another configuration \(seed is 1 there, 2 here\)"):
-        check_unfinished(there, checked(composed("seed=2")))
+        is_finished(there, checked(composed("seed=2")))
     assert (there / "learning_curve.csv").read_text() == "of seed 1"
 
 
 def test_a_folder_with_files_that_no_run_has_left_is_refused_but_for_logs(tmp_path):
     settings = checked(composed())
-    check_unfinished(tmp_path / "new", settings)
+    assert not is_finished(tmp_path / "new", settings)
     (tmp_path / ".hydra").mkdir()  # of a run that was killed before it had written its configuration
     for name in ("train.log", "slurm-12.out", "log.txt"):
         (tmp_path / name).write_text("running")
-    check_unfinished(tmp_path, settings)
+    assert not is_finished(tmp_path, settings)
     for name in ("scores.csv", "photos"):
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=r"is not empty \(photos and 1 more\).*hydra\.run\.dir=FOLDER"):
-        check_unfinished(tmp_path, settings)
+        is_finished(tmp_path, settings)
 
 
 def test_what_an_unfinished_run_left_is_made_again_and_what_is_not_its_own_stays(tmp_path):

@@ -177,8 +177,8 @@ def _unreadable(override: str, text: str) -> str:
 
 def _wrong_choice(text: str, script: str) -> str | None:
     """What Hydra says of a choice that it does not have or know where to put."""
-    if found := re.search(r"Could not find '([^']*)' Available options in '([^']*)': (.*?)(?: Config search|$)", text):
-        wanted, group, options = found.groups()
+    if match := re.search(r"Could not find '([^']*)' Available options in '([^']*)': (.*?)(?: Config search|$)", text):
+        wanted, group, options = match.groups()
         choice = wanted.removeprefix(f"{group}/")
         extra = _EXTRAS.get(group, {}).get(choice)
         if extra:
@@ -188,26 +188,26 @@ def _wrong_choice(text: str, script: str) -> str | None:
         hint = f"did you mean {group}={near[0]}? " if near else ""
         return f"{group} has no choice {choice!r}; {hint}Choices: {', '.join(names)}"
     # python train.py experiment=diff_props/table1
-    if found := re.search(r"In '([^'/]+)/([^']+)': Could not override '([^']+)'. No match in the defaults list", text):
-        group, choice, lacking = found.groups()
+    if match := re.search(r"In '([^'/]+)/([^']+)': Could not override '([^']+)'. No match in the defaults list", text):
+        group, choice, lacking = match.groups()
         other = "analyze.py" if script == "train" else "train.py"
         return f"{group}={choice} needs the group {lacking}, which {script}.py does not have: it is for {other}"
-    if found := re.search(r"Multiple values for ([^.]+)\. To override", text):  # +model=sd14
-        return f"the group {found[1]} is chosen already; write {found[1]}=CHOICE once, without +"
+    if match := re.search(r"Multiple values for ([^.]+)\. To override", text):  # +model=sd14
+        return f"the group {match[1]} is chosen already; write {match[1]}=CHOICE once, without +"
     return None
 
 
 def _wrong_key(error: BaseException, text: str, conf: Path, script: str) -> str:
     """What Hydra says of a key that is there already, of its value, or that it is unknown; else its own text."""
-    if found := re.search(r"An item is already at '([^']+)'", text):  # +model.path=x
-        return f"{found[1]} is there already; write {found[1]}=VALUE, without +"
-    if found := re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", text):  # seed=1,2 without -m
-        key, values = found.groups()
+    if match := re.search(r"An item is already at '([^']+)'", text):  # +model.path=x
+        return f"{match[1]} is there already; write {match[1]}=VALUE, without +"
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", text):  # seed=1,2 without -m
+        key, values = match.groups()
         return f"{key}={values} is several values: a list is written {key}=[{values}], and a sweep over them needs -m"
-    if found := re.search(r"The value of '([^']+)' is (.*) and not (.*)\.", text):
-        return f"~{found[1]}={found[3]}: the value of {found[1]} is {found[2]}; write ~{found[1]}"
-    if found := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
-        key = found[1].lstrip("+~").split("=")[0]
+    if match := re.search(r"The value of '([^']+)' is (.*) and not (.*)\.", text):
+        return f"~{match[1]}={match[3]}: the value of {match[1]} is {match[2]}; write ~{match[1]}"
+    if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
+        key = match[1].lstrip("+~").split("=")[0]
         if "@" in key:
             return f"{key}: a group has its own place; write {key.split('@')[0]}=CHOICE"
         inner = str(getattr(error.__cause__, "full_key", None))  # of a mapping that holds it: probe.learning_rates.dept

@@ -43,7 +43,7 @@ def typed_arguments(arguments: list[str], conf: Path) -> list[str]:
     for item in arguments:
         if item not in flags:
             path = r"(?<=[=\[,'\"])~[\w.-]*(?=/|$|[,\]'\"])"
-            item = re.sub(path, lambda found: expanded(found[0], "the command line"), item)
+            item = re.sub(path, lambda match: expanded(match[0], "the command line"), item)
             overrides.append(f"++{item}" if _is_argument_of_a_class(item, conf) else item)
     return [*flags, *overrides]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,7 +25,6 @@ from diffprobe.parts import class_name, make
 from diffprobe.runs.folder import (
     CONFIGURATION,
     FINISHED,
-    check_unfinished,
     is_finished,
     read_recorded,
     read_settings,
@@ -36,7 +33,7 @@ from diffprobe.runs.folder import (
     run_lock,
 )
 from diffprobe.runs.processes import by_joblib, check_processes, processes_at_once
-from diffprobe.runs.settings import ProbingSettings, check_analysis, checked
+from diffprobe.runs.settings import check_analysis, checked
 from diffprobe.runs.trainers import check_trainer, make_trainer, quiet_libraries
 from diffprobe.signals import Stopped
 from diffprobe.signals import check as stop_if_asked
@@ -62,18 +59,14 @@ def run_probing(config: DictConfig) -> float | None:
     """
     from diffprobe.probes.summaries import read_summary
 
-    def probing(settings: ProbingSettings) -> Probing:
-        report = make(settings.report)
-        return Probing(report.learning_curve, report.published)
-
-    folder = carry_out(config, checked, probing)
+    folder = carry_out(config, checked)
     return None if folder is None else objective(read_summary(folder / "summary.csv"))
 
 
 def run_analysis(config: DictConfig) -> None:
     """`analyze.py`'s job: runs an analysis, reports `config.run` anew, or gathers the sweep `config.gather`."""
     if config.get("run") is None and config.get("gather") is None:
-        job_errors(carry_out)(config, check_analysis, lambda settings: make(settings.analysis))
+        job_errors(carry_out)(config, check_analysis)
     else:
         _report_finished(config)
 
@@ -100,14 +93,10 @@ def objective(summaries: pd.DataFrame) -> float:
     """
     from diffprobe.probes.properties import property_named
     from diffprobe.probes.score_table import select
-    from diffprobe.probes.summaries import summary_rows
 
-    scores = [
-        row.mean
-        for row in summary_rows(select(summaries, control="none", split="validation"))
-        if row.metric == property_named(row.property).headline and row.mean is not None
-    ]
-    return fmean(scores) if scores else math.nan
+    rows = select(summaries, control="none", split="validation")
+    headlines = [property_named(name).headline for name in rows["property"]]
+    return float(rows["mean"][rows["metric"].astype(str) == headlines].mean())
 
 
 def rebuild_report(folder: Path, seed: int) -> None:
@@ -141,16 +130,13 @@ def rebuild_report(folder: Path, seed: int) -> None:
     console.print(f"{len(figures)} figures in {folder / 'figures'}, best layers in {best}", soft_wrap=True)
 
 
-def carry_out(
-    config: DictConfig, check: Callable[[DictConfig], Any], analysis_of: Callable[[Any], Analysis]
-) -> Path | None:
+def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | None:
     """Runs an analysis into Hydra's output folder: checked, planned, run, and its report published.
 
     A folder that has the finished run of the same settings is left alone.
 
     Args:
         check: makes settings of the configuration.
-        analysis_of: the analysis of these settings.
 
     Returns:
         The folder of the finished run; None of a dry run, and in a helping process.
@@ -165,9 +151,7 @@ def carry_out(
     hydra: Any = HydraConfig.get()
     check_typed(config, hydra)
     settings = check(config)
-    analysis = analysis_of(settings)
-    chosen = OmegaConf.select(settings, "analysis")
-    kind = "probing" if chosen is None else class_name(chosen)
+    kind, analysis = _analysis(settings)
     check_processes(settings.trainer, hydra)
     if not analysis.distributed and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={kind} runs in one process; use trainer.devices=1")
@@ -181,7 +165,6 @@ def carry_out(
         console = plain_console(REPORT_WIDTH, quiet=helping)
         if is_finished(folder, settings, check):
             return _skipped(folder, console)
-        check_unfinished(folder, settings, check)
         check_trainer(settings)
         task = _check(analysis, settings, console)
         if settings.dry_run:
@@ -192,7 +175,6 @@ def carry_out(
         with run_lock(folder, console.print):
             if is_finished(folder, settings, check):  # by another process, while this one prepared
                 return _skipped(folder, console)
-            check_unfinished(folder, settings, check)
             remove_results(folder)  # of an unfinished run: what it read may have changed since
             record_configuration(folder, config, hydra)
             place = folder.resolve()
@@ -204,6 +186,15 @@ def carry_out(
             write_text(folder / FINISHED, json.dumps(record, indent=2) + "\n")
         console.print(f"run folder: {folder} ({wall:.0f} s)", soft_wrap=True)
     return folder
+
+
+def _analysis(settings: Any) -> tuple[str, Analysis]:
+    """The name of the analysis that the settings ask for, and the analysis; probing where they name none."""
+    chosen = OmegaConf.select(settings, "analysis")
+    if chosen is not None:
+        return class_name(chosen), make(chosen)
+    report = make(settings.report)
+    return "probing", Probing(report.learning_curve, report.published)
 
 
 def _run(

@@ -60,8 +60,9 @@ class LayerChoice:
 
     def against(self, family: str, **other: str) -> ScoreDifference | None:
         """The comparison of this family with what has these fields, such as other_control='permuted'."""
-        found = [row for row in self.comparisons if row.family == family]
-        return next((row for row in found if all(getattr(row, key) == value for key, value in other.items())), None)
+        wanted = {"family": family, **other}
+        rows = (row for row in self.comparisons if all(getattr(row, key) == value for key, value in wanted.items()))
+        return next(rows, None)
 
 
 def choose(

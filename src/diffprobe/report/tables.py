@@ -159,4 +159,4 @@ def latex_table(lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> st
 
 
 def _latex(cell: str) -> str:
-    return _POWER.sub(lambda found: rf"${found[1]} \times 10^{{{int(found[2])}}}$", cell.translate(_LATEX))
+    return _POWER.sub(lambda match: rf"${match[1]} \times 10^{{{int(match[2])}}}$", cell.translate(_LATEX))

@@ -159,22 +159,24 @@ def read_settings(folder: Path, check: Callable[[DictConfig], Any] = checked, al
 
 
 def is_finished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] = checked) -> bool:
-    """Whether the folder holds the finished run of these settings.
+    """Whether the folder holds the finished run of these settings; if not, their unfinished run may go on there.
 
     Raises:
-        UserError: it holds a finished run of other settings.
+        UserError: it holds a run of other settings, or files of no run but for logs.
     """
-    if not (folder / FINISHED).exists():
-        return False
-    _check_same(folder, settings, check, "a finished")
-    return True
-
-
-def check_unfinished(folder: Path, settings: Any, check: Callable[[DictConfig], Any] = checked) -> None:
-    """Raises UserError where a folder holds an unfinished run of other settings, or files of no run but for logs."""
-    if (folder / CONFIGURATION).exists():
-        _check_same(folder, settings, check, "an unfinished")
-        return
+    finished = (folder / FINISHED).exists()
+    if finished or (folder / CONFIGURATION).exists():
+        own = {target for _, target in targets(OmegaConf.to_container(settings))}
+        there, here = flattened(read_settings(folder, check, own)), flattened(settings)
+        differing = [key for key in {**there, **here} if key not in RUN_ONLY_KEYS and there.get(key) != here.get(key)]
+        if differing:
+            shown = "; ".join(f"{key} is {there.get(key)} there, {here.get(key)} here" for key in differing[:3])
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise UserError(
+                f"{folder} holds {'a finished' if finished else 'an unfinished'} run of another configuration "
+                f"({shown}{more}); nothing was overwritten. Give {_ANOTHER}, or move that one away"
+            )
+        return finished
     foreign = sorted(path.name for path in folder.iterdir() if not _is_log(path)) if folder.is_dir() else []
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
@@ -182,19 +184,7 @@ def check_unfinished(folder: Path, settings: Any, check: Callable[[DictConfig], 
             f"{folder} is not empty ({foreign[0]}{more}) and holds no run that could go on; nothing was written. "
             f"Give {_ANOTHER}, or move those files away"
         )
-
-
-def _check_same(folder: Path, settings: Any, check: Callable[[DictConfig], Any], what: str) -> None:
-    own = {target for _, target in targets(OmegaConf.to_container(settings))}
-    there, here = flattened(read_settings(folder, check, own)), flattened(settings)
-    differing = [key for key in {**there, **here} if key not in RUN_ONLY_KEYS and there.get(key) != here.get(key)]
-    if differing:
-        shown = "; ".join(f"{key} is {there.get(key)} there, {here.get(key)} here" for key in differing[:3])
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise UserError(
-            f"{folder} holds {what} run of another configuration ({shown}{more}); nothing was overwritten. Give "
-            f"{_ANOTHER}, or move that one away"
-        )
+    return False
 
 
 def _is_log(path: Path) -> bool:
