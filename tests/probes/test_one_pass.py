@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from diffprobe.probes.bank import ProbeConfig
-from diffprobe.probes.one_pass import POSITION, OnePass, PositionLearner
+from diffprobe.probes.one_pass import POSITION, LabeledBatch, OnePass, PositionLearner
 from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, ridge_bank
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank, target_maps
-from diffprobe.probes.splits import Split
+from diffprobe.probes.splits import PARTS, Split
 from tests.probes.planted import DEEP, label_maps, planted
 from tests.reference.position import position_scores
 from tests.reference.score_rows import rows_of
@@ -32,22 +32,15 @@ def passed_by(learner, threshold, keys, steps, inputs, parts=2) -> list[OnePass]
     passes = [OnePass(learner(), NAMES, threshold, keys, steps) for _ in range(parts)]
     maps = {name: target_maps(TARGETS, name, ACTIVATIONS.names) for name in NAMES}
 
-    def batches(rows):
-        for start in range(0, len(rows), 2):
-            part = rows[start : start + 2]
-            yield inputs(part), {name: maps[name][part] for name in NAMES}, [ACTIVATIONS.names[row] for row in part]
-
-    for number, one in enumerate(passes):
-        for batch in batches(SPLIT.train[number::parts]):
-            one.fit(*batch)
-    together(passes, lambda one, reduce, gather: one.conclude("train", reduce, gather))
-    for number, one in enumerate(passes):
-        for batch in batches(SPLIT.validation[number::parts]):
-            one.validate(*batch)
-    together(passes, lambda one, reduce, gather: one.conclude("validation", reduce, gather))
-    for number, one in enumerate(passes):
-        for batch in batches(SPLIT.test[number::parts]):
-            one.test(*batch)
+    for part in PARTS:
+        for number, one in enumerate(passes):
+            rows = SPLIT.rows(part)[number::parts]
+            for start in range(0, len(rows), 2):
+                some = rows[start : start + 2]
+                wanted = {name: maps[name][some] for name in NAMES}
+                one.take(part, LabeledBatch(inputs(some), wanted, [ACTIVATIONS.names[row] for row in some]))
+        if part != "test":
+            together(passes, lambda one, reduce, gather, part=part: one.conclude(part, reduce, gather))
     return passes
 
 
@@ -127,7 +120,7 @@ def test_what_the_chosen_probes_say_is_in_the_labels_units() -> None:
     rows = SPLIT.test[:2]
     values = {layer: values[:, rows] for layer, values in ACTIVATIONS.values.items()}
     targets = {name: target_maps(TARGETS, name, ACTIVATIONS.names)[rows] for name in NAMES}
-    said = one.test(values, targets, ["a", "b"])
+    said = one.take("test", LabeledBatch(values, targets, ["a", "b"]))
     bank = one.candidates.bank(ACTIVATIONS.steps)
     for name in NAMES:
         expected = predict_maps(bank, ACTIVATIONS, name, DEEP, rows)

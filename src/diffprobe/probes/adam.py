@@ -82,7 +82,7 @@ class ProbeBatch(NamedTuple):
 
 
 class ProbeBankModule(lightning.LightningModule):
-    """Trains every probe of `bank` on batches of `ProbeBatch`, and leaves in it each probe's weights of its best epoch.
+    """Trains every probe of `bank` on batches of `ProbeBatch`; in the end each has the weights of its best epoch.
 
     The loss is the sum over probes of the batch's mean loss and penalties, so each probe sees exactly the gradient it
     would see alone, and Adam, which works element by element, takes the steps it would take alone. DDP averages the

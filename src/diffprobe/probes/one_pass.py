@@ -117,11 +117,19 @@ class OnePass:
         # Of each validation batch by layer and property, see `_candidate_scores`
         self._validated: list[tuple[Sequence[str], dict[tuple[str, str], dict[str, Tensor]]]] = []
 
+    @torch.no_grad()
     def take(self, part: str, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
-        """Trains, selects or tests on images of a part; gives what the probes predict of test images, see `test`."""
+        """Trains on images of a part, or scores them.
+
+        Returns the predictions of the chosen probes for test images, as probabilities or in label units: {property:
+        {layer: [steps, batch, h, w]}}.
+        """
         if part == "test":
-            return self.test(*batch)
-        (self.fit if part == "train" else self.validate)(*batch)
+            return self._test(batch)
+        if part == "validation":
+            self._validate(batch)
+        else:
+            self.learner.add(batch.values, batch.targets)
         return {}
 
     def conclude(self, part: str, reduce: Reduce, gather: Gather) -> None:
@@ -136,42 +144,6 @@ class OnePass:
             parts = gather([(self._images["test"], own)])
             self._images["test"] = [image for images, _ in parts for image in images]
             self._values |= {key: [batch for _, values in parts for batch in values[key]] for key in own}
-
-    def fit(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor], names: Sequence[str]) -> None:
-        self.learner.add(values, targets)
-
-    @torch.no_grad()
-    def validate(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor], names: Sequence[str]) -> None:
-        """Scores every candidate, cut at every threshold."""
-        pooled, found = self._pooled(values, targets), {}
-        for layer, activation in values.items():
-            outputs = self.candidates.outputs(layer, activation)
-            errors = self.candidates.errors(outputs, targets).double().sum(-1)
-            self._errors[layer] = self._errors[layer] + errors if layer in self._errors else errors
-            for number, (name, item) in enumerate(self.properties.items()):
-                maps = self.candidates.decode(item, outputs[:, number])
-                found[layer, name] = self._candidate_scores(item, maps, pooled[name][grid_of(activation)])
-        self._validated.append((names, found))
-
-    @torch.no_grad()
-    def test(
-        self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor], names: Sequence[str]
-    ) -> dict[str, dict[str, Tensor]]:
-        """Scores the chosen probes.
-
-        Returns their predictions, as probabilities or in label units: {property: {layer: [steps, batch, h, w]}}.
-        """
-        self._images["test"] += names
-        pooled = self._pooled(values, targets)
-        predictions: dict[str, dict[str, Tensor]] = {name: {} for name in self.properties}
-        for layer, activation in values.items():
-            outputs = self.candidates.outputs(layer, activation)[0]
-            for number, (name, item) in enumerate(self.properties.items()):
-                maps = self.candidates.decode(item, outputs[number])
-                cuts = self.thresholds[name][layer] if item.binary else []
-                self._add_scores("test", layer, name, score_maps(item, maps, pooled[name][grid_of(activation)], cuts))
-                predictions[name][layer] = self.candidates.standardisations[name].undo(maps)
-        return predictions
 
     def blocks(self, names: Sequence[str]) -> list[ScoreBlock]:
         """The scores of validation and of test images, whatever order they came in, in the order of `names`."""
@@ -188,6 +160,18 @@ class OnePass:
             )
             for (part, layer, name, metric), batches in self._values.items()
         ]
+
+    def _validate(self, batch: LabeledBatch) -> None:
+        """Scores every candidate, cut at every threshold."""
+        pooled, found = self._pooled(batch), {}
+        for layer, activation in batch.values.items():
+            outputs = self.candidates.outputs(layer, activation)
+            errors = self.candidates.errors(outputs, batch.targets).double().sum(-1)
+            self._errors[layer] = self._errors.get(layer, 0) + errors
+            for number, (name, item) in enumerate(self.properties.items()):
+                maps = self.candidates.decode(item, outputs[:, number])
+                found[layer, name] = self._candidate_scores(item, maps, pooled[name][grid_of(activation)])
+        self._validated.append((batch.names, found))
 
     def _choose(self, reduce: Reduce, gather: Gather) -> None:
         """Takes each probe's candidate with the lowest validation error, then the threshold with the best Dice."""
@@ -210,12 +194,25 @@ class OnePass:
                     self._add_scores("validation", layer, name, scores)
         self._validated = []
 
-    def _pooled(
-        self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]
-    ) -> dict[str, dict[Grid, dict[str, PooledTarget]]]:
-        grids = {grid_of(activation) for activation in values.values()}
+    def _test(self, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
+        """Scores the chosen probes, and returns their predictions."""
+        self._images["test"] += batch.names
+        pooled = self._pooled(batch)
+        predictions: dict[str, dict[str, Tensor]] = {name: {} for name in self.properties}
+        for layer, activation in batch.values.items():
+            outputs = self.candidates.outputs(layer, activation)[0]
+            for number, (name, item) in enumerate(self.properties.items()):
+                maps = self.candidates.decode(item, outputs[number])
+                cuts = self.thresholds[name][layer] if item.binary else []
+                self._add_scores("test", layer, name, score_maps(item, maps, pooled[name][grid_of(activation)], cuts))
+                predictions[name][layer] = self.candidates.standardisations[name].undo(maps)
+        return predictions
+
+    def _pooled(self, batch: LabeledBatch) -> dict[str, dict[Grid, dict[str, PooledTarget]]]:
+        grids = {grid_of(activation) for activation in batch.values.values()}
+        standardisations = self.candidates.standardisations
         return {
-            name: pooled_targets(item, self.candidates.standardisations[name].apply(targets[name]), grids)
+            name: pooled_targets(item, standardisations[name].apply(batch.targets[name]), grids)
             for name, item in self.properties.items()
         }
 

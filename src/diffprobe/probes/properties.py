@@ -32,7 +32,7 @@ class Standardisation:
 
 @dataclass(frozen=True)
 class Property:
-    """One thing to be probed. A new property is one of these in `PROPERTIES`.
+    """One thing to be probed. A new property is one of these in `PROPERTIES`, with its name in `PROPERTY_NAMES`.
 
     `target` maps label maps to target maps, both [images, H, W], in float32. `loss` takes outputs [..., outputs, h, w]
     and token targets that broadcast to [..., h, w] to the mean over tokens [...]. `decode` takes outputs to a map

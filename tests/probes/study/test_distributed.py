@@ -84,8 +84,7 @@ def _work(rank: int, model: str, folder: str, port: int) -> None:
     environment = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in environment.items()})
     shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    for method in ("fit", "validate", "test"):
-        setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
+    live.OnePass.take = logged(shown, live.OnePass.take)  # type: ignore[method-assign]
     found = {name: reduced(one) for name, one in studies(model, Path(folder, "two"), 2).items()}
     torch.save({"found": found, "shown": shown}, f"{folder}/{rank}.pt")
     # A process that ends while the other still talks to it can be aborted.
@@ -167,9 +166,9 @@ def test_both_processes_find_the_same(kind, together):
 @pytest.mark.slow
 def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image_though_a_process_sees_one(together):
     images = 0
-    for method in ("fit", "validate", "test"):
-        own, dealt = ([pair for one in together for pair in one["shown"][method, key]] for key in ("none", "labels"))
-        places = [[place_of(own, part, pair[part]) for pair in dealt] for part in range(2)]
+    for part in ("train", "validation", "test"):
+        own, dealt = ([pair for one in together for pair in one["shown"][part, key]] for key in ("none", "labels"))
+        places = [[place_of(own, item, pair[item]) for pair in dealt] for item in range(2)]
         assert sorted(places[0]) == sorted(places[1]) == list(range(len(own)))
         assert all(image != label for image, label in zip(*places, strict=True))
         images += len(own)

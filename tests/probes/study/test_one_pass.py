@@ -102,13 +102,12 @@ def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image(
     tiny_backbone, probing_config, monkeypatch, batch_size
 ):
     shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    for method in ("fit", "validate", "test"):
-        monkeypatch.setattr(live.OnePass, method, logged(shown, method, getattr(live.OnePass, method)))
+    monkeypatch.setattr(live.OnePass, "take", logged(shown, live.OnePass.take))
     alone = replace(probing_config, controls=("labels",), groups=())
     found = run_probing(tiny_backbone, SOURCE, brightness, alone, ExecutionConfig(batch_size=batch_size, one_pass=True))
     split = found.split
-    for method, rows in (("fit", split.train), ("validate", split.validation), ("test", split.test)):
-        own, dealt = shown[method, "none"], shown[method, "labels"]
+    for part, rows in (("train", split.train), ("validation", split.validation), ("test", split.test)):
+        own, dealt = shown[part, "none"], shown[part, "labels"]
         assert len(own) == len(dealt) == len(rows)
         labels = [place_of(own, 1, label) for _, label in dealt]
         images = [place_of(own, 0, activation) for activation, _ in dealt]
@@ -116,14 +115,14 @@ def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image(
         assert all(image != label for image, label in zip(images, labels, strict=True))
 
 
-def logged(shown, method, original):
+def logged(shown, original):
     """Adds (activation, depth map) of each image that a pass of the network or of shuffled labels is shown."""
 
-    def run(one, values, targets, *names):
-        (activation, *_), maps = values.values(), targets["depth"]
-        assert activation.shape[1] == len(maps) == len(names[0] if names else maps)
-        shown.setdefault((method, one.keys[2]), []).extend(zip(activation.transpose(0, 1), maps, strict=True))
-        return original(one, values, targets, *names)
+    def run(one, part, batch):
+        (activation, *_), maps = batch.values.values(), batch.targets["depth"]
+        assert activation.shape[1] == len(maps) == len(batch.names)
+        shown.setdefault((part, one.keys[2]), []).extend(zip(activation.transpose(0, 1), maps, strict=True))
+        return original(one, part, batch)
 
     return run
 
