@@ -73,23 +73,18 @@ def compare(
     property: str,
     metric: str,
     family: str,
-    split: str = "test",
-    level: float = 0.95,
     seed: int = 0,
 ) -> list[ScoreDifference]:
-    """The difference of each pair, in their order; the pairs are the family that Holm's adjustment is for.
+    """The difference of each pair on test images, in their order; the pairs are the family of Holm's adjustment.
 
     Intervals and p are those of `paired_differences`; `seed` is of its random flips.
 
     Raises UserError for a key without scores, and for an image with two scores under one key.
     """
-    values = _values(scores, property, metric, split)
-    return _compare(values, pairs, (family, property, metric, split), level=level, seed=seed)
+    return _compare(_values(scores, property, metric), pairs, (family, property, metric), seed)
 
 
-def compare_run(
-    scores: pd.DataFrame, summaries: pd.DataFrame, *, level: float = 0.95, seed: int = 0
-) -> list[ScoreDifference]:
+def compare_run(scores: pd.DataFrame, summaries: pd.DataFrame, *, seed: int = 0) -> list[ScoreDifference]:
     """The differences of a run, or of several runs' rows together, by the headline metric of each property on test.
 
     For every model, probe and property, at the layer with the best validation score at the last step, a family each:
@@ -102,7 +97,7 @@ def compare_run(
     found: list[ScoreDifference] = []
     for name in summaries["property"].unique():
         metric = property_named(name).headline
-        values = _values(scores, name, metric, "test")
+        values = _values(scores, name, metric)
         real = [key for key in values if key.control == "none"]
         chosen: list[ScoreKey] = []
         families: dict[tuple[str, str, str], list[tuple[ScoreKey, ScoreKey]]] = {}
@@ -125,7 +120,7 @@ def compare_run(
             elif first.probe == second.probe:
                 families.setdefault(("model", "", first.probe), []).append((first, second))
         for (family, *_), pairs in families.items():
-            found += _compare(values, pairs, (family, name, metric, "test"), level=level, seed=seed)
+            found += _compare(values, pairs, (family, name, metric), seed)
     return found
 
 
@@ -148,9 +143,9 @@ def control_keys(keys: Iterable[ScoreKey], real: ScoreKey) -> dict[str, ScoreKey
     return found
 
 
-def _values(scores: pd.DataFrame, property: str, metric: str, split: str) -> ScoresByImage:
+def _values(scores: pd.DataFrame, property: str, metric: str) -> ScoresByImage:
     found = by_image(
-        select(scores, property=property, metric=metric, split=split), ["model", "layer", "step", "probe", "control"]
+        select(scores, property=property, metric=metric, split="test"), ["model", "layer", "step", "probe", "control"]
     )
     keys = found.keys.assign(step=found.keys["step"].fillna(NO_STEP))
     both = np.stack([found.values, found.there], 1)
@@ -158,14 +153,9 @@ def _values(scores: pd.DataFrame, property: str, metric: str, split: str) -> Sco
 
 
 def _compare(
-    values: ScoresByImage,
-    pairs: Sequence[tuple[ScoreKey, ScoreKey]],
-    what: tuple[str, str, str, str],
-    *,
-    level: float,
-    seed: int,
+    values: ScoresByImage, pairs: Sequence[tuple[ScoreKey, ScoreKey]], what: tuple[str, str, str], seed: int
 ) -> list[ScoreDifference]:
-    """`compare` on values by image; what: family, property, metric, split."""
+    """`compare` on values by image; what: family, property, metric."""
     differences: list[np.ndarray] = []
     left_out: list[int] = []
     shares: list[bool] = []
@@ -178,26 +168,24 @@ def _compare(
         differences.append((first - second)[defined])
         left_out.append(int(((has_first + has_second > 0) & ~defined).sum()))
         shares.append(bool(is_share(np.stack([first, second])[:, defined]).all()))
-    numbers = _statistics(differences, shares, level, seed)
+    numbers = _statistics(differences, shares, seed)
     adjusted = iter(holm([p for *_, p in numbers if p is not None]))
     found: list[ScoreDifference] = []
     for (key, other), cells, own, missing in zip(pairs, numbers, differences, left_out, strict=True):
         p_holm = None if cells[-1] is None else next(adjusted)
-        row: tuple = (*what, *astuple(key), *astuple(other), *cells, p_holm, len(own), missing)
+        row: tuple = (*what, "test", *astuple(key), *astuple(other), *cells, p_holm, len(own), missing)
         found.append(ScoreDifference(*row))
     return found
 
 
-def _statistics(
-    differences: Sequence[np.ndarray], shares: Sequence[bool], level: float, seed: int
-) -> list[tuple[float | None, ...]]:
+def _statistics(differences: Sequence[np.ndarray], shares: Sequence[bool], seed: int) -> list[tuple[float | None, ...]]:
     """(difference, low, high, p) of each [images]; those of equally many images are computed together."""
     found: list[tuple[float | None, ...]] = [(None,) * 4] * len(differences)
     sizes = np.array([len(values) for values in differences])
     for size in set(sizes.tolist()) - {0}:
         places = np.flatnonzero(sizes == size).tolist()
         values, binary = np.stack([differences[place] for place in places]), np.array(shares)[places]
-        paired = paired_differences(values, binary, level=level, seed=seed)
+        paired = paired_differences(values, binary, seed=seed)
         rows = np.stack([paired.difference, paired.low, paired.high, paired.p], 1).tolist()
         for place, row in zip(places, rows, strict=True):
             found[place] = tuple(None if np.isnan(cell) else cell for cell in row)

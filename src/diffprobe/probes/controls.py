@@ -147,7 +147,7 @@ class ShuffledLabels:
 _PAIR = ("model", "layer", "step", "property", "probe", "split", "image", "metric")
 
 
-def selectivity(scores: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+def selectivity(scores: pd.DataFrame) -> pd.DataFrame:
     """Real scores less those with shuffled labels (Hewitt and Liang 2019): mean over images with a paired interval.
 
     rmse is better the lower, so its selectivity is negative. Returns a table as `summarise`'s with control
@@ -169,7 +169,7 @@ def selectivity(scores: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     paired = real.iloc[places]
     differences = paired["value"].to_numpy() - shuffled["value"].to_numpy()
     control = pd.Categorical(["selectivity"]).repeat(len(paired))
-    return summarise(paired.assign(control=control, value=differences), level=level, differences=True)
+    return summarise(paired.assign(control=control, value=differences), differences=True)
 
 
 def position_scores(

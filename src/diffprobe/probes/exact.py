@@ -22,6 +22,7 @@ from diffprobe.probes.splits import Split
 Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(points [some, n], which problems these are [some]) -> value [some], gradient [some, n], Hessian [some, n, n]."""
 
+TOLERANCE = 1e-12  # of a value
 SUFFICIENT = 1e-4  # of the decrease that the slope promises (Armijo)
 ROUNDING = 1e-13  # of a value
 DAMPING = 1e-9  # of the Hessian's mean diagonal, added to it: makes singular ones solvable, and moves no minimum
@@ -29,12 +30,12 @@ KEPT_BYTES = 2**31  # of a layer's training images, as stored, in memory; steps 
 CHUNK_NUMBERS = 2**20  # of activations at once in float64: about what a cache holds
 
 
-def minimise(evaluate: Evaluate, start: Tensor, *, tolerance: float = 1e-12, limit: int = 100) -> tuple[Tensor, Tensor]:
+def minimise(evaluate: Evaluate, start: Tensor, *, limit: int = 100) -> tuple[Tensor, Tensor]:
     """Minima of many small convex functions from `start` [problems, n], and which are `converged` [problems].
 
     Newton's steps in float64, halved until the value decreases enough, with at most `limit` evaluations of each
     problem. A problem has converged when g' H^-1 g / 2, which estimates how far the value lies above its minimum, is at
-    most `tolerance` (Boyd and Vandenberghe 2004, "Convex Optimization", section 9.5).
+    most `TOLERANCE` (Boyd and Vandenberghe 2004, "Convex Optimization", section 9.5).
     """
     point, step = start.double().clone(), torch.zeros_like(start, dtype=torch.float64)
     value = torch.full_like(point[:, 0], torch.inf)
@@ -56,7 +57,7 @@ def minimise(evaluate: Evaluate, start: Tensor, *, tolerance: float = 1e-12, lim
         point[index], value[index] = trial[better], found[better]
         step[index] = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         promised[index] = -(gradient * step[index]).sum(-1)
-        converged[index] = promised[index] / 2 <= tolerance
+        converged[index] = promised[index] / 2 <= TOLERANCE
     return point, converged
 
 

@@ -66,7 +66,7 @@ KEYS = tuple(field.name for field in fields(Summary))[:-4]
 SUMMARY_COLUMNS = {name: COLUMNS[name] for name in KEYS} | dict.fromkeys(_MEANS, pa.float64()) | {"n": pa.int64()}
 
 
-def summarise(scores: pd.DataFrame, *, level: float = 0.95, differences: bool = False) -> pd.DataFrame:
+def summarise(scores: pd.DataFrame, *, differences: bool = False) -> pd.DataFrame:
     """Mean and interval over images (`mean_intervals`) for every key of a table of `score_table`, in their order.
 
     differences: the values are differences of scores, so they may be beyond the range of their metric.
@@ -80,7 +80,7 @@ def summarise(scores: pd.DataFrame, *, level: float = 0.95, differences: bool = 
         places = np.flatnonzero(groups.sizes == size)
         for some in np.array_split(places, -(-len(places) * size // _VALUES_AT_ONCE)):
             rows = groups.order[groups.starts[some][:, None] + np.arange(size)]
-            found = mean_intervals(values[rows], level)
+            found = mean_intervals(values[rows])
             mean[some], low[some], high[some], n[some] = found.mean, found.low, found.high, found.n
     keys = scores.iloc[groups.first][list(KEYS)].reset_index(drop=True)
     if not differences:
@@ -140,7 +140,6 @@ def emergence_step(
     model: str | None = None,
     probe: str | None = None,
     control: str = "none",
-    level: float = 0.95,
 ) -> EmergenceStep:
     """First step whose mean headline metric over the test images reaches `fraction` of the last step's mean.
 
@@ -152,11 +151,11 @@ def emergence_step(
     if not len(rows):
         raise UserError(f"no test scores ({metric}) of {name} at layer {layer!r}.")
     steps, _, values = over_steps(_rows_of(rows, model, probe))
-    last = mean_intervals(values[-1:], level)
+    last = mean_intervals(values[-1:])
     n = int(last.n[0])
     if not last.mean[0] > 0:
         return EmergenceStep(None, None, None, n)
-    found = steps_reaching(values - fraction * values[-1], level)
+    found = steps_reaching(values - fraction * values[-1])
     if found.low is None or found.high is None or not last.low[0] > 0:
         return EmergenceStep(steps[found.first], None, None, n)
     return EmergenceStep(steps[found.first], steps[found.low], steps[found.high], n)

@@ -42,7 +42,6 @@ def retrieve(
     images: ArrayLike,
     *,
     parts: int = PARTS,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Retrieval:
     """All scores of retrieval, with intervals over images.
@@ -64,7 +63,7 @@ def retrieve(
     intervals = {}
     for name in means[0]:
         values = np.array([each[name] for each in means])
-        intervals[name] = jackknife_interval(values, len(means) - 1, share=name != "silhouette", level=level)
+        intervals[name] = jackknife_interval(values, len(means) - 1, share=name != "silhouette")
     images_of_class = np.bincount(np.unique(np.stack([labels, owners]), axis=1)[0])
     queries = int((images_of_class[labels] > 1).sum())
     return Retrieval(intervals, queries, len(labels) - queries)

@@ -116,7 +116,6 @@ def set_intervals(
     images: ArrayLike,
     *,
     parts: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> SetIntervals:
     """Jackknife intervals of the four sets, over images (`statistics.jackknife_interval`).
@@ -143,12 +142,10 @@ def set_intervals(
     defined = bool(np.isfinite(found.means[0]).all())
     steps = [jackknife_p(differences[pair], parts_with_both[pair]) for pair in pairwise(SETS)] if defined else [np.nan]
     return SetIntervals(
-        means={name: jackknife_interval(means[name], parts_with[name], level=level) for name in SETS},
-        differences={
-            pair: jackknife_interval(values, parts_with_both[pair], level=level) for pair, values in differences.items()
-        },
+        means={name: jackknife_interval(means[name], parts_with[name]) for name in SETS},
+        differences={pair: jackknife_interval(values, parts_with_both[pair]) for pair, values in differences.items()},
         aucs={
-            pair: jackknife_interval(values, parts_with_both[pair], share=True, level=level)
+            pair: jackknife_interval(values, parts_with_both[pair], share=True)
             for pair, values in zip(PAIRS, found.aucs.T, strict=True)
         },
         order_holds=bool((np.diff(found.means[0]) > 0).all()) if defined else None,

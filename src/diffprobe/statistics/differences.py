@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
-from diffprobe.statistics.intervals import MINIMUM_IMAGES, SIGNIFICANT, mean_intervals, skewed_t, skewed_t_p
+from diffprobe.statistics.intervals import LEVEL, MINIMUM_IMAGES, SIGNIFICANT, mean_intervals, skewed_t, skewed_t_p
 
 FLIPS = 9999
 _EXACT = 12  # up to so many images, all flips are gone through
@@ -41,7 +41,7 @@ class PairedDifferences:
 
 
 def paired_differences(
-    differences: np.ndarray, shares: np.ndarray | None = None, *, level: float = 0.95, seed: int = 0
+    differences: np.ndarray, shares: np.ndarray | None = None, *, seed: int = 0
 ) -> PairedDifferences:
     """Means of differences [keys, images], all defined.
 
@@ -54,7 +54,7 @@ def paired_differences(
     """
     keys, images = differences.shape
     mean = differences.mean(1)
-    low, high = skewed_t(mean, differences - mean[:, None], level=level)
+    low, high = skewed_t(mean, differences - mean[:, None])
     p = sign_flip_p(differences, seed)
     binary = np.zeros(keys, bool) if shares is None else shares
     p = np.where(binary, p, np.fmax(p, skewed_t_p(mean, differences - mean[:, None])))
@@ -62,7 +62,7 @@ def paired_differences(
         above, below = ((sign * differences[binary] > 0).sum(1) for sign in (1, -1))
         up, down = (above + 1) / (images + 2), (below + 1) / (images + 2)
         middle, error = up - down, np.sqrt((up + down - (up - down) ** 2) / (images + 2))
-        half = stats.norm.ppf((1 + level) / 2) * error if images >= MINIMUM_IMAGES else np.full(len(up), np.nan)
+        half = stats.norm.ppf((1 + LEVEL) / 2) * error if images >= MINIMUM_IMAGES else np.full(len(up), np.nan)
         low[binary], high[binary] = np.maximum(middle - half, -1), np.minimum(middle + half, 1)
     return PairedDifferences(mean, low, high, p)
 
@@ -132,7 +132,7 @@ class StepInterval:
     high: int | None
 
 
-def steps_reaching(above: np.ndarray, level: float = 0.95) -> StepInterval:
+def steps_reaching(above: np.ndarray, level: float = LEVEL) -> StepInterval:
     """The first step at which the mean of above [steps, images] is not negative, with its interval.
 
     `above` is each image's score less the level that is to be reached, NaN where either is missing. A step with less
@@ -158,12 +158,12 @@ def _first(there: np.ndarray) -> int:
     return int(there.argmax()) if there.any() else len(there)
 
 
-def median_step(steps: np.ndarray, level: float = 0.95) -> StepInterval:
+def median_step(steps: np.ndarray) -> StepInterval:
     """The step by which half of the images are there, for steps [images]; what never is counts as beyond the last.
 
     The interval is between order statistics, by the binomial distribution (Conover 1999, section 3.2): exact whatever
     the distribution. It needs 6 images for 95 %.
     """
-    interval = stats.quantile_test(steps, p=0.5).confidence_interval(level)
+    interval = stats.quantile_test(steps, p=0.5).confidence_interval(LEVEL)
     low, high = (None if np.isnan(end) else int(end) for end in interval)
     return StepInterval(int(np.sort(steps)[(len(steps) - 1) // 2]), low, high)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.special import expit, logit
 
+LEVEL = 0.95  # of every interval of this package but those that leads are made of
 MINIMUM_IMAGES = 5  # with fewer, no interval keeps its level where values are skewed
 SIGNIFICANT = 0.05  # of p, adjusted for its family
 _MINIMUM_EFFECTIVE = 3  # images that an estimate of unequal ones may be worth; skewness needs more than two
@@ -39,7 +40,7 @@ class Interval:
 
 
 def skewed_t(
-    value: ArrayLike, influences: np.ndarray, effective: ArrayLike | None = None, level: float = 0.95
+    value: ArrayLike, influences: np.ndarray, effective: ArrayLike | None = None, level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper ends [...] for estimates that are, up to a remainder, means of one number an image.
 
@@ -103,7 +104,7 @@ def is_share(values: np.ndarray) -> np.ndarray:
     return ((values == 0) | (values == 1) | np.isnan(values)).all(-1)
 
 
-def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Clopper and Pearson's (1934) exact interval of a share, whose counts may be fractions; NaN below MINIMUM_IMAGES.
 
     It covers at least `level` for every share; Wilson's (1927) falls to 90 % and lower with 5 to 20 trials.
@@ -132,7 +133,7 @@ class MeanIntervals:
     n: np.ndarray
 
 
-def mean_intervals(values: np.ndarray, level: float = 0.95) -> MeanIntervals:
+def mean_intervals(values: np.ndarray, level: float = LEVEL) -> MeanIntervals:
     """Means of values [keys, images], NaN left out: `skewed_t`, or `clopper_pearson` where all values are 0 or 1."""
     n = (~np.isnan(values)).sum(1)
     with np.errstate(invalid="ignore"):
@@ -144,7 +145,7 @@ def mean_intervals(values: np.ndarray, level: float = 0.95) -> MeanIntervals:
     return MeanIntervals(mean, low, high, n)
 
 
-def cluster_mean(values: np.ndarray, clusters: np.ndarray, level: float = 0.95) -> Interval:
+def cluster_mean(values: np.ndarray, clusters: np.ndarray) -> Interval:
     """Mean of values [n] (NaN left out) of objects in clusters [n], any integers: images or videos.
 
     Each cluster pulls the mean by what leaving it out changes (the jackknife of a ratio, Cochran 1977, section 6.15).
@@ -165,12 +166,12 @@ def cluster_mean(values: np.ndarray, clusters: np.ndarray, level: float = 0.95) 
         error = float(np.sqrt((influences**2).sum() / (count * (count - 1))))
         worth = float(count)  # also where each cluster has one trial, or all trials agree
         if (sizes > 1).any() and 0 < mean < 1 and error:
-            tail = (1 + level) / 2
+            tail = (1 + LEVEL) / 2
             shrunk = (stats.t.ppf(tail, max(len(values) - 1, 1)) / stats.t.ppf(tail, max(equal - 1, 1))) ** 2
             worth = min(mean * (1 - mean) / error**2 * shrunk, float(len(values)))
-        low, high = _exact(np.asarray(mean * worth), np.asarray(worth), level)
+        low, high = _exact(np.asarray(mean * worth), np.asarray(worth), LEVEL)
     else:
-        low, high = skewed_t(mean, influences, equal, level)
+        low, high = skewed_t(mean, influences, equal)
     return Interval.of(mean, float(low), float(high))
 
 
@@ -186,7 +187,7 @@ def left_out_weights(images: int, parts: int, seed: int = 0) -> np.ndarray:
     return np.concatenate([np.ones((1, images)), number != np.arange(count)[:, None]]).astype(float)
 
 
-def jackknife_interval(values: np.ndarray, effective: int, *, share: bool = False, level: float = 0.95) -> Interval:
+def jackknife_interval(values: np.ndarray, effective: int, *, share: bool = False) -> Interval:
     """The first of values [1 + parts] with the interval that the others, each without one part, give it.
 
     The part's influence is what leaving it out changes (Quenouille 1956; Tukey 1958; for statistics of pairs Arvesen
@@ -204,14 +205,14 @@ def jackknife_interval(values: np.ndarray, effective: int, *, share: bool = Fals
     if effective < MINIMUM_IMAGES or np.isnan(values).any():
         return Interval(value, None, None)
     if not share:
-        low, high = skewed_t(value, _influences(values), effective, level)
+        low, high = skewed_t(value, _influences(values), effective)
         return Interval.of(value, float(low), float(high))
     edge = min(value, 1 - value) / 2
     if edge < _EDGE:
-        low, high = clopper_pearson(round(value) * effective, effective, level)
+        low, high = clopper_pearson(round(value) * effective, effective)
         return Interval.of(value, float(low), float(high))
     odds = logit(np.clip(values, edge, 1 - edge))
-    low, high = skewed_t(odds[0], _influences(odds), effective, level)
+    low, high = skewed_t(odds[0], _influences(odds), effective)
     return Interval.of(value, float(expit(low)), float(expit(high)))
 
 
@@ -245,11 +246,7 @@ class Stratified:
 
 
 def stratified_difference(
-    first: np.ndarray,
-    first_strata: np.ndarray,
-    second: np.ndarray,
-    second_strata: np.ndarray,
-    level: float = 0.95,
+    first: np.ndarray, first_strata: np.ndarray, second: np.ndarray, second_strata: np.ndarray
 ) -> Stratified:
     """How far values [images] of the first group are above the second's within strata such as classes, on average.
 
@@ -270,7 +267,7 @@ def stratified_difference(
         freedom = total**2 / (one.variance**2 / one.freedom + other.variance**2 / other.freedom)
         skewness = (one.third - other.third) / total**1.5
         difference = Interval.of(
-            value, *map(float, ends(value, np.sqrt(total), np.asarray(skewness), np.asarray(freedom), level))
+            value, *map(float, ends(value, np.sqrt(total), np.asarray(skewness), np.asarray(freedom), LEVEL))
         )
     return Stratified(one.mean, other.mean, difference, len(common), one.n, other.n)
 

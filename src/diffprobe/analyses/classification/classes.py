@@ -247,7 +247,7 @@ def stable_steps(
     return table.assign(step=pd.array(first, "Int64"))
 
 
-def half_stable(outputs: ClassifierOutputs, *, level: float = 0.95) -> EmergenceStep:
+def half_stable(outputs: ClassifierOutputs) -> EmergenceStep:
     """The median over images of the first step of the stable right answer, with its interval (`median_step`).
 
     Images that are wrong at the last step count as later than all. An end of the interval that lies beyond the last
@@ -255,16 +255,16 @@ def half_stable(outputs: ClassifierOutputs, *, level: float = 0.95) -> Emergence
     few for an interval, both of its ends are None.
     """
     steps, stable = list(outputs.timesteps), outputs.stable
-    found = median_step(np.where(stable.any(1), stable.argmax(1), len(steps)), level)
+    found = median_step(np.where(stable.any(1), stable.argmax(1), len(steps)))
     places = (found.first, found.low, found.high)
     step, low, high = (None if at is None or at == len(steps) else steps[at] for at in places)
     return EmergenceStep(step, low, high, len(stable))
 
 
-def against_photos(outputs: ClassifierOutputs, photos: ClassifierOutputs, *, level: float = 0.95) -> Stratified:
+def against_photos(outputs: ClassifierOutputs, photos: ClassifierOutputs) -> Stratified:
     """Confidence in generated images at the last step against that in real photos, class by class.
 
     The classes that both have count the same, whatever the number of their images: `stratified_difference`.
     """
     generated, real = outputs.confidence[:, -1], photos.confidence[:, -1]
-    return stratified_difference(generated, outputs.class_indices, real, photos.class_indices, level)
+    return stratified_difference(generated, outputs.class_indices, real, photos.class_indices)

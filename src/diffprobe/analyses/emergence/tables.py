@@ -21,7 +21,7 @@ from diffprobe.report.choices import LayerChoice, control_curve, curve, metric_n
 from diffprobe.report.report import PaperCell, Table
 from diffprobe.report.wording import images_text, interval_text, rounded, significant, steps_text, too_few
 from diffprobe.statistics.differences import StepInterval, steps_reaching
-from diffprobe.statistics.intervals import MINIMUM_IMAGES, mean_intervals
+from diffprobe.statistics.intervals import LEVEL, MINIMUM_IMAGES, mean_intervals
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import ScoreDifference
@@ -72,7 +72,7 @@ class Lead:
         return self.image_model_step, self.image_model_low, self.image_model_high
 
 
-def find_leads(scores: pd.DataFrame, fractions: Sequence[float] = (0.95,), *, level: float = 0.95) -> list[Lead]:
+def find_leads(scores: pd.DataFrame, fractions: Sequence[float] = (0.95,)) -> list[Lead]:
     """One lead for every layer's probes, property, definition and fraction, by the headline metric on test images.
 
     With definition 'own' the probe's step and interval are those of `summaries.emergence_step`: each image is compared
@@ -97,25 +97,23 @@ def find_leads(scores: pd.DataFrame, fractions: Sequence[float] = (0.95,), *, le
             raise UserError(f"the scores of probes and image models for {name} are of different images or steps.")
         others = others[:, [other_images.index(image) for image in images]]
         for definition, fraction in product(DEFINITIONS, fractions):
-            cells = _lead(np.array(steps, float), values, others, definition, fraction, level)
+            cells = _lead(np.array(steps, float), values, others, definition, fraction)
             row: tuple = (model, layer, name, probe, metric, definition, fraction, *cells, len(images))
             leads.append(Lead(*row))
     return leads
 
 
-def _lead(
-    steps: np.ndarray, probe: np.ndarray, image: np.ndarray, definition: str, fraction: float, level: float
-) -> tuple:
+def _lead(steps: np.ndarray, probe: np.ndarray, image: np.ndarray, definition: str, fraction: float) -> tuple:
     """The cells of `Lead` from its levels to its lead, of scores [steps, images]."""
     image_levels = fraction * (probe[-1] if definition == COMMON else image[-1])
-    last = mean_intervals(np.stack([fraction * probe[-1], image_levels]), level)
+    last = mean_intervals(np.stack([fraction * probe[-1], image_levels]))
     if not (last.mean > 0).all():
         return (None, None, *[NO_STEP] * 6, None, None, None)
     above = probe - fraction * probe[-1], image - image_levels
-    # Two values have intervals that just touch at this level where their difference has one of `level` that starts at
+    # Two values have intervals that just touch at this level where their difference has one of `LEVEL` that starts at
     # 0: 83 % for 95 % (Goldstein and Healy 1995, JRSS A 158:175). Values of the same images are nearer than that.
-    of_each = float(2 * stats.norm.cdf(stats.norm.ppf((1 + level) / 2) / 2**0.5) - 1)
-    found, compared = ([steps_reaching(values, at) for values in above] for at in (level, of_each))
+    of_each = float(2 * stats.norm.cdf(stats.norm.ppf((1 + LEVEL) / 2) / 2**0.5) - 1)
+    found, compared = ([steps_reaching(values, at) for values in above] for at in (LEVEL, of_each))
     if not (last.low > 0).all():
         found, compared = ([StepInterval(each.first, None, None) for each in several] for several in (found, compared))
     places = [place for each in found for place in (each.first, each.low, each.high)]
