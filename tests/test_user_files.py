@@ -151,7 +151,7 @@ def test_a_transparent_picture_takes_little_more_memory_than_twice_its_pixels(tm
 import resource
 from pathlib import Path
 import PIL.Image
-from diffprobe.data.decoding import open_upright
+from diffprobe.data.images import open_upright
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with open_upright(Path({str(tmp_path / "a.png")!r})) as picture:
     assert picture.mode == "RGB"

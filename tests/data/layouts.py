@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffprobe.data.mask_folders import CLASSES
+from diffprobe.data.coco import load_coco
+from diffprobe.data.mask_folders import CLASSES, load_davis, load_voc
+from diffprobe.data.scenes import load_moving_scenes, load_scenes
 from diffprobe.pocket.render import RenderedScenes, render
 from diffprobe.pocket.scenes import SHAPES, Scene, sample_scene
 
@@ -29,8 +31,21 @@ COCO_CATEGORIES = {
 COCO_OF = {"sphere": "airplane", "cube": "dining table", "cylinder": "potted plant", "cone": "sheep"}
 
 
+LOADERS = {
+    "voc": load_voc,
+    "coco": load_coco,
+    "davis": load_davis,
+    "scenes": load_scenes,
+    "moving_scenes": load_moving_scenes,
+}
+
+
+def load_objects(kind: str, *root: Path, **settings: Any):
+    return LOADERS[kind](*root, **settings)
+
+
 def some_scenes(count: int, start: int = 0) -> list[Scene]:
-    """Scenes that `kind=scenes` gives as well."""
+    """Scenes that `load_scenes` gives as well."""
     return [sample_scene(index, "test") for index in range(start, start + count)]
 
 

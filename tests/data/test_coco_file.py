@@ -10,9 +10,9 @@ from PIL import Image
 from diffprobe.data.coco import decode_segmentation
 from diffprobe.data.coco_file import voc_class
 from diffprobe.data.mask_folders import CLASSES
-from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
+from tests.data.layouts import load_objects
 
 WIDTH, HEIGHT = 64, 48
 SQUARE = [[5, 5, 50, 5, 50, 40, 5, 40]]  # columns 5 to 49, rows 5 to 39

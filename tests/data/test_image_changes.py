@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from diffprobe.data.image_changes import CHANGES, ChangedImages, change_masks, change_picture
-from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
+from tests.data.layouts import load_objects
 
 STRENGTHS = {
     "rotation": (15, 90, -140),

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from diffprobe.data.mask_folders import read_numbers
-from diffprobe.data.object_selection import load_objects
 from diffprobe.errors import UserError
-from tests.data.layouts import some_scenes, voc_colours, write_davis, write_palette, write_voc
+from tests.data.layouts import load_objects, some_scenes, voc_colours, write_davis, write_palette, write_voc
 
 NUMBERS = np.random.default_rng(0).choice([0, 2, 4, 8, 11, 12, 15, 20, 255], (24, 32)).astype(np.uint8)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from diffprobe.data.object_selection import load_objects
 from diffprobe.data.scenes import MovingScenes
+from tests.data.layouts import load_objects
 
 
 def test_frames_come_in_order_and_objects_keep_their_identity() -> None:

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from diffprobe.data.object_selection import load_objects, read_list
+from diffprobe.data.object_selection import read_list
 from diffprobe.errors import UserError
-from tests.data.layouts import some_scenes, walk, write_coco, write_davis, write_palette, write_voc
+from diffprobe.parts import make
+from tests.data.layouts import load_objects, some_scenes, walk, write_coco, write_davis, write_palette, write_voc
 
 VOC = Path("VOCdevkit/VOC2012")
 ANNOTATIONS = Path("annotations/instances_val2017.json")
@@ -129,11 +130,6 @@ def test_datasets_are_known_in_capitals_and_names_keep_their_dots(tmp_path):
     assert read_list(path, "voc") == ["a", "b.1"]
 
 
-def test_scenes_are_not_listed(tmp_path):
-    with pytest.raises(UserError, match=r"objects\.kind=scenes has no files to list"):
-        load_objects("scenes", list=tmp_path / "list.csv")
-
-
 # What is missing
 
 
@@ -170,11 +166,10 @@ def test_a_set_without_its_folder_says_what_to_give():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "vok"}, "objects.kind=vok: choose one of voc, coco, davis, scenes"),
         ({"kind": "scenes", "on_error": "hide"}, "objects.on_error=hide"),
         ({"kind": "scenes", "count": 0}, "objects.count=0: must be at least 1"),
         ({"kind": "davis", "every": 0}, "objects.every=0"),
-        ({"kind": "scenes", "min_area": 2.0}, "objects.min_area=2.0"),
+        ({"kind": "scenes", "min_area": 2.0}, "objects.min_area=2"),
         ({"kind": "scenes", "label": "size"}, "objects.label=size: choose one of shape, colour, both"),
         ({"kind": "coco", "split": "test"}, "objects.split=test"),
     ],
@@ -395,17 +390,15 @@ def test_frames_and_sequences_of_davis_that_cannot_be_used_are_named(tmp_path):
 # The configuration
 
 
-@pytest.mark.parametrize("kind", ["scenes", "voc", "coco", "davis"])
+@pytest.mark.parametrize("kind", ["scenes", "moving_scenes", "voc", "coco", "davis"])
 def test_the_configuration_of_a_set_is_what_it_takes(tmp_path, kind):
     scenes = some_scenes(4)
     write_voc(tmp_path, scenes, 16)
     write_coco(tmp_path, scenes, 16)
     write_davis(tmp_path, {"one": scenes, "two": scenes}, 16)
     settings = yaml.safe_load((Path(__file__).parents[2] / "conf" / "objects" / f"{kind}.yaml").read_text())
-    assert settings.pop("_target_") == "diffprobe.data.object_selection.load_objects"
-    assert settings["kind"] == kind
     if "root" in settings:
         settings["root"] = tmp_path
-    images, problems = load_objects(**{**settings, "count": 1})
+    images, problems = make({**settings, "count": 1}, seed=0)
     assert images.kind == kind
     assert problems == []

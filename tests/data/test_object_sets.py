@@ -10,18 +10,26 @@ import pytest
 import torch
 from PIL import Image
 
-from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages
 from diffprobe.errors import UserError
 from diffprobe.pocket.render import render
-from tests.data.layouts import COCO_CATEGORIES, VOC_OF, some_scenes, walk, write_coco, write_davis, write_voc
+from tests.data.layouts import (
+    COCO_CATEGORIES,
+    VOC_OF,
+    load_objects,
+    some_scenes,
+    walk,
+    write_coco,
+    write_davis,
+    write_voc,
+)
 
 VOC = Path("VOCdevkit/VOC2012")
 ANNOTATIONS = Path("annotations/instances_val2017.json")
 
 
-def all_of(kind: str, root: Path | None = None, **settings) -> ObjectImages:
-    images, problems = load_objects(kind, root=root, **settings)
+def all_of(kind: str, *root: Path, **settings) -> ObjectImages:
+    images, problems = load_objects(kind, *root, **settings)
     assert problems == []
     return images
 
@@ -174,7 +182,7 @@ def test_every_set_travels_without_pixels_and_records_what_it_shows(tmp_path, ki
     write_voc(tmp_path, scenes)
     write_coco(tmp_path, scenes)
     write_davis(tmp_path, {"train": scenes, "val": scenes})
-    settings = {"root": None, "count": 2} if kind == "scenes" else {"root": tmp_path}
+    settings = {"count": 2} if kind == "scenes" else {"root": tmp_path}
     images = all_of(kind, **settings)
     packed = pickle.dumps(images)
     assert len(packed) < 4000

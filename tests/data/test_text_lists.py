@@ -5,10 +5,10 @@ import os
 import pytest
 
 from diffprobe.data.images import load_images
-from diffprobe.data.object_selection import load_objects, read_list
+from diffprobe.data.object_selection import read_list
 from diffprobe.data.prompts import read_lines, read_prompts, read_table, read_text
 from diffprobe.errors import UserError
-from tests.data.layouts import some_scenes, write_davis, write_voc
+from tests.data.layouts import load_objects, some_scenes, write_davis, write_voc
 
 TEXT = "prompts,seeds\nit\u2019s a “red” cube…,3\nün café,4\n"
 WRITTEN = {

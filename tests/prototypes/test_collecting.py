@@ -11,9 +11,8 @@ from diffprobe.activations.activations import LayerGroup, concatenate
 from diffprobe.activations.sources import ImageToImage, Noised
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.image_changes import ChangedImages
-from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages
-from diffprobe.data.scenes import SceneObjects
+from diffprobe.data.scenes import SceneObjects, load_scenes
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import (
     MaskResizing,
@@ -30,7 +29,7 @@ SOFT = MaskResizing()
 
 @pytest.fixture(scope="module")
 def scenes() -> ObjectImages:
-    return load_objects("scenes", count=5)[0]
+    return load_scenes(count=5)[0]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_masks_and_objects_and_changes_have_prototypes_of_their_own(tiny_backbon
     collected(tiny_backbone, scenes, inputs[:1], tmp_path)
     collected(tiny_backbone, scenes, inputs[:1], tmp_path, resizing=MaskResizing(hard=True))
     collected(tiny_backbone, ChangedImages(scenes, "flip"), inputs[:1], tmp_path)
-    fewer = load_objects("scenes", count=5, min_area=0.08)[0]
+    fewer = load_scenes(count=5, min_area=0.08)[0]
     found = collected(tiny_backbone, fewer, inputs[:1], tmp_path)
     assert len(found.objects) == len(found.matrix(inputs[0], 0))
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 4

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from diffprobe.activations.activations import LayerGroup
 from diffprobe.activations.sources import Noised
 from diffprobe.backbone.layers import catalogue, select_layers
-from diffprobe.data.object_selection import load_objects
 from diffprobe.data.objects import ObjectImages
+from diffprobe.data.scenes import load_scenes
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes, as_group, collect_prototypes
 from diffprobe.prototypes.pooling import MaskResizing
@@ -24,7 +24,7 @@ SHARDS = 2  # of two images each
 
 @pytest.fixture(scope="module")
 def scenes() -> ObjectImages:
-    return load_objects("scenes", count=4)[0]
+    return load_scenes(count=4)[0]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from diffprobe.analyses.analysis import Plan
 from diffprobe.analyses.inputs import check_noise, chosen_groups, chosen_layers, source_of_pictures
 from diffprobe.errors import UserError
-from diffprobe.parts import make
+from diffprobe.parts import class_name, make
 
 if TYPE_CHECKING:
     from diffprobe.activations.activations import LayerGroup
@@ -99,7 +99,7 @@ def check_objects(inputs: Inputs) -> ObjectTask:
 
     settings = inputs.settings
     distance_config, cache = make(settings.measure), make(settings.prototypes)
-    inputs.log(f"reading {settings.objects.kind}")
+    inputs.log(f"reading {class_name(settings.objects).removeprefix('load_')}")
     images, problems = inputs.objects
     for problem in problems[:LISTED_PROBLEMS]:
         inputs.log(f"left out {problem}")
@@ -108,7 +108,7 @@ def check_objects(inputs: Inputs) -> ObjectTask:
     count = _count_objects(images)
     if count < 2:
         raise UserError(
-            f"objects={settings.objects.kind}: {count} object in {len(images)} images, and distances are between at "
+            f"objects={images.kind}: {count} object in {len(images)} images, and distances are between at "
             "least 2; take more images (objects.count)"
         )
     free_disk(Path(cache.folder), "prototypes.folder")

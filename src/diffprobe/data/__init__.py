@@ -1,1 +1,1 @@
-"""What is looked at: prompts and their seeds, from a file or from the pocket world's grammar."""
+"""What the network is shown: prompts with seeds, real images, and images with annotated objects."""

@@ -1,7 +1,4 @@
-"""COCO 2017: objects of the twenty classes of VOC, under VOC's names, in the official folders.
-
-Masks as COCO writes them: polygons, and run lengths as a list or as a string.
-"""
+"""COCO 2017: objects of the twenty classes of VOC, under VOC's names; masks from polygons and run lengths."""
 
 from __future__ import annotations
 
@@ -10,16 +7,25 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 
 from diffprobe.data.coco_file import CocoImage, read_coco_file
-from diffprobe.data.images import without_extension
+from diffprobe.data.images import OnError
+from diffprobe.data.object_selection import AreaShare, Selected, read_list, select_objects, without_extension
 from diffprobe.data.objects import AnnotatedObject, Annotation, ImageFiles, Instance, digest, find_set
 from diffprobe.data.prompts import Log, warn
 from diffprobe.errors import UserError
+from diffprobe.ranges import Choice, Count, Folder, checked_value
 
+SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
+LAYOUT = """\
+  coco/
+    annotations/instances_{train,val}2017.json
+    train2017/000000000009.jpg ...
+    val2017/000000000139.jpg ..."""
+SOURCE = "https://cocodataset.org/#download (annotations_trainval2017.zip, train2017.zip, val2017.zip)"
 CORNERS = 3  # the fewest of a polygon
 FAR = 10  # sides of its image that a corner may lie outside of it; pycocotools walks along every edge, however long
 SHOWN_DIGITS = 12
@@ -30,7 +36,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
     """[height, width] bool.
 
     Raises:
-        UserError: there is none, it is not one, it is of another size, or it lies far outside of its image.
+        UserError: there is none, it is none of COCO's, it is of another size, or it lies far outside of its image.
     """
     if not segmentation:
         raise UserError("its annotation has no segmentation")
@@ -47,7 +53,7 @@ def _from_polygons(polygons: Any, height: int, width: int) -> np.ndarray:
     for polygon in polygons:
         _check_polygon(polygon, height, width)
     corners: Any = [[float(value) for value in polygon] for polygon in polygons]
-    # Joined before they are decoded: each would take a mask of its own
+    # Merged before they are decoded, since each would take a mask of its own
     return mask.decode(mask.merge(mask.frPyObjects(corners, height, width))) > 0
 
 
@@ -59,19 +65,19 @@ def _check_polygon(polygon: list[Any], height: int, width: int) -> None:
     for corner in zip(polygon[::2], polygon[1::2], strict=True):
         # Compared before they become floats, which whole numbers may be too large for; NaN is in no range
         if not all(-FAR * side <= at <= (FAR + 1) * side for at, side in zip(corner, (width, height), strict=True)):
-            said = ", ".join(_shown(at) for at in corner)
-            raise UserError(f"its segmentation has the corner ({said}), not near its image of {width} x {height}")
+            shown = ", ".join(_shown(at) for at in corner)
+            raise UserError(f"its segmentation has the corner ({shown}), not near its image of {width} x {height}")
 
 
 def _shown(at: float) -> str:
-    said = str(at)
-    if len(said) <= SHOWN_DIGITS:
-        return said
-    return f"{at:.3g}" if isinstance(at, float) else f"{said[:3]}... of {len(said)} digits"
+    digits = str(at)
+    if len(digits) <= SHOWN_DIGITS:
+        return digits
+    return f"{at:.3g}" if isinstance(at, float) else f"{digits[:3]}... of {len(digits)} digits"
 
 
 def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """Checked before it is decoded, since pycocotools leaves unset what the runs do not reach."""
+    """Decoded here, since pycocotools leaves unset what the runs do not reach."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:
         raise UserError(f"its mask has the size (height, width) {str(size)[:40]}, its image {[height, width]}")
@@ -80,13 +86,13 @@ def _from_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> 
         raise UserError("the run lengths of its mask are broken")
     if sum(runs) != height * width:
         raise UserError(f"the run lengths of its mask cover {sum(runs)} pixels, its image has {height * width}")
-    values = np.arange(len(runs)) % 2 == 1  # runs of background and object in turn
+    values = np.arange(len(runs)) % 2 == 1  # background and object in turn
     return np.repeat(values, runs).reshape(width, height).T  # column by column
 
 
 def _unpacked(text: str) -> list[int] | None:
-    """Run lengths from COCO's string: five bits a character, lowest first, 32 = more to come, 48 = 0; from the fourth
-    run on the difference to the run before the last. None where the string is broken."""
+    """Run lengths from COCO's string, None where it is broken: five bits a character, lowest first; bit 32 says that
+    more follow, '0' is 0; from the fourth run on it has differences to the run before the last."""
     codes = [ord(character) - 48 for character in text]
     if not all(0 <= code < 64 for code in codes) or (codes and codes[-1] & 32):
         return None
@@ -100,15 +106,6 @@ def _unpacked(text: str) -> list[int] | None:
             value -= 1 << (5 * (end - start))
         runs.append(value + runs[-2] if len(runs) > 2 else value)
     return runs
-
-
-SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
-LAYOUT = """\
-  coco/
-    annotations/instances_{train,val}2017.json
-    train2017/000000000009.jpg ...
-    val2017/000000000139.jpg ..."""
-SOURCE = "https://cocodataset.org/#download (annotations_trainval2017.zip, train2017.zip, val2017.zip)"
 
 
 class CocoImages(ImageFiles):
@@ -148,24 +145,37 @@ class CocoImages(ImageFiles):
         return chosen
 
 
-def coco_images(
-    root: str | Path, split: str = "val", names: Sequence[str] | None = None, log: Log = warn
-) -> CocoImages:
-    """All images with objects of the twenty classes, sorted, or those named. None is opened yet.
+def load_coco(
+    root: Folder | None = None,
+    split: Annotated[str, Choice(*SPLITS)] = "val",
+    list: Folder | None = None,
+    count: Count | None = None,
+    largest_over: AreaShare = 0.01,
+    *,
+    min_area: AreaShare = 0.0,
+    on_error: OnError = "error",
+    seed: int = 0,
+    log: Log = warn,
+) -> Selected:
+    """Images of COCO 2017 with objects of the twenty classes, as `load_voc`.
 
     An image is named by its path below its folder without the ending ('000000000139'); where two would have one name,
     by folder and whole path ('val2017/0001.png'). A list may name it without its folders, if no other is named so.
 
     Args:
-        names: without endings.
-        log: takes a line for what is left out by rule.
-
-    Raises:
-        UserError: `split` is unknown, a folder or file of the set is missing, its annotations cannot be read, they have
-            no object of the twenty classes, or two of `names` are one image.
+        list: of images, which are looked for in the annotations of `split`.
     """
-    if split not in SPLITS:
-        raise UserError(f"objects.split={split}: choose one of {', '.join(SPLITS)}")
+    checked_value(split, Annotated[str, Choice(*SPLITS)], "objects.split")
+    names = None if list is None else read_list(Path(list), "coco", log)
+    candidates = _candidates(root or "", split, names, log)
+    over = largest_over if names is None else None
+    return select_objects(
+        candidates, count=count, largest_over=over, min_area=min_area, on_error=on_error, seed=seed, log=log
+    )
+
+
+def _candidates(root: str | Path, split: str, names: Sequence[str] | None, log: Log) -> CocoImages:
+    """All images with objects of the twenty classes, sorted, or those named. Opens none of them."""
     files = [f"annotations/instances_{part}2017.json" for part in SPLITS[split]]
     folders = [f"{part}2017" for part in SPLITS[split]]
     place = find_set(root, ["", "coco"], [*files, *folders], "COCO 2017", LAYOUT, SOURCE)
@@ -175,27 +185,22 @@ def coco_images(
         found += [(folder, path, image) for path, image in images.items()]
         for line in left_out.lines(file):
             log(line)
-    images = _named(found)
-    where = " and ".join(files)
-    if names is not None:
-        return CocoImages(_looked_up(names, images, place, where))
-    if not any(image.objects for image in images.values()):
-        raise UserError(f"COCO 2017: no image of {where} has an object of one of VOC's twenty classes")
-    return CocoImages({name: images[name] for name in sorted(images) if images[name].objects})
-
-
-def _named(found: Sequence[tuple[str, str, CocoImage]]) -> dict[str, CocoImage]:
-    """Images by name, of (folder, path below it, image)."""
     short = [without_extension(path) for _, path, _ in found]
     times = Counter(short)
-    return {
+    by_name = {
         name if times[name] == 1 else f"{folder}/{path}": image
         for name, (folder, path, image) in zip(short, found, strict=True)
     }
+    where = " and ".join(files)
+    if names is not None:
+        return CocoImages(_looked_up(names, by_name, place, where))
+    if not any(image.objects for image in by_name.values()):
+        raise UserError(f"COCO 2017: no image of {where} has an object of one of VOC's twenty classes")
+    return CocoImages({name: by_name[name] for name in sorted(by_name) if by_name[name].objects})
 
 
 def _looked_up(names: Sequence[str], images: dict[str, CocoImage], place: Path, where: str) -> dict[str, CocoImage]:
-    """The images that a list names, in its order; those that are not there have a reason."""
+    """The images that a list names, in its order; those that are not there have a fault."""
     by_path: dict[str, list[str]] = defaultdict(list)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in images:

@@ -1,7 +1,6 @@
-"""COCO's instances_*.json: its images with the objects of the twenty classes of VOC, and what is wrong with them.
+"""Reads COCO's instances_*.json: its images with the objects of VOC's twenty classes, and what is wrong with them.
 
-Files that other programs write are like COCO's, more or less. Whatever of an image or an object is not as it should be
-is kept with its reason, so that it can be named; what is left out by rule (other classes, crowds) is counted.
+Other programs write files more or less like COCO's, so an image or object with a fault is kept with its reason.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ LISTS = ("images", "annotations", "categories")
 LARGEST_PICTURE = 120_000_000  # pixels of an image; its masks are as large
 LONGEST_NAME = 255  # bytes of the name of a file
 LONGEST_ID = 18  # digits; longer ones stay text
-SHOWN = 5  # classes in a message, and ten times as many characters of a value
+SHOWN_CLASSES = 5  # in a message
+SHOWN_CHARACTERS = 50  # of a value in a message
 VOC_NAMES = {
     **{name: name for name in CLASSES},
     "airplane": "aeroplane",
@@ -37,7 +37,7 @@ Key = int | str  # an id; '7' is 7
 
 @dataclass(frozen=True)
 class CocoObject:
-    """An object: the id of its annotation, its class, its segmentation as the file has it, and what is wrong, or ''."""
+    """An object: the id of its annotation, its class, its segmentation as in the file, and what is wrong, or ''."""
 
     number: Key
     label: str = ""
@@ -47,7 +47,7 @@ class CocoObject:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One image: its file, its size, its objects in the order of their numbers, and what is wrong with all of it."""
+    """An image: its file, its size, its objects in the order of their numbers, and what is wrong with it, or ''."""
 
     file: Path
     height: int = 0
@@ -58,24 +58,24 @@ class CocoImage:
 
 @dataclass
 class OmittedCounts:
-    """What a file has that is left out by rule."""
+    """How much of a file is left out by rule."""
 
     crowds: int = 0
     other_classes: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
 
     def lines(self, file: str) -> list[str]:
-        """What there is to tell, if anything."""
-        said = []
+        """Sentences for people; none where nothing is left out."""
+        parts = []
         if self.other_classes:
-            named = ", ".join(f"{times} {_shown(name)[1:-1]}" for name, times in self.other_classes.most_common(SHOWN))
-            more = f" and {len(self.other_classes) - SHOWN} more" if len(self.other_classes) > SHOWN else ""
-            said.append(
-                f"{_counted(self.other_classes.total(), 'object')} of classes that VOC does not have ({named}{more})"
-            )
+            common = self.other_classes.most_common(SHOWN_CLASSES)
+            named = ", ".join(f"{times} {_shown(name)[1:-1]}" for name, times in common)
+            more = f" and {len(self.other_classes) - len(common)} more" if len(self.other_classes) > len(common) else ""
+            objects = _counted(self.other_classes.total(), "object")
+            parts.append(f"{objects} of classes that VOC does not have ({named}{more})")
         if self.crowds:
-            said.append(_counted(self.crowds, "crowd"))
-        lines = [f"{file}: left out {' and '.join(said)}"] if said else []
+            parts.append(_counted(self.crowds, "crowd"))
+        lines = [f"{file}: left out {' and '.join(parts)}"] if parts else []
         if self.repeated:
             lines.append(f"{file}: images lists {_counted(self.repeated, 'image')} again, with the same values")
         return lines
@@ -95,14 +95,16 @@ class _Entry:
 def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], OmittedCounts]:
     """All images of a file, by their path below `folder`, and what is left out by rule.
 
-    What has no such path is called by its place in the file, counted from 0: 'images[3]', 'annotations[7]'.
+    An image or object without such a path is named by its place in the file, from 0: 'images[3]', 'annotations[7]'.
 
     Raises:
-        UserError: the file cannot be read, or is not of the kind.
+        UserError: the file cannot be read, or holds no COCO instances.
     """
     content = _content(file)
     left_out = OmittedCounts()
-    entries = _entries(content["images"], folder.name, left_out)
+    listed = [_entry(item, f"images[{place}]", folder.name) for place, item in enumerate(content["images"])]
+    entries = list(dict.fromkeys(listed))  # several that say the same are one
+    left_out.repeated = len(listed) - len(entries)
     objects, lost = _objects(content["annotations"], _classes(content["categories"], file), left_out)
     by_name: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
@@ -127,28 +129,25 @@ def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], Omit
 
 
 def _content(file: Path) -> dict[str, list[Any]]:
+    no_file = f"{file} is no file of COCO instances: it"
     if not file.is_file():
-        raise UserError(f"{file} is no file of COCO instances: it is no regular file")
+        raise UserError(f"{no_file} is no regular file")
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{file} is no file of COCO instances: it cannot be read as JSON, which may be damaged or cut off "
-            f"({one_line(error)})"
+            f"{no_file} cannot be read as JSON, which may be damaged or cut off ({one_line(error)})"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(
-            f"{file} is no file of COCO instances: it holds a {type(content).__name__}, not an object with the lists "
-            f"{', '.join(LISTS)}"
-        )
+        raise UserError(f"{no_file} holds a {type(content).__name__}, not an object with the lists {', '.join(LISTS)}")
     missing = [name for name in LISTS if not isinstance(content.get(name), list)]
     if missing:
-        raise UserError(f"{file} is no file of COCO instances: it has no list {', '.join(map(repr, missing))}")
+        raise UserError(f"{no_file} has no list {', '.join(map(repr, missing))}")
     return content
 
 
 def _classes(categories: list[Any], file: Path) -> dict[Key, str]:
-    """The name of each category, as the file has it."""
+    """The name of each category, as in the file."""
     names: dict[Key, str] = {}
     for place, item in enumerate(categories):
         key = _key(item.get("id")) if isinstance(item, dict) else None
@@ -164,14 +163,6 @@ def _classes(categories: list[Any], file: Path) -> dict[Key, str]:
 def voc_class(name: str) -> str | None:
     """VOC's name of a class of COCO, in whatever case; None where VOC does not have it."""
     return VOC_NAMES.get(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()))
-
-
-def _entries(images: list[Any], folder: str, left_out: OmittedCounts) -> list[_Entry]:
-    """An entry for each item of `images`, but one for several that say the same."""
-    entries = [_entry(item, f"images[{place}]", folder) for place, item in enumerate(images)]
-    different = list(dict.fromkeys(entries))
-    left_out.repeated = len(entries) - len(different)
-    return different
 
 
 def _entry(item: Any, place: str, folder: str) -> _Entry:
@@ -194,7 +185,7 @@ def _entry(item: Any, place: str, folder: str) -> _Entry:
 
 
 def _path_below(file_name: Any) -> str | None:
-    """A path below a folder, or None where it is none, leads out of the folder, or cannot be the name of a file."""
+    """A path below a folder; None where it is none, leads out of the folder, or cannot be the name of a file."""
     if not isinstance(file_name, str) or "://" in file_name or "\0" in file_name:
         return None
     path = PurePosixPath(file_name)
@@ -210,7 +201,7 @@ def _path_below(file_name: Any) -> str | None:
 def _objects(
     annotations: list[Any], classes: dict[Key, str], left_out: OmittedCounts
 ) -> tuple[dict[Key, list[CocoObject]], list[CocoObject]]:
-    """The objects of each image in the order of their numbers, and those whose image is not known."""
+    """The objects of each image in the order of their numbers, and those of no known image."""
     found: dict[Key, list[CocoObject]] = defaultdict(list)
     lost = []
     for place, item in enumerate(annotations):
@@ -226,7 +217,7 @@ def _objects(
 
 
 def _object(item: Any, place: str, classes: dict[Key, str], left_out: OmittedCounts) -> CocoObject | None:
-    """None for what is left out."""
+    """None for what is left out by rule."""
     if not isinstance(item, dict):
         return CocoObject(place, fault=f"its annotation {_shown(item)} is no object")
     number, category, crowd = _key(item.get("id")), _key(item.get("category_id")), item.get("iscrowd", 0)
@@ -253,7 +244,7 @@ def _object(item: Any, place: str, classes: dict[Key, str], left_out: OmittedCou
 
 
 def _unique(objects: list[CocoObject]) -> list[CocoObject]:
-    """In the order of their numbers. Several with one number cannot be told apart: one stands for all of them."""
+    """In the order of their numbers. Several with one number are one, with a fault."""
     by_number: dict[Key, list[CocoObject]] = defaultdict(list)
     for item in objects:
         by_number[item.number].append(item)
@@ -266,7 +257,7 @@ def _unique(objects: list[CocoObject]) -> list[CocoObject]:
 
 
 def _key(value: Any) -> Key | None:
-    """An id that may be compared, however the file writes it: 7, 7.0 and '7' are one; None for what is no id."""
+    """An id as it is compared: 7, 7.0 and '7' are one; None for what is no id."""
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
         return None
     if isinstance(value, float):
@@ -281,5 +272,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    said = repr(value) if not isinstance(value, str) or len(value) <= 10 * SHOWN else repr(f"{value[: 10 * SHOWN]}...")
-    return said if len(said) <= 20 * SHOWN else f"{said[: 20 * SHOWN]}..."
+    if isinstance(value, str) and len(value) > SHOWN_CHARACTERS:
+        value = f"{value[:SHOWN_CHARACTERS]}..."
+    text = repr(value)
+    return text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[: 2 * SHOWN_CHARACTERS]}..."

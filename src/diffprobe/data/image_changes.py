@@ -1,7 +1,7 @@
-"""Images changed with their masks: rotation, flip, scale, padding, crop and shift, by one map of coordinates for both.
+"""Images changed together with their masks: rotation, flip, scale, padding, crop and shift.
 
-A map is a [2, 3] matrix from places in the changed square to places in the original one; x runs right and y down, both
-from -1 to 1. It acts on the square that the network sees, and on masks of any shape alike.
+A change is a [2, 3] matrix from places in the changed square to places in the original one; x runs right and y down,
+both from -1 to 1. It is applied to the square that the network sees and to masks of any shape.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from diffprobe.data.objects import AnnotatedObject, ObjectImages
 from diffprobe.errors import UserError
 from diffprobe.ranges import Number
 
-BACKGROUND = 0.5  # mid grey, which is 0 to a VAE, shows where there was no picture
-
-
-def _scaled(factor: float) -> Tensor:
-    return torch.tensor([[1 / factor, 0.0, 0.0], [0.0, 1 / factor, 0.0]])
+BACKGROUND = 0.5  # mid grey, which is 0 to a VAE, where there was no picture
 
 
 def rotation(degrees: float) -> Tensor:
@@ -36,18 +32,18 @@ def flip(strength: float) -> Tensor:
 
 
 def scale(factor: float) -> Tensor:
-    """So many times as large, about the centre."""
-    return _scaled(factor)
+    """Enlarged, about the centre."""
+    return torch.tensor([[1 / factor, 0.0, 0.0], [0.0, 1 / factor, 0.0]])
 
 
 def padding(share: float) -> Tensor:
-    """A border of this share of the side on every side, then back to the former size."""
-    return _scaled(1 / (1 + 2 * share))
+    """A border of this share of the side on every side, then resized to the former size."""
+    return scale(1 / (1 + 2 * share))
 
 
 def crop(share: float) -> Tensor:
     """The centre, of this share of the side, enlarged to the former size."""
-    return _scaled(1 / share)
+    return scale(1 / share)
 
 
 def shift(share: float) -> Tensor:
@@ -56,7 +52,7 @@ def shift(share: float) -> Tensor:
 
 
 CHANGES = {"rotation": rotation, "flip": flip, "scale": scale, "padding": padding, "crop": crop, "shift": shift}
-# What a strength may be: something of the picture is still there, and there is but one flip.
+# Something of the picture is still there, and there is only one flip
 STRENGTHS = {
     "rotation": Number(-360, 360),
     "flip": Number(1, 1),
@@ -68,14 +64,6 @@ STRENGTHS = {
 CHANGE_WORDS = {"padding": "padding of", "crop": "crop to"}
 
 
-def change_matrix(change: str, strength: float) -> Tensor:
-    """The map [2, 3] of a change of this strength. Raises UserError for an unknown change, or out of its range."""
-    if change not in CHANGES:
-        raise UserError(f"no change {change!r} of images; choose one of {', '.join(CHANGES)}")
-    check_strength(change, strength)
-    return CHANGES[change](strength)
-
-
 def check_strength(change: str, strength: float, where: str = "") -> None:
     """Raises UserError, which begins with `where`, for a strength that is out of its change's range."""
     limits = STRENGTHS[change]
@@ -84,19 +72,22 @@ def check_strength(change: str, strength: float, where: str = "") -> None:
 
 
 class ChangedImages(ObjectImages):
-    """Other images, with picture and masks changed alike. Names, objects and their areas stay those of the original.
+    """Changed copies of images with objects. Names, objects and their areas stay those of the original.
 
     Args:
-        change: one of CHANGES.
-        strength: degrees, factor or share; see there.
+        change: one of `CHANGES`.
+        strength: degrees, factor or share.
 
     Raises:
-        UserError: there is no such change, or it cannot have this strength.
+        UserError: there is no such change, or its strength is out of range.
     """
 
     def __init__(self, images: ObjectImages, change: str, strength: float = 1.0) -> None:
+        if change not in CHANGES:
+            raise UserError(f"no change {change!r} of images; choose one of {', '.join(CHANGES)}")
+        check_strength(change, strength)
         self.images, self.change, self.strength = images, change, strength
-        self.matrix = change_matrix(change, strength)
+        self.matrix = CHANGES[change](strength)
         self.kind, self.names, self.captions = images.kind, images.names, images.captions
         self.sequences, self.frames = images.sequences, images.frames
 
@@ -107,14 +98,14 @@ class ChangedImages(ObjectImages):
         return change_picture(self.images.picture(row, size), self.matrix)
 
     def masks(self, row: int) -> Tensor:
-        """[objects, height, width], bool; empty for an object that the change pushes out of the picture."""
+        """[objects, height, width], bool; all False for an object that the change pushes out of the picture."""
         return change_masks(self.images.masks(row), self.matrix)
 
     def record(self, row: int) -> dict[str, Any]:
         return {**self.images.record(row), "change": self.change, "strength": self.strength}
 
     def vanished(self) -> list[str]:
-        """The names of the objects of which nothing is left in the picture."""
+        """The names of the objects that are pushed out of the picture."""
         return [
             item.name
             for row in range(len(self))
@@ -124,12 +115,9 @@ class ChangedImages(ObjectImages):
 
 
 def change_picture(picture: Tensor, matrix: Tensor) -> Tensor:
-    """[3, height, width] -> the same shape, bilinear, mid grey where there was nothing.
-
-    Where the map shrinks, every pixel is the mean of several samples, so that nothing is skipped.
-    """
+    """[3, height, width] -> the same shape, bilinear, antialiased, mid grey where there was nothing."""
     if torch.equal(matrix, flip(1)):
-        return picture.flip(-1)  # the same map without rounding
+        return picture.flip(-1)  # the same without rounding
     height, width = picture.shape[-2:]
     samples = max(1, ceil(float(torch.linalg.matrix_norm(matrix[:, :2], 2)) - 1e-4))
     grid = _grid(matrix, height * samples, width * samples)

@@ -1,30 +1,32 @@
-"""Real images: found in a folder or a list, read whatever their mode, and fitted to a square.
-
-What a source of real images asks of them: names, captions, pixels, and what determines the pixels.
-"""
+"""Real images: found in a folder or a list, decoded whatever their mode, and fitted to a square."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffprobe.data.decoding import DecodedFile, inspect_image_file, open_upright
 from diffprobe.data.prompts import Log, read_lines, read_table, warn
 from diffprobe.errors import UserError
-from diffprobe.fitting import FITS, Geometry, visible_box
-from diffprobe.ranges import Choice, Count, Folder, Fractions, expanded
+from diffprobe.fitting import FITS, UPRIGHT, Geometry, visible_box
+from diffprobe.ranges import Choice, Count, Folder, Fractions, checked_value, expanded
 from diffprobe.threads import decoding_threads
+from diffprobe.user_files import opened_picture, read_file
 
-# A file of a folder with one of these is an image, and an error if it cannot be read; others are left alone.
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+# Files of a folder with these endings are images, and an error if they cannot be read; others are ignored.
 IMAGE_EXTENSIONS = frozenset(
     {
         *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
@@ -32,9 +34,14 @@ IMAGE_EXTENSIONS = frozenset(
     }
 )
 COLUMNS = ("path", "src")  # of a CSV list; the second is the Diff-Props authors' name
-ON_ERROR = ("error", "skip")
+OnError = Annotated[str, Choice("error", "skip")]
+Fit = Annotated[str, Choice(*FITS)]
 # Folders of copies and thumbnails that systems put beside images; so are all whose name begins with a dot.
 HIDDEN = ("__MACOSX", "@eaDir")
+ORIENTATION = 0x0112  # the EXIF tag
+BACKGROUND = (255, 255, 255)  # shows through transparent pixels
+LARGEST_16_BIT = 65535
+STRIP = 2**20  # pixels that are converted at once, where a whole picture would need several copies
 
 
 @dataclass(frozen=True)
@@ -49,18 +56,34 @@ class ImageData:
 
     images: Folder
     root: Folder | None = None
-    fit: Annotated[str, Choice(*FITS)] = "stretch"
-    on_error: Annotated[str, Choice(*ON_ERROR)] = "error"
+    fit: Fit = "stretch"
+    on_error: OnError = "error"
     count: Count | None = None
     fractions: Fractions = field(default_factory=lambda: [0.6, 0.2, 0.2])
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One image to be read: its name, which activations and labels carry, its file, and a caption where there is one.
+class DecodedFile:
+    """The contents of an image file.
 
-    The name is the path below the root folder without its ending: 'cats/0001'. `contents` is what the file held when it
-    was first read, which `split_readable` does; from then on other contents are an error.
+    Attributes:
+        sha256: of its bytes.
+        pixels: SHA-256 of the decoded picture, the same for two files of one picture, in whatever format.
+        width, height: as stored, before EXIF orientation (1 to 8) is applied.
+    """
+
+    sha256: str
+    pixels: str
+    width: int
+    height: int
+    orientation: int
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file; its name, the path below the root folder without ending ('cats/0001'), is the image's id.
+
+    `contents` is what the file held when it was first read (see `split_readable`); other contents are an error.
     """
 
     name: str
@@ -84,25 +107,23 @@ def load_images(
     count: int | None = None,
     log: Log = warn,
 ) -> list[ImageFile]:
-    """The images of a folder (subfolders too, sorted by name), of a list file, or of paths given one by one.
+    """The images of a folder (subfolders too, sorted by name), of a list file, or of some paths. Opens none of them.
 
     A list file is a CSV file with a column `path` or `src` and maybe `caption`, or any other text file with one path a
-    line. Its order is kept. An entry that is a folder stands for every image in it, but for hidden ones: those that lie
-    below something whose name begins with a dot, or is one of `HIDDEN`. No image is opened yet.
+    line. Its order is kept. An entry that is a folder stands for every image in it, except hidden ones: below something
+    whose name begins with a dot, or is one of `HIDDEN`.
 
     Args:
         root: what relative paths start from and names are below; by default the folder, the folder of the list file,
             or the current folder. Files elsewhere are named by their whole path.
         count: the first so many; None means all.
-        log: takes a line for what is odd about a list file, such as its encoding, and for hidden images that are left
-            out.
+        log: takes a line on hidden images, and for what is odd about a list file, such as its encoding.
 
     Raises:
         UserError: the list cannot be read, there are no images or fewer than asked, some are missing, or two would have
             the same name.
     """
-    if count is not None and count < 1:
-        raise UserError(f"data.count={count}: must be at least 1")
+    checked_value(count, Count | None, "data.count")
     if isinstance(source, str | Path):
         place = Path(source)
         if not place.exists():
@@ -120,10 +141,10 @@ def load_images(
 
 def _read_list(path: Path, log: Log) -> list[tuple[Path, str]]:
     """(path, caption) of every row of a list file."""
-    called = "the list of images"
+    what = "the list of images"
     if path.suffix.lower() != ".csv":
-        return [(Path(line), "") for _, line in read_lines(path, called, log)]
-    rows = read_table(path, called, [COLUMNS], ["caption"], log)
+        return [(Path(line), "") for _, line in read_lines(path, what, log)]
+    rows = read_table(path, what, [COLUMNS], ["caption"], log)
     empty = next((row.line for row in rows if not row.cells[COLUMNS[0]].strip()), None)
     if empty:
         raise UserError(f"{path}, line {empty}: the row does not have one value for each column; it names no image")
@@ -131,105 +152,85 @@ def _read_list(path: Path, log: Log) -> list[tuple[Path, str]]:
 
 
 def _named(root: Path, entries: Sequence[tuple[Path, str]], place: Path | str, log: Log) -> list[ImageFile]:
+    root = Path(os.path.normpath(root))  # links are not followed: they do not change names
     images: list[ImageFile] = []
     hidden: list[Path] = []
     for entry, caption in entries:
-        # '..' goes, links stay: names do not depend on where links lead
         path = Path(os.path.normpath(root / expanded(str(entry))))
-        found = _in_folder(path) if path.is_dir() else [path]
-        hidden += [file for file in found if _is_hidden(file.relative_to(path))]
-        images += [
-            ImageFile(_name(file, root), file, caption) for file in found if not _is_hidden(file.relative_to(path))
-        ]
+        # A link to nowhere is listed too, so that it is reported as missing
+        inside = sorted(file for file in path.rglob("*") if _is_image(file) and not file.is_dir())
+        for file in inside if path.is_dir() else [path]:
+            if any(part.startswith(".") or part in HIDDEN for part in file.relative_to(path).parts):
+                hidden.append(file)
+            else:
+                below = file.relative_to(root if file.is_relative_to(root) else file.anchor)
+                images.append(ImageFile(below.with_suffix("").as_posix(), file, caption))
     if hidden:
         log(f"left out {len(hidden)} hidden image{'s' * (len(hidden) > 1)} of {place}, such as {hidden[0]}")
     if not images:
         raise UserError(
             f"{place} has no images; files that count as images end in {' '.join(sorted(IMAGE_EXTENSIONS))}"
         )
-    missing = [image.path for image in images if not image.path.exists()]
+    missing = [str(image.path) for image in images if not image.path.exists()]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(images)} images of {place} are not there, such as "
-            f"{', '.join(map(str, missing[:3]))}; relative paths start from {root}, which data.root can change"
+            f"{', '.join(missing[:3])}; relative paths start from {root}, which data.root can change"
         )
     paths = defaultdict(list)
     for image in images:
         paths[image.name].append(str(image.path))
-    name, times = Counter(image.name for image in images).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{place}: {times} images would be named {name!r}: {', '.join(paths[name][:3])}; keep one")
+    name, same = max(paths.items(), key=lambda item: len(item[1]))
+    if len(same) > 1:
+        raise UserError(f"{place}: {len(same)} images would be named {name!r}: {', '.join(same[:3])}; keep one")
     return images
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    """A link to nowhere is listed too, so that it is missed."""
-    return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.is_dir())
-
-
-def _is_hidden(below: Path) -> bool:
-    return any(part.startswith(".") or part in HIDDEN for part in below.parts)
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS
 
 
-def without_extension(path: str) -> str:
-    """'x/0001.jpg' is 'x/0001'; what is no ending of an image stays: 'tiny.2'."""
-    place = PurePosixPath(path)
-    return (place.with_suffix("") if place.suffix.lower() in IMAGE_EXTENSIONS else place).as_posix()
-
-
-def _name(path: Path, root: Path) -> str:
-    root = Path(os.path.normpath(root))
-    below = path.relative_to(root if path.is_relative_to(root) else path.anchor)
-    return below.with_suffix("").as_posix()
-
-
 def split_readable(images: Sequence[ImageFile], on_error: str = "error") -> tuple[list[ImageFile], list[BadImage]]:
-    """Decodes every image once, before any other work: those that can be used, in order, and those that cannot.
+    """Decodes every image once, before any other work: those that can be used, with their `contents`, and the others.
 
-    An image that shows, pixel by pixel, the same as one before it cannot: if one of them trained probes and the other
-    tested them, the score would say nothing. Those that can be used are returned with their `contents`.
+    An image with the same pixels as an earlier one cannot be used: if one trained probes and the other tested them,
+    the score would mean nothing.
 
     Raises:
         UserError: an image cannot be used and `on_error` is not 'skip', or none can be used at all.
     """
-    if on_error not in ON_ERROR:
-        raise UserError(f"data.on_error={on_error}: choose one of {', '.join(ON_ERROR)}")
+    checked_value(on_error, OnError, "data.on_error")
+
+    def inspect(image: ImageFile) -> DecodedFile | str:
+        try:
+            return inspect_image_file(image.path)
+        except UserError as error:
+            return str(error)
+
     with decoding_threads() as pool:
-        looked = list(pool.map(_inspect, images))
-    reasons = [found if isinstance(found, str) else "" for found in looked]
+        inspected = list(pool.map(inspect, images))
+    good: list[ImageFile] = []
+    bad: list[BadImage] = []
     what = "cannot be read"
-    first: dict[str, ImageFile] = {}  # by what it shows
-    for row, (image, found) in enumerate(zip(images, looked, strict=True)):
-        if isinstance(found, DecodedFile) and first.setdefault(found.pixels, image) is not image:
-            reasons[row] = f"the image {image.path} shows the same picture as {first[found.pixels].path}"
+    first: dict[str, ImageFile] = {}  # of each picture
+    for image, found in zip(images, inspected, strict=True):
+        if isinstance(found, str):
+            bad.append(BadImage(image.name, found))
+        elif first.setdefault(found.pixels, image) is not image:
+            same = first[found.pixels].path
+            bad.append(BadImage(image.name, f"the image {image.path} shows the same picture as {same}"))
             what = "cannot be read or are there twice"
-    bad = [BadImage(image.name, reason) for image, reason in zip(images, reasons, strict=True) if reason]
-    if bad and (on_error == "error" or len(bad) == len(images)):
-        advice = "" if len(bad) == len(images) else "; data.on_error=skip leaves them out"
+        else:
+            good.append(replace(image, contents=found))
+    if bad and (on_error == "error" or not good):
+        advice = "; data.on_error=skip leaves them out" if good else ""
         shown = "; ".join(image.reason for image in bad[:3])
         raise UserError(f"{len(bad)} of {len(images)} images {what}: {shown}{advice}")
-    good = [
-        replace(image, contents=found)
-        for image, found, reason in zip(images, looked, reasons, strict=True)
-        if isinstance(found, DecodedFile) and not reason
-    ]
     return good, bad
 
 
-def _inspect(image: ImageFile) -> DecodedFile | str:
-    """What the file holds, or why it cannot be read."""
-    try:
-        return inspect_image_file(image.path)
-    except UserError as error:
-        return str(error)
-
-
 class ImageDataset(Dataset[tuple[str, Tensor]]):
-    """(name, [3, size, size]) of every image, read when asked for: for the workers of a DataLoader."""
+    """(name, [3, size, size]) of every image, read when it is indexed: for the workers of a DataLoader."""
 
     def __init__(self, images: Sequence[ImageFile], size: int, fit: str = "stretch") -> None:
         _check_fit(size, fit)
@@ -243,18 +244,17 @@ class ImageDataset(Dataset[tuple[str, Tensor]]):
 
 
 def read_image(image: ImageFile, size: int, fit: str = "stretch") -> Tensor:
-    """[3, size, size], float32 in [0, 1]; grey images have three equal channels.
+    """[3, size, size], float32 in [0, 1], by antialiased Lanczos; grey images have three equal channels.
 
-    Turned as its EXIF data says; transparent pixels show white; of an animation the first frame. 16-bit grey keeps its
-    precision; 16-bit colour is read at 8 bits. Embedded colour profiles (ICC) are ignored. Resized by antialiased
-    Lanczos.
+    EXIF orientation is applied, transparent pixels show white, of an animation the first frame is read. 16-bit grey
+    keeps its precision, 16-bit colour is read at 8 bits. Embedded colour profiles (ICC) are ignored.
 
     Args:
         fit: 'stretch' to the square, as Diff-Props does, or 'crop' to the square in the middle first.
 
     Raises:
-        UserError: the file cannot be read, holds pixels of unknown range (floating point, 32 bit), or is not any more
-            what `image.contents` says.
+        UserError: the file cannot be read, holds pixels of unknown range (floating point, 32 bit), or differs from
+            `image.contents`.
     """
     from PIL import Image
 
@@ -269,14 +269,88 @@ def read_image(image: ImageFile, size: int, fit: str = "stretch") -> Tensor:
 
 
 def _check_fit(size: int, fit: str) -> None:
-    if fit not in FITS:
-        raise UserError(f"data.fit={fit}: choose one of {', '.join(FITS)}")
+    checked_value(fit, Fit, "data.fit")
     if size < 1:
         raise UserError(f"images of {size} pixels; the size must be at least 1")
 
 
+@contextmanager
+def open_upright(path: Path, contents: DecodedFile | None = None) -> Iterator[Picture]:
+    """The picture upright, in mode RGB or (16-bit grey) F; of an animation the first.
+
+    Raises:
+        UserError: the file cannot be read, holds pixels of unknown range, or differs from `contents`.
+    """
+    content = read_file(path, "the image")
+    if contents is not None and hashlib.sha256(content).hexdigest() != contents.sha256:
+        raise UserError(
+            f"the image {path} was changed while it was in use: its contents are not those that this run began with; "
+            "run it again"
+        )
+    with opened_picture(path, "the image", content=content) as (picture, _):
+        _turn_upright(picture)
+        yield _without_mode(picture)
+
+
+def inspect_image_file(path: Path) -> DecodedFile:
+    """Decodes all of an image file. Raises UserError as `open_upright`."""
+    content = read_file(path, "the image")
+    with opened_picture(path, "the image", content=content) as (picture, stored):
+        orientation = _turn_upright(picture)
+        shown = _without_mode(picture)
+        pixels = hashlib.sha256(repr((shown.mode, shown.size)).encode())
+        for _, strip in _strips(shown):
+            pixels.update(strip.tobytes())
+    return DecodedFile(hashlib.sha256(content).hexdigest(), pixels.hexdigest(), *stored, orientation)
+
+
+def _turn_upright(picture: Picture) -> int:
+    """Applies the EXIF orientation, in place, and returns it; 1 where there is none or nonsense."""
+    from PIL import ImageOps
+
+    picture.load()  # EXIF data may come behind the pixels
+    found = picture.getexif().get(ORIENTATION, UPRIGHT)
+    orientation = int(found) if found in range(1, 9) else UPRIGHT
+    if orientation != UPRIGHT:
+        ImageOps.exif_transpose(picture, in_place=True)
+    return orientation
+
+
+def _without_mode(picture: Picture) -> Picture:
+    """In mode RGB, transparent pixels over white; 16-bit grey in mode F with values in [0, 1]."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        low, high = (float(value) for value in picture.getextrema())  # type: ignore[arg-type]
+        if low < 0 or high > LARGEST_16_BIT:
+            raise ValueError("its grey values go beyond 16 bits, their range is unknown; save it as 8 or 16 bits")
+        shares = (np.arange(LARGEST_16_BIT + 1) / LARGEST_16_BIT).astype(np.float32)
+        clear = picture.info.get("transparency")
+        if isinstance(clear, int) and 0 <= clear <= LARGEST_16_BIT:
+            shares[clear] = 1
+        return Image.fromarray(shares[np.asarray(picture)])
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, their range is unknown; save it as 8 or 16 bits")
+    if picture.has_transparency_data:
+        canvas = Image.new("RGB", picture.size)
+        for top, strip in _strips(picture):
+            white = Image.new("RGBA", strip.size, (*BACKGROUND, 255))
+            white.alpha_composite(strip.convert("RGBA"))
+            canvas.paste(white.convert("RGB"), (0, top))
+        return canvas
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _strips(picture: Picture) -> Iterator[tuple[int, Picture]]:
+    """(top row, strip) from the top to the bottom of a picture."""
+    width, height = picture.size
+    rows = max(1, STRIP // max(1, width))
+    for top in range(0, height, rows):
+        yield top, picture.crop((0, top, width, min(top + rows, height)))
+
+
 class ImageCollection(Protocol):
-    """Images by row, read when they are asked for."""
+    """Images by row, read when they are used."""
 
     names: list[str]
     captions: list[str]
@@ -290,15 +364,14 @@ class ImageCollection(Protocol):
         ...
 
     def geometry(self, row: int) -> Geometry | None:
-        """How it became a square, for maps that follow it; None where no map is made of the original."""
+        """How it became a square, for maps of the original; None where there are none."""
         ...
 
 
 class ImageFileCollection:
     """Image files; `fit` is how they become a square, see `read_image`.
 
-    What a file holds when it is first asked for is what it has to hold from then on: activations are kept under the
-    hash of its bytes, so other pixels must not come in under it.
+    Activations are stored under the hash of a file's bytes, so its contents may not change after its first reading.
     """
 
     def __init__(self, files: Sequence[ImageFile], fit: str = "stretch") -> None:

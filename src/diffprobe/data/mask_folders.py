@@ -1,14 +1,9 @@
-"""Masks of VOC and DAVIS: pictures whose pixels hold the number of an object or of a class.
+"""Pascal VOC 2012 and DAVIS 2017: folders of images and of masks whose pixels hold numbers of objects or classes.
 
-The number is the pixel's place in a palette. Editors and converters re-order palettes, so that the colours stay and the
-numbers do not. A palette is therefore believed only where it gives each number the colour of VOC's colour map (which
-DAVIS uses too), or its own grey. If the colours are those of the map, but in another order, the colours say the
-numbers; that is also how masks saved in RGB are read. A palette that has one colour for several of the numbers in use
-(black, where a program filled it up) was not re-ordered, and says nothing.
-
-Pascal VOC 2012: objects with a class and a mask, in the folders of its development kit.
-
-DAVIS 2017: videos with the masks of every instance in every frame, at 480p.
+A number is a place in a palette, but editors and converters re-order palettes. So a palette is believed only where each
+number has its colour of VOC's colour map (DAVIS uses it too), or its own grey. If the colours are in another order,
+they determine the numbers, as they do in RGB masks. A palette with one colour for several numbers in use (black, where
+a program filled it up) was not re-ordered.
 """
 
 from __future__ import annotations
@@ -17,38 +12,38 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from diffprobe.data.images import OnError
+from diffprobe.data.object_selection import AreaShare, Selected, check_settings, read_list, select_objects
 from diffprobe.data.objects import Annotation, ImageFiles, Instance, digest, find_set
 from diffprobe.data.prompts import Log, read_names, warn
 from diffprobe.errors import UserError
+from diffprobe.ranges import Count, Folder, Text
 from diffprobe.user_files import opened_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-
+# In the order of their numbers in SegmentationClass, from 1.
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
 IGNORED = 255  # the border that belongs to no object
 OPAQUE = 255
-WANTED = "save it with VOC's palette, or as 8-bit grey values that are the numbers themselves"
-
-
-def _colour_map() -> np.ndarray:
-    """[256, 3] uint8, the colours of the numbers, as in VOC's development kit (VOClabelcolormap.m).
-
-    Bit 0 of a number is the highest bit of red, bit 1 of green, bit 2 of blue, bit 3 the next of red, and so on.
-    """
-    numbers = np.arange(256)
-    channels = [sum(((numbers >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
-    return np.stack(channels, 1).astype(np.uint8)
-
-
-COLOURS = _colour_map()
-GREYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
-# What Pillow, OpenCV and others make of the colours of objects, classes and borders in turning a mask grey (ITU-R 601).
+# [256, 3] uint8, the colours of the numbers, as in VOC's development kit (VOClabelcolormap.m): bit 0 of a number is the
+# highest bit of red, bit 1 of green, bit 2 of blue, bit 3 the next of red, and so on
+NUMBERS = np.arange(256)
+COLOURS = np.stack(
+    [sum(((NUMBERS >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)], 1
+).astype(np.uint8)
+GREYS = np.repeat(NUMBERS.astype(np.uint8)[:, None], 3, 1)
+# The colours of objects, classes and borders in a mask that Pillow, OpenCV and others turned grey (ITU-R 601)
 LUMA = np.round(COLOURS[[*range(1, 21), IGNORED]] @ np.array([0.299, 0.587, 0.114])).astype(int)
+WANTED = "save it with VOC's palette, or as 8-bit grey values that are the numbers themselves"
 
 
 def read_numbers(path: Path) -> np.ndarray:
@@ -59,21 +54,20 @@ def read_numbers(path: Path) -> np.ndarray:
     """
     if not path.exists():
         raise UserError(f"there is no mask {path}")
-    with opened_picture(path, "the mask") as (picture, _):
-        picture.load()
-        return _numbers(picture, path)
-
-
-def _numbers(picture: Picture, path: Path) -> np.ndarray:
-    if picture.mode == "L":
-        return np.asarray(picture)
-    if picture.mode == "P":
-        return _by_palette(picture, path)
-    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (OPAQUE, OPAQUE):
-        picture = picture.convert("RGB")
-    if picture.mode == "RGB":
-        return _by_colour(np.asarray(picture), path)
-    raise UserError(f"the mask {path} has pixels of kind {picture.mode}; {WANTED}")
+    with opened_picture(path, "the mask") as (opened, _):
+        opened.load()
+        picture: Picture = opened
+        if picture.mode == "L":
+            return np.asarray(picture)
+        if picture.mode == "P":
+            return _by_palette(picture, path)
+        if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (OPAQUE, OPAQUE):
+            picture = picture.convert("RGB")
+        if picture.mode == "RGB":
+            pixels = _packed(np.asarray(picture))
+            colours, places = np.unique(pixels, return_inverse=True)
+            return _numbers_of(colours, path, "pixels are colours, and it")[places.reshape(pixels.shape)]
+        raise UserError(f"the mask {path} has pixels of kind {picture.mode}; {WANTED}")
 
 
 def _by_palette(picture: Picture, path: Path) -> np.ndarray:
@@ -84,7 +78,7 @@ def _by_palette(picture: Picture, path: Path) -> np.ndarray:
         raise UserError(f"the mask {path} has pixels of the number {used[-1]}, which its palette lacks; {WANTED}")
     found = palette[used]
     as_in_map = ((found == COLOURS[used]) | (found == GREYS[used])).all()
-    # Whatever re-orders a palette merges equal colours; one that gives two numbers the same colour tells nothing
+    # Programs that re-order a palette merge equal colours
     if as_in_map or len(np.unique(found, axis=0)) < len(used):
         return places
     table = np.zeros(256, np.uint8)
@@ -92,37 +86,28 @@ def _by_palette(picture: Picture, path: Path) -> np.ndarray:
     return table[places]
 
 
-def _by_colour(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """[height, width, 3] uint8 -> [height, width] uint8."""
-    colours, places = np.unique(_packed(pixels), return_inverse=True)
-    return _numbers_of(colours, path, "pixels are colours, and it")[places.reshape(pixels.shape[:2])]
-
-
 def _packed(colours: np.ndarray) -> np.ndarray:
-    """[..., 3] uint8 -> [...], one whole number a colour."""
+    """[..., 3] uint8 -> [...], one integer a colour."""
     return colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
 
 
-def _numbers_of(colours: np.ndarray, path: Path, said: str) -> np.ndarray:
-    """[colours] as `_packed` gives them -> [colours] uint8, their numbers by VOC's colour map."""
+def _numbers_of(colours: np.ndarray, path: Path, what: str) -> np.ndarray:
+    """[colours] of `_packed` -> [colours] uint8, their numbers by VOC's colour map."""
     known = _packed(COLOURS)
     order = np.argsort(known)
     numbers = order[np.searchsorted(known, colours, sorter=order).clip(max=255)]
     unknown = colours[known[numbers] != colours]
     if len(unknown):
         shown = tuple(int(unknown[0]).to_bytes(3, "big"))
-        raise UserError(f"the mask {path}: its {said} has the colour {shown}, which VOC's colour map lacks; {WANTED}")
+        raise UserError(f"the mask {path}: its {what} has the colour {shown}, which VOC's colour map lacks; {WANTED}")
     return numbers.astype(np.uint8)
 
 
 def check_not_luma(objects: np.ndarray, classes: np.ndarray) -> None:
-    """Checks the two masks of an image, [height, width] each.
+    """Raises UserError if all values of an image's two masks, [height, width] each, are VOC's colours turned grey.
 
-    Only together do they tell: a class mask of 15 alone may be of persons, or of boats that were turned grey; but the
-    first object is number 1, and 1 is not the brightness of any of VOC's colours.
-
-    Raises:
-        UserError: all their values are what VOC's colours become when a mask with a palette is turned grey.
+    It takes both: a class mask of 15 alone may be of persons, or of boats that were turned grey; but the first object
+    is number 1, and 1 is not the brightness of any of VOC's colours.
     """
     values = np.unique([*np.unique(objects), *np.unique(classes)])
     values = values[values > 0]
@@ -142,11 +127,6 @@ def check_not_ignored(objects: np.ndarray) -> None:
         )
 
 
-# In the order of their numbers in SegmentationClass, from 1.
-CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
 VOC_LAYOUT = """\
   VOCdevkit/VOC2012/
     JPEGImages/2007_000032.jpg ...
@@ -184,7 +164,8 @@ class VocImages(ImageFiles):
             if len(found) == 1 and 1 <= found[0] <= len(CLASSES):
                 reading.instances.append(Instance(int(number), CLASSES[found[0] - 1], mask))
             else:
-                reading.faults.append((int(number), f"its pixels have {_said(found)}; one of 1 to 20 is wanted"))
+                there = f"the class{'es' * (len(found) > 1)} {', '.join(map(str, found))}" if found else "no class"
+                reading.faults.append((int(number), f"its pixels have {there}; one of 1 to 20 is wanted"))
         return reading
 
     def annotation_digest(self, row: int) -> str:
@@ -195,31 +176,40 @@ class VocImages(ImageFiles):
         return [self.root / "SegmentationObject" / name, self.root / "SegmentationClass" / name]
 
 
-def _said(classes: list[int]) -> str:
-    if not classes:
-        return "no class"
-    return f"the class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}"
-
-
-def voc_images(
-    root: str | Path, split: str = "trainval", names: Sequence[str] | None = None, log: Log = warn
-) -> VocImages:
-    """All candidates of a split, sorted, or those named. No image is opened yet.
+def load_voc(
+    root: Folder | None = None,
+    split: Annotated[str, Text()] = "trainval",
+    list: Folder | None = None,
+    count: Count | None = None,
+    largest_over: AreaShare = 0.01,
+    *,
+    min_area: AreaShare = 0.0,
+    on_error: OnError = "error",
+    seed: int = 0,
+    log: Log = warn,
+) -> Selected:
+    """Images of Pascal VOC 2012, drawn with `seed` or from a list.
 
     Args:
         root: VOCdevkit, the folder VOC2012 in it, or the folder that holds it.
-        split: a file of ImageSets/Segmentation; without effect on images that are named.
-        log: takes a line for what is odd about the split's list.
+        split: a file of ImageSets/Segmentation; without effect on a list.
+        list: of images to use instead, see `read_list`.
+        count: images; None means all.
+        largest_over: without effect on a list; as `min_area`, `on_error` and `log` see `select_objects`.
 
     Raises:
-        UserError: a folder or file of the set is missing, or the split's list cannot be read.
+        UserError: a folder or file of the set is missing, a list cannot be read; and as `select_objects`.
     """
-    listed = f"ImageSets/Segmentation/{split}.txt"
-    needed = ["JPEGImages", "SegmentationObject", "SegmentationClass", *([listed] if names is None else [])]
-    place = find_set(root, ["", "VOC2012", "VOCdevkit/VOC2012"], needed, "VOC 2012", VOC_LAYOUT, VOC_SOURCE)
+    names = None if list is None else read_list(Path(list), "voc", log)
+    drawn, listed = names is None, f"ImageSets/Segmentation/{split}.txt"
+    needed = ["JPEGImages", "SegmentationObject", "SegmentationClass", *([listed] if drawn else [])]
+    place = find_set(root or "", ["", "VOC2012", "VOCdevkit/VOC2012"], needed, "VOC 2012", VOC_LAYOUT, VOC_SOURCE)
     if names is None:
         names = sorted(read_names(place / listed, "the list of images", log))
-    return VocImages(place, names)
+    candidates, over = VocImages(place, names), largest_over if drawn else None
+    return select_objects(
+        candidates, count=count, largest_over=over, min_area=min_area, on_error=on_error, seed=seed, log=log
+    )
 
 
 RESOLUTION = "480p"
@@ -233,7 +223,7 @@ DAVIS_SOURCE = "https://davischallenge.org/davis2017/code.html (DAVIS-2017-train
 
 @dataclass(frozen=True)
 class Frame:
-    """'<sequence>/<file's stem>', its sequence and number, and why it cannot be used, else ''."""
+    """A frame '<sequence>/<file's stem>', its number, and why it cannot be used, else ''."""
 
     name: str
     sequence: str
@@ -279,51 +269,53 @@ class DavisFrames(ImageFiles):
         return self.root / "Annotations" / RESOLUTION / f"{self.names[row]}.png"
 
 
-def davis_frames(
-    root: str | Path,
-    split: str = "val",
-    sequences: Sequence[str] | None = None,
+def load_davis(
+    root: Folder | None = None,
+    split: Annotated[str, Text()] = "val",
+    list: Folder | None = None,
+    count: Count | None = None,
+    every: Count = 1,
+    frames: Count | None = None,
     *,
-    count: int | None = None,
+    min_area: AreaShare = 0.0,
+    on_error: OnError = "error",
     seed: int = 0,
-    every: int = 1,
-    frames: int | None = None,
     log: Log = warn,
-) -> DavisFrames:
-    """Frames of some sequences, in order. No image is opened yet.
+) -> Selected:
+    """Frames of videos of DAVIS 2017, in order.
 
     Args:
         root: the folder DAVIS, or the folder that holds it.
-        split: a file of ImageSets/2017; without effect on sequences that are named.
-        sequences: by name; one without frames stands as one candidate that cannot be read, as do files that are no
-            frames, and masks without a picture.
-        count: the first so many of the sequences that are named, or so many of a split, drawn with `seed`.
-        every: takes each so-many-th frame, from the first on.
-        frames: the first so many of those; None means all.
-        log: takes a line for what is odd about the split's list.
+        split: a file of ImageSets/2017; without effect on a list.
+        list: of sequences to use instead, see `read_list`. One without frames is one candidate that cannot be read.
+        count: sequences, drawn with `seed`, or the first so many of a list; None means all.
+        every, frames: takes each `every`-th frame of a sequence, and `frames` of them in all; None means all.
+        min_area, on_error, log: see `select_objects`.
 
     Raises:
-        UserError: a folder or file of the set is missing, the split's list cannot be read, or there are fewer sequences
-            than asked.
+        UserError: a folder or file of the set is missing, a list cannot be read, or there are fewer sequences than
+            asked; and as `select_objects`.
     """
-    listed = f"ImageSets/2017/{split}.txt"
-    needed = [f"JPEGImages/{RESOLUTION}", f"Annotations/{RESOLUTION}", *([listed] if sequences is None else [])]
-    place = find_set(root, ["", "DAVIS"], needed, "DAVIS 2017", DAVIS_LAYOUT, DAVIS_SOURCE)
-    drawn = sequences is None
-    named = sorted(read_names(place / listed, "the list of sequences", log)) if drawn else list(sequences)
+    check_settings(count=count, every=every, frames=frames)
+    named = None if list is None else read_list(Path(list), "davis", log)
+    drawn, listed = named is None, f"ImageSets/2017/{split}.txt"
+    needed = [f"JPEGImages/{RESOLUTION}", f"Annotations/{RESOLUTION}", *([listed] if drawn else [])]
+    place = find_set(root or "", ["", "DAVIS"], needed, "DAVIS 2017", DAVIS_LAYOUT, DAVIS_SOURCE)
+    if named is None:
+        named = sorted(read_names(place / listed, "the list of sequences", log))
     if count is not None and count > len(named):
         raise UserError(f"objects.count={count}: there are only {len(named)} sequences; ask for fewer")
-    if count is not None and sequences is None:
+    if count is not None and drawn:
         named = sorted(np.random.default_rng(seed).permutation(named)[:count].tolist())
-    found: list[Frame] = []
+    found = []
     for sequence in named[:count]:
         numbered, others = _frames(place, sequence)
         found += numbered[::every][:frames] + others
-    return DavisFrames(place, found)
+    return select_objects(DavisFrames(place, found), min_area=min_area, on_error=on_error, seed=seed, log=log)
 
 
 def _frames(place: Path, sequence: str) -> tuple[list[Frame], list[Frame]]:
-    """What has a picture or a mask, in the order of its numbers; and whatever else is there, which cannot be used."""
+    """All with a picture or a mask, in the order of their numbers; and files that are no frames, with the reason."""
     pictures, masks = (place / kind / RESOLUTION / sequence for kind in ("JPEGImages", "Annotations"))
     stems = {path.stem for path in (*pictures.glob("*.jpg"), *masks.glob("*.png")) if not path.name.startswith(".")}
     numbers = {stem: int(stem) for stem in stems if stem.isascii() and stem.isdigit()}

@@ -1,7 +1,4 @@
-"""Images with objects in them: what the sets of annotated images, and changed copies of them, have in common.
-
-What sets of annotated images share: reading annotations, saying what is wrong, keeping what was chosen.
-"""
+"""Images with annotated objects: what VOC, COCO, DAVIS and rendered scenes have in common, and their changed copies."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.data.decoding import DecodedFile, inspect_image_file
-from diffprobe.data.images import ImageFile, read_image
+from diffprobe.data.images import DecodedFile, ImageFile, inspect_image_file, read_image
 from diffprobe.errors import UserError
 from diffprobe.fitting import UPRIGHT, Geometry
 
@@ -57,10 +53,10 @@ class ObjectImages(ABC):
     """Images whose objects are known. Holds no pixels, so it is cheap to hand to another process.
 
     Attributes:
-        kind: which set: 'voc', 'coco', 'davis' or 'scenes'.
+        kind: which set: 'voc', 'coco', 'davis', 'scenes' or 'moving_scenes'.
         names: of the images, by row.
         captions: all '', the prompt that the papers give the network.
-        sequences, frames: of videos, '' and 0 elsewhere.
+        sequences, frames: of videos; '' and 0 elsewhere.
     """
 
     kind: str
@@ -74,7 +70,7 @@ class ObjectImages(ABC):
 
     @abstractmethod
     def objects(self, row: int) -> list[AnnotatedObject]:
-        """The objects of an image, without reading anything."""
+        """The objects of an image. Reads nothing."""
 
     @abstractmethod
     def picture(self, row: int, size: int) -> Tensor:
@@ -89,7 +85,7 @@ class ObjectImages(ABC):
         """What determines the picture and the masks, as JSON values: id, caption, digests."""
 
     def geometry(self, row: int) -> Geometry | None:
-        """None: its masks are its own, and no other map is made of it."""
+        """None, since no map but its masks is made of it."""
         return None
 
 
@@ -104,14 +100,14 @@ class Instance:
 
 @dataclass
 class Annotation:
-    """What an annotation says: its instances in the order of their numbers, and (number, reason) of what is wrong."""
+    """The annotation of an image: its instances by number, and (number, reason) of what is wrong."""
 
     instances: list[Instance] = field(default_factory=list)
     faults: list[tuple[int | str, str]] = field(default_factory=list)
 
 
 class AnnotatedImages(ObjectImages):
-    """Images of a set, first all candidates and without objects, then with `subset` those to be used."""
+    """Images of a set: first all candidates without objects, then with `subset` those to be used."""
 
     def __init__(
         self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
@@ -124,22 +120,13 @@ class AnnotatedImages(ObjectImages):
 
     @abstractmethod
     def read(self, row: int) -> Annotation:
-        """The annotation of an image.
+        """The annotation of an image. Raises UserError if it cannot be read at all."""
 
-        Raises:
-            UserError: it cannot be read at all.
-        """
-
-    @abstractmethod
     def check_picture(self, row: int, height: int, width: int) -> None:
-        """Decodes the picture.
-
-        Raises:
-            UserError: it cannot be read, or does not have the size of its masks.
-        """
+        """Raises UserError if the picture cannot be decoded, or does not have the size of its masks."""
 
     def picture_key(self, row: int) -> str:
-        """The same for two images of one picture, which would count as two; frames of a film may be alike."""
+        """The same for two images of one picture, of which only one is used; frames of a video may be alike."""
         return self.names[row]
 
     def objects(self, row: int) -> list[AnnotatedObject]:
@@ -152,10 +139,9 @@ class AnnotatedImages(ObjectImages):
     def subset(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
         """The same set with these images only, and these objects of each."""
         chosen = copy(self)
-        chosen.names = [self.names[row] for row in rows]
-        chosen.captions = [self.captions[row] for row in rows]
-        chosen.sequences = [self.sequences[row] for row in rows]
-        chosen.frames = [self.frames[row] for row in rows]
+        for attribute in ("names", "captions", "sequences", "frames"):
+            values = getattr(self, attribute)
+            setattr(chosen, attribute, [values[row] for row in rows])
         chosen._objects = list(objects)
         return chosen
 
@@ -178,8 +164,11 @@ class AnnotatedImages(ObjectImages):
 
 
 class ImageFiles(AnnotatedImages):
-    """Annotated images whose pictures are files. Prototypes are kept under the hashes of picture and annotation, so
-    neither may change: the picture from when it is first looked at, the annotation from its `record` on."""
+    """Annotated images whose pictures are files.
+
+    Prototypes are stored under the hashes of picture and annotation, so neither may change: the picture from its first
+    reading on, the annotation from its `record` on.
+    """
 
     def __init__(
         self, names: Sequence[str], sequences: Sequence[str] | None = None, frames: Sequence[int] | None = None
@@ -194,7 +183,7 @@ class ImageFiles(AnnotatedImages):
 
     @abstractmethod
     def annotation_digest(self, row: int) -> str:
-        """SHA-256 of all that the annotation says of an image."""
+        """SHA-256 of the annotation of an image."""
 
     def picture_key(self, row: int) -> str:
         return self.names[row] if self.sequences[row] else self._first_contents(row).pixels
@@ -214,7 +203,7 @@ class ImageFiles(AnnotatedImages):
         return read_image(ImageFile(self.names[row], self.file(row), contents=self._first_contents(row)), size)
 
     def masks(self, row: int) -> Tensor:
-        """Raises UserError if the annotation is not any more what `record` said."""
+        """Raises UserError if the annotation has changed since `record`."""
         masks, known = super().masks(row), self._annotations.get(self.names[row])
         if known is not None and self.annotation_digest(row) != known:
             raise UserError(f"the annotation of {self.file(row)} was changed while it was in use; run it again")
@@ -232,9 +221,7 @@ class ImageFiles(AnnotatedImages):
 
     def subset(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
         chosen = super().subset(rows, objects)
-        for known in ("_contents", "_annotations"):
-            values = getattr(self, known)
-            setattr(chosen, known, {name: values[name] for name in chosen.names if name in values})
+        chosen._contents, chosen._annotations = dict(self._contents), dict(self._annotations)
         return chosen
 
     def _first_contents(self, row: int) -> DecodedFile:
@@ -255,7 +242,7 @@ def find_set(
     """The folder of a set: of `places` below `root`, the one that has most of what is needed.
 
     Raises:
-        UserError: it lacks something; what that is, the layout that is expected, and where to get the set.
+        UserError: it lacks something; the message has the expected layout, and where to get the set.
     """
     candidates = [Path(root) / place for place in places]
     best = max(candidates, key=lambda place: sum((place / name).exists() for name in needed))

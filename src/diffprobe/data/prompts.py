@@ -1,10 +1,8 @@
-"""Prompts with seeds: read from a CSV file as the papers publish theirs, or drawn from the pocket scene grammar.
+"""Prompts with seeds, from a CSV file or the pocket scene grammar; and lists and CSV tables in any encoding.
 
-Text that people write or export, such as lists and CSV files: which encoding it has, and its lines and rows.
-
-UTF-8 and UTF-16 (with its byte order mark, as Excel writes it) are read as what they are. Other bytes are taken for
-Windows-1252, in which the printable half of ISO-8859-1 is the same, and whoever asked is told so. Line ends may be
-those of Unix, Windows or old Macs. Columns may be named in capitals and with spaces around their names.
+UTF-8 and UTF-16 (with its byte order mark, as Excel writes it) are recognised. Other bytes are read as Windows-1252,
+whose printable half is that of ISO-8859-1, and the user is told. Line ends may be those of Unix, Windows or old Macs.
+Columns may be named in capitals and with spaces around their names.
 """
 
 from __future__ import annotations
@@ -25,26 +23,29 @@ from diffprobe.user_files import read_file
 Log = Callable[[str], None]
 
 FALLBACK = "cp1252"
-BYTE_ORDER_MARKS = {  # byte order marks, the longer ones first: that of UTF-16 begins that of UTF-32
+BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-16 begins that of UTF-32
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
     b"\xef\xbb\xbf": "utf-8",
 }
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what other programs put in the place of commas
-EXCERPT_CHARACTERS = 60
-LINE_END = "\n"
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # that other programs write instead of commas
+SHOWN_CHARACTERS = 60
+DEFAULT_SCENES = 200
+LARGEST_SEED = 2**63 - 1
+# Control characters except tabs and line ends, and the mark of what could not be decoded
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 
 
 def warn(line: str) -> None:
-    """Tells whoever calls from Python; the commands print such lines instead."""
+    """Warns callers from Python; the commands print such lines instead."""
     warnings.warn(line, stacklevel=3)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a CSV file: the line it begins on, counted from 1, and its cells by column, '' where there is none."""
+    """A row of a CSV file: the line it begins on, counted from 1, and its cells by column."""
 
     line: int
     cells: dict[str, str]
@@ -54,7 +55,7 @@ def read_text(path: Path, what: str, log: Log = warn) -> str:
     """The text of a file, its lines ended by \\n alone.
 
     Args:
-        what: what the file is, in messages: 'the prompts'.
+        what: what the file is, for messages: 'the prompts'.
         log: takes one line where the file is not UTF-8.
 
     Raises:
@@ -81,19 +82,16 @@ def _decoded(raw: bytes, path: Path, what: str, log: Log) -> str:
         text = raw.decode(marked or "utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        if marked or _mostly_utf8(raw):
+        # More characters beyond ASCII that are UTF-8 than such that are not
+        good = sum(not character.isascii() for character in raw.decode("utf-8", "ignore"))
+        bad = raw.decode("utf-8", "replace").count("\ufffd") - raw.count("\ufffd".encode())
+        if marked or good > bad:
             name = (marked or "utf-8").upper()
             raise UserError(f"{what} {path} is {name}, but damaged in line {line}; save it again as UTF-8") from error
         return _decoded_by_fallback(raw, line, path, what, log)
     if marked not in (None, "utf-8"):
         log(f"{what} {path} is {marked.upper()}, and was read as that")
     return text
-
-
-def _mostly_utf8(raw: bytes) -> bool:
-    """Whether bytes that are not UTF-8 have more characters beyond ASCII that are than such that are not."""
-    good = sum(not character.isascii() for character in raw.decode("utf-8", "ignore"))
-    return good > raw.decode("utf-8", "replace").count("\ufffd") - raw.count("\ufffd".encode())
 
 
 def _decoded_by_fallback(raw: bytes, line: int, path: Path, what: str, log: Log) -> str:
@@ -104,7 +102,7 @@ def _decoded_by_fallback(raw: bytes, line: int, path: Path, what: str, log: Log)
         raise UserError(f"{what} {path} is neither UTF-8 nor Windows-1252 (line {line}); save it as UTF-8") from error
     shown = text.split("\n")[line - 1].strip(" \t\r")
     beyond = next(at for at, character in enumerate(shown) if not character.isascii())
-    start = max(0, beyond - EXCERPT_CHARACTERS // 2)
+    start = max(0, beyond - SHOWN_CHARACTERS // 2)
     log(
         f"{what} {path} is not UTF-8, and was read as Windows-1252 (CP1252): line {line} is "
         f"{shown[start : start + SHOWN_CHARACTERS]!r}; if that is wrong, save it as UTF-8"
@@ -113,13 +111,13 @@ def _decoded_by_fallback(raw: bytes, line: int, path: Path, what: str, log: Log)
 
 
 def read_lines(path: Path, what: str, log: Log = warn) -> list[tuple[int, str]]:
-    """(line number from 1, text without spaces around it) of every line that is not blank. Raises as `read_text`."""
+    """(line number from 1, stripped text) of every line that is not blank. Raises UserError as `read_text`."""
     lines = enumerate(read_text(path, what, log).split("\n"), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def read_names(path: Path, what: str, log: Log = warn) -> list[str]:
-    """The names of a list that has one a line, in its order.
+    """The names of a list with one name a line, in its order.
 
     Raises:
         UserError: as `read_text`; a line is not one name; a name is there twice.
@@ -144,15 +142,14 @@ def check_unique(names: Sequence[str], path: Path) -> None:
 def read_table(
     path: Path, what: str, required: Sequence[Sequence[str]], optional: Sequence[str] = (), log: Log = warn
 ) -> list[Row]:
-    """The rows of a CSV file whose first line names its columns. Rows without any content are passed over.
+    """The rows of a CSV file whose first line names its columns; empty rows are skipped.
 
     Args:
-        required: the columns that must be there, each as the names it may have; cells carry the first of them.
-        optional: further columns that are read where they are there.
+        required: columns, each as the names it may have; cells are named by the first of them.
 
     Raises:
-        UserError: as `read_text`; a column is missing or named twice; a row has not one value for each column; quotes
-            do not match.
+        UserError: as `read_text`; a column is missing or repeated; a row has not one value for each column; quotes do
+            not match.
     """
     text = read_text(path, what, log)
     reader = csv.reader(StringIO(text), strict=True)
@@ -173,7 +170,8 @@ def read_table(
                 rows.append(Row(start, {name: cells[place] for name, place in places.items()}))
             start = reader.line_num + 1
     except csv.Error as error:
-        advice = "" if header else f". {_advice(text.split(LINE_END)[0], required, optional)}"
+        first_line = text.split("\n")[0]
+        advice = "" if header else f". {_advice(first_line, required, optional)}"
         raise UserError(f"{path}, line {start}: check the quotes of this row ({one_line(error)}){advice}") from error
     return rows
 
@@ -181,7 +179,7 @@ def read_table(
 def _column_indices(
     header: Sequence[str], path: Path, required: Sequence[Sequence[str]], optional: Sequence[str]
 ) -> dict[str, int]:
-    """Where the wanted columns are, by the first of their names."""
+    """The places of the wanted columns, by the first of their names."""
     columns = [name.strip().casefold() for name in header]
     places = {}
     for names in [*required, *([name] for name in optional)]:
@@ -202,7 +200,7 @@ def _column_indices(
 
 
 def _advice(first_line: str, required: Sequence[Sequence[str]], optional: Sequence[str]) -> str:
-    """What to do about a first line that does not name the columns."""
+    """Advice on a first line that does not name the columns."""
     wanted = {name for names in required for name in names}
     for separator, called in SEPARATORS.items():
         found = {name.strip().strip('"').casefold() for name in first_line.split(separator)}
@@ -213,13 +211,6 @@ def _advice(first_line: str, required: Sequence[Sequence[str]], optional: Sequen
     columns = ", ".join(names[0] for names in required)
     further = f" and, if wanted, {', '.join(optional)}" if optional else ""
     return f"The first line must name the columns {columns}{further}"
-
-
-DEFAULT_SCENES = 200
-LARGEST_SEED = 2**63 - 1
-SHOWN_CHARACTERS = 60
-# What no keyboard writes: control characters but tabs and line ends, and the mark of what could not be decoded.
-CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 
 
 @dataclass(frozen=True)
@@ -240,7 +231,7 @@ class PromptData:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One image to be: the text, the seed of its first latent, and the name that its activations and labels carry."""
+    """An image to be generated: its text, the seed of its noise, and its id."""
 
     text: str
     seed: int
@@ -248,13 +239,13 @@ class Prompt:
 
     @property
     def image_key(self) -> tuple[str, int]:
-        """What makes one picture of it whatever it is called: the seed, and the words as a text encoder tells them
-        apart, which for CLIP's have no capitals and single spaces."""
+        """The same for two prompts of one picture: the seed, and the words as CLIP's text encoder reads them, without
+        capitals and with single spaces."""
         return " ".join(self.text.split()).lower(), self.seed
 
 
 def duplicate_prompts(prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> list[tuple[Prompt, Prompt]]:
-    """Pairs of one picture: each prompt with the first before it, or in `others`, that makes the same."""
+    """Pairs of prompts with one picture: each prompt after the first before it, or in `others`, that makes the same."""
     first = {prompt.image_key: prompt for prompt in reversed(others)}
     return [
         (first[prompt.image_key], prompt) for prompt in prompts if first.setdefault(prompt.image_key, prompt) != prompt
@@ -267,13 +258,12 @@ def load_prompts(
     """Prompts from a CSV file, or from the scene grammar where no file is given.
 
     Args:
-        prompts: a CSV file, or None for the scene grammar.
-        count: how many; None means all of a file, or 200 scenes.
-        seed: chooses the scenes and their noise; without effect on a file, which brings its own seeds.
+        count: None means all of a file, or 200 scenes.
+        seed: chooses the scenes and their noise; without effect on a file, which has its own seeds.
         log: takes a line for what is odd about a file, such as its encoding.
 
     Raises:
-        UserError: the file or a column of it is missing, a seed is no number, or fewer prompts are there than asked.
+        UserError: as `read_prompts`, or there are fewer prompts than asked.
     """
     if count is not None and count < 1:
         raise UserError(f"data.count={count}: must be at least 1")
@@ -296,18 +286,21 @@ def scene_prompts(count: int, seed: int = 0) -> list[Prompt]:
 def read_prompts(path: Path, log: Log = warn) -> list[Prompt]:
     """Reads columns `prompts`, `seeds` and, where present, `prompt_inds` (else rows are numbered from 0).
 
-    The papers' files are UTF-8; for other encodings see `diffprobe.data.prompts`. Images are named as the papers
-    name them: `prompt_{prompt_inds}_seed_{seeds}`.
+    Images are named as in the papers: `prompt_{prompt_inds}_seed_{seeds}`.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a value is no whole number, or two images have one
-            name.
+            name or make one picture.
     """
     rows = read_table(path, "the prompts", [["prompts"], ["seeds"]], ["prompt_inds"], log)
     if not rows:
         raise UserError(f"{path} has no prompts below its first line")
     indexed = any(row.cells.get("prompt_inds", "").strip() for row in rows)
-    prompts = [_prompt(path, row, None if indexed else number) for number, row in enumerate(rows)]
+    prompts = []
+    for number, row in enumerate(rows):
+        seed = _whole(row.cells["seeds"], "seed", path, row.line)
+        index = _whole(row.cells["prompt_inds"], "prompt index", path, row.line) if indexed else number
+        prompts.append(Prompt(row.cells["prompts"], seed, f"prompt_{index}_seed_{seed}"))
     name, times = Counter(prompt.name for prompt in prompts).most_common(1)[0]
     if times > 1:
         raise UserError(f"{path} names {times} images {name!r}; prompt_inds and seeds together must be unique")
@@ -322,15 +315,8 @@ def read_prompts(path: Path, log: Log = warn) -> list[Prompt]:
     return prompts
 
 
-def _prompt(path: Path, row: Row, number: int | None) -> Prompt:
-    """Args: number: its index, where the file gives none."""
-    seed = _whole(row.cells["seeds"], "seed", path, row.line)
-    index = _whole(row.cells["prompt_inds"], "prompt index", path, row.line) if number is None else number
-    return Prompt(row.cells["prompts"], seed, f"prompt_{index}_seed_{seed}")
-
-
 def _whole(cell: str, what: str, path: Path, line: int) -> int:
-    # Digits alone: int() would take '1_0' and other alphabets' digits too, and gives up on thousands of them
+    # Not int(), which takes '1_0' and other alphabets' digits too, and refuses thousands of digits
     found = re.fullmatch("0*([0-9]{1,19})", cell.strip())
     if not found or int(found[1]) > LARGEST_SEED:
         shown = cell if len(cell) <= SHOWN_CHARACTERS else f"{cell[:SHOWN_CHARACTERS]}..."
@@ -339,7 +325,7 @@ def _whole(cell: str, what: str, path: Path, line: int) -> int:
 
 
 def _warn_of_texts(path: Path, rows: Sequence[Row], log: Log) -> None:
-    """Tells of prompts that are there, but hardly what was meant."""
+    """Warns of prompts that are empty or badly decoded."""
     empty = [row for row in rows if not row.cells["prompts"].strip()]
     if empty:
         log(f"{path}: {len(empty)} of {len(rows)} prompts are empty, first in line {empty[0].line}")

@@ -1,36 +1,84 @@
-"""Scenes of the pocket world as annotated images: rendered when asked for, with exact masks.
-
-Videos of the pocket world: scenes past which the camera steps to the right, as annotated frames.
-"""
+"""Scenes of the pocket world as annotated images with exact masks, still or as videos; rendered when they are used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor
 
+from diffprobe.data.images import OnError
+from diffprobe.data.object_selection import AreaShare, Selected, check_settings, select_objects
 from diffprobe.data.objects import AnnotatedImages, Annotation, Instance, digest
+from diffprobe.data.prompts import Log, warn
 from diffprobe.errors import UserError
 from diffprobe.pocket.render import render
 from diffprobe.pocket.scenes import Scene, sample_scene
+from diffprobe.ranges import Choice, Count, Number
 
 STREAM = "test"  # no model was trained on these
 SEED_STRIDE = 1_000_000
-SMALL = 64  # pixels: of this size up to REMEMBERED scenes are kept in memory, 60 MB
+SMALL = 64  # pixels: scenes up to this size stay in memory, in all 60 MB
 CACHED_SCENES = 1024
 LABELS = ("shape", "colour", "both")
+STRIDE = 0.06  # scene units from frame to frame; an object is about one unit wide
+MaskSize = Annotated[int, Number(8, 2048)]
+
+
+def load_scenes(
+    count: Count = 200,
+    label: Annotated[str, Choice(*LABELS)] = "shape",
+    size: MaskSize = 64,
+    *,
+    min_area: AreaShare = 0.0,
+    on_error: OnError = "error",
+    seed: int = 0,
+    log: Log = warn,
+) -> Selected:
+    """Scenes that no model was trained on; different seeds give different ones.
+
+    Args:
+        label, size: see `SceneObjects`.
+        min_area, on_error, log: see `select_objects`, also for what is returned and raised.
+    """
+    check_settings(count=count)
+    scenes = SceneObjects(range(seed * SEED_STRIDE, seed * SEED_STRIDE + count), label, size)
+    return select_objects(scenes, min_area=min_area, on_error=on_error, seed=seed, log=log)
+
+
+def load_moving_scenes(
+    count: Count = 40,
+    every: Count = 1,
+    frames: Count = 16,
+    size: MaskSize = 64,
+    *,
+    min_area: AreaShare = 0.0,
+    on_error: OnError = "error",
+    seed: int = 0,
+    log: Log = warn,
+) -> Selected:
+    """Videos of scenes past which the camera steps to the right.
+
+    Args:
+        count: of videos.
+        every, frames: takes each `every`-th frame, and `frames` of them in all.
+        size, min_area, on_error, seed, log: as of `load_scenes`.
+    """
+    check_settings(count=count, every=every, frames=frames)
+    start = seed * SEED_STRIDE
+    scenes = MovingScenes(range(start, start + count), [every * number for number in range(frames)], size)
+    return select_objects(scenes, min_area=min_area, on_error=on_error, seed=seed, log=log)
 
 
 class SceneObjects(AnnotatedImages):
     """Scenes of the stream 'test', named 'scene-<index>'; instances are numbered from left to right, from 1.
 
     Args:
-        label: what makes an object's class: its 'shape', its 'colour', or 'both' ('red cube').
-        size: of the masks in pixels; pictures are rendered at whatever size they are asked for.
+        label: the class of an object: its 'shape', its 'colour', or 'both' ('red cube').
+        size: of the masks in pixels; pictures are rendered at any size.
     """
 
     kind = "scenes"
@@ -44,23 +92,13 @@ class SceneObjects(AnnotatedImages):
         self.label, self.size = label, size
 
     def read(self, row: int) -> Annotation:
-        scene = self.scene(row)
         masks = _rendered(self.scene_named, self.names[row], self.size)[1].numpy()
         labels = [
             {"shape": item.shape, "colour": item.colour, "both": f"{item.colour} {item.shape}"}[self.label]
-            for item in scene.objects
+            for item in self.scene(row).objects
         ]
-        # An object that others hide is not annotated.
-        return Annotation(
-            [
-                Instance(number, label, mask)
-                for number, (label, mask) in enumerate(zip(labels, masks, strict=False), 1)
-                if mask.any()
-            ]
-        )
-
-    def check_picture(self, row: int, height: int, width: int) -> None:
-        """A rendered picture cannot be broken."""
+        numbered = enumerate(zip(labels, masks, strict=False), 1)
+        return Annotation([Instance(number, label, mask) for number, (label, mask) in numbered if mask.any()])
 
     def picture(self, row: int, size: int) -> Tensor:
         return _rendered(self.scene_named, self.names[row], size)[0]
@@ -70,38 +108,13 @@ class SceneObjects(AnnotatedImages):
         return {"id": self.names[row], "caption": self.captions[row], "sha256": digest(scene), "size": self.size}
 
     def scene(self, row: int) -> Scene:
-        """What is to be seen in an image."""
+        """The scene of an image."""
         return self.scene_named(self.names[row])
 
     @staticmethod
     def scene_named(name: str) -> Scene:
         """The scene of the image 'scene-<index>'."""
         return sample_scene(int(name.removeprefix("scene-")), STREAM)
-
-
-def _rendered(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
-    """Picture [3, size, size] and masks [3, size, size] of an image; small ones are remembered."""
-    draw = _rendered_cached if size <= SMALL else _rendered_cached.__wrapped__
-    return draw(scene_named, name, size)
-
-
-@lru_cache(CACHED_SCENES)
-def _rendered_cached(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
-    rendered = render([scene_named(name)], size)
-    return rendered.images[0], rendered.instances[0]
-
-
-def scene_objects(count: int, seed: int = 0, label: str = "shape", size: int = 64) -> SceneObjects:
-    """So many scenes; different seeds give different ones.
-
-    Raises:
-        UserError: `label` is unknown, or `size` is not positive.
-    """
-    return SceneObjects(range(seed * SEED_STRIDE, seed * SEED_STRIDE + count), label, size)
-
-
-STRIDE = 0.06  # scene units from frame to frame; an object is about one unit wide
-SCENES, FRAMES = 40, 16
 
 
 class MovingScenes(SceneObjects):
@@ -125,15 +138,17 @@ class MovingScenes(SceneObjects):
         """The scene of the frame 'scene-<index>/<frame>'."""
         sequence, frame = name.split("/")
         still = SceneObjects.scene_named(sequence)
-        camera = np.array(still.camera) + STRIDE * int(frame) * still.axes[0]
-        return replace(still, camera=(float(camera[0]), float(camera[1]), float(camera[2])))
+        x, y, z = (float(at) for at in np.array(still.camera) + STRIDE * int(frame) * still.axes[0])
+        return replace(still, camera=(x, y, z))
 
 
-def moving_scenes(
-    count: int | None = None, seed: int = 0, *, every: int = 1, frames: int | None = None, size: int = 64
-) -> MovingScenes:
-    """So many videos (by default 40) of every `every`-th frame, at most `frames` (by default 16) of them."""
-    start = seed * SEED_STRIDE
-    return MovingScenes(
-        range(start, start + (count or SCENES)), [every * number for number in range(frames or FRAMES)], size
-    )
+def _rendered(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
+    """Picture [3, size, size] and masks [3, size, size] of an image; small ones are cached."""
+    draw = _rendered_cached if size <= SMALL else _rendered_cached.__wrapped__
+    return draw(scene_named, name, size)
+
+
+@lru_cache(CACHED_SCENES)
+def _rendered_cached(scene_named: Callable[[str], Scene], name: str, size: int) -> tuple[Tensor, Tensor]:
+    rendered = render([scene_named(name)], size)
+    return rendered.images[0], rendered.instances[0]

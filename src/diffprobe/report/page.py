@@ -225,7 +225,8 @@ def _answer(topic: str, config: Mapping[str, Any]) -> str:
             return _images(config)
         case "objects":
             names = [name for name in ("root", "split", "list", "count") if chosen.get(name) is not None]
-            return ", ".join([f"annotated images: {chosen['kind']}", *(f"{name} {chosen[name]}" for name in names)])
+            kind = chosen.get("kind") or class_name(chosen).removeprefix("load_")  # `kind` in older runs
+            return ", ".join([f"annotated images: {kind}", *(f"{name} {chosen[name]}" for name in names)])
         case "layers":
             each = [_listed(chosen["select"])] if chosen["select"] else []
             joined = [f"joined: {', '.join(chosen['groups'])}"] if chosen.get("groups") else []

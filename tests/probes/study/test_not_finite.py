@@ -15,7 +15,7 @@ from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_ima
 from diffprobe.analyses.intervention.edits import Editing
 from diffprobe.analyses.intervention.trials import InterventionStudy, Targets
 from diffprobe.backbone.layers import catalogue, select_layers
-from diffprobe.data.object_selection import load_objects
+from diffprobe.data.scenes import load_scenes
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.controls import CONTROLS
@@ -79,7 +79,7 @@ def broken(denoiser, seed):
 
 
 def test_prototypes_name_layer_image_and_timestep(tiny_backbone, layers, tmp_path):
-    scenes = load_objects("scenes", count=3)[0]
+    scenes = load_scenes(count=3)[0]
     module = tiny_backbone.denoiser.get_submodule(layers[0].name)
     expected = rf"the activation of {layers[0].name} of image '{scenes.names[2]}' at timestep 0: .*model\."
     with spoilt(module, 0, call=1), pytest.raises(UserError, match=expected):
