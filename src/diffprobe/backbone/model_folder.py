@@ -305,14 +305,8 @@ def _digest(tensor: Tensor) -> str:
 
 def fingerprint_of_tokenizer(tokenizer: Any) -> str:
     """SHA-256 of all that determines the tokens of a text: vocabulary, merges, normalisation, truncation, padding."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:  # written in Python
-        ranks: dict[Any, int] = getattr(tokenizer, "bpe_ranks", {})
-        merges = [str(pair) for pair in sorted(ranks, key=lambda pair: ranks[pair])]
-        rules: Any = {"vocabulary": sorted(tokenizer.get_vocab().items()), "merges": merges}
-    else:
-        rules = json.loads(backend.to_str())
-        rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # of the last call
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # of the last call
     return _hash_of(
         [
             type(tokenizer).__name__,

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffprobe.backbone.capture import HALVES, add_noise, capture, encode_prompts, scale_input
+from diffprobe.backbone.capture import add_noise, capture, encode_prompts, scale_input
 from diffprobe.backbone.families import Conditions
 from diffprobe.backbone.finite import at_step
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.samplers import TRAINED_ON, begin_at, check_betas, has_betas
 from diffprobe.backbone.trajectory import (
     TrajectoryStep,
+    check_half,
     fresh_scheduler,
     normal_noise,
     partial_activations,
@@ -261,8 +262,7 @@ def image_to_image(
     _check_seeds(latents, seeds)
     taken = steps_taken(steps, strength)
     guided = backbone.guidance_matters(captions) or (backbone.guided and half != "conditional")
-    if half not in HALVES or (half == "unconditional" and not guided):
-        raise UserError(f"no half {half!r} at guidance {backbone.guidance}; use one of {', '.join(HALVES)}")
+    check_half(backbone, half, guided)
     capture(backbone.denoiser, layers)  # unknown layers are an error now, not at the first step
     scheduler = fresh_scheduler(backbone, steps)
     generators = _generators(seeds)

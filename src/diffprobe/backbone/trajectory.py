@@ -84,9 +84,7 @@ def generate(
     if not prompts or len(prompts) != len(seeds):
         raise UserError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt, at least one")
     guided = backbone.guided
-    if half not in HALVES or (half == "unconditional" and not guided):
-        why = f"at guidance {backbone.guidance}" if backbone.family.guided(2) else "of a model without guidance batch"
-        raise UserError(f"no half {half!r} {why}; use one of {', '.join(HALVES)}")
+    check_half(backbone, half, guided)
     replaced = {name: function for by_layer in replace.values() for name, function in by_layer.items()}
     capture(backbone.denoiser, layers, replace=replaced)  # unknown layers are an error now, not at the first step
     scheduler = fresh_scheduler(backbone, steps)
@@ -107,6 +105,13 @@ def generate(
         decode=decode,
         replace=replace,
     )
+
+
+def check_half(backbone: Backbone, half: str, guided: bool) -> None:
+    """Raises UserError for a half that a batch, guided or not, does not have."""
+    if half not in HALVES or (half == "unconditional" and not guided):
+        why = f"at guidance {backbone.guidance}" if backbone.family.guided(2) else "of a model without guidance batch"
+        raise UserError(f"no half {half!r} {why}; use one of {', '.join(HALVES)}")
 
 
 def sample_steps(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import eight_bit, load_image_model, processed, trial_picture
+from diffprobe.labels.labeler import eight_bit, load_image_model, processed, try_on_noise
 from diffprobe.ranges import Number, Text
 
 # The property and metrics of a classifier in tables of scores.
@@ -117,10 +117,7 @@ class TransformersClassifier:
         labels = self.network.config.id2label
         self.classes = [str(labels[number]) for number in sorted(labels)]
         self.network.to(self.device).requires_grad_(False).eval()
-        try:
-            scores = self(trial_picture())
-        except Exception as error:  # whatever an unusual model or processor makes several libraries raise
-            raise UserError(f"the classifier {model!r} does not run here: {one_line(error)}") from error
+        scores = try_on_noise(self, f"the classifier {model!r} does not run here")
         if scores.shape != (1, len(self.classes)) or not scores.isfinite().all():
             raise UserError(
                 f"the classifier {model!r} does not give a finite number for each of its {len(self.classes)} classes"

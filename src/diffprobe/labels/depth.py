@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffprobe.backbone.load import chosen_device
 from diffprobe.backbone.model_folder import fingerprint_of
-from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import SinglePropertyLabeler, load_image_model, processed, trial_picture
+from diffprobe.errors import UserError
+from diffprobe.labels.labeler import SinglePropertyLabeler, load_image_model, processed, try_on_noise
 from diffprobe.ranges import Choice, Number, Text
 
 INVERSE, DISTANCE = "inverse_depth", "distance"
@@ -58,10 +58,7 @@ class TransformersDepth(SinglePropertyLabeler):
             if name in weights and weights[name].is_floating_point():
                 weights[name].fill_(float("nan"))
         self.network.to(self.device).requires_grad_(False).eval()
-        try:
-            values = self._depth(trial_picture())
-        except Exception as error:  # whatever an unusual model or processor makes several libraries raise
-            raise UserError(f"the depth model {model!r} does not run here: {one_line(error)}") from error
+        values = try_on_noise(self._depth, f"the depth model {model!r} does not run here")
         if not values.isfinite().all():
             lacks = f"; its files lack {len(missing)} weights, such as {missing[0]}" if missing else ""
             raise UserError(f"the depth model {model!r} gives depth that is not finite{lacks}")

@@ -69,9 +69,12 @@ def eight_bit(images: Tensor) -> Tensor:
     return (images.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def trial_picture(size: int = 64) -> Tensor:
-    """[1, 3, size, size] of noise, always the same, on which an image model is tried before there are images."""
-    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+def try_on_noise(model: Callable[[Tensor], Tensor], problem: str) -> Tensor:
+    """A model's output for one image of noise, always the same. Raises UserError with `problem` if it fails."""
+    try:
+        return model(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    except Exception as error:  # whatever an unusual model makes several libraries raise
+        raise UserError(f"{problem}: {one_line(error)}") from error
 
 
 def load_image_model(

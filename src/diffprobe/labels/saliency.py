@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
+from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, try_on_noise
 from diffprobe.ranges import Choice, Items, Number, Text
 
 
@@ -94,10 +94,7 @@ class OnnxSaliency(SinglePropertyLabeler):
             raise UserError(
                 f"{path} takes {entry.type} {entry.shape}; a saliency model takes float pictures [1, 3, height, width]"
             )
-        try:
-            self._probability(trial_picture()[0])
-        except Exception as error:  # onnxruntime's own kinds, and shapes that are no map
-            raise UserError(f"{path} does not run as a saliency model: {one_line(error)}") from error
+        try_on_noise(self.maps, f"{path} does not run as a saliency model")
 
     def maps(self, images: Tensor) -> Tensor:
         return torch.stack([(self._probability(image) > self.threshold).float() for image in images])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from diffprobe.backbone.load import chosen_device
 from diffprobe.backbone.model_folder import fingerprint_of
 from diffprobe.errors import UserError, one_line
-from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, trial_picture
+from diffprobe.labels.labeler import SinglePropertyLabeler, eight_bit, try_on_noise
 from diffprobe.ranges import Text
 
 INSTALL = "pip install https://github.com/compphoto/Intrinsic/archive/main.zip"
@@ -60,10 +60,7 @@ class IntrinsicShading(SinglePropertyLabeler):
             self.models: dict[str, nn.Module] = self._pipeline.load_models(named, stage=GREY, device=self.device)
         except Exception as error:  # downloading, reading and fitting weights each raise other kinds
             raise UserError(f"Intrinsic cannot load the weights {named}: {one_line(error)}") from error
-        try:
-            self._shading(trial_picture()[0])
-        except Exception as error:  # an older release has other functions and names of results
-            raise UserError(f"Intrinsic does not run here: {one_line(error)}. The current one: {INSTALL}") from error
+        try_on_noise(self.maps, f"Intrinsic does not run here (the current release: {INSTALL})")
 
     def maps(self, images: Tensor) -> Tensor:
         return torch.stack([self._shading(image) for image in images])
