@@ -178,20 +178,20 @@ def headline_scores(runs: Sequence[FinishedRun]) -> list[RunScore]:
     Raises:
         UserError: a run has no table that any can be read from, or no layer can be chosen.
     """
-    found = []
+    scores = []
     for run in runs:
         own = [*_of_probes(run), *_of_objects(run)]
         if not own:
             raise UserError(f"the run {run.name} has no scores on test images and no tests of objects to compare")
-        found += own
-    return found
+        scores += own
+    return scores
 
 
 def _of_probes(run: FinishedRun) -> list[RunScore]:
     if run.summaries is None:
         return []
     real = [row for row in summary_rows(select(run.summaries, control="none")) if row.property in (*PROPERTIES, CLASS)]
-    found = []
+    scores = []
     for name, model, probe in dict.fromkeys((row.property, row.model, row.probe) for row in real):
         metric = TOP_1 if name == CLASS else property_named(name).headline
         layer = None if name == CLASS else best_layer(run.summaries, name, model=model, probe=probe)
@@ -204,14 +204,14 @@ def _of_probes(run: FinishedRun) -> list[RunScore]:
         if rows:
             last = max(rows, key=lambda row: row.step)
             values = (last.mean, last.low, last.high, last.n)
-            found.append(RunScore(run.name, model, probe, name, metric, last.layer, last.step, *values))
-    return found
+            scores.append(RunScore(run.name, model, probe, name, metric, last.layer, last.step, *values))
+    return scores
 
 
 def _of_objects(run: FinishedRun) -> list[RunScore]:
     if run.tests is None:
         return []
-    found = []
+    scores = []
     tests = run.tests[run.tests["value"].notna()]
     for (statistic, set_a, set_b), name in STATISTICS.items():
         rows = select(tests, statistic=statistic, set_a=set_a, set_b=set_b)
@@ -220,8 +220,8 @@ def _of_objects(run: FinishedRun) -> list[RunScore]:
             best = own.iloc[int(own["value"].argmax())]
             low, high = (None if pd.isna(end) else end for end in (best["low"], best["high"]))
             place = (f"objects ({measure})", name, best["layer"], best["step"])
-            found.append(RunScore(run.name, model, "", *place, best["value"], low, high, None))
-    return found
+            scores.append(RunScore(run.name, model, "", *place, best["value"], low, high, None))
+    return scores
 
 
 def _by_score(headlines: Sequence[RunScore]) -> dict[tuple[str, str], list[RunScore]]:
@@ -242,7 +242,7 @@ def run_differences(
     """
     models = {run.name: run.scores["model"].unique() for run in runs if run.scores is not None}
     labels = {(run, model): f"{run}: {model}" if len(own) > 1 else run for run, own in models.items() for model in own}
-    found = []
+    differences = []
     for (what, metric), rows in _by_score(headlines).items():
         rows = [row for row in rows if (row.run, row.model) in labels]
         keys = [ScoreKey(labels[row.run, row.model], row.layer, row.step, row.probe) for row in rows]
@@ -250,8 +250,8 @@ def run_differences(
         pairs = list(combinations(keys, 2))
         if pairs:
             scores = concatenate([_relabelled(run, labels, layers) for run in runs if run.scores is not None])
-            found += compare(scores, pairs, property=what, metric=metric, family=FAMILY, seed=seed)
-    return found
+            differences += compare(scores, pairs, property=what, metric=metric, family=FAMILY, seed=seed)
+    return differences
 
 
 def _relabelled(run: FinishedRun, labels: Mapping[tuple[str, str], str], layers: Collection[str]) -> pd.DataFrame:

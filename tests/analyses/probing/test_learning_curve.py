@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,11 @@ from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import read_csv, select
 from diffprobe.probes.splits import Split
+from diffprobe.probes.study.question import ProbingConfig
 from tests.probes.planted import DEEP, TELLING_CHANNEL, label_maps, planted
 from tests.reference.score_rows import cells_of
 
+CONFIG = ProbingConfig([], [0, 1], properties=["depth"])
 SPLIT = Split(list(range(12)), [12, 13], list(range(14, 20)))
 
 
@@ -43,8 +46,7 @@ class MeanFit:
 def made(sizes: list[int]) -> tuple[pd.DataFrame, MeanFit]:
     targets, fit = label_maps(20), MeanFit()
     activations = planted(20, targets, steps=2)
-    options = {"model": "pocket", "probe_config": ProbeConfig(), "fit": fit}
-    return learning_curve(activations, targets, SPLIT, ["depth"], sizes, **options), fit
+    return learning_curve(activations, targets, SPLIT, CONFIG, sizes, model="pocket", fit=fit), fit
 
 
 def test_subsets_are_nested_seeded_and_leave_validation_and_test_alone() -> None:
@@ -74,8 +76,8 @@ def test_more_images_give_a_better_score_with_its_interval() -> None:
 
 def test_the_bank_has_the_name_of_its_probe_config() -> None:
     targets = label_maps(20)
-    options = {"model": "pocket", "probe_config": ProbeConfig(name="short", epochs=2), "fit": train_bank}
-    points = learning_curve(planted(20, targets, steps=2), targets, SPLIT, ["depth"], [6], **options)
+    config = replace(CONFIG, probe_config=ProbeConfig(name="short", epochs=2))
+    points = learning_curve(planted(20, targets, steps=2), targets, SPLIT, config, [6], model="pocket", fit=train_bank)
     assert set(points["probe"]) == {"short"}
 
 

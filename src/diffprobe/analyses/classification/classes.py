@@ -83,10 +83,10 @@ def _rendered_scenes(classes: set[int], count: int, inputs: Inputs) -> Photos:
         if len(scenes) == count:
             break
         scene = sample_scene(index, "test", 1)
-        found = class_in_text(scene.caption, inputs.classifier.classes, {})
-        if found in classes:
+        at = class_in_text(scene.caption, inputs.classifier.classes, {})
+        if at in classes:
             scenes.append(scene)
-            right.append(found)
+            right.append(at)
     names = [f"scene_{at}" for at in range(count)]
     return Photos(names, right, lambda rows: render([scenes[row] for row in rows], size).images, "rendered scenes")
 
@@ -102,8 +102,8 @@ def _photos_of_folder(place: Path, patterns: Mapping[str, Any], classes: set[int
     for image in bad:
         inputs.log(f"left out {image.name}: {image.reason}")
     texts = [file.caption or file.path.parent.name.replace("_", " ") for file in files]
-    found = [class_in_text(text, inputs.classifier.classes, patterns) for text in texts]
-    of_classes = [(file, at) for file, at in zip(files, found, strict=True) if at in classes]
+    named = [class_in_text(text, inputs.classifier.classes, patterns) for text in texts]
+    of_classes = [(file, at) for file, at in zip(files, named, strict=True) if at in classes]
     if not of_classes:
         raise UserError(
             f"analysis.photos={place}: none of its {len(files)} images is of a class that the prompts name; a photo's "
@@ -255,8 +255,8 @@ def half_stable(outputs: ClassifierOutputs) -> EmergenceStep:
     few for an interval, both of its ends are None.
     """
     steps, stable = list(outputs.timesteps), outputs.stable
-    found = median_step(np.where(stable.any(1), stable.argmax(1), len(steps)))
-    places = (found.first, found.low, found.high)
+    median = median_step(np.where(stable.any(1), stable.argmax(1), len(steps)))
+    places = (median.first, median.low, median.high)
     step, low, high = (None if at is None or at == len(steps) else steps[at] for at in places)
     return EmergenceStep(step, low, high, len(stable))
 

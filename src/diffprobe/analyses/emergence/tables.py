@@ -113,12 +113,12 @@ def _lead(steps: np.ndarray, probe: np.ndarray, image: np.ndarray, definition: s
     # Two values have intervals that just touch at this level where their difference has one of `LEVEL` that starts at
     # 0: 83 % for 95 % (Goldstein and Healy 1995, JRSS A 158:175). Values of the same images are nearer than that.
     of_each = float(2 * stats.norm.cdf(stats.norm.ppf((1 + LEVEL) / 2) / 2**0.5) - 1)
-    found, compared = ([steps_reaching(values, at) for values in above] for at in (LEVEL, of_each))
+    by_level = [[steps_reaching(values, at) for values in above] for at in (LEVEL, of_each)]
     if not (last.low > 0).all():
-        found, compared = ([StepInterval(each.first, None, None) for each in several] for several in (found, compared))
-    places = [place for each in found for place in (each.first, each.low, each.high)]
+        by_level = [[StepInterval(each.first, None, None) for each in both] for both in by_level]
+    places = [place for each in by_level[0] for place in (each.first, each.low, each.high)]
     as_steps = [NO_STEP if place is None or place == len(steps) else int(steps[place]) for place in places]
-    return (*last.mean.tolist(), *as_steps, *_between(steps, *compared))
+    return (*last.mean.tolist(), *as_steps, *_between(steps, *by_level[1]))
 
 
 def _between(
@@ -182,7 +182,7 @@ def lead_text(lead: Lead) -> str:
 def _verdict(lead: Lead) -> str:
     """Who leads and by how much; nobody where the interval holds 0."""
     if lead.n < MINIMUM_IMAGES:
-        return f"{images_text(lead.n)} are too few to tell a lead, it takes {MINIMUM_IMAGES}"
+        return f"{images_text(lead.n)} are too few to show a lead, it takes {MINIMUM_IMAGES}"
     if lead.lead_low is None:
         return "no lead was determined"
     if lead.lead_low > 0:

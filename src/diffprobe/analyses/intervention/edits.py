@@ -165,11 +165,11 @@ class TokenMoments:
 
     def covariances(self) -> dict[tuple[str, int], Tensor]:
         """By (layer, step), [channels, channels]."""
-        found = {}
+        covariances = {}
         for key, (count, total, products) in self._sums.items():
             mean = total / count
-            found[key] = (products / count - mean[:, None] * mean[None]).float()
-        return found
+            covariances[key] = (products / count - mean[:, None] * mean[None]).float()
+        return covariances
 
 
 def _edit(bank: ProbeBank, editing: Editing, layer: str, step: int, covariances: Covariances | None) -> Change:

@@ -141,9 +141,9 @@ class InterventionStudy:
                 edited = self._edited(editing, maps, trial, covariances, moved, random=False)
                 by_random = self._edited(editing, maps, trial, covariances, moved, random=True)
                 by_method[editing.method] = edited
-                for control, found in ((EDITED, edited), (RANDOM, by_random), (UNEDITED, originals)):
+                for control, labelled in ((EDITED, edited), (RANDOM, by_random), (UNEDITED, originals)):
                     keys = {"method": editing.method, "control": control, "trial": trial}
-                    scores.append(self._scores(found, originals, maps).assign(**keys))
+                    scores.append(self._scores(labelled, originals, maps).assign(**keys))
             if trial == 0:
                 for row, prompt in enumerate(self.prompts[: self.example_count]):
                     pairs = {method: (pictures[row], own[row]) for method, (pictures, own) in by_method.items()}
@@ -202,7 +202,7 @@ class InterventionStudy:
         *,
         random: bool,
     ) -> Labelled:
-        """Edited images; `moved` is filled with how far each batch's tokens are moved, or tells it to the control."""
+        """Edited images; `moved`, one a batch, is filled with how far tokens are moved, and read by the control."""
         where = ", in random directions" if random else ""
         self.log(f"generating {len(self.prompts)} images with edits: {editing.method}{where}")
         names = [edited_name(prompt.name, editing.method, trial, random) for prompt in self.prompts]
@@ -231,9 +231,9 @@ class InterventionStudy:
         trajectory = generate(self.backbone, texts, seeds, steps=self.sampling_steps, replace=edits)
         return final_images(self.backbone, trajectory)
 
-    def _scores(self, found: Labelled, originals: Labelled, targets: Tensor) -> pd.DataFrame:
+    def _scores(self, labelled: Labelled, originals: Labelled, targets: Tensor) -> pd.DataFrame:
         """The columns image, metric and value of these images."""
-        images, maps = found
+        images, maps = labelled
         item = self.bank.properties[self.name]
         difference = (images - originals[0]).abs().mean(1)
         values = {item.headline: METRICS[item.headline](maps, targets), "pixels": difference.mean((1, 2))}
@@ -276,11 +276,11 @@ def summarise_interventions(scores: pd.DataFrame, *, seed: int = 0) -> tuple[pd.
         adjusted for all methods and controls by the same metric.
     """
     means = scores.groupby([*KEYS, "image"], sort=False)["value"].mean().unstack("image", sort=False)
-    found = mean_intervals(means.to_numpy())
+    intervals = mean_intervals(means.to_numpy())
     summaries = means.index.to_frame(index=False)
     least, most = np.array([RANGES.get(metric, (-np.inf, np.inf)) for metric in summaries["metric"]]).T
-    low, high = np.maximum(found.low, least), np.minimum(found.high, most)
-    summaries = summaries.assign(mean=found.mean, low=low, high=high, n=found.n)
+    low, high = np.maximum(intervals.low, least), np.minimum(intervals.high, most)
+    summaries = summaries.assign(mean=intervals.mean, low=low, high=high, n=intervals.n)
     by_key = dict(zip(means.index, means.to_numpy(), strict=True))
     gains = []
     for (*before, control, metric), edited in by_key.items():

@@ -68,10 +68,10 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -
             draw_over_steps(axes, curve(summaries, choice, choice.headline), label, HEADLINE_STYLE)
         for control in controls(summaries, choice):
             draw_control(axes, control_curve(summaries, choice, control), control)
-        found = choice.emergence
-        if found.step is not None:
+        emergence = choice.emergence
+        if emergence.step is not None:
             label = f"{100 * choice.fraction:.0f} % of the last score reached"
-            draw_step(axes, found.step, found.low, found.high, label, EMERGENCE_STYLE)
+            draw_step(axes, emergence.step, emergence.low, emergence.high, label, EMERGENCE_STYLE)
         axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}")
         label_scores(axes, choice.metric, [row.step for row in best])
     shared_legend(figure)

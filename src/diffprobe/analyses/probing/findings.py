@@ -74,9 +74,9 @@ def controls_at(summaries: pd.DataFrame, choice: LayerChoice, step: int) -> dict
     return at_step(control_curves(summaries, choice), step)
 
 
-def emergence_text(found: EmergenceStep) -> str:
+def emergence_text(emergence: EmergenceStep) -> str:
     """'5 [4, 7]', from 1; '5' without an interval."""
-    return steps_text(found.step, found.low, found.high, "not determined")
+    return steps_text(emergence.step, emergence.low, emergence.high, "not determined")
 
 
 def published_table(
@@ -104,16 +104,16 @@ def published_table(
             suffix = f" ({probe})" if len(probes) > 1 else ""
             at_last = {row.metric: row for row in rows if (row.step, row.probe) == (last, probe)}
             for metric, number in numbers.items():
-                what, found = metric_name(metric), interval_text(at_last.get(metric))
+                what, text = metric_name(metric), interval_text(at_last.get(metric))
                 if metric == STEP:
                     emergence = emergence_step(scores, layer, name, probe=probe)
                     what = "found by step"
-                    found = "not determined" if emergence.low is None else emergence_text(emergence)
-                lines.append({"what": f"{name}, {what}{suffix}", "published": f"{number:g}", "this run": found})
+                    text = "not determined" if emergence.low is None else emergence_text(emergence)
+                lines.append({"what": f"{name}, {what}{suffix}", "published": f"{number:g}", "this run": text})
     where = f"{short_names(layers)[layer]}, step {last + 1}"
     title = f"published (Stable Diffusion 1.4) beside this run ({real[0].model}) at {where}"
-    text = pd.DataFrame(lines)
-    return {"published": Table(text, title, show=["console", "page"], text=text)}
+    table = pd.DataFrame(lines)
+    return {"published": Table(table, title, show=["console", "page"], text=table)}
 
 
 def verdict_lines(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> list[str]:
@@ -123,8 +123,7 @@ def verdict_lines(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> li
     lines = []
     for group, members in grouped(choices).items():
         for choice in members:
-            found = _lines(summaries, choice)
-            lines += [f"{group}: {line}" if group else line for line in found]
+            lines += [f"{group}: {line}" if group else line for line in _lines(summaries, choice)]
     return lines
 
 
@@ -132,12 +131,15 @@ def _lines(summaries: pd.DataFrame, choice: LayerChoice) -> list[str]:
     rows = curve(summaries, choice, choice.best)
     if not rows or math.isnan(or_nan(rows[-1].mean)):
         return [f"{choice.property}: no test score of {choice.best} at the last step, so no verdict."]
-    emergence, controls = _emergence_line(choice, rows), _controls_line(summaries, choice, rows[-1])
-    return [emergence, controls, *_paired_lines(summaries, choice, rows[-1].step)]
+    return [
+        _emergence_line(choice, rows),
+        _controls_line(summaries, choice, rows[-1]),
+        *_paired_lines(summaries, choice, rows[-1].step),
+    ]
 
 
 def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
-    last, found = rows[-1], choice.emergence
+    last, emergence = rows[-1], choice.emergence
     if len(rows) == 1:
         return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
     score = f"final {choice.property} score, {metric_name(choice.metric)} {interval_text(last)}"
@@ -146,15 +148,15 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
             f"No step is named by which the probe on {choice.best} comes near its {score}: it takes "
             f"{MINIMUM_IMAGES} images, and there are {last.n}."
         )
-    if found.step is None:
+    if emergence.step is None:
         return f"No step was determined by which the probe on {choice.best} comes near its {score}."
     sentence = (
-        f"By step {emergence_text(found)} of {last.step + 1} the probe on {choice.best} reaches "
+        f"By step {emergence_text(emergence)} of {last.step + 1} the probe on {choice.best} reaches "
         f"{100 * choice.fraction:.0f} % of its {score}"
     )
-    if found.step == last.step:
+    if emergence.step == last.step:
         return f"{sentence}: not before the last step, so it may still be rising."
-    if found.step == rows[0].step:
+    if emergence.step == rows[0].step:
         return f"{sentence}: already at the first step probed, so nothing is seen to emerge."
     return f"{sentence}."
 
@@ -200,8 +202,8 @@ def _relation(real: Summary, control: Summary | None) -> str:
 
 def _paired_lines(summaries: pd.DataFrame, choice: LayerChoice, step: int) -> list[str]:
     """What the differences from the controls on the same images show, and which have too few images to show any."""
-    found = {name: choice.against("control", other_control=name) for name in controls(summaries, choice)}
-    rows = {control_name(name): row for name, row in found.items() if row is not None and row.difference is not None}
+    against = {name: choice.against("control", other_control=name) for name in controls(summaries, choice)}
+    rows = {control_name(name): row for name, row in against.items() if row is not None and row.difference is not None}
     few = {name: row for name, row in rows.items() if too_few(row, len(rows))}
     parts = []
     for sign, words, between in ((1, "above", " by "), (-1, "below", " by "), (0, "not shown to differ from", ", ")):

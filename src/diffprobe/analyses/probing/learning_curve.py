@@ -15,13 +15,13 @@ from torch import Tensor
 from diffprobe.errors import UserError
 from diffprobe.probes.controls import position_scores
 from diffprobe.probes.score_table import concatenate, score_table
-from diffprobe.probes.scoring import Threshold, choose_thresholds, score_bank
+from diffprobe.probes.scoring import choose_thresholds, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import SUMMARY_COLUMNS, summarise
 
 if TYPE_CHECKING:
     from diffprobe.activations.activations import ReadableActivations
-    from diffprobe.probes.bank import ProbeBank, ProbeConfig
+    from diffprobe.probes.bank import ProbeBank
     from diffprobe.probes.study.question import ProbingConfig, ProbingResults
 
 COLUMNS = SUMMARY_COLUMNS | {"images": pa.int64()}  # of learning_curve.csv
@@ -59,13 +59,10 @@ def learning_points(
         narrow.read(results.extraction.activations.select(needed, probing_config.steps[-1:])),
         results.targets,
         results.split,
-        probing_config.properties,
+        narrow,
         sizes,
         model=results.summaries["model"].iloc[0],
-        probe_config=probing_config.probe_config,
         fit=partial(fit_bank, images=results.extraction.extras["image"]),
-        threshold=probing_config.threshold,
-        seed=probing_config.seed,
     )
 
 
@@ -73,14 +70,11 @@ def learning_curve(
     activations: ReadableActivations,
     targets: Mapping[str, Tensor],
     split: Split,
-    properties: Sequence[str],
+    probing_config: ProbingConfig,
     sizes: Sequence[int],
     *,
     model: str,
-    probe_config: ProbeConfig,
     fit: Callable[..., ProbeBank],
-    threshold: Threshold = "validation",
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Trains the bank on `sizes` training images each, and pixel position alone too, and scores them all alike.
 
@@ -88,19 +82,19 @@ def learning_curve(
 
     Args:
         targets: label maps [images, H, W] by property.
-        sizes: numbers of training images, of the split's.
         fit: trains a bank, called as `train_bank`.
 
     Returns:
         The columns of `summarise`, and `images`, the number of training images.
     """
-    points = []
+    properties, probe_config, seed = probing_config.properties, probing_config.probe_config, probing_config.seed
+    options = {"model": model, "probe": probe_config.name}
+    threshold, points = probing_config.threshold, []
     for size, part in nested_splits(split, sizes, seed).items():
         bank = fit(activations, targets, part, properties, probe_config, seed=seed)
         bank.thresholds = choose_thresholds(bank, activations, targets, part, threshold)
-        names = {"model": model, "probe": probe_config.name}
-        blocks = score_bank(bank, activations, targets, part, **names)
-        blocks += position_scores(targets, part, properties, names=activations.names, threshold=threshold, **names)
+        blocks = score_bank(bank, activations, targets, part, **options)
+        blocks += position_scores(targets, part, properties, names=activations.names, threshold=threshold, **options)
         points.append(summarise(score_table(blocks)).assign(images=size))
     return concatenate(points, COLUMNS)
 
