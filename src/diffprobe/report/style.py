@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +54,9 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw inside this (also as a decorator): the settings hold here and are as before afterwards.
-
-    Figures are `matplotlib.figure.Figure` objects without pyplot, so no backend is chosen and no window opens.
-    """
-    with matplotlib.rc_context(_SETTINGS):
-        yield
+# Draw inside `style()` (also as a decorator): the settings hold there and are as before afterwards. Figures are
+# `matplotlib.figure.Figure` objects without pyplot, so no backend is chosen and no window opens.
+style = partial(matplotlib.rc_context, _SETTINGS)
 
 
 @style()
