@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from diffprobe.files import NO_STEP, replacing
 from diffprobe.report.choices import control_name, metric_name, or_nan
 
 if TYPE_CHECKING:
+    from diffprobe.backbone.layers import Layer
     from diffprobe.probes.summaries import Summary
 
 SINGLE_COLUMN = 3.3  # inches
@@ -182,13 +183,13 @@ def spread_ticks(steps: Sequence[int]) -> Sequence[int]:
 
 
 def draw_cells(
-    values: np.ndarray, names: Sequence[str], steps: Sequence[int], label: str, sizes: Mapping[str, str] | None = None
+    values: np.ndarray, names: Sequence[str], steps: Sequence[int], label: str, layers: Sequence[Layer] = ()
 ) -> tuple[Figure, Axes]:
-    """A figure of values [layers, steps] with a colour bar; cells without a value (NaN) are hatched.
+    """A heat map of values [layers, steps] with a colour bar; cells without a value (NaN) are hatched.
 
     Args:
         label: what the colours are.
-        sizes: layer -> resolution, for those where it is known.
+        layers: give the resolutions of those with their names.
     """
     width, height = SINGLE_COLUMN if len(steps) <= 20 else DOUBLE_COLUMN, 0.145 * max(8, len(names))
     figure = Figure(figsize=(width, height + 1.1), layout="constrained")
@@ -199,9 +200,8 @@ def draw_cells(
     bar.set_label(label)
     bar.outline.set_visible(False)
     short = short_names(names)
-    axes.set_yticks(
-        np.arange(len(names)) + 0.5, [f"{short[name]}  {(sizes or {}).get(name, '')}".strip() for name in names]
-    )
+    sizes = {layer.name: f"{layer.height}\N{MULTIPLICATION SIGN}{layer.width}" for layer in layers}
+    axes.set_yticks(np.arange(len(names)) + 0.5, [f"{short[name]}  {sizes.get(name, '')}".strip() for name in names])
     shown = [step for step in spread_ticks(steps) if step != NO_STEP]
     axes.set_xticks([steps.index(step) + 0.5 for step in shown], [str(step + 1) for step in shown])
     axes.tick_params(length=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 from diffprobe.files import NO_STEP, Step
@@ -12,7 +11,6 @@ from diffprobe.statistics.differences import images_needed
 from diffprobe.statistics.intervals import SIGNIFICANT
 
 if TYPE_CHECKING:
-    from diffprobe.backbone.layers import Layer
     from diffprobe.probes.comparisons import ScoreDifference
     from diffprobe.probes.summaries import Summary
 
@@ -22,11 +20,6 @@ SMALL = -300.0  # log10 p from here on is written from the logarithm, since p it
 def place_name(layer: str, step: Step) -> str:
     """'encoder16, step 3'; steps count from 1. The layer alone where there is no step."""
     return layer if step == NO_STEP else f"{layer}, step {step + 1}"
-
-
-def resolutions(layers: Sequence[Layer]) -> dict[str, str]:
-    """'16x16' for each layer's full name."""
-    return {layer.name: f"{layer.height}\N{MULTIPLICATION SIGN}{layer.width}" for layer in layers}
 
 
 def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:

@@ -43,7 +43,6 @@ from diffprobe.report.style import (
     shared_legend,
     style,
 )
-from diffprobe.report.wording import resolutions
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
@@ -136,7 +135,7 @@ def layer_step_heatmap(summaries: pd.DataFrame, choice: LayerChoice, layers: Seq
     names = [layer.name for layer in layers if layer.name in present] or network_order(layer for layer, _ in scores)
     steps = sorted({step for _, step in scores})
     values = np.array([[scores.get((name, step), math.nan) for step in steps] for name in names])
-    figure, axes = draw_cells(values, names, steps, metric_name(choice.metric), resolutions(layers))
+    figure, axes = draw_cells(values, names, steps, metric_name(choice.metric), layers)
     axes.set_title(f"{choice.property} (test)")
     # Marks right of the rows of two layers; x: a little right of the axes, y: the row, in data coordinates
     beside = axes.get_yaxis_transform() + ScaledTranslation(8 / 72, 0, figure.dpi_scale_trans)

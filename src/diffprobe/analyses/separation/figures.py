@@ -19,7 +19,7 @@ from diffprobe.files import NO_STEP
 from diffprobe.prototypes.sets import SETS, SetHistogram
 from diffprobe.report.report import Plot
 from diffprobe.report.style import BLACK, BLUE, DOUBLE_COLUMN, SET_STYLES, SINGLE_COLUMN, VERMILION, draw_cells, style
-from diffprobe.report.wording import is_number, resolutions
+from diffprobe.report.wording import is_number
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
@@ -139,7 +139,7 @@ def separation_heatmap(cells: Sequence[SeparationCell], layers: Sequence[Layer] 
     names = [name for name in names if any(cell.layer == name for cell in cells)]
     steps = sorted({cell.step for cell in cells})
     grid = np.array([[values.get((name, step), math.nan) for step in steps] for name in names], dtype=float)
-    figure, axes = draw_cells(grid, names, steps, "AUC of scdi < dcdi (0.5: chance)", resolutions(layers))
+    figure, axes = draw_cells(grid, names, steps, "AUC of scdi < dcdi (0.5: chance)", layers)
     timesteps = {cell.step: cell.timestep for cell in cells}
     if all(is_number(timestep) for timestep in timesteps.values()):  # images are noised, so it says more than a step
         ticks = axes.get_xticks()
