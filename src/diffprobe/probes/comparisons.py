@@ -185,8 +185,7 @@ def _statistics(differences: Sequence[np.ndarray], shares: Sequence[bool], seed:
     for size in set(sizes.tolist()) - {0}:
         places = np.flatnonzero(sizes == size).tolist()
         values, binary = np.stack([differences[place] for place in places]), np.array(shares)[places]
-        paired = paired_differences(values, binary, seed=seed)
-        rows = np.stack([paired.difference, paired.low, paired.high, paired.p], 1).tolist()
+        rows = np.stack(paired_differences(values, binary, seed=seed), 1).tolist()
         for place, row in zip(places, rows, strict=True):
             found[place] = tuple(None if np.isnan(cell) else cell for cell in row)
     return found

@@ -21,9 +21,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LinearReadout:
-    """What a linear probe reads off a token: direction . activation + offset.
+    """A linear probe's reading of a token: direction . activation + offset.
 
-    Of a binary property that are log odds of foreground, which begins above `level`; of others the standardised value.
+    For a binary property that is the log odds of foreground, which begins above `level`; else a standardised value.
     """
 
     direction: Tensor
@@ -46,11 +46,7 @@ def probe_at(bank: ProbeBank, name: str, layer: str, step: int) -> Callable[[Ten
 
 
 def readout_at(bank: ProbeBank, name: str, layer: str, step: int) -> LinearReadout:
-    """What the linear probe of property `name` on `layer` reads at a step.
-
-    Raises:
-        TypeError: the probe is not linear.
-    """
+    """The readout of the linear probe of property `name` on `layer` at a step. Raises TypeError for other probes."""
     head, at = bank.linear_head(name, layer), bank.steps.index(step)
     weight = head.weight[at].detach()
     bias = torch.zeros(len(weight)) if head.bias is None else head.bias[at].detach()
@@ -61,8 +57,8 @@ def readout_at(bank: ProbeBank, name: str, layer: str, step: int) -> LinearReado
 
 
 def bounds(target: Tensor, level: float, margin: float, *, binary: bool) -> tuple[Tensor, Tensor]:
-    """Lowest and highest reading that reports a target [batch, h, w]: `margin` above the level in tokens that are
-    mostly foreground and no more than `margin` below it in the others; of a quantity the target, give or take it."""
+    """Lowest and highest reading that reports a target [batch, h, w]: at least `margin` above the level in tokens that
+    are mostly foreground, and at least `margin` below it in the others; of a quantity the target plus or minus it."""
     if not binary:
         return target - margin, target + margin
     salient = target > 0.5
@@ -79,8 +75,6 @@ def minimum_norm(
     projection onto a half space (Boyd and Vandenberghe 2004, section 8.1). With the covariance S of the layer's
     tokens [channels, channels] the smallest is that in Mahalanobis' distance, along S w: the direction in which the
     activations themselves change with the reading (the pattern of Haufe et al. 2014, NeuroImage 87).
-
-    Shapes: activation [batch, channels, h, w], and so is what is returned.
     """
     direction = readout.direction.to(activation)
     along = direction if covariance is None else covariance.to(activation) @ direction
@@ -127,13 +121,11 @@ def descend(
 
 
 def token_lengths(activation: Tensor, edited: Tensor) -> Tensor:
-    """How far an edit has moved every token, in Euclid's distance: two [batch, channels, h, w] -> [batch, h, w]."""
+    """How far an edit has moved every token, in Euclid's distance: [batch, h, w]."""
     return (edited - activation).norm(dim=1)
 
 
 def random_edit(activation: Tensor, lengths: Tensor, noise: Tensor) -> Tensor:
-    """The control of an edit: every token is moved by its length [batch, h, w], in the direction of `noise`.
-
-    Shapes: activation and noise [batch, channels, h, w], and so is what is returned.
-    """
+    """The control of an edit: every token is moved by its length [batch, h, w], in the direction of `noise`, which is
+    shaped as the activation."""
     return activation + noise * (lengths[:, None] / noise.norm(dim=1, keepdim=True))

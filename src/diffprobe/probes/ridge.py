@@ -232,8 +232,8 @@ def ridge_bank(
 ) -> ProbeBank:
     """All probes by ridge regression; each has the strength with the lowest squared error on validation images.
 
-    targets: label maps [images, H, W] by property, in the row order of `activations.names`. Raises UserError for
-    unknown properties and label maps that do not fit or do not vary.
+    targets: label maps [images, H, W] by property, in the order of `activations.names`. Raises UserError for unknown
+    properties and label maps that do not fit or do not vary.
     """
     maps = {name: target_maps(targets, name, activations.names) for name in properties}
     moments = Moments(properties, probe_config)

@@ -102,9 +102,9 @@ def rank_maps(maps: Tensor) -> Tensor:
 
 
 def dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
-    """2 |P and T| / (|P| + |T|) of masks: prediction [..., images, h, w] in {0, 1}, target [images, H, W] in {0, 1}.
+    """2 |P and T| / (|P| + |T|) of masks [..., images, h, w] and [images, H, W] in {0, 1} (Dice 1945).
 
-    Both empty is agreement: 1. One empty: 0. (Dice 1945; the foreground score of Chen et al. 2023.)
+    1 where both are empty, 0 where one is.
     """
     mask, pooled = _aligned(prediction, target)
     overlap = (mask * pooled.mean).sum((-2, -1))
@@ -119,10 +119,7 @@ def background_dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor
 
 
 def pearson(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
-    """Pearson correlation over pixels of prediction [..., images, h, w] and target [images, H, W].
-
-    NaN where either is constant (the correlation is undefined) or the prediction holds NaN.
-    """
+    """Pearson correlation over pixels; NaN where either map is constant or the prediction holds NaN."""
     values, pooled = _aligned(prediction, target)
     flat = values.flatten(-2)
     constant = (flat.amax(-1) == flat.amin(-1)) | pooled.constant
@@ -148,7 +145,7 @@ def spearman(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
 
 
 def rmse(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
-    """Root mean squared error over pixels of prediction [..., images, h, w] and target [images, H, W]; their units."""
+    """Root mean squared error over pixels, in the units of the maps."""
     values, pooled = _aligned(prediction, target)
     within = (pooled.variance - pooled.mean.var((-2, -1), correction=0)).clamp(min=0)
     return ((values - pooled.mean).square().mean((-2, -1)) + within).sqrt()
@@ -331,7 +328,7 @@ def score_images(
     control: str = "none",
     probe: str = "linear",
 ) -> list[ScoreBlock]:
-    """The same on the images of these rows, which are the `part` of a split."""
+    """As `score_bank`, on the images of these rows, which are of a `part` of a split."""
     found: list[ScoreBlock] = []
     moments = list(zip(bank.steps, activations.timesteps, strict=True))
     names = [activations.names[row] for row in rows]

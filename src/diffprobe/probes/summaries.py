@@ -80,8 +80,7 @@ def summarise(scores: pd.DataFrame, *, differences: bool = False) -> pd.DataFram
         places = np.flatnonzero(groups.sizes == size)
         for some in np.array_split(places, -(-len(places) * size // _VALUES_AT_ONCE)):
             rows = groups.order[groups.starts[some][:, None] + np.arange(size)]
-            found = mean_intervals(values[rows])
-            mean[some], low[some], high[some], n[some] = found.mean, found.low, found.high, found.n
+            mean[some], low[some], high[some], n[some] = mean_intervals(values[rows])
     keys = scores.iloc[groups.first][list(KEYS)].reset_index(drop=True)
     if not differences:
         lowest, highest = np.array([RANGES.get(metric, _ANY) for metric in keys["metric"]]).reshape(-1, 2).T

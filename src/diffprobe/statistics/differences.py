@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -30,8 +30,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class PairedDifferences:
+class PairedDifferences(NamedTuple):
     """Of many keys, each [keys]: the mean difference, its interval (NaN where images are too few), and p."""
 
     difference: np.ndarray
@@ -135,12 +134,10 @@ class StepInterval:
 def steps_reaching(above: np.ndarray, level: float = LEVEL) -> StepInterval:
     """The first step at which the mean of above [steps, images] is not negative, with its interval.
 
-    `above` is each image's score less the level that is to be reached, NaN where either is missing. A step with less
-    than half of the images of the fullest one does not count, since its mean is of other images.
-
-    The interval starts with the first step that is not shown to be below the level, and ends with the first that is
-    shown to be above it, with the means of all later ones above it too. Each image is compared with its own level, so
-    how different images are does not matter.
+    `above` is each image's score less the level that it is to reach, NaN where either is missing. A step with less than
+    half of the images of the fullest one does not count, since its mean is of other images. The interval starts with
+    the first step that is not shown to be below the level, and ends with the first that is shown to be above it, with
+    the means of all later ones above it too.
     """
     found = mean_intervals(above, level)
     counts = found.n * 2 >= found.n.max(initial=1)

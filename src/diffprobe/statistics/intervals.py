@@ -9,6 +9,7 @@ the smallest that holds both, and p the larger of both, so an interval leaves ou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -122,8 +123,7 @@ def _exact(found: np.ndarray, trials: np.ndarray, level: float) -> tuple[np.ndar
     return low, high
 
 
-@dataclass(frozen=True, slots=True)
-class MeanIntervals:
+class MeanIntervals(NamedTuple):
     """Of many keys, each [keys]: the mean over the `n` images with a value, NaN where there are none, and the ends of
     its interval, NaN where the images are too few."""
 
