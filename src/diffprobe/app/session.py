@@ -280,9 +280,10 @@ def _advice_for_page(prompt: str) -> Iterator[None]:
         with naming_images([prompt]):
             yield
     except NotFinite as error:
-        own = f"{error.advice} (settings of the run that --probes names)"
-        advice = "the mask asks for too much; move it less far" if error.edited else own
-        raise error.with_details(advice=advice) from None
+        error.advice += " (settings of the run that --probes names)"
+        if error.edited:
+            error.advice = "the mask asks for too much; move it less far"
+        raise
 
 
 def _label(equipment: Equipment, image: Tensor) -> Tensor:

@@ -26,25 +26,14 @@ class NotFinite(UserError):
     `when` is the step, see `at_step`, and `edited` whether activations were edited on the way.
     """
 
-    def __init__(
-        self, what: str, image: int, advice: str, *, edited: bool = False, name: str = "", when: str = ""
-    ) -> None:
-        whose = f"image {name!r}" if name else f"image {image + 1} of its batch"
-        super().__init__(f"NaN or infinity in {what} of {whose}{when}: {advice}")
-        self.what, self.image, self.advice, self.edited, self.name, self.when = what, image, advice, edited, name, when
+    def __init__(self, what: str, image: int, advice: str, *, edited: bool = False, when: str = "") -> None:
+        super().__init__(what, image, advice)
+        self.what, self.image, self.advice, self.edited, self.when = what, image, advice, edited, when
+        self.name = ""
 
-    def with_details(
-        self, *, image: int | None = None, name: str = "", when: str = "", advice: str | None = None
-    ) -> NotFinite:
-        """The same with further details or other advice; a name and step that it has stay."""
-        return NotFinite(
-            self.what,
-            self.image if image is None else image,
-            self.advice if advice is None else advice,
-            edited=self.edited,
-            name=self.name or name,
-            when=self.when or when,
-        )
+    def __str__(self) -> str:
+        whose = f"image {self.name!r}" if self.name else f"image {self.image + 1} of its batch"
+        return f"NaN or infinity in {self.what} of {whose}{self.when}: {self.advice}"
 
 
 def check_finite(
@@ -90,7 +79,9 @@ def naming_images(names: Sequence[str], when: str = "") -> Iterator[None]:
     try:
         yield
     except NotFinite as error:
-        raise error.with_details(name=names[error.image] if error.image < len(names) else "", when=when) from None
+        error.name = error.name or (names[error.image] if error.image < len(names) else "")
+        error.when = error.when or when
+        raise
 
 
 def one_at_a_time(function: Callable[[Tensor], Result], batch: Iterable[Tensor]) -> list[Result]:
@@ -104,7 +95,8 @@ def one_at_a_time(function: Callable[[Tensor], Result], batch: Iterable[Tensor])
         try:
             results.append(function(one[None]))
         except NotFinite as error:
-            raise error.with_details(image=place) from None
+            error.image = place
+            raise
     return results
 
 
