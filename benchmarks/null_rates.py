@@ -6,7 +6,7 @@ docs/statistics.md.
 
 - Kruskal-Wallis: scipy's, on the distances of scdi and dcdi (and of scsi and dcsi) as if pairs were independent;
 - free permutation: labels shuffled among all objects as if each were an image of its own;
-- between images, within images: the tests of diffprobe.prototypes.permutation;
+- between images, within images: the tests of diffprobe.prototypes.resampling;
 - interval: whether the 95 % interval over images of AUC(scdi < dcdi) leaves out 1/2 (either side).
 """
 
@@ -19,9 +19,8 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import kruskal
 
-from diffprobe.prototypes.permutation import between_images, within_images
-from diffprobe.prototypes.set_intervals import set_intervals
-from diffprobe.prototypes.sets import split_pairs
+from diffprobe.prototypes.resampling import between_images, set_intervals, within_images
+from diffprobe.prototypes.sets import DistanceMatrix, split_pairs
 
 LEVEL = 0.05
 PERMUTATIONS = 199
@@ -62,17 +61,18 @@ def draw(null: Null, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def p_values(null: Null, seed: int, intervals: bool = True) -> dict[str, float]:
     """The p of each test in one simulation; for the interval 0 where it leaves out 1/2, else 1."""
     distances, classes, images = draw(null, seed)
-    sets = split_pairs(distances, classes, images)
+    matrix = DistanceMatrix(distances, classes, images)
+    sets = split_pairs(matrix)
     alone = np.arange(len(classes))
     found = {
         "Kruskal-Wallis scdi, dcdi": kruskal(sets["scdi"], sets["dcdi"]).pvalue,
-        "free permutation": between_images(distances, classes, alone, PERMUTATIONS, seed).p,
-        "between images": between_images(distances, classes, images, PERMUTATIONS, seed).p,
+        "free permutation": between_images(DistanceMatrix(distances, classes, alone), PERMUTATIONS, seed).p,
+        "between images": between_images(matrix, PERMUTATIONS, seed).p,
         "Kruskal-Wallis scsi, dcsi": kruskal(sets["scsi"], sets["dcsi"]).pvalue,
-        "within images": within_images(distances, classes, images, PERMUTATIONS, seed).p,
+        "within images": within_images(matrix, PERMUTATIONS, seed).p,
     }
     if intervals:
-        auc = set_intervals(distances, classes, images).aucs["scdi", "dcdi"]
+        auc = set_intervals(matrix).aucs["scdi", "dcdi"]
         if auc.low is not None and auc.high is not None:
             found["interval"] = float(auc.low <= 0.5 <= auc.high)
     return {name: float(p) for name, p in found.items() if p is not None}

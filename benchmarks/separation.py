@@ -47,10 +47,9 @@ def data(objects: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def parts(objects: int, sender: Any) -> None:
     """Sends (part, seconds, highest memory so far in bytes) after each part, and None at the end."""
     from diffprobe.prototypes.pair_tests import pair_tests
-    from diffprobe.prototypes.permutation import between_images, within_images
+    from diffprobe.prototypes.resampling import between_images, set_intervals, within_images
     from diffprobe.prototypes.retrieval import retrieve
-    from diffprobe.prototypes.set_intervals import set_intervals
-    from diffprobe.prototypes.sets import set_statistics, split_pairs
+    from diffprobe.prototypes.sets import DistanceMatrix, set_statistics, split_pairs
 
     def timed(part: str, call: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -59,13 +58,14 @@ def parts(objects: int, sender: Any) -> None:
         return found
 
     distances, classes, images = data(objects)
-    sets = timed("split into sets, sorted", lambda: split_pairs(distances, classes, images))
+    matrix = timed("checked, sorted by image", lambda: DistanceMatrix(distances, classes, images))
+    sets = timed("split into sets, sorted", lambda: split_pairs(matrix))
     timed("statistics of sets", lambda: [set_statistics(values) for values in sets.values()])
     timed("tests of pairs of sets", lambda: pair_tests(sets))
-    timed("intervals over images", lambda: set_intervals(distances, classes, images))
-    timed("permutation between images", lambda: between_images(distances, classes, images))
-    timed("permutation within images", lambda: within_images(distances, classes, images))
-    timed("retrieval", lambda: retrieve(distances, classes, images))
+    timed("intervals over images", lambda: set_intervals(matrix))
+    timed("permutation between images", lambda: between_images(matrix))
+    timed("permutation within images", lambda: within_images(matrix))
+    timed("retrieval", lambda: retrieve(matrix))
     sender.send(None)
 
 
@@ -95,10 +95,10 @@ def against_scipy() -> None:
     from scipy import stats
 
     from diffprobe.prototypes.pair_tests import pair_tests
-    from diffprobe.prototypes.sets import split_pairs
+    from diffprobe.prototypes.sets import DistanceMatrix, split_pairs
 
     rng = np.random.default_rng(1)
-    sets = {name: rng.permutation(values) for name, values in split_pairs(*data(MILLION)).items()}
+    sets = {name: rng.permutation(values) for name, values in split_pairs(DistanceMatrix(*data(MILLION))).items()}
     exact = {name: values.astype(np.float64) for name, values in sets.items()}  # scipy ranks float32 in float32
 
     def ours() -> dict[tuple[str, str, str], float | None]:

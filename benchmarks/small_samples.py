@@ -18,9 +18,9 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 from diffprobe.analyses.emergence.tables import COMMON, OWN, _lead
-from diffprobe.prototypes.permutation import between_images
+from diffprobe.prototypes.resampling import between_images, set_intervals
 from diffprobe.prototypes.retrieval import retrieve
-from diffprobe.prototypes.set_intervals import set_intervals
+from diffprobe.prototypes.sets import DistanceMatrix
 from diffprobe.statistics.differences import holm, median_step, paired_differences, steps_reaching
 from diffprobe.statistics.intervals import SIGNIFICANT, Interval, cluster_mean, mean_intervals, stratified_difference
 
@@ -234,7 +234,7 @@ def set_truth(kind: str, effect: float, simulations: int = 60) -> dict[str, floa
 
 
 def _set_values(distances: np.ndarray, classes: np.ndarray, images: np.ndarray) -> dict[str, Interval]:
-    found = set_intervals(distances, classes, images)
+    found = set_intervals(DistanceMatrix(distances, classes, images))
     named = {f"mean of {name}": interval for name, interval in found.means.items()}
     named |= {f"{b} - {a}": found.differences[a, b] for a, b in (("scdi", "dcdi"), ("scsi", "dcsi"))}
     return named | {f"AUC {a} < {b}": found.aucs[a, b] for a, b in (("scdi", "dcdi"), ("scsi", "dcsi"))}
@@ -257,7 +257,9 @@ def sets(simulations: int) -> Iterator[tuple[str, str, int, Counts]]:
                         counts, auc = table["AUC scdi < dcdi"], found["AUC scdi < dcdi"]
                         above = auc.low is not None and auc.low > 0.5
                         counts.claimed(
-                            above and (between_images(*drawn, permutations=99, seed=seed).p or 1) <= SIGNIFICANT
+                            above
+                            and (between_images(DistanceMatrix(*drawn), permutations=99, seed=seed).p or 1)
+                            <= SIGNIFICANT
                         )
                         counts.runs += 1
             yield from ((name, kind, n, counts) for name, counts in table.items())
@@ -274,7 +276,7 @@ def order(kind: str, n: int, simulations: int, random: Random) -> Counts:
         pull = noise(kind, random, (n,))[images]
         pairs = noise(kind, random, (len(images),) * 2)
         distances = 10 + level + (pull[:, None] + pull) / 2 + np.tril(pairs) + np.tril(pairs, -1).T
-        p = set_intervals(distances, classes, images).order_p
+        p = set_intervals(DistanceMatrix(distances, classes, images)).order_p
         counts.claimed(p is not None and p <= SIGNIFICANT)
     return counts
 
@@ -288,7 +290,7 @@ def retrieval(simulations: int) -> Iterator[tuple[str, str, int, Counts]]:
                 found: dict[str, list[Interval]] = {}
                 for seed in range(simulations):
                     distances, classes, images = world(kind, n, np.random.default_rng(100 * seed + n), effect)
-                    for name, interval in retrieve(distances, classes, images).intervals.items():
+                    for name, interval in retrieve(DistanceMatrix(distances, classes, images)).items():
                         found.setdefault(name, []).append(interval)
                 for name, intervals in found.items():
                     truth = float(np.mean([each.value for each in intervals if each.value is not None]))

@@ -72,7 +72,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "measure": ("diffprobe.prototypes.distances.DistanceConfig",),
     "report": ("diffprobe.report.report.ReportConfig",),
     "prototypes": ("diffprobe.prototypes.store.PrototypeConfig",),
-    "statistics": ("diffprobe.prototypes.separation.Resampling",),
+    "statistics": ("diffprobe.prototypes.resampling.Resampling",),
     "trainer": ("lightning.Trainer",),
     "callbacks": (
         "diffprobe.activations.progress.ImageProgressBar",

@@ -10,7 +10,7 @@ from torchmetrics.clustering import DunnIndex
 from diffprobe.prototypes import pair_tests as dunn
 from diffprobe.prototypes import sets as set_statistics
 from diffprobe.prototypes.pair_tests import cluster, dunn_indices, nearest
-from diffprobe.prototypes.sets import SETS, split_pairs
+from diffprobe.prototypes.sets import SETS, DistanceMatrix, split_pairs
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, SCALARS, printed
 from tests.reference import distance_sets
 
@@ -42,7 +42,7 @@ def test_scalar_sets_have_the_indices_worked_out_by_hand(name: str) -> None:
 
 
 def test_six_objects_have_the_indices_worked_out_by_hand() -> None:
-    sets = split_pairs(DISTANCES, CLASSES, IMAGES)
+    sets = split_pairs(DistanceMatrix(DISTANCES, CLASSES, IMAGES))
     found = [indices(sets[a], sets[b])["dunn_paper"] or 0 for a, b in combinations(SETS, 2)]
     assert printed(found) == [0.977408, 3.179548, 0.953181, 0.842541, 0.204028, 0.441754]
 

@@ -9,7 +9,7 @@ from scipy.stats import chi2, kruskal, norm, rankdata, wasserstein_distance
 
 from diffprobe.prototypes import pair_tests as module
 from diffprobe.prototypes.pair_tests import PairTest, joint_order, pair_tests, two_sided
-from diffprobe.prototypes.sets import SETS, split_pairs
+from diffprobe.prototypes.sets import SETS, DistanceMatrix, split_pairs
 from diffprobe.statistics.differences import holm
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, SCALARS, printed
 from tests.reference import distance_sets
@@ -49,7 +49,7 @@ def test_three_sets_have_the_joint_statistic_worked_out_by_hand() -> None:
 
 
 def test_six_objects_have_the_statistics_worked_out_by_hand() -> None:
-    rows = pair_tests(split_pairs(DISTANCES, CLASSES, IMAGES))
+    rows = pair_tests(split_pairs(DistanceMatrix(DISTANCES, CLASSES, IMAGES)))
     assert printed(column(rows, "kruskal")) == [0.771429, 1.8, 2.25, 1.8, 0.3, 1.066667]
     assert printed(column(rows, "kruskal", "p")) == [0.379775, 0.179712, 0.133614, 0.179712, 0.583882, 0.301700]
     assert printed(column(rows, "auc")) == [0.8, 1, 1, 0.8, 0.6, 0.277778]

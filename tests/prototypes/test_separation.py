@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
-from diffprobe.prototypes.collecting import DistanceKey, DistanceMatrix
+from diffprobe.prototypes.collecting import DistanceKey
 from diffprobe.prototypes.distances import distance_matrix
-from diffprobe.prototypes.separation import Resampling, SeparationResults, separate
+from diffprobe.prototypes.resampling import Resampling
+from diffprobe.prototypes.separation import SeparationResults, separate
+from diffprobe.prototypes.sets import DistanceMatrix
 from tests.prototypes.worked_examples import CLASSES, IMAGES, PROTOTYPES
 
 WHERE = DistanceKey("pocket", "mid", 0, 0.0, "pearson")
@@ -20,9 +20,7 @@ FEW = Resampling(resamples=200, permutations=200, seed=0)
 def separated(vectors, classes, images, resampling: Resampling = FEW) -> SeparationResults:
     vectors = torch.as_tensor(vectors, dtype=torch.float64)
     distances = distance_matrix(vectors, "pearson", precision=torch.float64)
-    group: Any = None  # statistics do not depend on it
-    rows, classes, images = np.arange(len(vectors)), np.asarray(classes), np.asarray(images)
-    return separate(DistanceMatrix(WHERE, group, rows, vectors, distances, classes, images), resampling)
+    return separate(WHERE, DistanceMatrix(distances, classes, images), resampling)
 
 
 def value(found: SeparationResults, statistic: str, first: str = "", second: str = "") -> float | None:

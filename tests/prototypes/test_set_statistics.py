@@ -5,12 +5,12 @@ import pytest
 from scipy.stats import shapiro
 
 from diffprobe.prototypes import sets as module
-from diffprobe.prototypes.sets import SETS, SetStatistics, set_statistics, split_pairs
+from diffprobe.prototypes.sets import SETS, DistanceMatrix, SetStatistics, set_statistics, split_pairs
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, SCALARS, printed
 
 
 def test_six_objects_have_the_means_and_deviations_worked_out_by_hand() -> None:
-    sets = split_pairs(DISTANCES, CLASSES, IMAGES)
+    sets = split_pairs(DistanceMatrix(DISTANCES, CLASSES, IMAGES))
     found = [set_statistics(sets[name]) for name in SETS]
     assert [row.n for row in found] == [1, 5, 3, 6]
     assert printed([row.mean or 0 for row in found]) == [0.183503, 0.833556, 1.393911, 1.010594]

@@ -28,6 +28,7 @@ from diffprobe.errors import UserError
 from diffprobe.files import Step, replacing
 from diffprobe.prototypes.distances import DistanceConfig, distance_matrix
 from diffprobe.prototypes.pooling import MaskResizing, masked_means, resize_masks
+from diffprobe.prototypes.sets import DistanceMatrix
 from diffprobe.prototypes.store import PrototypeCache, PrototypeKey, cache_folder
 
 
@@ -57,23 +58,19 @@ class DistanceKey:
 
 
 @dataclass(frozen=True)
-class DistanceMatrix:
+class PrototypeDistances:
     """Distances between the objects that have a prototype at one layer group and step, by one measure.
 
     Attributes:
         rows: their places among all objects, [n].
         prototypes: [n, channels].
-        distances: [n, n].
-        classes, images: [n], integers.
     """
 
     key: DistanceKey
     group: LayerGroup
     rows: np.ndarray
     prototypes: Tensor
-    distances: Tensor
-    classes: np.ndarray
-    images: np.ndarray
+    matrix: DistanceMatrix
 
 
 @dataclass(frozen=True)
@@ -100,18 +97,18 @@ class Prototypes:
         Raises:
             UserError: the prototype of another object holds NaN or infinity.
         """
-        return torch.cat([self._read(key) for key in prototype_keys(group, self.timestep(step))], 1)
-
-    def _read(self, key: PrototypeKey) -> Tensor:
-        values = self.cache.read(key)
-        broken = (~values.isfinite().all(1) & ~values.isnan().all(1)).nonzero()[:, 0].tolist()
-        if broken:
-            raise UserError(
-                f"{self.cache.folder}: the prototype of object {self.objects[broken[0]].object!r} at {key.name} is "
-                f"infinite or not a number, as are {len(broken)} in all; delete that folder, and they will be computed "
-                "again"
-            )
-        return values
+        parts = []
+        for key in prototype_keys(group, self.timestep(step)):
+            values = self.cache.read(key)
+            broken = (~values.isfinite().all(1) & ~values.isnan().all(1)).nonzero()[:, 0].tolist()
+            if broken:
+                raise UserError(
+                    f"{self.cache.folder}: the prototype of object {self.objects[broken[0]].object!r} at {key.name} "
+                    f"is infinite or not a number, as are {len(broken)} in all; delete that folder, and they will be "
+                    "computed again"
+                )
+            parts.append(values)
+        return torch.cat(parts, 1)
 
     def timestep(self, step: int) -> float:
         return self.timesteps[self.steps.index(step)]
@@ -123,7 +120,7 @@ class Prototypes:
         missing = {key.grid: self.cache.read(key).isnan().any(1) for key in {key.grid: key for key in keys}.values()}
         return {grid: [self.objects[at].object for at in rows.nonzero()[:, 0]] for grid, rows in missing.items()}
 
-    def distances(self, model: str, config: DistanceConfig) -> Iterator[DistanceMatrix]:
+    def distances(self, model: str, config: DistanceConfig) -> Iterator[PrototypeDistances]:
         """The distances for every layer group, step and measure, without objects that have vanished there.
 
         Raises:
@@ -144,7 +141,8 @@ class Prototypes:
                 for measure in config.names:
                     key = DistanceKey(model, group.name, step, self.timestep(step), measure)
                     distances = distance_matrix(values, measure, precision=config.dtype, budget=config.budget)
-                    yield DistanceMatrix(key, group, rows, values, distances, classes[rows], self.images[rows])
+                    matrix = DistanceMatrix(distances, classes[rows], self.images[rows])
+                    yield PrototypeDistances(key, group, rows, values, matrix)
 
 
 def prototype_keys(group: LayerGroup, timestep: float) -> list[PrototypeKey]:
@@ -230,7 +228,7 @@ def collect_prototypes(
             own = torch.tensor(pooling.evaluations(share), device=trainer.strategy.root_device)
             evaluations = int(trainer.strategy.reduce(own, reduce_op="sum"))
     return Prototypes(
-        [object_row(images, *each) for each in annotated],
+        [_object_row(images, *each) for each in annotated],
         np.array([row for row, _ in annotated]),
         list(inputs),
         list(steps),
@@ -240,8 +238,7 @@ def collect_prototypes(
     )
 
 
-def object_row(images: ObjectImages, row: int, item: AnnotatedObject) -> ObjectRow:
-    """The row of one object of the image in this row."""
+def _object_row(images: ObjectImages, row: int, item: AnnotatedObject) -> ObjectRow:
     where = (images.kind, images.sequences[row], images.frames[row])
     return ObjectRow(item.name, images.names[row], item.label, item.area, *where, item.instance)
 

@@ -8,65 +8,38 @@ the truth in 70 to 90 % instead of 95 %.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from diffprobe.prototypes.set_intervals import checked
+from diffprobe.prototypes.sets import DistanceMatrix
 from diffprobe.statistics.intervals import Interval, jackknife_interval, left_out_weights
 
 PARTS = 20  # parts in which images are left out, at most: each takes as long as the scores themselves
 _ELEMENTS_AT_ONCE = 2**23
 
 
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """Means over objects, with intervals over images, by name.
+def retrieve(matrix: DistanceMatrix, *, parts: int = PARTS, seed: int = 0) -> dict[str, Interval]:
+    """Means over objects, with 95 % intervals over images.
 
-    'silhouette': of `silhouettes`; 'knn_accuracy' and 'knn_accuracy_5': of `neighbour_hits` with the nearest and the
-    five nearest objects; 'mean_average_precision': of `average_precisions`, over `queries` objects. The `left_out`
-    others have none of their class in other images.
-    """
-
-    intervals: dict[str, Interval]
-    queries: int
-    left_out: int
-
-
-def retrieve(
-    distances: Tensor | np.ndarray,
-    classes: ArrayLike,
-    images: ArrayLike,
-    *,
-    parts: int = PARTS,
-    seed: int = 0,
-) -> Retrieval:
-    """All scores of retrieval, with intervals over images.
+    'silhouette' of `silhouettes`; 'knn_accuracy' and 'knn_accuracy_5' of `neighbour_hits` with the nearest and the five
+    nearest objects; 'mean_average_precision' of `average_precisions`.
 
     Args:
-        distances: [n, n], symmetric.
-        classes, images: [n], integers.
         parts: images are left out one by one up to so many, and in so many parts (drawn by `seed`) beyond.
-
-    Raises:
-        UserError: as `set_intervals.checked`.
     """
-    matrix, labels, owners = checked(distances, classes, images)
-    included = left_out_weights(int(owners.max()) + 1, parts, seed)[:, owners] > 0
-    means = [_means(matrix, labels, owners)]
+    distances, labels, owners = matrix.distances, matrix.classes, matrix.images
+    included = left_out_weights(matrix.image_count, parts, seed)[:, owners] > 0
+    means = [_means(distances, labels, owners)]
     for rows in included[1:] if len(included) > 2 else ():
         some = torch.from_numpy(np.flatnonzero(rows))
-        means.append(_means(matrix[some][:, some], labels[rows], owners[rows]))
+        means.append(_means(distances[some][:, some], labels[rows], owners[rows]))
     intervals = {}
     for name in means[0]:
         values = np.array([each[name] for each in means])
         intervals[name] = jackknife_interval(values, len(means) - 1, share=name != "silhouette")
-    images_of_class = np.bincount(np.unique(np.stack([labels, owners]), axis=1)[0])
-    queries = int((images_of_class[labels] > 1).sum())
-    return Retrieval(intervals, queries, len(labels) - queries)
+    return intervals
 
 
 def _means(distances: Tensor, classes: np.ndarray, images: np.ndarray) -> dict[str, float]:

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import log10
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
-from diffprobe.prototypes.collecting import DistanceKey, DistanceMatrix, Prototypes
+from diffprobe.prototypes.collecting import DistanceKey, PrototypeDistances, Prototypes
 from diffprobe.prototypes.distances import DistanceConfig
 from diffprobe.prototypes.pair_tests import pair_tests
-from diffprobe.prototypes.permutation import between_images, within_images
+from diffprobe.prototypes.resampling import Resampling, SetIntervals, between_images, set_intervals, within_images
 from diffprobe.prototypes.retrieval import neighbours, retrieve
-from diffprobe.prototypes.set_intervals import SetIntervals, set_intervals
-from diffprobe.prototypes.sets import SetHistogram, set_histograms, set_statistics, split_pairs
-from diffprobe.ranges import Number
+from diffprobe.prototypes.sets import DistanceMatrix, SetHistogram, set_histograms, set_statistics, split_pairs
 from diffprobe.statistics.differences import holm
 from diffprobe.statistics.intervals import Interval
 
@@ -59,16 +57,6 @@ class TestRow(DistanceKey):
     p: float | None = None
     log10_p: float | None = None
     p_holm: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Resampling:
-    """Largest number of parts in which images are left out for intervals, permutations of labels for p, and the seed of
-    both."""
-
-    resamples: Annotated[int, Number(19, 100_000)] = 1000  # the fewest permutations with which p can be 0.05
-    permutations: Annotated[int, Number(19, 100_000)] = 1000
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,27 +104,25 @@ def study_separation(
         UserError: as `Prototypes.distances`.
     """
     results, best = SeparationResults(), -np.inf
-    for matrix in prototypes.distances(model, distance_config):
-        found = separate(matrix, resampling)
+    for each in prototypes.distances(model, distance_config):
+        found = separate(each.key, each.matrix, resampling)
         results.sets += found.sets
         results.tests += found.tests
         results.histograms += found.histograms
         precision = next(row.value for row in found.tests if row.statistic == "mean_average_precision")
         if precision is not None and precision > best:
-            results.nearest, best = _nearest(matrix, shown), precision
-        key = matrix.key
-        log(f"{key.layer}, t = {key.timestep:g}, {key.measure}: {len(matrix.rows)} objects")
+            results.nearest, best = _nearest(each, shown), precision
+        log(f"{each.key.layer}, t = {each.key.timestep:g}, {each.key.measure}: {len(each.rows)} objects")
     results.tests = _with_holm(results.tests)
     return results
 
 
-def _nearest(matrix: DistanceMatrix, shown: int) -> NearestObjects:
+def _nearest(found: PrototypeDistances, shown: int) -> NearestObjects:
     """Of the objects that have so many in other images."""
-    found = neighbours(matrix.distances, matrix.images, shown)
-    queries = np.flatnonzero((found >= 0).all(1))
-    found = found[queries]
-    near = np.take_along_axis(matrix.distances[queries].numpy(), found, 1)
-    return NearestObjects(matrix.key, matrix.rows[queries], matrix.rows[found], near)
+    near = neighbours(found.matrix.distances, found.matrix.images, shown)
+    queries = np.flatnonzero((near >= 0).all(1))
+    distances = np.take_along_axis(found.matrix.distances[queries].numpy(), near[queries], 1)
+    return NearestObjects(found.key, found.rows[queries], found.rows[near[queries]], distances)
 
 
 def _with_holm(tests: Sequence[TestRow]) -> list[TestRow]:
@@ -151,25 +137,26 @@ def _with_holm(tests: Sequence[TestRow]) -> list[TestRow]:
     return adjusted
 
 
-def separate(matrix: DistanceMatrix, resampling: Resampling) -> SeparationResults:
+def separate(key: DistanceKey, matrix: DistanceMatrix, resampling: Resampling) -> SeparationResults:
     """The four sets of pairs, what tells them apart, and retrieval, for one matrix."""
-    data = (matrix.distances, matrix.classes, matrix.images)
-    key, seed = matrix.key, resampling.seed
-    values = split_pairs(*data)
-    intervals = set_intervals(*data, parts=resampling.resamples, seed=seed)
+    seed = resampling.seed
+    values = split_pairs(matrix)
+    intervals = set_intervals(matrix, parts=resampling.resamples, seed=seed)
     sets = []
     for name, of_set in values.items():
         statistics, mean = asdict(set_statistics(of_set, seed=seed)), intervals.means[name]
         sets.append(SetRow(**asdict(key), set=name, **statistics, low=mean.low, high=mean.high))
-    tests = list(_test_rows(matrix, values, intervals, resampling))
+    tests = list(_test_rows(key, matrix, values, intervals, resampling))
     return SeparationResults(sets, tests, set_histograms(values, key.layer, key.step, key.measure))
 
 
 def _test_rows(
-    matrix: DistanceMatrix, values: dict[str, np.ndarray], intervals: SetIntervals, resampling: Resampling
+    key: DistanceKey,
+    matrix: DistanceMatrix,
+    values: dict[str, np.ndarray],
+    intervals: SetIntervals,
+    resampling: Resampling,
 ) -> Iterator[TestRow]:
-    data = (matrix.distances, matrix.classes, matrix.images)
-
     def row(
         statistic: str,
         value: float | None,
@@ -179,7 +166,7 @@ def _test_rows(
     ) -> TestRow:
         low, high = (interval.low, interval.high) if interval else (None, None)
         names = {"set_a": pair[0], "set_b": pair[1], "statistic": statistic}
-        return TestRow(**asdict(matrix.key), **names, value=value, low=low, high=high, **p)
+        return TestRow(**asdict(key), **names, value=value, low=low, high=high, **p)
 
     for test in pair_tests(values):
         pair = (test.set_a, test.set_b)
@@ -194,10 +181,10 @@ def _test_rows(
         (("scdi", "dcdi"), "between", between_images),
         (("scsi", "dcsi"), "within", within_images),
     ):
-        found = permuted(*data, resampling.permutations, resampling.seed)
+        found = permuted(matrix, resampling.permutations, resampling.seed)
         log10_p = None if found.p is None else log10(found.p)
         yield row(f"permutation_{name}_images", found.statistic, pair, p=found.p, log10_p=log10_p)
-    for name, interval in retrieve(*data, seed=resampling.seed).intervals.items():
+    for name, interval in retrieve(matrix, seed=resampling.seed).items():
         yield row(name, interval.value, interval=interval)
     holds = None if intervals.order_holds is None else float(intervals.order_holds)
     yield row("order_holds", holds, p=intervals.order_p)

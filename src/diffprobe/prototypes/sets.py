@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffprobe.errors import UserError
@@ -19,34 +21,81 @@ BINS = 60
 _CHUNK = 1 << 18  # values in float64 at a time
 
 
-def set_sizes(classes: np.ndarray, images: np.ndarray) -> dict[str, int]:
-    """How many unordered pairs of objects are in each set. classes, images: integers [objects]."""
+class DistanceMatrix:
+    """Distances between objects of known class and image, sorted by image.
 
-    def pairs_within(keys: np.ndarray) -> int:
-        counts = np.unique(keys, axis=0, return_counts=True)[1]
-        return int((counts * (counts - 1) // 2).sum())
-
-    both = pairs_within(np.stack([classes, images], axis=1))
-    same_class, same_image = pairs_within(classes), pairs_within(images)
-    pairs = len(classes) * (len(classes) - 1) // 2
-    sizes = (both, same_class - both, same_image - both, pairs - same_class - same_image + both)
-    return dict(zip(SETS, sizes, strict=True))
-
-
-def split_pairs(distances: Tensor | np.ndarray, classes: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The distances of each set, ascending, in the type of `distances`.
-
-    distances: [objects, objects], of which only the part above the diagonal is read; classes, images: integers
-    [objects]. Beyond the distances and the sets, memory is a few numbers per object.
-
-    Raises UserError when shapes do not fit, and when a distance is not a finite number.
+    Attributes:
+        distances: [n, n], on the CPU.
+        classes, images: [n], counted from 0 in the order of their values.
+        starts: [images + 1]; the objects of image i are `starts[i]` to `starts[i + 1]`.
     """
-    if isinstance(distances, Tensor):
-        distances = distances.detach().cpu().numpy()
-    classes, images = np.asarray(classes), np.asarray(images)
-    check_shapes(distances, classes, images)
-    _check_finite(distances)
-    sets = {name: np.empty(size, distances.dtype) for name, size in set_sizes(classes, images).items()}
+
+    def __init__(self, distances: Tensor | np.ndarray, classes: ArrayLike, images: ArrayLike) -> None:
+        """Of symmetric distances, any integer classes and images.
+
+        Raises:
+            UserError: there are no objects, the shapes do not fit each other, or distances are not finite.
+        """
+        matrix = torch.as_tensor(distances).detach().cpu()
+        labels, owners = np.asarray(classes), np.asarray(images)
+        n = labels.size
+        if n == 0 or labels.shape != (n,) or matrix.shape != (n, n) or owners.shape != (n,):
+            raise UserError(
+                f"distances {list(matrix.shape)}, classes {list(labels.shape)} and images {list(owners.shape)} are not "
+                "of the same objects: give [n, n], [n] and [n] of n > 0 objects"
+            )
+        undefined = ~matrix.isfinite()
+        if undefined.any():
+            first, second = divmod(int(undefined.flatten().byte().argmax()), n)
+            raise UserError(
+                f"{int(undefined.sum())} of {n * n} distances are not finite numbers, the first between objects "
+                f"{first} and {second}: leave out the objects whose prototypes have none, or choose another measure"
+            )
+        labels, owners = (np.unique(keys, return_inverse=True)[1] for keys in (labels, owners))
+        order = np.argsort(owners, kind="stable")
+        if (order != np.arange(n)).any():
+            matrix = matrix[order][:, order]
+        self.distances, self.classes, self.images = matrix, labels[order], owners[order]
+        self.starts = np.concatenate([[0], np.cumsum(np.bincount(owners))])
+
+    @property
+    def image_count(self) -> int:
+        return len(self.starts) - 1
+
+    def groups(self) -> list[np.ndarray]:
+        """For every number of objects an image can have, the objects of these images: [images, objects of each]."""
+        sizes = np.diff(self.starts)
+        return [self.starts[:-1][sizes == size][:, None] + np.arange(size) for size in np.unique(sizes)]
+
+    def pairs_within(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both objects, a < b, of every pair within an image: [pairs], [pairs]."""
+        first, second = [], []
+        for objects in self.groups():
+            upper, lower = np.triu_indices(objects.shape[1], 1)
+            first.append(objects[:, upper].ravel())
+            second.append(objects[:, lower].ravel())
+        return np.concatenate(first), np.concatenate(second)
+
+    def set_sizes(self) -> dict[str, int]:
+        """How many unordered pairs of objects are in each set."""
+
+        def pairs_within(keys: np.ndarray) -> int:
+            counts = np.unique(keys, axis=0, return_counts=True)[1]
+            return int((counts * (counts - 1) // 2).sum())
+
+        n, both = len(self.classes), pairs_within(np.stack([self.classes, self.images], axis=1))
+        same_class, same_image = pairs_within(self.classes), pairs_within(self.images)
+        others = n * (n - 1) // 2 - same_class - same_image + both
+        return dict(zip(SETS, (both, same_class - both, same_image - both, others), strict=True))
+
+
+def split_pairs(matrix: DistanceMatrix) -> dict[str, np.ndarray]:
+    """The distances of each set, ascending, in their own type.
+
+    Only the part above the diagonal is read. Beyond the sets, memory is a few numbers per object.
+    """
+    distances, classes, images = matrix.distances.numpy(), matrix.classes, matrix.images
+    sets = {name: np.empty(size, distances.dtype) for name, size in matrix.set_sizes().items()}
     filled = [0] * len(SETS)
     for row in range(len(classes) - 1):
         others = slice(row + 1, None)
@@ -58,27 +107,6 @@ def split_pairs(distances: Tensor | np.ndarray, classes: np.ndarray, images: np.
     for values in sets.values():
         values.sort()
     return sets
-
-
-def check_shapes(distances: np.ndarray | Tensor, classes: np.ndarray, images: np.ndarray) -> None:
-    """Raises UserError unless distances are [n, n], classes and images [n]."""
-    if distances.shape != (len(classes), len(classes)) or images.shape != classes.shape or classes.ndim != 1:
-        raise UserError(
-            f"distances {list(distances.shape)}, classes {list(classes.shape)} and images {list(images.shape)} are not "
-            "of the same objects: give [n, n], [n] and [n]"
-        )
-
-
-def _check_finite(distances: np.ndarray) -> None:
-    objects = len(distances)
-    wrong = [np.flatnonzero(~np.isfinite(distances[row, row + 1 :])) for row in range(objects)]
-    row = next((row for row, columns in enumerate(wrong) if len(columns)), None)
-    if row is not None:
-        raise UserError(
-            f"{sum(map(len, wrong))} of {objects * (objects - 1) // 2} distances are not finite numbers, the first "
-            f"between objects {row} and {row + 1 + wrong[row][0]}: leave out the objects whose prototypes have none, "
-            "or choose another measure"
-        )
 
 
 @dataclass(frozen=True, slots=True)

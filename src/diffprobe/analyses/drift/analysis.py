@@ -35,7 +35,7 @@ class ChangeAnalysis(ObjectAnalysis):
     def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
         from diffprobe.analyses.drift.drift import study_drift
         from diffprobe.analyses.drift.report import report
-        from diffprobe.prototypes.separation import Resampling
+        from diffprobe.prototypes.resampling import Resampling
 
         changed = list(zip(task.changes, result.changed, strict=True))
         resampling = Resampling(self.resamples, self.permutations, task.seed)

@@ -11,8 +11,7 @@ import numpy as np
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import DistanceKey, Prototypes
 from diffprobe.prototypes.distances import DistanceConfig, paired_distances
-from diffprobe.prototypes.separation import Resampling
-from diffprobe.prototypes.set_intervals import set_intervals
+from diffprobe.prototypes.resampling import Resampling, set_intervals
 from diffprobe.prototypes.sets import set_statistics, split_pairs
 from diffprobe.statistics.intervals import Interval, cluster_mean
 
@@ -109,20 +108,20 @@ def study_drift(
         UserError: as `Prototypes.distances`.
     """
     rows = []
-    for matrix in unchanged.distances(model, distance_config):
-        data = (matrix.distances, matrix.classes, matrix.images)
-        means = set_intervals(*data, parts=resampling.resamples, seed=resampling.seed).means
+    for found in unchanged.distances(model, distance_config):
+        matrix, key = found.matrix, found.key
+        means = set_intervals(matrix, parts=resampling.resamples, seed=resampling.seed).means
         sets = {
             name: PairDistances(values, means[name], set_statistics(values).std)
-            for name, values in split_pairs(*data).items()
+            for name, values in split_pairs(matrix).items()
         }
         for change, prototypes in changed:
-            after = prototypes.matrix(matrix.group, prototypes.steps[0])[matrix.rows]
+            after = prototypes.matrix(found.group, prototypes.steps[0])[found.rows]
             there = after.isfinite().all(1)
             options = {"precision": distance_config.dtype, "budget": distance_config.budget}
-            own = paired_distances(matrix.prototypes[there], after[there], matrix.key.measure, **options).numpy()
-            rows += drift_rows(matrix.key, change.name, change.strength, own, matrix.images[there.numpy()], sets)
-        log(f"{matrix.key.layer}, {matrix.key.measure}: {len(matrix.rows)} objects, {len(changed)} changes")
+            own = paired_distances(found.prototypes[there], after[there], key.measure, **options).numpy()
+            rows += drift_rows(key, change.name, change.strength, own, matrix.images[there.numpy()], sets)
+        log(f"{key.layer}, {key.measure}: {len(found.rows)} objects, {len(changed)} changes")
     return rows
 
 
@@ -157,12 +156,12 @@ def study_video(
     identities = np.unique([f"{row.sequence}/{row.instance}" for row in objects], return_inverse=True)[1]
     numbers = np.array([row.frame for row in objects])
     rows: list[DriftRow] = []
-    for matrix in prototypes.distances(model, distance_config):
-        at = matrix.rows
-        frames = Frames(videos[at], identities[at], numbers[at], matrix.distances.numpy())
+    for found in prototypes.distances(model, distance_config):
+        key, at = found.key, found.rows
+        frames = Frames(videos[at], identities[at], numbers[at], found.matrix.distances.numpy())
         for gap in gaps:
-            rows += _gap_rows(matrix.key, gap, frames)
-        log(f"{matrix.key.layer}, {matrix.key.measure}: {len(at)} sightings of {identities.max() + 1} objects")
+            rows += _gap_rows(key, gap, frames)
+        log(f"{key.layer}, {key.measure}: {len(at)} sightings of {identities.max() + 1} objects")
     if not rows:
         raise UserError(
             f"analysis.gaps={list(gaps)}: no object is seen in two frames so far apart; choose smaller gaps"

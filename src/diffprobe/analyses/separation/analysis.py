@@ -32,7 +32,8 @@ class Separation(ObjectAnalysis):
 
     def report(self, task: ObjectTask, result: CollectedPrototypes, context: RunContext) -> Report:
         from diffprobe.analyses.separation.report import report
-        from diffprobe.prototypes.separation import Resampling, study_separation
+        from diffprobe.prototypes.resampling import Resampling
+        from diffprobe.prototypes.separation import study_separation
 
         resampling = Resampling(self.resamples, self.permutations, task.seed)
         model, config = task.backbone.name, task.distance_config

@@ -49,6 +49,11 @@ class SeparationCell(DistanceKey):
         """The AUC of scdi < dcdi."""
         return self.test("auc", "scdi", "dcdi")
 
+    @property
+    def permutation(self) -> TestRow | None:
+        """The block permutation test of scdi < dcdi."""
+        return self.test("permutation_between_images", "scdi", "dcdi")
+
     def mean(self, name: str) -> float | None:
         """The mean of a set, None where it is empty."""
         row = self.sets.get(name)
@@ -62,38 +67,33 @@ class SeparationCell(DistanceKey):
     @property
     def in_order(self) -> bool | None:
         """Whether scsi < scdi < dcsi < dcdi by means; None where a set is empty."""
-        means = [mean for name in SETS if (mean := self.mean(name)) is not None]
-        return _rising(means) if len(means) == len(SETS) else None
+        means = [self.mean(name) or 0.0 for name in SETS]
+        return None if self.empty else all(first < second for first, second in pairwise(means))
 
     @property
     def order_p(self) -> float | None:
         """p of the hypothesis that the order does not hold, adjusted for layers and steps; None without a test."""
-        row = self.test("order_holds")
-        return _best_p(row) if row else None
+        return _best_p(self.test("order_holds"))
 
     @property
     def order_shown(self) -> bool:
         """Whether the order holds by means and `order_p` is significant."""
-        return bool(self.in_order) and is_number(self.order_p) and self.order_p <= SIGNIFICANT
+        return bool(self.in_order) and _significant(self.order_p)
 
     @property
     def separates(self) -> bool:
         """Whether same-class objects of different images are nearer, by interval and adjusted block permutation."""
-        test = self.test("permutation_between_images", "scdi", "dcdi")
-        if self.auc is None or test is None or self.auc.low is None:
-            return False
-        p = _best_p(test)
-        return self.auc.low > 0.5 and p is not None and p <= SIGNIFICANT
+        above = self.auc is not None and self.auc.low is not None and self.auc.low > 0.5
+        return above and _significant(_best_p(self.permutation))
 
 
-def _best_p(row: TestRow) -> float | None:
+def _best_p(row: TestRow | None) -> float | None:
     """The adjusted p where there is one."""
-    p = row.p_holm if is_number(row.p_holm) else row.p
-    return p if is_number(p) else None
+    return None if row is None else row.p_holm if is_number(row.p_holm) else row.p
 
 
-def _rising(values: Sequence[float]) -> bool:
-    return all(first < second for first, second in pairwise(values))
+def _significant(p: float | None) -> bool:
+    return is_number(p) and p <= SIGNIFICANT
 
 
 def separation_cells(sets: Sequence[SetRow], tests: Sequence[TestRow] = ()) -> list[SeparationCell]:
@@ -227,7 +227,7 @@ def _class_lines(cells: Sequence[SeparationCell]) -> list[str]:
 def _class_line(cell: SeparationCell, auc: TestRow) -> str:
     verdict = "are nearer than" if cell.separates else "are not shown to be nearer than"
     numbers = f"AUC {text_of(auc)}"
-    test = cell.test("permutation_between_images", "scdi", "dcdi")
+    test = cell.permutation
     if test is not None:
         numbers += f", block permutation p = {p_text(test.p, test.log10_p)}"
         numbers += f", {p_text(test.p_holm)} after Holm" if is_number(test.p_holm) else ""

@@ -43,13 +43,7 @@ if TYPE_CHECKING:
     from diffprobe.analyses.objects import CollectedPrototypes, ObjectTask
     from diffprobe.data.objects import ObjectImages
 
-SCALARS = {  # name -> statistic, pair of sets
-    "auc": ("auc", "scdi", "dcdi"),
-    "knn_accuracy": ("knn_accuracy", "", ""),
-    "mean_average_precision": ("mean_average_precision", "", ""),
-    "silhouette": ("silhouette", "", ""),
-    "order_holds": ("order_holds", "", ""),
-}
+SCALARS = ("knn_accuracy", "mean_average_precision", "silhouette", "order_holds")  # of all objects
 NOTHING = "\N{EN DASH}"  # not published, or not defined here
 CLOSING_COLUMNS = """\
 Means of the four sets. order: whether scsi < scdi < dcsi < dcdi by means, and p of the hypothesis that it does not. \
@@ -114,15 +108,13 @@ def retrieval_examples(
 
 
 def _points(cells: Sequence[SeparationCell]) -> Iterator[tuple[int, str, float | None, float | None, float | None]]:
-    """Of '<measure>/<layer>/<what>', of several models '<model>/<measure>/...'; <what> is a set or one of SCALARS."""
+    """Of '<measure>/<layer>/<what>', of several models '<model>/<measure>/...'; <what> is a set, 'auc' or a scalar."""
     several_models = len({cell.model for cell in cells}) > 1
     for cell in cells:
         start = "/".join([*[cell.model] * several_models, cell.measure, cell.layer])
-        for name in (name for name in SETS if name in cell.sets):
-            row = cell.sets[name]
+        for name, row in cell.sets.items():
             yield cell.step, f"{start}/{name}", row.mean, row.low, row.high
-        for name, key in SCALARS.items():
-            test = cell.test(*key)
+        for name, test in (("auc", cell.auc), *((name, cell.test(name)) for name in SCALARS)):
             if test is not None:
                 yield cell.step, f"{start}/{name}", test.value, test.low, test.high
 
@@ -143,8 +135,9 @@ def _notes(cell: SeparationCell) -> list[str]:
     notes = [f"Means of the sets: {', '.join(means)}."]
     if cell.in_order is not None:
         notes.append(f"By means the four sets are {'in order' if cell.in_order else 'not in order'}.")
-    test = cell.test("permutation_between_images", "scdi", "dcdi")
-    return notes + ([f"Block permutation p = {p_text(test.p, test.log10_p)}."] if test is not None else [])
+    if cell.permutation:
+        notes.append(f"Block permutation p = {p_text(cell.permutation.p, cell.permutation.log10_p)}.")
+    return notes
 
 
 def separation_tables(cells: Sequence[SeparationCell], dataset: str, published: bool) -> dict[str, Table]:
@@ -173,7 +166,7 @@ def closing_table(cells: Sequence[SeparationCell], group: str = "") -> Table:
 
 
 def _closing_cells(cell: SeparationCell) -> dict[str, str]:
-    test = cell.test("permutation_between_images", "scdi", "dcdi")
+    test = cell.permutation
     precision, accuracy = cell.test("mean_average_precision"), cell.test("knn_accuracy")
     order = {None: "", False: "no", True: "yes"}[cell.in_order]
     if cell.in_order and is_number(cell.order_p):

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
+import torch
 
-from diffprobe.prototypes.set_intervals import set_intervals
-from diffprobe.prototypes.set_intervals import weighted_sets as weighted
-from diffprobe.prototypes.sets import PAIRS, SETS
+from diffprobe.prototypes.resampling import between_images, set_intervals, within_images
+from diffprobe.prototypes.resampling import weighted_sets as weighted
+from diffprobe.prototypes.sets import PAIRS, SETS, DistanceMatrix
 from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, printed
-from tests.reference.image_blocks import auc, weighted_sets
+from tests.reference.image_blocks import auc, auc_of, labelings_between, labelings_within, weighted_sets
 
 
 def data(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,7 +26,7 @@ def data(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def test_the_worked_replicate() -> None:
-    drawn = weighted(DISTANCES, CLASSES, IMAGES, np.array([[1, 1, 1], [2, 1, 1]]))
+    drawn = weighted(DistanceMatrix(DISTANCES, CLASSES, IMAGES), np.array([[1, 1, 1], [2, 1, 1]]))
     assert drawn.weights.tolist() == [[1, 5, 3, 6], [2, 9, 5, 11]]
     assert printed(drawn.means[0].tolist()) == [0.183503, 0.833556, 1.393911, 1.010594]
     assert printed(drawn.means[1].tolist()) == [0.183503, 0.832050, 1.454512, 1.062522]
@@ -39,7 +40,7 @@ def test_few_distances_equal_the_slow_obvious_sets(decimals: int) -> None:
     distances, classes, images = data(8)
     distances = distances.round(decimals)
     counts = drawn_weights(8, 12)
-    drawn = weighted(distances, classes, images, counts)
+    drawn = weighted(DistanceMatrix(distances, classes, images), counts)
     for row, weights in enumerate(counts):
         sets = weighted_sets(distances, classes, images, weights)
         assert drawn.weights[row].tolist() == [len(sets[name]) for name in SETS]
@@ -51,31 +52,31 @@ def test_few_distances_equal_the_slow_obvious_sets(decimals: int) -> None:
 def test_bins_are_off_by_no_more_than_they_say() -> None:
     distances, classes, images = data(40)
     counts = drawn_weights(40, 100)
-    exact = weighted(distances, classes, images, counts, bins=10_000)
-    coarse = weighted(distances, classes, images, counts, bins=256)
+    exact = weighted(DistanceMatrix(distances, classes, images), counts, bins=10_000)
+    coarse = weighted(DistanceMatrix(distances, classes, images), counts, bins=256)
     assert exact.binning == 0
     errors = np.abs(exact.aucs - coarse.aucs)
     assert 1e-5 < errors.max() <= coarse.binning < 0.01
     assert errors[:, PAIRS.index(("scsi", "dcdi"))].max() < 1e-3  # 27 scsi pairs have bins of their own
     np.testing.assert_array_equal(exact.weights, coarse.weights)
     np.testing.assert_array_equal(exact.means, coarse.means)
-    default = weighted(distances, classes, images, counts)
+    default = weighted(DistanceMatrix(distances, classes, images), counts)
     assert np.abs(exact.aucs - default.aucs).max() < 3e-4
 
 
 def test_many_objects_are_binned_by_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffprobe.prototypes.set_intervals._SAMPLED_ROWS", 20)
+    monkeypatch.setattr("diffprobe.prototypes.resampling._SAMPLED_ROWS", 20)
     distances, classes, images = data(40)
     counts = drawn_weights(40, 20)
-    sampled = weighted(distances, classes, images, counts, bins=64)
-    exact = weighted(distances, classes, images, counts, bins=10_000)
+    sampled = weighted(DistanceMatrix(distances, classes, images), counts, bins=64)
+    exact = weighted(DistanceMatrix(distances, classes, images), counts, bins=10_000)
     assert exact.binning > 0  # twenty objects' distances are not all there are
     assert np.abs(sampled.aucs - exact.aucs).max() <= sampled.binning + exact.binning
 
 
 def test_intervals_leave_out_one_image_after_the_other() -> None:
     distances, classes, images = data(12)
-    found = set_intervals(distances, classes, images)
+    found = set_intervals(DistanceMatrix(distances, classes, images))
     slow = [weighted_sets(distances, classes, images, np.ones(12))]
     slow += [weighted_sets(distances, classes, images, np.arange(12) != image) for image in range(12)]
     with_pairs = {name: sum(len(each[name]) < len(slow[0][name]) for each in slow[1:]) for name in SETS}
@@ -95,13 +96,13 @@ def test_intervals_leave_out_one_image_after_the_other() -> None:
 
 def test_the_order_is_shown_where_each_set_is_above_the_one_before() -> None:
     distances, classes, images = ordered()
-    found = set_intervals(distances, classes, images)
+    found = set_intervals(DistanceMatrix(distances, classes, images))
     assert found.order_holds
     assert found.order_p < 1e-6  # type: ignore[operator]
     assert found.aucs["scsi", "scdi"].value == 1
     assert found.aucs["scsi", "scdi"].low == pytest.approx(0.025 ** (1 / 10))  # ten images, none against it
     assert found.means["dcsi"] == Interval(3, 3, 3)
-    equal = set_intervals(np.where(distances == 3, 2, distances), classes, images)
+    equal = set_intervals(DistanceMatrix(np.where(distances == 3, 2, distances), classes, images))
     assert (equal.order_holds, equal.order_p) == (False, pytest.approx(0.5, abs=0.5))
 
 
@@ -112,7 +113,7 @@ def test_an_order_of_equal_sets_is_shown_in_no_more_than_six_percent() -> None:
     for _ in range(200):
         pull, noise = random.exponential(size=10)[images], random.normal(size=base.shape)
         distances = 5 * base + pull[:, None] + pull + np.tril(noise) + np.tril(noise, -1).T
-        shown += set_intervals(distances, classes, images).order_p <= 0.05  # type: ignore[operator]
+        shown += set_intervals(DistanceMatrix(distances, classes, images)).order_p <= 0.05  # type: ignore[operator]
     assert shown <= 15  # 7.5 %: 6 % and one standard error
 
 
@@ -142,20 +143,105 @@ def assert_near(found: Interval, expected: Interval) -> None:
 def test_a_set_without_pairs_is_none() -> None:
     distances, classes, _ = data(8)
     alone = np.arange(len(classes))
-    found = set_intervals(distances, classes, alone)
+    found = set_intervals(DistanceMatrix(distances, classes, alone))
     assert found.means["scsi"] == found.aucs["scsi", "dcdi"] == Interval(None, None, None)
     assert found.means["dcdi"].low is not None
     assert (found.order_holds, found.order_p) == (None, None)
 
 
 def test_a_set_with_pairs_in_few_images_has_no_interval() -> None:
-    found = set_intervals(DISTANCES, CLASSES, IMAGES)
+    found = set_intervals(DistanceMatrix(DISTANCES, CLASSES, IMAGES))
     assert found.means["scsi"].value == pytest.approx(0.183503, abs=1e-6)
     assert (found.means["scsi"].low, found.means["scsi"].high) == (None, None)
     assert (found.order_holds, found.order_p) == (False, None)
 
 
 def test_one_object_and_one_image_have_no_pairs_of_two() -> None:
-    assert set_intervals(np.zeros((1, 1)), [0], [0]).means["scsi"].value is None
-    found = set_intervals(DISTANCES, CLASSES, np.zeros(6))
+    assert set_intervals(DistanceMatrix(np.zeros((1, 1)), [0], [0])).means["scsi"].value is None
+    found = set_intervals(DistanceMatrix(DISTANCES, CLASSES, np.zeros(6)))
     assert (found.means["scdi"].value, found.means["dcsi"].value is None) == (None, False)
+
+
+def small(sizes: tuple[int, ...], seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    images = np.repeat(np.arange(len(sizes)), sizes)
+    classes = random.integers(0, 3, len(images))
+    points = random.normal(size=(len(images), 3)) + classes[:, None] * 0.7
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    return (distances.round() if ties else distances), classes, images
+
+
+def in_range(p: float | None, exact: float, permutations: int) -> bool:
+    """Within five standard errors of the share of all labelings, and the 1 that both counts of p have."""
+    assert p is not None
+    return abs(p - exact) < 5 * np.sqrt(exact * (1 - exact) / permutations) + 1 / permutations
+
+
+def test_the_statistics_of_the_worked_example() -> None:
+    matrix = DistanceMatrix(DISTANCES, CLASSES, IMAGES)
+    between, within = between_images(matrix), within_images(matrix)
+    assert between.statistic == pytest.approx(0.6, abs=5e-7)
+    assert within.statistic == pytest.approx(1, abs=5e-7)
+    assert between.p == 1
+    assert in_range(within.p, 1 / 3, 999)  # in the first image one of three labelings puts the cats together
+
+
+def test_six_of_twenty_free_labelings_reach_the_worked_example() -> None:
+    found = []
+    for cats in combinations(range(6), 3):
+        matrix = DistanceMatrix(DISTANCES, [object not in cats for object in range(6)], IMAGES)
+        test = between_images(matrix, permutations=1)
+        found.append(test.statistic)
+    assert len(found) == 20
+    assert sum(value >= 0.6 - 1e-6 for value in found) == 6
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_images_of_equal_size_swap_their_labels(ties: bool) -> None:
+    distances, classes, images = small((2, 1, 2, 3, 1, 2), 1, ties)
+    pair = ("scdi", "dcdi")
+    every = [auc_of(pair, distances, labels, images) for labels in labelings_between(classes, images)]
+    observed = auc_of(pair, distances, classes, images)
+    exact = float(np.mean(np.array(every) >= observed - 1e-9))
+    test = between_images(DistanceMatrix(distances, classes, images), permutations=3000, seed=2)
+    assert test.statistic == pytest.approx(observed, abs=1e-6)
+    assert 0.02 < exact < 0.98
+    assert in_range(test.p, exact, 3000)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_objects_of_an_image_swap_their_labels(ties: bool) -> None:
+    distances, classes, images = small((3, 1, 3, 4), 3, ties)
+    pair = ("scsi", "dcsi")
+    every = [auc_of(pair, distances, labels, images) for labels in labelings_within(classes, images)]
+    observed = auc_of(pair, distances, classes, images)
+    exact = float(np.mean(np.array(every) >= observed - 1e-9))
+    test = within_images(DistanceMatrix(distances, classes, images), permutations=3000, seed=2)
+    assert test.statistic == pytest.approx(observed, abs=1e-6)
+    assert 0.02 < exact < 0.98
+    assert in_range(test.p, exact, 3000)
+
+
+def test_a_true_effect_is_found_and_the_seed_decides_the_rest() -> None:
+    distances, classes, images = small((2,) * 30, 0)
+    found = between_images(DistanceMatrix(distances, classes, images), permutations=199, seed=5)
+    assert found.p == 1 / 200
+    assert found == between_images(DistanceMatrix(distances, classes, images), permutations=199, seed=5)
+
+
+def test_the_order_and_names_of_objects_do_not_matter_to_the_statistic() -> None:
+    distances, classes, images = small((2, 3, 1, 2), 3)
+    order = np.random.default_rng(0).permutation(8)
+    shuffled = torch.from_numpy(distances[order][:, order]).float(), classes[order] * 10 - 7, images[order] * 5 + 3
+    matrices = DistanceMatrix(*shuffled), DistanceMatrix(distances, classes, images)
+    for test in (between_images, within_images):
+        found, expected = (test(matrix).statistic for matrix in matrices)
+        assert found == pytest.approx(expected)
+
+
+def test_a_set_without_pairs_has_no_test() -> None:
+    distances, _, images = small((2, 2, 1), 0)
+    for test in (between_images, within_images):
+        found = test(DistanceMatrix(distances, np.zeros(5), images))
+        assert (found.statistic, found.p) == (None, None)
+    assert within_images(DistanceMatrix(distances, np.arange(5), np.arange(5))).p is None
