@@ -44,12 +44,9 @@ _STAGES = {
     "norm_out": "output",
     "proj_out": "output",
 }
-# Short names of a U-Net's layers.
-_UNET = re.compile(
-    r"(?P<stage>down|up)_blocks\.(?P<block>\d+)\.(?:attentions|resnets)\.(?P<item>\d+)\b"
-    r"|(?P<mid>mid)_block\.(?:attentions|resnets)\.(?P<mid_item>\d+)\b"
-)
-_UNET_STAGES = {"down": 0, "mid": 1, "up": 2}
+# Parts of a U-Net's layers for short names: stage, block (but for the middle one), and place in the block.
+_UNET = re.compile(r"(down|mid|up)_blocks?(?:\.(\d+))?\.(?:attentions|resnets)\.(\d+)\b")
+_UNET_STAGES = ("down", "mid", "up")
 _SHORT_KINDS = {"resnets": "resnet", "attn1": "self", "attn2": "cross", "ff": "feed forward"}  # in execution order
 # Blocks that return text and image in a tuple, the text first.
 _TWO_STREAMS = re.compile(r"(^|\.)(single_)?transformer_blocks\.\d+$")
@@ -217,11 +214,8 @@ def network_order(layers: Iterable[str]) -> list[str]:
         match = _UNET.match(name)
         if match is None:
             return (len(_UNET_STAGES), 0, 0, 0)
-        # A U-Net block runs residual block 0, attention 0, residual block 1, attention 1, ...
-        within = kinds.index(_short_kind(name))
-        if match["mid"]:
-            return (_UNET_STAGES["mid"], 0, int(match["mid_item"]), within)
-        return (_UNET_STAGES[match["stage"]], int(match["block"]), int(match["item"]), within)
+        stage, block, place = match.groups()  # a block runs residual block 0, attention 0, residual block 1, ...
+        return (_UNET_STAGES.index(stage), int(block or 0), int(place), kinds.index(_short_kind(name)))
 
     return sorted(dict.fromkeys(layers), key=position)
 
@@ -230,9 +224,10 @@ def _short_block(name: str) -> str:
     match = _UNET.match(name)
     if match is None:
         return name
-    if match["mid"]:
-        return "mid" if match["mid_item"] == "0" else f"mid {match['mid_item']}"
-    return f"{match['stage']} {match['block']}.{match['item']}"
+    stage, block, place = match.groups()
+    if block is None:
+        return stage if place == "0" else f"{stage} {place}"
+    return f"{stage} {block}.{place}"
 
 
 def _short_kind(name: str) -> str:
