@@ -77,20 +77,31 @@ class Intervention:
     distributed: ClassVar[bool] = False
 
     def check(self, inputs: Inputs) -> InterventionTask:
-        from diffprobe.analyses.intervention.trials import edited_name
-        from diffprobe.labels.labeler import check_reference_maps
+        from diffprobe.analyses.trained_probes import read_probes
+        from diffprobe.backbone.trajectory import fresh_scheduler
+        from diffprobe.data.prompts import load_prompts
 
         settings = inputs.settings
         if class_name(settings.trajectory) != "generation":
             raise UserError(f"trajectory={class_name(settings.trajectory)}: interventions are in trajectory=generation")
         if len(settings.property.names) != 1:
             raise UserError(f"property.names={list(settings.property.names)}: intervene on one property at a time")
-        task = self._with_given_probes(self.probes, inputs) if self.probes else self._with_probes_to_train(inputs)
-        names = [prompt.name for prompt in task.prompts]
-        edits = product([editing.method for editing in task.editings], range(task.targets.trials), (False, True))
-        edited = [edited_name(name, *edit) for edit in edits for name in names]
-        inputs.labeler.check(names, list(settings.property.names), inputs.backbone.image_size)
-        check_reference_maps(inputs.labeler, edited, list(settings.property.names), inputs.backbone.image_size)
+        prompts = load_prompts(self.prompts, self.count, settings.seed + OTHER_SCENES, inputs.log)
+        probing, bank = None, None
+        if not self.probes:
+            probing = _check_training(inputs, prompts)
+            layers, steps = probing.probing_config.layers, list(probing.probing_config.steps)
+        else:
+            given = read_probes(self.probes, inputs)
+            prompts, bank = given.unseen(prompts), given.bank
+            timesteps = fresh_scheduler(inputs.backbone, settings.steps.sampling).timesteps
+            layers, steps = inputs.layers, inputs.steps(range(len(timesteps)))
+        editings = self._editings(inputs, [layer.name for layer in layers], steps)
+        if bank is not None:
+            for editing in editings:
+                editing.check(bank)
+        task = InterventionTask(inputs, prompts, editings, self._targets(inputs), probing, bank)
+        _check_labeler(task)
         return task
 
     def plan(self, task: InterventionTask) -> Plan:
@@ -148,44 +159,6 @@ class Intervention:
         made = report(task.inputs.backbone.name, task.editings[0].property, *result)
         return replace(made, evaluations=result[1].evaluations)
 
-    def _with_probes_to_train(self, inputs: Inputs) -> InterventionTask:
-        """Probes are trained on `data`'s prompts; the images to edit are others."""
-        from diffprobe.activations.sources import Generation
-
-        probing = check_probing(inputs)
-        probing_config, source = probing.probing_config, probing.source
-        if probing_config.groups:
-            raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
-        prompts = self._prompts(inputs)
-        assert isinstance(source, Generation)  # other trajectories have been refused
-        trained = {prompt.image_key for prompt in source.prompts}
-        both = [prompt.name for prompt in prompts if prompt.name in source.names or prompt.image_key in trained]
-        if both:
-            raise UserError(
-                f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others"
-            )
-        editings = self._editings(inputs, [layer.name for layer in probing_config.layers], list(probing_config.steps))
-        return InterventionTask(inputs, prompts, editings, self._targets(inputs), probing=probing)
-
-    def _with_given_probes(self, folder: str, inputs: Inputs) -> InterventionTask:
-        """Probes of a finished run; the images to edit are such as they have not seen."""
-        from diffprobe.analyses.trained_probes import read_probes
-        from diffprobe.backbone.trajectory import fresh_scheduler
-
-        given = read_probes(folder, inputs)
-        scheduler = fresh_scheduler(inputs.backbone, inputs.settings.steps.sampling)
-        steps = inputs.steps(range(len(scheduler.timesteps)))
-        editings = self._editings(inputs, [layer.name for layer in inputs.layers], steps)
-        for editing in editings:
-            editing.check(given.bank)
-        prompts = given.unseen(self._prompts(inputs))
-        return InterventionTask(inputs, prompts, editings, self._targets(inputs), bank=given.bank)
-
-    def _prompts(self, inputs: Inputs) -> list[Prompt]:
-        from diffprobe.data.prompts import load_prompts
-
-        return load_prompts(self.prompts, self.count, inputs.settings.seed + OTHER_SCENES, inputs.log)
-
     def _editings(self, inputs: Inputs, layers: list[str], steps: list[int]) -> list[Editing]:
         from diffprobe.analyses.intervention.edits import OF_LINEAR_PROBES, Editing
 
@@ -227,3 +200,31 @@ class Intervention:
         if self.mask is None or not property_named(inputs.settings.property.names[0]).binary:
             raise UserError("analysis.target=file needs analysis.mask=PICTURE and property=saliency")
         return Targets("file", trials=1, mask=read_mask(self.mask, size))
+
+
+def _check_training(inputs: Inputs, prompts: list[Prompt]) -> ProbingTask:
+    """Probes are trained on `data`'s prompts; `prompts`, of the images to edit, are others."""
+    from diffprobe.activations.sources import Generation
+
+    probing = check_probing(inputs)
+    if probing.probing_config.groups:
+        raise UserError("layers.groups cannot be edited, only layers: layers.groups=null")
+    assert isinstance(probing.source, Generation)  # other trajectories have been refused
+    names, trained = set(probing.source.names), {prompt.image_key for prompt in probing.source.prompts}
+    both = [prompt.name for prompt in prompts if prompt.name in names or prompt.image_key in trained]
+    if both:
+        raise UserError(f"{len(both)} images are to be edited and to train probes on, such as {min(both)}; give others")
+    return probing
+
+
+def _check_labeler(task: InterventionTask) -> None:
+    """Raises UserError where the labeler cannot label the images as they are, or edited."""
+    from diffprobe.analyses.intervention.trials import edited_name
+    from diffprobe.labels.labeler import check_reference_maps
+
+    inputs, names = task.inputs, [prompt.name for prompt in task.prompts]
+    properties, size = list(inputs.settings.property.names), inputs.backbone.image_size
+    edits = product([editing.method for editing in task.editings], range(task.targets.trials), (False, True))
+    edited = [edited_name(name, *edit) for edit in edits for name in names]
+    inputs.labeler.check(names, properties, size)
+    check_reference_maps(inputs.labeler, edited, properties, size)

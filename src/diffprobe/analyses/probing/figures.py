@@ -46,6 +46,7 @@ from diffprobe.report.style import (
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
+    from diffprobe.probes.summaries import Summary
 
 EMERGENCE_STYLE = CurveStyle(ORANGE, "-", "")
 
@@ -95,26 +96,27 @@ def learning_curves(
 
 def _learning_panel(axes: Axes, points: pd.DataFrame, choice: LayerChoice, summaries: pd.DataFrame | None) -> None:
     last = max((row.step for row in curve(points, choice, choice.best)), default=0)
-    parts = {size: select(points, images=size) for size in sorted(points["images"].unique().tolist())}
-    rows = [(size, "none", score_at(part, choice, choice.best, last)) for size, part in parts.items()]
-    for size, part in parts.items():
-        rows += [(size, control, row) for control, row in controls_at(part, choice, last).items()]
-    for control in ["none", *controls(points, choice)]:
-        own = [(size, row) for size, name, row in rows if name == control and row is not None]
-        label, look = control_name(control), CONTROL_STYLES.get(control, OTHER_STYLE)
-        if control == "none":
-            label, look = BEST_LABEL, BEST_STYLE
-        draw_curve(axes, [size for size, _ in own], [row for _, row in own], label, look)
+    sizes = sorted(points["images"].unique().tolist())
+    curves: dict[str, dict[int, Summary]] = {}
+    for size in sizes:
+        part = select(points, images=size)
+        rows = {BEST_LABEL: score_at(part, choice, choice.best, last), **controls_at(part, choice, last)}
+        for name, row in rows.items():
+            if row is not None:
+                curves.setdefault(name, {})[size] = row
+    for name, rows in curves.items():
+        look = BEST_STYLE if name == BEST_LABEL else CONTROL_STYLES.get(name, OTHER_STYLE)
+        draw_curve(axes, list(rows), list(rows.values()), control_name(name), look)
     layers = [*points["layer"]]
     if summaries is not None:
         layers += [*summaries["layer"]]
         for control, row in controls_at(summaries, choice, last).items():
-            if control not in controls(points, choice):
+            if control not in curves:
                 draw_level(axes, row, f"{control_name(control)}, all images", CONTROL_STYLES.get(control, OTHER_STYLE))
     axes.set_title(f"{choice.property}: {short_names(layers).get(choice.best, choice.best)}, step {last + 1}")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(list(parts), [str(size) for size in parts])
+    axes.set_xticks(sizes, [str(size) for size in sizes])
     label_scores(axes, choice.metric)
 
 
