@@ -117,5 +117,5 @@ class Classification:
         from diffprobe.analyses.classification.report import report
 
         real_images = task.photos.description if task.photos else ""
-        made = report(task.inputs.backbone.name, task.inputs.classifier, task.prompts, task.steps, *result, real_images)
+        made = report(task.inputs.backbone.name, task.inputs.classifier, task.prompts, *result, real_images)
         return replace(made, evaluations=task.evaluations)

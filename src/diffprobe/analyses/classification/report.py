@@ -34,7 +34,6 @@ from diffprobe.report.style import (
     SINGLE_COLUMN,
     VERMILION,
     CurveStyle,
-    draw_level,
     draw_over_steps,
     draw_step,
     spread_ticks,
@@ -74,7 +73,7 @@ def class_curves(summaries: pd.DataFrame, half: EmergenceStep, real_images: str 
         steps = [row.step for row in rows]
         draw_over_steps(axes, rows, label, look)
     real = summary_rows(select(summaries, metric=CONFIDENCE, control=PHOTOGRAPHS))
-    draw_level(axes, real[0] if real else None, f"mean confidence in {real_images}", REAL)
+    draw_over_steps(axes, real, f"mean confidence in {real_images}", REAL)
     if half.step is not None:
         draw_step(axes, half.step, half.low, half.high, "half of the images right for good", HALF)
     axes.set(xlabel="denoising step", ylabel="share of images, confidence", ylim=(0, 1.02))
@@ -119,7 +118,6 @@ def report(
     model: str,
     classifier: Classifier,
     prompts: Sequence[Prompt],
-    steps: Sequence[int],
     generated: ClassifierOutputs,
     photos: ClassifierOutputs | None = None,
     real_images: str = "",
@@ -129,7 +127,6 @@ def report(
     Args:
         model: name of the diffusion model.
         prompts: of the generated images, in their order.
-        steps: those that were classified, from 0.
         real_images: what the photos are, 'real photos'.
     """
     blocks, top = class_scores(generated, model, classifier.name), [top_answers(generated, model, classifier)]
@@ -148,7 +145,9 @@ def report(
     }
     examples = []
     for number, (prompt, pictures) in enumerate(zip(prompts, generated.example_images, strict=False), 1):
-        examples.append(Example(prompt.text, steps, {DECODED: Frames(pictures.permute(0, 2, 3, 1).numpy())}))
+        examples.append(
+            Example(prompt.text, list(generated.timesteps), {DECODED: Frames(pictures.permute(0, 2, 3, 1).numpy())})
+        )
         figures[f"class_example_{number}"] = Plot(
             partial(class_example, examples[-1], select(top[0], image=prompt.name)),
             "One image after some of the steps, and the classifier's first five answers; the right one in colour.",
