@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BATCH = 64
+SAME_SHARE = 0.02  # of the map's foreground; shifts count as equally good if what they keep of it differs by less
 OBJECT = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
 
 
@@ -38,21 +39,17 @@ def prompt_agreement(images: Tensor, prompts: Sequence[str], classifier: nn.Modu
 
     Images [images, 3, 64, 64] in [0, 1] -> [images]; NaN where the prompt names no object of that world.
     """
-    seen: list[Counter] = []
+    colour_names, shape_names, seen = (*COLOURS, ""), (*SHAPES, ""), []  # '': no object
     for batch in images.split(BATCH):
         colours, shapes = (logits.argmax(-1).tolist() for logits in classifier(batch.float().cpu()))
-        for pairs in (zip(*image, strict=True) for image in zip(colours, shapes, strict=True)):
-            there = [(c, s) for c, s in pairs if c < len(COLOURS) and s < len(SHAPES)]
-            seen.append(Counter((COLOURS[c], SHAPES[s]) for c, s in there))
+        for image in zip(colours, shapes, strict=True):
+            seen.append(Counter((colour_names[c], shape_names[s]) for c, s in zip(*image, strict=True)))
     named = [Counter(OBJECT.findall(prompt)) for prompt in prompts]
     shares = [
         (wanted & there).total() / wanted.total() if wanted else float("nan")
         for wanted, there in zip(named, seen, strict=True)
     ]
     return torch.tensor(shares)
-
-
-SAME_SHARE = 0.02  # of the map's foreground; shifts count as equally good if what they keep of it differs by less
 
 
 @dataclass(frozen=True)
