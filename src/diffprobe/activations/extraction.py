@@ -169,14 +169,14 @@ def extract(
             overflow the network's dtype or the stored one, a full or failing disk, or several devices without a store.
     """
     stores = as_store_folder(stores)
-    kept, kept_steps = stores.stored_layers_and_steps(layers, steps) if stores else (list(layers), list(steps))
-    manifest = describe(backbone, source, kept, kept_steps, dtype, images_per_shard, identified=stores is not None)
-    names = [layer.name for layer in kept]
+    stored = stores.stored_layers_and_steps(layers, steps) if stores else (list(layers), list(steps))
+    manifest = describe(backbone, source, *stored, dtype, images_per_shard, identified=stores is not None)
+    names, stored_steps = [layer.name for layer in manifest.layers], manifest.steps
     make = partial(
         ActivationModule,
         backbone,
-        lambda batch: source.run(backbone, batch, names, kept_steps),
-        steps=source.steps_taken(backbone, kept_steps),
+        lambda batch: source.run(backbone, batch, names, stored_steps),
+        steps=source.steps_taken(backbone, stored_steps),
         images=partial(source.images, backbone),
     )
     load = partial(source.batch, size=backbone.image_size)

@@ -56,6 +56,10 @@ class CocoImage:
     fault: str = ""
 
 
+# The path of an image below its folder, its id, and the image without its objects
+_Entry = tuple[str, Key | None, CocoImage]
+
+
 @dataclass
 class OmittedCounts:
     """How much of a file is left out by rule."""
@@ -81,17 +85,6 @@ class OmittedCounts:
         return lines
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """An entry of `images`: its path below the folder, its id, its size, and what is wrong with it, or ''."""
-
-    name: str
-    key: Key | None = None
-    height: int = 0
-    width: int = 0
-    fault: str = ""
-
-
 def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], OmittedCounts]:
     """All images of a file, by their path below `folder`, and what is left out by rule.
 
@@ -102,24 +95,24 @@ def read_coco_file(file: Path, folder: Path) -> tuple[dict[str, CocoImage], Omit
     """
     content = _content(file)
     left_out = OmittedCounts()
-    listed = [_entry(item, f"images[{place}]", folder.name) for place, item in enumerate(content["images"])]
+    listed = [_entry(item, f"images[{place}]", folder) for place, item in enumerate(content["images"])]
     entries = list(dict.fromkeys(listed))  # several that say the same are one
     left_out.repeated = len(listed) - len(entries)
     objects, lost = _objects(content["annotations"], _classes(content["categories"], file), left_out)
     by_name: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
-        by_name[entry.name].append(entry)
-    times = Counter(entry.key for entry in entries)
+        by_name[entry[0]].append(entry)
+    times = Counter(key for _, key, _ in entries)
     images: dict[str, CocoImage] = {}
     for name, same in by_name.items():
-        first = same[0]
-        found = tuple(item for entry in same if entry.key is not None for item in objects.get(entry.key, ()))
-        wrong = next((entry.fault for entry in same if entry.fault), "")
+        _, key, image = same[0]
+        fault = next((each.fault for _, _, each in same if each.fault), "")
         if len(same) > 1:
-            wrong = f"{file.name} lists its file {len(same)} times, with different values"
-        elif first.key is not None and times[first.key] > 1:
-            wrong = f"{file.name} gives its id {_shown(first.key)} to {times[first.key]} images"
-        images[name] = CocoImage(folder / name, first.height, first.width, found, wrong)
+            fault = f"{file.name} lists its file {len(same)} times, with different values"
+        elif key is not None and times[key] > 1:
+            fault = f"{file.name} gives its id {_shown(key)} to {times[key]} images"
+        found = [item for _, key, _ in same if key is not None for item in objects.get(key, ())]
+        images[name] = replace(image, objects=tuple(found), fault=fault)
     for key in objects.keys() - times.keys():
         wrong = f"{file.name} has objects of an image {_shown(key)} that it does not list"
         images[f"image_id {_shown(key)}"] = CocoImage(folder, objects=tuple(objects[key]), fault=wrong)
@@ -165,23 +158,24 @@ def voc_class(name: str) -> str | None:
     return VOC_NAMES.get(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()))
 
 
-def _entry(item: Any, place: str, folder: str) -> _Entry:
+def _entry(item: Any, place: str, folder: Path) -> _Entry:
     if not isinstance(item, dict):
-        return _Entry(place, fault=f"its entry {_shown(item)} is no object")
+        return place, None, CocoImage(folder, fault=f"its entry {_shown(item)} is no object")
     key, file_name = _key(item.get("id")), item.get("file_name")
     name = _path_below(file_name)
     if name is None:
-        wrong = f"its file_name is {_shown(file_name)}; a path below {folder} is wanted"
-        return _Entry(place, key, fault=wrong)
-    if key is None:
-        return _Entry(name, fault=f"its id is {_shown(item.get('id'))}; a whole number is wanted")
+        fault = f"its file_name is {_shown(file_name)}; a path below {folder.name} is wanted"
+        return place, key, CocoImage(folder, fault=fault)
     height, width = item.get("height"), item.get("width")
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:  # True is an int too
-        wrong = f"its height is {_shown(height)} and its width {_shown(width)}; numbers of pixels are wanted"
-        return _Entry(name, key, fault=wrong)
-    if height * width > LARGEST_PICTURE:
-        return _Entry(name, key, fault=f"its size is said to be {width} x {height} pixels, more than are read")
-    return _Entry(name, key, height, width)
+    if key is None:
+        fault = f"its id is {_shown(item.get('id'))}; a whole number is wanted"
+    elif type(height) is not int or type(width) is not int or min(height, width) < 1:  # True is an int too
+        fault = f"its height is {_shown(height)} and its width {_shown(width)}; numbers of pixels are wanted"
+    elif height * width > LARGEST_PICTURE:
+        fault = f"its size is said to be {width} x {height} pixels, more than are read"
+    else:
+        return name, key, CocoImage(folder / name, height, width)
+    return name, key, CocoImage(folder / name, fault=fault)
 
 
 def _path_below(file_name: Any) -> str | None:

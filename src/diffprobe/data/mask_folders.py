@@ -244,14 +244,14 @@ class DavisFrames(ImageFiles):
             [frame.name for frame in frames], [frame.sequence for frame in frames], [frame.number for frame in frames]
         )
         self.root = root
-        self.wrong = {frame.name: frame.fault for frame in frames if frame.fault}
+        self.faults = {frame.name: frame.fault for frame in frames if frame.fault}
 
     def file(self, row: int) -> Path:
         return self.root / "JPEGImages" / RESOLUTION / f"{self.names[row]}.jpg"
 
     def read(self, row: int) -> Annotation:
-        if self.names[row] in self.wrong:
-            raise UserError(self.wrong[self.names[row]])
+        if self.names[row] in self.faults:
+            raise UserError(self.faults[self.names[row]])
         numbers = read_numbers(self._mask(row))
         check_not_ignored(numbers)
         return Annotation(
@@ -331,6 +331,6 @@ def _frames(place: Path, sequence: str) -> tuple[list[Frame], list[Frame]]:
             numbered.append(Frame(name, sequence, numbers[stem]))
     if not stems:
         there = ", ".join(sorted(path.name for path in pictures.glob("*"))[:3])
-        wrong = f"there is no frame in {pictures}" + (f", such as 00000.jpg, but {there}" if there else "")
-        others.append(Frame(sequence, sequence, 0, wrong))
+        fault = f"there is no frame in {pictures}" + (f", such as 00000.jpg, but {there}" if there else "")
+        others.append(Frame(sequence, sequence, 0, fault))
     return numbered, others

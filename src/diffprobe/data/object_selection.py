@@ -35,14 +35,14 @@ def check_settings(**settings: Any) -> None:
 
 @dataclass
 class _Selection:
-    """The objects of each row that is used, problems, what is left out by rule, how many images were read, and how many
-    of them have no object that is large enough."""
+    """The objects of each row that is used, problems, what is left out by rule, how many images were inspected, and how
+    many of them have no object that is large enough."""
 
     objects: dict[int, list[AnnotatedObject]] = field(default_factory=dict)
-    wrong: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
-    looked_at: int = 0
-    ruled_out: int = 0
+    inspected: int = 0
+    too_small: int = 0
 
 
 def select_objects(
@@ -73,26 +73,26 @@ def select_objects(
     kind, drawn = candidates.kind, largest_over is not None
     order = np.random.default_rng(seed).permutation(len(candidates)).tolist() if drawn else range(len(candidates))
     found = _select(candidates, order, count, largest_over, min_area)
-    if found.wrong and on_error == "error":
-        shown = "; ".join(map(str, found.wrong[:3]))
+    if found.problems and on_error == "error":
+        shown = "; ".join(map(str, found.problems[:3]))
         raise UserError(
-            f"{_counted(found.wrong)} in the {found.looked_at} images of {kind} that were looked at: {shown}; "
+            f"{_counted(found.problems)} in the {found.inspected} images of {kind} that were looked at: {shown}; "
             "objects.on_error=skip leaves them out"
         )
     if not found.objects or len(found.objects) < (count or 0):
         rule = f" with an object that covers more than {largest_over:.2%}" if drawn else ""
         raise UserError(
             f"{len(found.objects)} images of {kind}{rule} can be used, {count or 'at least 1'} wanted; "
-            f"{found.looked_at} were looked at, {_counted(found.wrong)} found"
-            + "".join(f"; {problem}" for problem in [*found.wrong, *found.left_out][:3])
+            f"{found.inspected} were looked at, {_counted(found.problems)} found"
+            + "".join(f"; {problem}" for problem in [*found.problems, *found.left_out][:3])
         )
-    if found.ruled_out:
+    if found.too_small:
         log(
-            f"{kind}: left out {found.ruled_out} of {found.looked_at} images that were looked at, without an object "
+            f"{kind}: left out {found.too_small} of {found.inspected} images that were looked at, without an object "
             f"that covers more than {largest_over:.2%} (objects.largest_over)"
         )
     rows = sorted(found.objects)  # by name where drawn, else as listed
-    return candidates.subset(rows, [found.objects[row] for row in rows]), [*found.wrong, *found.left_out]
+    return candidates.subset(rows, [found.objects[row] for row in rows]), [*found.problems, *found.left_out]
 
 
 def _counted(problems: Sequence[Problem]) -> str:
@@ -105,12 +105,12 @@ def _select(
     """Takes candidates in order until there are enough, so that images that are not needed are not read."""
     found = _Selection()
     first: dict[str, str] = {}  # the image of each picture that is used
-    for row, objects, wrong in _read_candidates(candidates, order):
+    for row, objects, problems in _read_candidates(candidates, order):
         image = candidates.names[row]
-        found.looked_at += 1
-        found.wrong += wrong
+        found.inspected += 1
+        found.problems += problems
         if over is not None and max((item.area for item in objects), default=0) <= over:
-            found.ruled_out += not wrong
+            found.too_small += not problems
             continue
         large = [item for item in objects if item.area >= min_area]
         found.left_out += [
@@ -120,10 +120,10 @@ def _select(
         ]
         if large and first.setdefault(candidates.picture_key(row), image) != image:
             reason = f"it shows the same picture as {first[candidates.picture_key(row)]}, whose objects are not others"
-            found.wrong.append(Problem(image, "", reason))
+            found.problems.append(Problem(image, "", reason))
         elif large:
             found.objects[row] = large
-        elif not wrong:
+        elif not problems:
             found.left_out.append(Problem(image, "", "it has no object"))
         if len(found.objects) == wanted:
             break

@@ -219,11 +219,6 @@ class ImageFiles(AnnotatedImages):
             "annotation": self._annotations[name],
         }
 
-    def subset(self, rows: Sequence[int], objects: Sequence[list[AnnotatedObject]]) -> Self:
-        chosen = super().subset(rows, objects)
-        chosen._contents, chosen._annotations = dict(self._contents), dict(self._annotations)
-        return chosen
-
     def _first_contents(self, row: int) -> DecodedFile:
         name = self.names[row]
         if name not in self._contents:

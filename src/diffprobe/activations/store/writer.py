@@ -6,8 +6,7 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Queue
-from threading import Thread
+from threading import Semaphore
 from types import TracebackType
 from typing import Any
 
@@ -84,16 +83,16 @@ class StoreWriter(TensorWriter):
     """
 
     def __init__(self, store: Store, queue: int = 8) -> None:
-        """At most `queue` blocks of rows wait for the disk, then `put` waits."""
+        """At most `queue` blocks of rows are held for the disk, then `put` waits."""
         super().__init__(store.manifest)
         self._store = store
         self._files: dict[int, ShardFile] = {}
-        self._queue: Queue[tuple[int, str, int, Tensor] | None] = Queue(queue)
         self._error: Exception | None = None
-        # Writes the end of a shard to the disk, which fsync waits for, while the next shard is written
+        self._blocks = Semaphore(queue)
+        self._writer = ThreadPoolExecutor(1, "store-writer")
+        # Finishes a shard, which waits for fsync, while the next one is written
         self._finisher = ThreadPoolExecutor(1, "store-finisher")
         self._finishing: Future[None] | None = None
-        self._thread = Thread(target=self._work, name="store-writer", daemon=True)
 
     def __enter__(self) -> StoreWriter:
         self.open()
@@ -106,14 +105,15 @@ class StoreWriter(TensorWriter):
 
     def open(self) -> None:
         remove_leftovers(self._store.folder / "shards")
-        self._thread.start()
 
     def close(self, error: BaseException | None) -> None:
         """Waits for the disk. Where no error came before, raises as `put`, and ValueError for shards that lack rows."""
-        self._queue.put(None)
-        self._thread.join()
+        self._writer.shutdown()
+        self._finisher.shutdown()
         unfinished = list(self._files.values())
-        self._discard()
+        for file in unfinished:
+            file.discard()
+        self._files.clear()
         if error is None:
             self._raise()
             if unfinished:
@@ -124,20 +124,16 @@ class StoreWriter(TensorWriter):
         self._raise()
         copied = self._copied(name, rows, values)
         for shard, first, part in _parts(rows, self._store.manifest.images_per_shard):
-            self._queue.put((shard, name, first, copied[part]))
+            self._blocks.acquire()
+            written = self._writer.submit(self._attempt, self._write, shard, name, first, copied[part])
+            written.add_done_callback(lambda _: self._blocks.release())
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _work(self) -> None:
-        """Runs in the thread. After an error it still empties the queue, so that `put` never waits for ever."""
-        with self._finisher:
-            while (block := self._queue.get()) is not None:
-                self._attempt(self._write, *block)
-            self._attempt(self._settle)
-
     def _attempt(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Runs in the threads. Nothing is written any more after an error."""
         if self._error is not None:
             return
         try:
@@ -151,31 +147,20 @@ class StoreWriter(TensorWriter):
             self._error.__cause__ = error
         except Exception as error:
             self._error = error
-        if self._error is not None:
-            self._discard()
 
     def _write(self, index: int, name: str, first: int, values: Tensor) -> None:
-        if self._finishing is not None and self._finishing.done():
-            self._settle()
         if index not in self._files:
             self._files[index] = ShardFile(self._store.manifest, self._store.specs, self._store.shards[index])
         file = self._files[index]
         file.write(name, first, values)
         if file.complete:
-            del self._files[index]
-            self._settle()
-            self._finishing = self._finisher.submit(file.finish)
+            if self._finishing is not None:
+                self._finishing.result()  # one shard at a time
+            self._finishing = self._finisher.submit(self._attempt, self._finish, index)
 
-    def _settle(self) -> None:
-        """Waits until the shard that is being finished is on the disk; raises its errors."""
-        finishing, self._finishing = self._finishing, None
-        if finishing is not None:
-            finishing.result()
-
-    def _discard(self) -> None:
-        for file in self._files.values():
-            file.discard()
-        self._files.clear()
+    def _finish(self, index: int) -> None:
+        self._files[index].finish()
+        del self._files[index]
 
 
 def _parts(rows: Sequence[int], size: int) -> Iterator[tuple[int, int, slice]]:
