@@ -88,16 +88,17 @@ def report(model: str, name: str, bank: ProbeBank, results: InterventionResults)
 def intervention_table(summaries: pd.DataFrame) -> Table:
     """One line a method and control; the means of every metric, with the interval of the one that is judged by."""
     metrics = [name for name in COLUMNS if name in set(summaries["metric"])]
-    lines = []
-    for method in summaries["method"].unique():
-        for control, (label, *_) in BAR_STYLES.items():
-            line = {"intervention": METHOD_NAMES[method] if control == EDITED else label}
-            line |= dict.fromkeys([COLUMNS[metric] for metric in metrics], "")
-            for row in select(summaries, method=method, control=control).to_dict("records"):
-                headline = row["metric"] in HEADLINES
-                text = interval(row["mean"], row["low"], row["high"]) if headline else rounded(row["mean"], 3)
-                line[COLUMNS[row["metric"]]] = text
-            lines.append(line)
+    texts = {}
+    for row in summaries.to_dict("records"):
+        headline = row["metric"] in HEADLINES
+        text = interval(row["mean"], row["low"], row["high"]) if headline else rounded(row["mean"], 3)
+        texts[row["method"], row["control"], row["metric"]] = text
+    lines = [
+        {"intervention": METHOD_NAMES[method] if control == EDITED else label}
+        | {COLUMNS[metric]: texts.get((method, control, metric), "") for metric in metrics}
+        for method in summaries["method"].unique()
+        for control, (label, *_) in BAR_STYLES.items()
+    ]
     text = pd.DataFrame(lines)
     title = "New images held against the target map, means over images, with 95 % intervals"
     note = "Pixels changed: mean absolute difference in [0, 1] (outside: of old and new region)."
