@@ -40,11 +40,11 @@ class ProbeConfig:
     solver: Annotated[str, Choice(*SOLVERS)] = "adam"
     head: Annotated[str, Choice(*HEADS)] = "linear"  # only 'adam' trains an 'mlp'
     bias: bool = False  # of each layer of the head
-    # Of 'adam' alone:
+    # Of 'adam':
     l1: Annotated[float, Number(0, 1000)] = 0.0  # weight of the sum of absolute weights in the loss
     smoothness: Annotated[float, Number(0, 1000)] = 0.0  # weight of the edge-aware smoothness of the predicted map
     epochs: Count = 30
-    batch_size: Count = 4  # in images, of all devices together
+    batch_size: Count = 4  # in images, of all devices together; also how many 'ridge' adds up at once
     validate_every: Count = 2  # epochs; the weights with the lowest validation loss are kept
     learning_rates: Rates = field(default_factory=dict)  # instead of the papers', for some properties
     # Of 'ridge' and 'exact', in mean eigenvalues of the tokens' second moment; the best on validation images is taken
