@@ -10,8 +10,9 @@ from diffprobe.files import NO_STEP
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import (
+    THRESHOLDS,
     Threshold,
-    best_thresholds,
+    dice,
     pool_target,
     pooled_targets,
     score_maps,
@@ -42,7 +43,8 @@ def position_scores(
         maps = prediction.expand(1, 1, *grid)
         cut = [0.5] if fixed is None else [fixed]
         if item.binary and fixed is None:
-            cut = best_thresholds(maps, pool_target(target[split.validation], grid))
+            pooled = pool_target(target[split.validation], grid)
+            cut = [max(THRESHOLDS, key=lambda value: float(dice(maps > value, pooled).mean()))]
         for part in ("validation", "test"):
             rows = split.rows(part)
             pooled = pooled_targets(item, target[rows], [grid])[grid]

@@ -227,9 +227,7 @@ def save_bank(bank: ProbeBank, folder: str | Path, provenance: str | None = None
     thresholds and strengths (as of `ProbeBank`), layers, steps, `made_of` (the `provenance`, if it is given: what
     determines the probes), and checksums of all this (see `diffprobe.files`).
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return [_save_property(bank, name, folder, provenance) for name in bank.properties]
+    return [_save_property(bank, name, Path(folder), provenance) for name in bank.properties]
 
 
 def load_bank(folder: str | Path, provenance: str | None = None) -> ProbeBank:

@@ -255,7 +255,8 @@ def choose_thresholds(
         pooled = {grid: pool_target(target, grid) for grid in activations.grids}
         for layer in bank.layers:
             maps = predict_maps(bank, activations, name, layer, split.validation)
-            chosen[name][layer] = best_thresholds(maps, pooled[grid_of(maps)])
+            scores = [dice(maps > cut, pooled[grid_of(maps)]).mean(-1) for cut in THRESHOLDS]
+            chosen[name][layer] = [THRESHOLDS[index] for index in torch.stack(scores).argmax(0).tolist()]
     return chosen
 
 
@@ -269,12 +270,6 @@ def check_threshold(threshold: object) -> float:
 def candidate_thresholds(threshold: Threshold) -> list[float]:
     """`THRESHOLDS`, to choose from on validation images, or the given one alone. Raises as `check_threshold`."""
     return list(THRESHOLDS) if threshold == "validation" else [check_threshold(threshold)]
-
-
-def best_thresholds(maps: Tensor, target: PooledTarget) -> list[float]:
-    """Of `THRESHOLDS` the one with the best mean Dice over images, for maps [steps, images, h, w]; one per step."""
-    scores = torch.stack([dice(maps > value, target).mean(-1) for value in THRESHOLDS])
-    return [THRESHOLDS[index] for index in scores.argmax(0).tolist()]
 
 
 def pooled_targets(item: Property, target: Tensor, grids: Iterable[Grid]) -> dict[Grid, dict[str, PooledTarget]]:
