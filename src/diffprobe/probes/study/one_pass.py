@@ -22,7 +22,7 @@ from diffprobe.backbone.capture import decode_latents
 from diffprobe.backbone.finite import at_step, naming_images
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
-from diffprobe.probes.controls import Control, ShuffledLabels
+from diffprobe.probes.controls import NETWORK, Control, ShuffledLabels
 from diffprobe.probes.one_pass import POSITION, LabeledBatch, OnePass, PositionLearner, Targets
 from diffprobe.probes.ridge import Moments, RidgePath
 from diffprobe.probes.scoring import target_maps
@@ -78,9 +78,9 @@ def run_probing_in_one_pass(
     candidates = {control.name: one.candidates for control, one in study.passes.items()}
     paths = {name: path for name, path in candidates.items() if isinstance(path, RidgePath)}
     strengths = {name: path.first_strengths() for name, path in paths.items()}
-    bank = paths["none"].bank(probing_config.steps)
+    bank = paths[NETWORK.name].bank(probing_config.steps)
     blocks = {control.name: one.blocks(source.names) for control, one in study.passes.items()}
-    bank.thresholds = next(iter(study.passes.values())).thresholds
+    bank.thresholds = study.passes[NETWORK].thresholds
     scores, warnings = scores_and_warnings(probing_config, blocks, strengths, study.flat, len(source.names))
     for line in warnings:
         execution.log(line)
@@ -120,9 +120,8 @@ class _OnePassStudy:
         self.passes = {control: self._pass(control) for control in probing_config.probe_sets}
         self.shuffled = ShuffledLabels()
         self.example_rows, self.examples = set(example_rows), list[ExampleImage]()
-        # Of this process, in the end of all:
-        self.overlap = SplitOverlapCheck()
-        self.flat: list[tuple[str, str]] = []  # see `one_valued`
+        self.overlap = SplitOverlapCheck()  # of this process
+        self.flat: list[tuple[str, str]] = []  # see `one_valued`; after the last part of all processes
 
     def take(self, part: str, batch: ActivationBatch) -> None:
         """Shows the images of a batch to every pass."""
