@@ -11,16 +11,16 @@ import torch
 
 from diffprobe.pocket.networks import SCALING_FACTOR, WORDS, build_autoencoder, build_denoiser, build_tokenizer
 from diffprobe.pocket.scenes import COLOURS, SHAPES
-from diffprobe.pocket.training.diffusion import (
+from diffprobe.pocket.training.fit import fit
+from diffprobe.pocket.training.modules import (
     DenoiserModule,
     TextModule,
+    mixed_images,
     random_captions,
     standardise,
     start_gently,
     to_signed,
 )
-from diffprobe.pocket.training.fit import fit
-from diffprobe.pocket.training.image_networks import mixed_images
 
 
 def test_every_word_of_the_grammar_is_one_token_and_others_fall_apart():

@@ -28,9 +28,14 @@ def train(part: str, folder: Path, count: int, steps: int, devices: int, precisi
     """Trains a part on `count` scenes and saves it in `folder/<part>`."""
     from transformers import CLIPTextModel
 
-    from diffprobe.pocket.training.diffusion import AutoencoderModule, DenoiserModule, TextModule
     from diffprobe.pocket.training.fit import PocketModule, fit, load_scenes
-    from diffprobe.pocket.training.image_networks import ClassifierModule, LabelerModule
+    from diffprobe.pocket.training.modules import (
+        AutoencoderModule,
+        ClassifierModule,
+        DenoiserModule,
+        LabelerModule,
+        TextModule,
+    )
 
     module: PocketModule
     if part == "text":
@@ -51,8 +56,8 @@ def latents(folder: Path, count: int) -> dict[str, torch.Tensor]:
     """The training scenes as scaled latents, and their captions as tokens with the empty caption last."""
     from transformers import CLIPTokenizer
 
-    from diffprobe.pocket.training.diffusion import encode
     from diffprobe.pocket.training.fit import load_scenes, read_undamaged, write_sealed
+    from diffprobe.pocket.training.modules import encode
 
     path = folder / f"latents-{count}.safetensors"
     values = read_undamaged(path, {})
@@ -67,9 +72,8 @@ def latents(folder: Path, count: int) -> dict[str, torch.Tensor]:
 
 def degraded(folder: Path) -> torch.Tensor:
     """Degraded images of the first training scenes, for the labeler and the classifier."""
-    from diffprobe.pocket.training.diffusion import encode
     from diffprobe.pocket.training.fit import load_scenes, read_undamaged, write_sealed
-    from diffprobe.pocket.training.image_networks import degrade
+    from diffprobe.pocket.training.modules import degrade, encode
 
     path = folder / "degraded.safetensors"
     values = read_undamaged(path, {})

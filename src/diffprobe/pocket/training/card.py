@@ -21,9 +21,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from diffprobe.pocket.networks import ClassifierNetwork, LabelerNetwork, build_scheduler, load_weights
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import COLOURS, SHAPES, sample_scene
-from diffprobe.pocket.training.diffusion import to_signed
 from diffprobe.pocket.training.fit import SceneArrays, load_scenes
-from diffprobe.pocket.training.image_networks import numbered
+from diffprobe.pocket.training.modules import numbered, to_signed
 from diffprobe.weights import record_checksums
 
 # What the model is meant to reach, by part and measure.
