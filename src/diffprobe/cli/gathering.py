@@ -24,16 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-# Settings, and groups of them, that say which rows a job has; columns tell these apart.
-_ROWS = (
+# Settings, and groups of them, in which the jobs of a group may differ: those that say which rows there are, and those
+# that change nothing in the rows.
+_FREE = (
     *("layers.select", "steps.select", "property.names", "control.names"),
     *("layers", "steps", "property", "control"),
-)
-# Those that change nothing in the rows.
-_RUN_ONLY = (
-    *RUN_ONLY_KEYS,
     *("features.layers", "features.steps", "features.store", "features.images_per_shard"),
-    *("features", "report", "logger"),
+    *("features", "report", "logger", *RUN_ONLY_KEYS),
 )
 
 
@@ -106,13 +103,13 @@ def grouped(jobs: Sequence[Job]) -> dict[str, list[Job]]:
     probes = {(job.settings.probe.name, str(job.settings.probe)) for job in jobs}
     named = len({name for name, _ in probes}) == len(probes)  # a column tells kinds of probes apart: their name
 
-    def changes_rows_only(key: str) -> bool:
+    def may_differ(key: str) -> bool:
         probe = named and (key == "probe" or key.startswith("probe."))
-        return probe or key in (*_ROWS, *_RUN_ONLY) or key.startswith(("report.", "logger."))
+        return probe or key in _FREE or key.startswith(("report.", "logger."))
 
     by_settings: dict[tuple, list[Job]] = {}
     for job in jobs:
-        others = {key: str(value) for key, value in flattened(job.settings).items() if not changes_rows_only(key)}
+        others = {key: str(value) for key, value in flattened(job.settings).items() if not may_differ(key)}
         by_settings.setdefault(tuple(sorted(others.items())), []).append(job)
     if len(by_settings) == 1:
         return {"": list(jobs)}
@@ -120,7 +117,7 @@ def grouped(jobs: Sequence[Job]) -> dict[str, list[Job]]:
     groups: dict[str, list[Job]] = {}
     for together in by_settings.values():
         own = [item for item in together[0].overrides if item not in common]
-        name = " ".join(item for item in own if not changes_rows_only(item.lstrip("+").split("=")[0]))
+        name = " ".join(item for item in own if not may_differ(item.lstrip("+").split("=")[0]))
         name = name or together[0].folder.name
         groups[f"{name} ({together[0].folder.name})" if name in groups else name] = together
     return groups

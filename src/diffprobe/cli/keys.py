@@ -54,7 +54,7 @@ def _is_argument_of_a_class(override: str, conf: Path) -> bool:
     group = key.partition(".")[0]
     if not equals or "." not in key or not group.isidentifier() or not (conf / group).is_dir() or group == "hydra":
         return False
-    return not any(key in file.sections for file in read_conf(conf))
+    return not any(key in file.keys for file in read_conf(conf))
 
 
 def check_typed(config: DictConfig, hydra: Any) -> None:
@@ -143,14 +143,13 @@ class ConfFile:
     """A file of the configuration folder: a choice of a group ('' for a primary configuration).
 
     Attributes:
-        keys: those that it sets; `sections` has those that they lie in too.
+        keys: those that it sets, and the sections that they lie in.
         groups: those whose choices its defaults list names.
     """
 
     group: str
     choice: str
     keys: frozenset[str]
-    sections: frozenset[str]
     groups: frozenset[str]
 
 
@@ -169,9 +168,9 @@ def read_conf(conf: Path) -> list[ConfFile]:
         group = next((str(parent) for parent in inside.parents if str(parent) in every), "")
         settings = leaves(contents[path], _package(path, group)) if contents[path] else ()
         parts = [names for key, _ in settings if not _NO_SETTINGS & {*(names := key.split("."))}]
-        sections = {".".join(key[: end + 1]) for key in parts for end in range(len(key))}
+        keys = frozenset(".".join(names[: end + 1]) for names in parts for end in range(len(names)))
         choice = str(inside.relative_to(group)) if group else str(inside)
-        files.append(ConfFile(group, choice, frozenset(map(".".join, parts)), frozenset(sections), named[path]))
+        files.append(ConfFile(group, choice, keys, named[path]))
     return files
 
 
@@ -198,7 +197,7 @@ def explain_key(key: str, conf: Path, script: str, *, deleted: bool = False) -> 
     if key not in known and _top(key) not in {_top(item) for item in known} and elsewhere:
         return f"{key} is a key of {elsewhere[0]}.py, which {script}.py does not have"
     groups = {group.split("/")[0] for group in _groups_of(script, files)} - {*_PRESETS}
-    owners = [file for file in files if key in file.sections and file.group and file.group.split("/")[0] in groups]
+    owners = [file for file in files if key in file.keys and file.group and file.group.split("/")[0] in groups]
     if owners:
         return f"{key} belongs to {_choices(owners, files)}; give that choice too, or leave {key} out"
     presets = sorted(file.choice for file in files if file.group == "experiment" and key in file.keys)
@@ -251,4 +250,4 @@ def _known(script: str, files: list[ConfFile]) -> set[str]:
     choices = [file for file in files if file.group in groups]
     outer = {file.group for file in choices}
     top = {_top(item) for item in (*outer, *(key for file in primary for key in file.keys))}
-    return {key for file in (*primary, *choices) for key in file.sections if key.split(".")[0] in top} | outer
+    return {key for file in (*primary, *choices) for key in file.keys if key.split(".")[0] in top} | outer
