@@ -190,19 +190,16 @@ def headline_scores(runs: Sequence[FinishedRun]) -> list[RunScore]:
 def _of_probes(run: FinishedRun) -> list[RunScore]:
     if run.summaries is None:
         return []
-    real = [row for row in summary_rows(select(run.summaries, control="none")) if row.property in (*PROPERTIES, CLASS)]
+    real = select(run.summaries, control="none", split="test")
+    real = real[real["property"].isin([*PROPERTIES, CLASS])]
     scores = []
-    for name, model, probe in dict.fromkeys((row.property, row.model, row.probe) for row in real):
+    for name, model, probe in real[["property", "model", "probe"]].drop_duplicates().itertuples(index=False):
         metric = TOP_1 if name == CLASS else property_named(name).headline
-        layer = None if name == CLASS else best_layer(run.summaries, name, model=model, probe=probe)
-        rows = [
-            row
-            for row in real
-            if (row.property, row.model, row.probe, row.metric, row.split) == (name, model, probe, metric, "test")
-            and layer in (None, row.layer)
-        ]
-        if rows:
-            last = max(rows, key=lambda row: row.step)
+        rows = select(real, property=name, model=model, probe=probe, metric=metric)
+        if name != CLASS:
+            rows = select(rows, layer=best_layer(run.summaries, name, model=model, probe=probe))
+        if len(rows):
+            last = max(summary_rows(rows), key=lambda row: row.step)
             values = (last.mean, last.low, last.high, last.n)
             scores.append(RunScore(run.name, model, probe, name, metric, last.layer, last.step, *values))
     return scores
