@@ -132,7 +132,7 @@ def test_a_walk_is_pooled_at_the_wanted_steps(tiny_backbone, scenes, inputs, tmp
     found = collect_prototypes(
         tiny_backbone, source, scenes, inputs[:1], [steps[-1]], resizing=SOFT, folder=tmp_path, batch_size=3
     )
-    assert found.timesteps == [source.timesteps(tiny_backbone)[steps[-1]]]
+    assert found.timesteps == {steps[-1]: source.timesteps(tiny_backbone)[steps[-1]]}
     assert found.matrix(inputs[0], steps[-1]).isfinite().all()
 
 

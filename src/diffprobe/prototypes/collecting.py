@@ -80,14 +80,14 @@ class Prototypes:
     Attributes:
         objects: in the order of the rows of prototypes.
         images: the row of each object's image among the images, [objects].
+        timesteps: step -> its timestep.
         evaluations: how often the network was evaluated for them; cached prototypes need none.
     """
 
     objects: list[ObjectRow]
     images: np.ndarray
     inputs: list[LayerGroup]
-    steps: list[int]
-    timesteps: list[float]
+    timesteps: dict[int, float]
     cache: PrototypeCache
     evaluations: int
 
@@ -98,7 +98,7 @@ class Prototypes:
             UserError: the prototype of another object holds NaN or infinity.
         """
         parts = []
-        for key in prototype_keys(group, self.timestep(step)):
+        for key in prototype_keys(group, self.timesteps[step]):
             values = self.cache.read(key)
             broken = (~values.isfinite().all(1) & ~values.isnan().all(1)).nonzero()[:, 0].tolist()
             if broken:
@@ -110,15 +110,16 @@ class Prototypes:
             parts.append(values)
         return torch.cat(parts, 1)
 
-    def timestep(self, step: int) -> float:
-        return self.timesteps[self.steps.index(step)]
-
     @cached_property
     def vanished(self) -> dict[tuple[int, int], list[str]]:
         """By grid (height, width), the names of objects whose mask covers no cell of it."""
-        keys = [prototype_keys(group, self.timesteps[0])[0] for group in self.inputs]
-        missing = {key.grid: self.cache.read(key).isnan().any(1) for key in {key.grid: key for key in keys}.values()}
-        return {grid: [self.objects[at].object for at in rows.nonzero()[:, 0]] for grid, rows in missing.items()}
+        timestep = next(iter(self.timesteps.values()))
+        found: dict[tuple[int, int], list[str]] = {}
+        for key in (prototype_keys(group, timestep)[0] for group in self.inputs):
+            if key.grid not in found:
+                vanished = self.cache.read(key).isnan().any(1).nonzero()[:, 0]
+                found[key.grid] = [self.objects[at].object for at in vanished]
+        return found
 
     def distances(self, model: str, config: DistanceConfig) -> Iterator[PrototypeDistances]:
         """The distances for every layer group, step and measure, without objects that have vanished there.
@@ -128,7 +129,7 @@ class Prototypes:
         """
         classes = np.unique([row.label for row in self.objects], return_inverse=True)[1]
         for group in self.inputs:
-            for step in self.steps:
+            for step, timestep in self.timesteps.items():
                 values = self.matrix(group, step)
                 rows = np.flatnonzero(values.isfinite().all(1).numpy())
                 if len(rows) < 2:
@@ -139,7 +140,7 @@ class Prototypes:
                     )
                 values = values[rows]
                 for measure in config.names:
-                    key = DistanceKey(model, group.name, step, self.timestep(step), measure)
+                    key = DistanceKey(model, group.name, step, timestep, measure)
                     distances = distance_matrix(values, measure, precision=config.dtype, budget=config.budget)
                     matrix = DistanceMatrix(distances, classes[rows], self.images[rows])
                     yield PrototypeDistances(key, group, rows, values, matrix)
@@ -231,8 +232,7 @@ def collect_prototypes(
         [_object_row(images, *each) for each in annotated],
         np.array([row for row, _ in annotated]),
         list(inputs),
-        list(steps),
-        [timesteps[at] for at in steps],
+        {at: timesteps[at] for at in steps},
         cache,
         evaluations,
     )
@@ -316,5 +316,5 @@ def save_prototypes(prototypes: Prototypes, folder: Path) -> list[Path]:
     paths = [folder / f"{group.name}.safetensors" for group in prototypes.inputs]
     for group, path in zip(prototypes.inputs, paths, strict=True):
         with replacing(path) as temporary:
-            save_file({f"step_{step}": prototypes.matrix(group, step) for step in prototypes.steps}, temporary)
+            save_file({f"step_{step}": prototypes.matrix(group, step) for step in prototypes.timesteps}, temporary)
     return paths

@@ -61,14 +61,13 @@ class TestRow(DistanceKey):
 
 @dataclass(frozen=True)
 class NearestObjects:
-    """The nearest objects of other images, at one layer group, step and measure.
+    """The nearest objects of other images.
 
     Attributes:
         objects: [queries], places among all objects.
         neighbours: [queries, k], nearest first; distances: the same shape.
     """
 
-    key: DistanceKey
     objects: np.ndarray
     neighbours: np.ndarray
     distances: np.ndarray
@@ -122,7 +121,7 @@ def _nearest(found: PrototypeDistances, shown: int) -> NearestObjects:
     near = neighbours(found.matrix.distances, found.matrix.images, shown)
     queries = np.flatnonzero((near >= 0).all(1))
     distances = np.take_along_axis(found.matrix.distances[queries].numpy(), near[queries], 1)
-    return NearestObjects(found.key, found.rows[queries], found.rows[near[queries]], distances)
+    return NearestObjects(found.rows[queries], found.rows[near[queries]], distances)
 
 
 def _with_holm(tests: Sequence[TestRow]) -> list[TestRow]:

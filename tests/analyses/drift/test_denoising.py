@@ -70,7 +70,7 @@ def test_images_that_come_back_as_they_were_have_not_drifted(
     (step,) = task.steps
     before = found.unchanged.matrix(task.inputs[0], step)
     for each in found.changed:
-        assert each.timestep(step) == found.unchanged.timesteps[0]
+        assert each.timesteps == found.unchanged.timesteps
         after = each.matrix(task.inputs[0], step)
         assert (after - before).norm() / before.norm() < 1e-3
 

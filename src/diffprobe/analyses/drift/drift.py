@@ -116,7 +116,7 @@ def study_drift(
             for name, values in split_pairs(matrix).items()
         }
         for change, prototypes in changed:
-            after = prototypes.matrix(found.group, prototypes.steps[0])[found.rows]
+            after = prototypes.matrix(found.group, next(iter(prototypes.timesteps)))[found.rows]
             there = after.isfinite().all(1)
             options = {"precision": distance_config.dtype, "budget": distance_config.budget}
             own = paired_distances(found.prototypes[there], after[there], key.measure, **options).numpy()

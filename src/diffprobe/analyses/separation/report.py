@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from diffprobe.data.objects import ObjectImages
 
 SCALARS = ("knn_accuracy", "mean_average_precision", "silhouette", "order_holds")  # of all objects
+STABLE_DIFFUSION_1 = ((320, 640, 1280, 1280), 768)  # widths of the papers' network, whatever its weights
 NOTHING = "\N{EN DASH}"  # not published, or not defined here
 CLOSING_COLUMNS = """\
 Means of the four sets. order: whether scsi < scdi < dcsi < dcdi by means, and p of the hypothesis that it does not. \
@@ -55,7 +56,9 @@ def report(task: ObjectTask, result: CollectedPrototypes, found: SeparationResul
     """The four sets at every layer and step."""
     cells = separation_cells(found.sets, found.tests)
     prototypes = result.unchanged
-    published = is_stable_diffusion_1(task.backbone.denoiser)
+    config = task.backbone.denoiser.config
+    widths = tuple(config.get("block_out_channels") or ())
+    published = (widths, config.get("cross_attention_dim")) == STABLE_DIFFUSION_1
     tables = {
         "sets": Table.of(SetRow, found.sets),
         "tests": Table.of(TestRow, found.tests),
@@ -73,13 +76,6 @@ def report(task: ObjectTask, result: CollectedPrototypes, found: SeparationResul
         heatmaps=[heat for heat in heatmaps if heat.cells],
         scalars=scalars_over_steps(_points(cells)),
     )
-
-
-def is_stable_diffusion_1(denoiser: Any) -> bool:
-    """Whether the network is that of the papers, whatever its weights."""
-    config = denoiser.config
-    widths = tuple(config.get("block_out_channels") or ())
-    return (widths, config.get("cross_attention_dim")) == ((320, 640, 1280, 1280), 768)
 
 
 def retrieval_examples(
