@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -349,26 +350,26 @@ def _strips(picture: Picture) -> Iterator[tuple[int, Picture]]:
         yield top, picture.crop((0, top, width, min(top + rows, height)))
 
 
-class ImageCollection(Protocol):
-    """Images by row, read when they are used."""
+class ImageCollection(ABC):
+    """Images by row, read when they are used. Holds no pixels, so it is cheap to hand to another process."""
 
     names: list[str]
     captions: list[str]
 
+    @abstractmethod
     def picture(self, row: int, size: int) -> Tensor:
         """[3, size, size], float32 in [0, 1]."""
-        ...
 
+    @abstractmethod
     def record(self, row: int) -> dict[str, Any]:
-        """Its `id` and what determines its pixels, as JSON values."""
-        ...
+        """Its `id` and what determines its pixels (and masks), as JSON values."""
 
     def geometry(self, row: int) -> Geometry | None:
         """How it became a square, for maps of the original; None where there are none."""
-        ...
+        return None
 
 
-class ImageFileCollection:
+class ImageFileCollection(ImageCollection):
     """Image files; `fit` is how they become a square, see `read_image`.
 
     Activations are stored under the hash of a file's bytes, so its contents may not change after its first reading.

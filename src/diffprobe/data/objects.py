@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.data.images import DecodedFile, ImageFile, inspect_image_file, read_image
+from diffprobe.data.images import DecodedFile, ImageCollection, ImageFile, inspect_image_file, read_image
 from diffprobe.errors import UserError
-from diffprobe.fitting import UPRIGHT, Geometry
+from diffprobe.fitting import UPRIGHT
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,16 @@ class Problem:
         return f"{self.object or self.image}: {self.reason}"
 
 
-class ObjectImages(ABC):
-    """Images whose objects are known. Holds no pixels, so it is cheap to hand to another process.
+class ObjectImages(ImageCollection):
+    """Images whose objects are known, stretched to the square.
 
     Attributes:
         kind: which set: 'voc', 'coco', 'davis', 'scenes' or 'moving_scenes'.
-        names: of the images, by row.
         captions: all '', the prompt that the papers give the network.
         sequences, frames: of videos; '' and 0 elsewhere.
     """
 
     kind: str
-    names: list[str]
-    captions: list[str]
     sequences: list[str]
     frames: list[int]
 
@@ -73,20 +70,8 @@ class ObjectImages(ABC):
         """The objects of an image. Reads nothing."""
 
     @abstractmethod
-    def picture(self, row: int, size: int) -> Tensor:
-        """[3, size, size], float32 in [0, 1], stretched to the square."""
-
-    @abstractmethod
     def masks(self, row: int) -> Tensor:
         """[objects, height, width], bool, in the order of `objects(row)`, at the annotation's own size."""
-
-    @abstractmethod
-    def record(self, row: int) -> dict[str, Any]:
-        """What determines the picture and the masks, as JSON values: id, caption, digests."""
-
-    def geometry(self, row: int) -> Geometry | None:
-        """None, since no map but its masks is made of it."""
-        return None
 
 
 @dataclass(frozen=True)
