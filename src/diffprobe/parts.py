@@ -59,7 +59,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "steps": ("diffprobe.activations.sources.StepSelection",),
     "property": ("diffprobe.probes.properties.PropertySelection",),
     "probe": ("diffprobe.probes.bank.ProbeConfig",),
-    "control": ("diffprobe.probes.study.question.ControlSelection",),
+    "control": ("diffprobe.probes.study.study.ControlSelection",),
     "features": ("diffprobe.activations.extraction.ActivationConfig",),
     "objects": (
         "diffprobe.data.coco.load_coco",

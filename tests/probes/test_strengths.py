@@ -8,7 +8,7 @@ import torch
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.ridge import edge_lines
 from diffprobe.probes.splits import Split
-from diffprobe.probes.study.question import fit_bank
+from diffprobe.probes.study.study import fit_bank
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 
 SPLIT = Split(list(range(8)), [8, 9, 10], [11, 12])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
-    from diffprobe.probes.study.question import ProbingConfig, ProbingResults
+    from diffprobe.probes.study.study import ProbingConfig, ProbingResults
 
 KEPT = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
 # Settings that make other activations of the same step; probes of one kind say nothing of the other.
@@ -50,7 +50,7 @@ class ProbingTask:
 def check_probing(inputs: Inputs) -> ProbingTask:
     """Validated inputs for probes that are trained. Raises UserError for what the user got wrong."""
     from diffprobe.labels.labeler import GeometryAwareLabeler
-    from diffprobe.probes.study.question import ProbingConfig
+    from diffprobe.probes.study.study import ProbingConfig
 
     settings, source, labeler, backbone = inputs.settings, inputs.source, inputs.labeler, inputs.backbone
     check_noise(settings, backbone)

@@ -22,7 +22,7 @@ from diffprobe.report.style import COLOUR_MAPS, DOUBLE_COLUMN, VERMILION, style
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffprobe.probes.study.question import ExampleImage
+    from diffprobe.probes.study.study import ExampleImage
 
 PAPER_STEPS = (0, 1, 2, 4, 7, 10, 14)  # steps 1, 2, 3, 5, 8, 11, 15 of 15
 WIDE = 8  # steps; with more, only the first has more than its number written over it

@@ -16,7 +16,7 @@ from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import read_csv, select
 from diffprobe.probes.splits import Split
-from diffprobe.probes.study.question import ProbingConfig
+from diffprobe.probes.study.study import ProbingConfig
 from tests.probes.planted import DEEP, TELLING_CHANNEL, label_maps, planted
 from tests.reference.score_rows import cells_of
 

@@ -5,7 +5,7 @@ import torch
 
 from diffprobe.errors import UserError
 from diffprobe.probes.splits import Split
-from diffprobe.probes.study.question import check_parts
+from diffprobe.probes.study.study import check_parts
 
 NAMES = ["a", "b", "c", "d", "e"]
 SPLIT = Split(train=[0, 1], validation=[2], test=[3, 4])

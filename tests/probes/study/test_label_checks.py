@@ -9,7 +9,7 @@ import torch
 
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.probes.bank import ProbeConfig
-from diffprobe.probes.study.question import label_warnings, one_valued, skip_flat
+from diffprobe.probes.study.study import label_warnings, one_valued, skip_flat
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.probes.study.test_two_pass import SOURCE
 from tests.reference.score_rows import Score, rows_of, table_of

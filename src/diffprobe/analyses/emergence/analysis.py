@@ -116,7 +116,7 @@ def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes
     from diffprobe.activations.sources import Generation
     from diffprobe.analyses.inputs import chosen_layers, chosen_steps
     from diffprobe.analyses.trained_probes import read_probes
-    from diffprobe.probes.study.question import ProbingConfig
+    from diffprobe.probes.study.study import ProbingConfig
 
     if inputs.settings.control.names:
         raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")

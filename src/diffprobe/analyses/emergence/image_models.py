@@ -15,7 +15,7 @@ from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler, check_reference_maps
 from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.scoring import grid_of, pooled_targets, predict_maps, score_images, score_maps
-from diffprobe.probes.study.question import ExampleImage, one_valued, skip_flat
+from diffprobe.probes.study.study import ExampleImage, one_valued, skip_flat
 
 if TYPE_CHECKING:
     from diffprobe.activations.extraction import Extraction

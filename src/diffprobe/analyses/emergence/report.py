@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffprobe.probes.bank import ProbeBank
-    from diffprobe.probes.study.question import ExampleImage
+    from diffprobe.probes.study.study import ExampleImage
 
 PROBE_STYLE, IMAGE_MODEL_STYLE = BEST_STYLE, HEADLINE_STYLE
 

@@ -25,7 +25,7 @@ from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.scoring import METRICS, dice
-from diffprobe.probes.study.question import Labeler
+from diffprobe.probes.study.study import Labeler
 from diffprobe.probes.summaries import RANGES
 from diffprobe.statistics.differences import holm, paired_differences
 from diffprobe.statistics.intervals import mean_intervals

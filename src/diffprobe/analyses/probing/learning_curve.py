@@ -22,7 +22,7 @@ from diffprobe.probes.summaries import SUMMARY_COLUMNS, summarise
 if TYPE_CHECKING:
     from diffprobe.activations.activations import ReadableActivations
     from diffprobe.probes.bank import ProbeBank
-    from diffprobe.probes.study.question import ProbingConfig, ProbingResults
+    from diffprobe.probes.study.study import ProbingConfig, ProbingResults
 
 COLUMNS = SUMMARY_COLUMNS | {"images": pa.int64()}  # of learning_curve.csv
 
@@ -45,7 +45,7 @@ def learning_points(
     probing_config: ProbingConfig, results: ProbingResults, best: Collection[str], sizes: Sequence[int]
 ) -> pd.DataFrame | None:
     """The curve of the `best` layers' probes at the last step; None where no curve is asked for."""
-    from diffprobe.probes.study.question import fit_bank
+    from diffprobe.probes.study.study import fit_bank
 
     if not sizes or results.extraction is None or results.targets is None:
         return None

@@ -27,7 +27,7 @@ from diffprobe.probes.one_pass import POSITION, LabeledBatch, OnePass, PositionL
 from diffprobe.probes.ridge import Moments, RidgePath
 from diffprobe.probes.scoring import target_maps
 from diffprobe.probes.splits import PARTS
-from diffprobe.probes.study.question import (
+from diffprobe.probes.study.study import (
     ExampleImage,
     ExecutionConfig,
     Labeler,

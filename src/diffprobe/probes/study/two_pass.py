@@ -18,7 +18,7 @@ from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank, target_maps
 from diffprobe.probes.splits import Split
 from diffprobe.probes.study.one_pass import run_probing_in_one_pass
-from diffprobe.probes.study.question import (
+from diffprobe.probes.study.study import (
     ExampleImage,
     ExecutionConfig,
     Labeler,

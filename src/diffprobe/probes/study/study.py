@@ -1,4 +1,4 @@
-"""What is asked of a network, how it is run, and what comes out: what both ways of the probing study share."""
+"""What both ways of the probing study share: its configuration, how probes are fitted, and its results."""
 
 from __future__ import annotations
 
