@@ -62,7 +62,7 @@ class PrototypeDistances:
     """Distances between the objects that have a prototype at one layer group and step, by one measure.
 
     Attributes:
-        rows: their places among all objects, [n].
+        rows: their places among all objects, [n], in the order of the matrix.
         prototypes: [n, channels].
     """
 

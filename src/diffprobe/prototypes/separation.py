@@ -21,6 +21,8 @@ from diffprobe.prototypes.sets import DistanceMatrix, SetHistogram, set_histogra
 from diffprobe.statistics.differences import holm
 from diffprobe.statistics.intervals import Interval
 
+NEAREST = 5  # objects that are shown beside an object
+
 
 @dataclass(frozen=True, slots=True)
 class SetRow(DistanceKey):
@@ -89,15 +91,11 @@ def study_separation(
     distance_config: DistanceConfig,
     resampling: Resampling,
     *,
-    shown: int = 5,
     log: Callable[[str], None] = lambda line: None,
 ) -> SeparationResults:
     """Statistics of the distances between prototypes, for each layer group, step and measure.
 
     p of the permutation tests and of the order are adjusted (Holm) over the layer groups and steps of a measure.
-
-    Args:
-        shown: how many nearest objects are looked up for each.
 
     Raises:
         UserError: as `Prototypes.distances`.
@@ -110,15 +108,15 @@ def study_separation(
         results.histograms += found.histograms
         precision = next(row.value for row in found.tests if row.statistic == "mean_average_precision")
         if precision is not None and precision > best:
-            results.nearest, best = _nearest(each, shown), precision
+            results.nearest, best = _nearest(each), precision
         log(f"{each.key.layer}, t = {each.key.timestep:g}, {each.key.measure}: {len(each.rows)} objects")
     results.tests = _with_holm(results.tests)
     return results
 
 
-def _nearest(found: PrototypeDistances, shown: int) -> NearestObjects:
-    """Of the objects that have so many in other images."""
-    near = neighbours(found.matrix.distances, found.matrix.images, shown)
+def _nearest(found: PrototypeDistances) -> NearestObjects:
+    """Of the objects that have as many as `NEAREST` in other images."""
+    near = neighbours(found.matrix.distances, found.matrix.images, NEAREST)
     queries = np.flatnonzero((near >= 0).all(1))
     distances = np.take_along_axis(found.matrix.distances[queries].numpy(), near[queries], 1)
     return NearestObjects(found.rows[queries], found.rows[near[queries]], distances)
