@@ -101,7 +101,7 @@ def test_no_number_is_nan_infinite_or_something_else(value, hint):
         ([1, 2, 3], Annotated[list[int], Items(0, 2)], "give at most 2"),
         ([1, 2, 1], Annotated[list[int], Items()], "1 is there twice"),
         ([1, "x"], list[int], "key: must be a whole number, not x"),
-        ({"b": 1}, Annotated[dict[str, float], Keys("a", called="score")], "no score 'b'; choose among a"),
+        ({"b": 1}, Annotated[dict[str, float], Keys("a", noun="score")], "no score 'b'; choose among a"),
         ({"a": -1}, dict[str, COUNT], "key.a=-1: must be at least 1"),
         ([], Annotated[Any, OneOrMore(COUNT)], "give at least 1"),
         ([0.7], Annotated[Any, OneOrMore(COUNT)], "key: must be a whole number, not 0.7"),

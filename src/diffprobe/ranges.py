@@ -51,13 +51,13 @@ class Number:
 
 @dataclass(init=False, unsafe_hash=True)
 class Choice:
-    """One of these words; `called` says what they are, where that says more than the key."""
+    """One of these words; `noun` says what they are, where that says more than the key."""
 
     options: tuple[str, ...]
-    called: str
+    noun: str
 
-    def __init__(self, *options: str, called: str = "") -> None:
-        self.options, self.called = options, called
+    def __init__(self, *options: str, noun: str = "") -> None:
+        self.options, self.noun = options, noun
 
     def checked(self, value: str, key: str) -> str:
         """Raises UserError for another word, with the nearest."""
@@ -65,7 +65,7 @@ class Choice:
             return value
         near = get_close_matches(str(value), self.options, n=1)
         hint = f"did you mean {near[0]}? " if near and len(self.options) > 2 else ""
-        what = f"no {self.called} {value!r}; " if self.called else ""
+        what = f"no {self.noun} {value!r}; " if self.noun else ""
         raise UserError(f"{key}={shown(value)}: {what}{hint}choose one of {', '.join(self.options)}")
 
 
@@ -133,19 +133,19 @@ class Items:
 
 @dataclass(init=False, unsafe_hash=True)
 class Keys:
-    """The keys that a mapping may have; `called` says what they are."""
+    """The keys that a mapping may have; `noun` says what they are."""
 
     options: tuple[str, ...]
-    called: str
+    noun: str
 
-    def __init__(self, *options: str, called: str) -> None:
-        self.options, self.called = options, called
+    def __init__(self, *options: str, noun: str) -> None:
+        self.options, self.noun = options, noun
 
     def checked(self, value: Mapping[str, Any], key: str) -> Any:
         """Raises UserError for another key."""
         for name in value:
             if name not in self.options:
-                raise UserError(f"{key}: no {self.called} {name!r}; choose among {', '.join(self.options)}")
+                raise UserError(f"{key}: no {self.noun} {name!r}; choose among {', '.join(self.options)}")
         return value
 
 

@@ -158,10 +158,10 @@ def _read(module: _Module, statement: ast.stmt, depth: int) -> Signature | None:
             return _of_function(module, inner, statement.name, method=True)
     named = (base.id for base in statement.bases if isinstance(base, ast.Name))
     bases = [_read(*found, depth + 1) for found in (_followed(module, name) for name in named) if found]
-    if any(_called(each) == "dataclass" for each in statement.decorator_list):
+    if any(_last_name(each) == "dataclass" for each in statement.decorator_list):
         inherited = next((base.arguments for base in bases if base), {})
         return Signature(statement.name, {**inherited, **_fields(module, statement)})
-    without_arguments = sum(_called(base) in ("Protocol", "ABC", "Generic", "object") for base in statement.bases)
+    without_arguments = sum(_last_name(base) in ("Protocol", "ABC", "Generic", "object") for base in statement.bases)
     if statement.decorator_list or len(bases) < len(statement.bases) - without_arguments:
         return None
     inherited = next((base for base in bases if base is not None), Signature("", {}))
@@ -186,10 +186,10 @@ def _fields(module: _Module, statement: ast.ClassDef) -> dict[str, Argument]:
     for item in statement.body:
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
-        if _called(item.annotation) == "ClassVar":
+        if _last_name(item.annotation) == "ClassVar":
             continue
         settings = {each.arg: each.value for each in item.value.keywords} if isinstance(item.value, ast.Call) else {}
-        of_field = isinstance(item.value, ast.Call) and _called(item.value) == "field"
+        of_field = isinstance(item.value, ast.Call) and _last_name(item.value) == "field"
         if of_field and isinstance(settings.get("init"), ast.Constant):
             continue  # init=False
         required = item.value is None or (of_field and not {"default", "default_factory"} & settings.keys())
@@ -197,7 +197,7 @@ def _fields(module: _Module, statement: ast.ClassDef) -> dict[str, Argument]:
     return found
 
 
-def _called(expression: ast.expr) -> str:
+def _last_name(expression: ast.expr) -> str:
     """The last name of `a.b.name`, `name(...)` or `name[...]`."""
     while isinstance(expression, ast.Call | ast.Subscript):
         expression = expression.func if isinstance(expression, ast.Call) else expression.value

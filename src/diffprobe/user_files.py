@@ -57,7 +57,7 @@ def read_file(path: str | Path, what: str = "the file") -> bytes:
             _check_regular(os.fstat(file.fileno()).st_mode, path, what)
             content = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UserError(f"cannot read {what} {path}: {_said(error)}") from error
+        raise UserError(f"cannot read {what} {path}: {_reason(error)}") from error
     if len(content) > LARGEST_FILE:
         raise UserError(f"cannot read {what} {path}: it is larger than {LARGEST_FILE // 2**20} MiB")
     return content
@@ -91,7 +91,7 @@ def opened_picture(
     except UserError:
         raise
     except Exception as error:  # whatever a broken file makes the many decoders raise
-        raise UserError(f"cannot read {what} {path}: {_said(error)}") from error
+        raise UserError(f"cannot read {what} {path}: {_reason(error)}") from error
 
 
 def read_array(path: str | Path, what: str = "the array") -> np.ndarray:
@@ -104,7 +104,7 @@ def read_array(path: str | Path, what: str = "the array") -> np.ndarray:
     try:
         values = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # zipfile's and tokenize's own kinds too, and MemoryError for a false shape
-        raise UserError(f"cannot read {what} {path}: {_said(error)}") from error
+        raise UserError(f"cannot read {what} {path}: {_reason(error)}") from error
     if not isinstance(values, np.ndarray):
         raise UserError(f"cannot read {what} {path}: it holds several arrays (.npz); save one with numpy.save")
     if values.dtype.kind not in "buif":
@@ -176,5 +176,5 @@ class _PixelBudget:
 _room = _PixelBudget()
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)

@@ -57,7 +57,7 @@ def make_report() -> Report:
     return Report(
         title="Saliency in pocket",
         findings=[f"By step 2 of 3 the probe on {LAYERS[1]} reaches 95 % of its score."],
-        asked=[("model", "pocket <b>& co</b>")],
+        questions=[("model", "pocket <b>& co</b>")],
         tables={
             "summary": make_table(30),
             "tables/best": make_table(

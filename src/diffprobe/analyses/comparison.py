@@ -125,7 +125,7 @@ class Comparison:
         return Report(
             title=f"{len(runs)} runs side by side",
             findings=run_lines(headlines, differences),
-            asked=[(run.name, str(place)) for place, run in task.items()],
+            questions=[(run.name, str(place)) for place, run in task.items()],
             tables={
                 "runs": Table.of(RunScore, headlines, title="scores"),
                 "comparisons": Table.of(ScoreDifference, differences, title="differences on the same images"),

@@ -35,7 +35,7 @@ TITLES = {"data": "images", "labeler": "labels", "property": "properties", "cont
 def page_html(
     report: Report,
     figures: Mapping[str, Path] | None = None,
-    asked: Sequence[tuple[str, str]] = (),
+    questions: Sequence[tuple[str, str]] = (),
     reproduce: Sequence[tuple[str, str]] = (),
     configuration: str = "",
 ) -> str:
@@ -43,7 +43,7 @@ def page_html(
 
     Args:
         figures: name -> PNG file, of those figures that the page shows.
-        asked, reproduce: (what, answer): what the configuration says beside `report.asked`, and how to do it again.
+        questions, reproduce: (what, answer): what the configuration says, and how to make the run again.
         configuration: the whole of it, folded away.
     """
     loader = PackageLoader("diffprobe.report", "html")
@@ -60,7 +60,7 @@ def page_html(
         script=script,
         title=report.title,
         findings=_shortened(report.findings, (layer for heat in report.heatmaps for layer in heat.layers)),
-        asked=[*report.asked, *asked],
+        questions=[*report.questions, *questions],
         heatmaps=[_heat_map(heat) for heat in report.heatmaps],
         examples=report.examples,
         figures=[_figure(report, name, path) for name, path in (figures or {}).items()],
@@ -205,7 +205,7 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"
 
 
-def asked(config: Mapping[str, Any], topics: Iterable[str]) -> list[tuple[str, str]]:
+def questions(config: Mapping[str, Any], topics: Iterable[str]) -> list[tuple[str, str]]:
     """(what, answer) of the `topics`, which are groups of the configuration ('model', 'data', 'layers' ...)."""
     return [(TITLES.get(topic, topic), _answer(topic, config)) for topic in topics]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffprobe.files import replacing, write_text
 from diffprobe.probes.score_table import write_scores
-from diffprobe.report.page import asked, page_html
+from diffprobe.report.page import page_html, questions
 from diffprobe.report.report import Animation, Report, Table
 from diffprobe.report.tables import latex_table, lines_of, markdown_table, notes_of
 from diffprobe.terminal import plain_console
@@ -50,7 +50,7 @@ def publish(
     page = page_html(
         report,
         {name: path for name, path in figures.items() if path.suffix == ".png"},
-        asked(config, report.topics) if config else (),
+        questions(config, report.topics) if config else (),
         reproduce,
         recorded.read_text(encoding="utf-8") if recorded.exists() else "",
     )

@@ -46,8 +46,8 @@ class ReportConfig:
     examples: Annotated[int, Number(0, 1000)] = 3
     learning_curve: Annotated[list[Count], Items()] = field(default_factory=list)
     published: Annotated[
-        dict[str, Annotated[Numbers, Keys(*METRICS, "step", called="score")]],
-        Keys("saliency", "depth", "shading", called="property"),
+        dict[str, Annotated[Numbers, Keys(*METRICS, "step", noun="score")]],
+        Keys("saliency", "depth", "shading", noun="property"),
     ] = field(default_factory=dict)
 
 
@@ -229,7 +229,7 @@ class Report:
         title: the heading of the page.
         findings: sentences, with their intervals; what the intervals do not support is not claimed.
         topics: the groups of the configuration that the analysis reads, such as 'model' and 'layers'.
-        asked: what else was asked, as (what, answer).
+        questions: what was asked beside the configuration, as (what, answer).
         tables: by the name of the file, without its ending: 'summary', 'tables/means'.
         figures: by the name of the files, without their ending.
         heatmaps, examples: what the page shows of layers and steps, and of single images.
@@ -241,7 +241,7 @@ class Report:
     title: str
     findings: Sequence[str] = ()
     topics: Sequence[str] = ()
-    asked: Sequence[tuple[str, str]] = ()
+    questions: Sequence[tuple[str, str]] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Plot | Animation] = field(default_factory=dict)
     heatmaps: Sequence[HeatMap] = ()

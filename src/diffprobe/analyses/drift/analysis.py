@@ -52,7 +52,7 @@ class Transforms(ChangeAnalysis):
         changes: strengths of each change, see `diffprobe.data.image_changes`.
     """
 
-    changes: Annotated[Mapping[str, Annotated[list[float], Items()]], Keys(*CHANGES, called="change")]
+    changes: Annotated[Mapping[str, Annotated[list[float], Items()]], Keys(*CHANGES, noun="change")]
 
     def check(self, inputs: Inputs) -> ObjectTask:
         from diffprobe.data.image_changes import ChangedImages, check_strength

@@ -67,7 +67,7 @@ class Intervention:
     target: Annotated[str, Choice("translation", "rotation", "scale", "file")] = "translation"
     range: Annotated[list[float], Items(0, 2, distinct=False)] = field(default_factory=list)
     mask: Folder | None = None
-    methods: Annotated[list[Annotated[str, Choice(*METHODS, called="method")]], Items()] = field(default_factory=list)
+    methods: Annotated[list[Annotated[str, Choice(*METHODS, noun="method")]], Items()] = field(default_factory=list)
     half: Annotated[str, Choice("conditional", "both")] = "conditional"
     margin: Annotated[float, Number(0, 100)] = 2.0
     strength: Annotated[float, Number(above=0, high=10)] = 0.5

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from diffprobe.analyses.classification.report import TOPICS as CLASSIFICATION
 from diffprobe.analyses.objects import TOPICS as OBJECTS
 from diffprobe.analyses.probing.report import TOPICS as PROBING
-from diffprobe.report.page import asked
+from diffprobe.report.page import questions
 from diffprobe.runs.environment import reproduce
 from tests.commands import ROOT
 
@@ -17,7 +17,7 @@ def told(script, topics, *overrides):
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )
-    return dict(asked(plain, topics))
+    return dict(questions(plain, topics))
 
 
 def test_a_probing_run_is_told_in_words():
