@@ -1,4 +1,4 @@
-"""What taking activations costs: python benchmarks/capture.py [pocket] [exit] [memory] [gpu]
+"""What taking activations costs: python benchmarks/capture.py [pocket] [exit] [memory]
 
 pocket   the trajectory with all 16 self-attention layers at all 15 steps, nothing stored, against the plain
          `StableDiffusionPipeline` call (images decoded in both).
@@ -6,8 +6,6 @@ exit     a forward that ends after down_blocks.2.resnets.0 against the whole for
          multiply-adds up to that layer; of pocket and of a full-size Stable Diffusion 1.4 U-Net with random weights.
 memory   the full-size U-Net: catalogue and captured shapes against the published ones, and the peak of the tensors that
          are held during a forward with all 16 self-attention layers captured, against the bare forward.
-gpu      (only if named) the full-size U-Net in float16 on a GPU: images a second of 15 guided steps, bare, with all 16
-         self-attention layers captured, and with these copied to the CPU; and how long the copies alone take.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ PUBLISHED = (
 
 
 def main(wanted: list[str]) -> None:
-    parts: dict[str, Callable[[], None]] = {"pocket": pocket, "exit": early_exit, "memory": memory, "gpu": gpu}
+    parts: dict[str, Callable[[], None]] = {"pocket": pocket, "exit": early_exit, "memory": memory}
     for name in wanted or ("pocket", "exit", "memory"):
         parts[name]()
 
@@ -128,50 +126,6 @@ def peak(denoiser: Any, layers: list[str]) -> tuple[int, list[torch.Tensor]]:
     changes = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes.sort(key=lambda event: event.start_ns())
     return max(accumulate(event.nbytes() for event in changes)), list(taken.activations.values())
-
-
-@torch.no_grad()
-def gpu() -> None:
-    if not torch.cuda.is_available():
-        print("gpu: there is none here")
-        return
-    denoiser = random_weights(denoiser_without_weights("sd14")).half().cuda().to(memory_format=torch.channels_last)
-    layers = [layer.name for layer in select_layers(catalogue(denoiser), "self_attention")]
-    for batch in (1, 4, 16):
-        inputs = tuple(value.half() if value.is_floating_point() else value for value in example(denoiser, "cuda"))
-        noise, timestep, text = inputs
-        inputs = (noise.expand(2 * batch, -1, -1, -1), timestep, text.expand(2 * batch, -1, -1))
-        seconds = interleaved(
-            {
-                "bare": partial(guided_step, denoiser, inputs, [], False),
-                "captured": partial(guided_step, denoiser, inputs, layers, False),
-                "copied": partial(guided_step, denoiser, inputs, layers, True),
-            },
-            repeats=10,
-        )
-        rates = {name: batch / (15 * value) for name, value in seconds.items()}
-        with capture(denoiser, layers) as taken:
-            denoiser(*inputs)
-        size = sum(value.nbytes for value in taken.activations.values())
-        copies = interleaved({"copies": partial(copied, taken.activations)}, repeats=10)["copies"]
-        print(
-            f"gpu, batch of {batch}: {rates['bare']:.2f} images/s bare, {rates['captured']:.2f} captured, "
-            f"{rates['copied']:.2f} copied to the CPU; copying {size / 1e6:.0f} MB takes "
-            f"{copies / seconds['bare']:.2f} of a step"
-        )
-
-
-def guided_step(denoiser: Any, inputs: tuple[Any, ...], layers: list[str], copy: bool) -> None:
-    with capture(denoiser, layers) as taken:
-        denoiser(*inputs)
-    if copy:
-        copied(taken.activations)
-    torch.cuda.synchronize()
-
-
-def copied(activations: dict[str, torch.Tensor]) -> None:
-    for value in activations.values():
-        torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value)
 
 
 def random_weights(twin: Any) -> Any:

@@ -263,7 +263,7 @@ def options_of_models(tiny: bool) -> Iterator[Row]:
     plain = _backbone(tiny).denoiser
     last, compiled = copy.deepcopy(plain), copy.deepcopy(plain)
     last.to(memory_format=torch.channels_last)
-    compiled.compile()
+    compiled.compile(backend="inductor" if DEVICE.type == "cuda" else "eager")
     config = plain.config
     latents = torch.randn(2 * batch, config.in_channels, config.sample_size, config.sample_size)
     text = torch.randn(2 * batch, 77, config.cross_attention_dim)

@@ -1,11 +1,9 @@
-"""What the whole study costs beside generating its images: python benchmarks/ridge.py [time] [memory] [gpu]
+"""What the whole study costs beside generating its images: python benchmarks/ridge.py [time] [memory]
 
 time     ridge probes of saliency, depth and shading at all 16 self-attention layers and 15 steps of pocket, trained,
          selected and scored while the images are generated, against the plain `StableDiffusionPipeline` call that
          generates the same images; with the evaluations of the U-Net.
 memory   the highest memory of that pass for 40 and for 160 images, each in a process of its own.
-gpu      (only if named) a full-size Stable Diffusion 1.4 U-Net with random weights in float16 on a GPU: 15 guided steps
-         of 4 images, bare, and with all 16 self-attention layers added to the sums of the closed form.
 """
 
 from __future__ import annotations
@@ -18,13 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from capture import example, interleaved, random_weights
 
 IMAGES, BATCH, REPEATS = 100, 20, 3
 
 
 def main(wanted: list[str]) -> None:
-    parts: dict[str, Callable[[], None]] = {"time": seconds, "memory": memory, "gpu": gpu}
+    parts: dict[str, Callable[[], None]] = {"time": seconds, "memory": memory}
     for name in wanted or ("time", "memory"):
         parts[name]()
 
@@ -103,44 +100,6 @@ def study(backbone: Any, prompts: list[Any]) -> Any:
     return run_probing(
         backbone, source, PocketLabeler(), probing_config, ExecutionConfig(batch_size=BATCH, one_pass=True)
     )
-
-
-@torch.no_grad()
-def gpu() -> None:
-    if not torch.cuda.is_available():
-        print("gpu: there is none here")
-        return
-    from diffprobe.backbone.capture import capture
-    from diffprobe.backbone.layers import catalogue, select_layers
-    from diffprobe.backbone.load import denoiser_without_weights
-    from diffprobe.probes.bank import ProbeConfig
-    from diffprobe.probes.properties import PROPERTIES
-    from diffprobe.probes.ridge import Moments
-
-    batch, steps = 4, 15
-    denoiser = random_weights(denoiser_without_weights("sd14")).half().cuda().to(memory_format=torch.channels_last)
-    layers = [layer.name for layer in select_layers(catalogue(denoiser), "self_attention")]
-    noise, timestep, text = (item.half() if item.is_floating_point() else item for item in example(denoiser, "cuda"))
-    inputs = (noise.expand(2 * batch, -1, -1, -1), timestep, text.expand(2 * batch, -1, -1))
-    targets = {name: torch.rand(batch, 512, 512, device="cuda") for name in PROPERTIES}
-    moments = Moments(list(PROPERTIES), ProbeConfig("ridge", solver="ridge"))
-
-    def bare() -> None:
-        for _ in range(steps):
-            denoiser(*inputs)
-        torch.cuda.synchronize()
-
-    def summed() -> None:
-        seen: list[dict[str, torch.Tensor]] = []
-        for _ in range(steps):
-            with capture(denoiser, layers) as taken:
-                denoiser(*inputs)
-            seen.append(taken.activations)
-        moments.add({layer: torch.stack([step[layer] for step in seen]) for layer in layers}, targets)
-        torch.cuda.synchronize()
-
-    found = interleaved({"bare": bare, "summed": summed}, repeats=5)
-    print(f"gpu, {batch} images: with the sums {found['summed'] / found['bare']:.2f} times the bare 15 guided steps")
 
 
 if __name__ == "__main__":
