@@ -288,24 +288,35 @@ def _backbone(tiny: bool) -> Any:
 
 def _full_size_pipeline(folder: Path) -> Path:
     """Writes a Stable Diffusion 1.4 pipeline of random weights, with the vocabulary of the built-in model."""
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    import diffusers
     from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
     import diffprobe.backbone
     import diffprobe.pocket
 
+    library: Any = diffusers
     (package,), (pocket,) = diffprobe.backbone.__path__, diffprobe.pocket.__path__
     configs = Path(package) / "configs/stable-diffusion-v1-4"
+    tokenizer: Any = AutoTokenizer.from_pretrained(Path(pocket) / "weights/pipeline/tokenizer", local_files_only=True)
+    words = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+    def made(kind: Any, part: str) -> Any:
+        return kind.from_config(kind.load_config(configs / part))
+
     with torch.device("meta"):
         networks = {
-            "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs / "unet")),
-            "vae": AutoencoderKL.from_config(AutoencoderKL.load_config(configs / "vae")),
-            "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(configs / "text_encoder")),
+            "unet": made(library.UNet2DConditionModel, "unet"),
+            "vae": made(library.AutoencoderKL, "vae"),
+            "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(configs / "text_encoder", **words)),
         }
-    pipeline = StableDiffusionPipeline(
+    pipeline = library.StableDiffusionPipeline(
         **{name: random_weights(network).half() for name, network in networks.items()},
-        tokenizer=AutoTokenizer.from_pretrained(Path(pocket) / "weights/pipeline/tokenizer", local_files_only=True),
-        scheduler=PNDMScheduler.from_config(PNDMScheduler.load_config(configs / "scheduler")),
+        tokenizer=tokenizer,
+        scheduler=made(library.PNDMScheduler, "scheduler"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
