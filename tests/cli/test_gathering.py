@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from diffprobe.analyses.probing.findings import published_table
 from diffprobe.cli.gathering import Job, _as_folder, _remove_earlier, find_jobs, grouped, join_scores
@@ -22,23 +20,10 @@ from diffprobe.runs.folder import (
 )
 from diffprobe.runs.settings import checked
 from tests.reference.score_rows import Score, rows_of, summary_table, table_of
+from tests.runs.made_up_folder import composed, run_folder
 
-CONF = Path(__file__).parents[2] / "conf"
 SCORE = Score("pocket", HEADLINE_LAYER, 2, 1.0, "depth", "linear", "none", "test", "a", "spearman", 0.5)
 MEAN = Summary("pocket", HEADLINE_LAYER, 2, 1.0, "depth", "linear", "none", "validation", "spearman", 0.5, 0.4, 0.6, 9)
-
-
-def composed(*overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
-
-
-def run_folder(folder: Path, *overrides: str) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(composed(*overrides), folder / ".hydra" / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
-    (folder / FINISHED).write_text("{}")
-    return folder
 
 
 def test_the_objective_is_the_mean_of_validation_headline_scores():

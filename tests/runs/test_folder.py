@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.errors import UserError
@@ -17,21 +16,7 @@ from diffprobe.runs.folder import (
     run_lock,
 )
 from diffprobe.runs.settings import checked
-
-CONF = Path(__file__).parents[2] / "conf"
-
-
-def composed(*overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
-
-
-def run_folder(folder: Path, *overrides: str) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(composed(*overrides), folder / ".hydra" / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
-    (folder / FINISHED).write_text("{}")
-    return folder
+from tests.runs.made_up_folder import composed, run_folder
 
 
 def test_a_folder_is_finished_by_its_last_file_and_its_configuration(tmp_path):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cache
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffprobe.analyses.comparison import read_run
@@ -22,7 +20,6 @@ from diffprobe.labels.files import FilesLabeler
 from diffprobe.labels.labeler import PerProperty
 from diffprobe.parts import CLASSES, check_recorded, make, targets
 from diffprobe.runs.folder import (
-    FINISHED,
     is_finished,
     read_overrides,
     read_recorded,
@@ -31,25 +28,18 @@ from diffprobe.runs.folder import (
 )
 from diffprobe.runs.settings import checked
 from tests.commands import command, one_line
+from tests.runs import made_up_folder
+from tests.runs.made_up_folder import composed
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
-@cache
-def composed(*overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
-
-
 def run_folder(folder: Path, *overrides: str) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(composed(*overrides), folder / ".hydra" / "config.yaml")
-    (folder / ".hydra" / "overrides.yaml").write_text("[]\n")
+    made_up_folder.run_folder(folder, *overrides)
     (folder / "scores.csv").write_text(
         "model,layer,step,timestep,property,probe,control,split,image,metric,value\n"
         "pocket,a,0,1.0,saliency,linear,none,test,scene-0,dice,0.5\n"
     )
-    (folder / FINISHED).write_text("{}")
     return folder
 
 
