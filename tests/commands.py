@@ -9,13 +9,18 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
+from matplotlib.figure import Figure
+from PIL import Image
 
 from diffprobe.signals import STOPPING
+from tests.processes import FORK
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 6
@@ -39,13 +44,19 @@ def overrides(material: Path, runs: Path) -> list[str]:
 
 
 def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    return command("train.py", *arguments, cwd=cwd)
+    return command("train.py", *arguments, cwd=cwd, blank_figures=True)
 
 
-def command(script: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """Runs a script in `cwd`, in this process, since a new one takes ten seconds to import what it needs."""
+def command(
+    script: str, *arguments: str, cwd: Path | None = None, blank_figures: bool = False
+) -> subprocess.CompletedProcess:
+    """Runs a script in `cwd`, in this process, since a new one takes ten seconds to import what it needs.
+
+    With `blank_figures` every figure is made, and its files are of one pixel: to draw them takes most of a small run.
+    """
     out, err = io.StringIO(), io.StringIO()
-    with _as_typed(script, arguments, cwd), redirect_stdout(out), redirect_stderr(err):
+    figures = patch.object(Figure, "savefig", _save_blank) if blank_figures else nullcontext()
+    with _as_typed(script, arguments, cwd), redirect_stdout(out), redirect_stderr(err), figures:
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
             code = 0
@@ -57,7 +68,7 @@ def command(script: str, *arguments: str, cwd: Path | None = None) -> subprocess
 def command_apart(
     script: str, *arguments: str, cwd: Path | None = None, threads: str | None = "1"
 ) -> subprocess.CompletedProcess:
-    """Runs a script in `cwd` in a process of its own; `threads` of OpenMP, None for as many as there are."""
+    """Runs a script in `cwd` in a new interpreter; `threads` of OpenMP, None for as many as there are."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *arguments],
@@ -68,6 +79,51 @@ def command_apart(
         timeout=300,
         check=False,
     )
+
+
+class Forked:
+    """A script that runs in `cwd` in a fork of this process, whose imports it need not repeat, in its own session."""
+
+    def __init__(self, script: str, *arguments: str, cwd: Path, said: Path) -> None:
+        self._files = [said.with_suffix(f".{name}") for name in ("out", "err")]
+        for path in self._files:
+            path.touch()
+        self._line = [script, *arguments]
+        self._process = FORK.Process(target=self._run, args=(script, arguments, cwd))
+        self._process.start()
+
+    def _run(self, script: str, arguments: Sequence[str], cwd: Path) -> None:
+        os.setsid()
+        os.environ["OMP_NUM_THREADS"] = "1"  # the threads of the parent are not in this process
+        sys.stdout, sys.stderr = (path.open("w", buffering=1) for path in self._files)
+        for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+            os.dup2(stream.fileno(), number)  # of the processes that it starts, too
+        logging.root.handlers.clear()  # they write to the streams of the parent
+        with _as_typed(script, arguments, cwd):
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+
+    def wait_for(self, text: str) -> None:
+        """Until it has printed `text`."""
+        while text not in self._files[0].read_text():
+            assert self._process.is_alive(), self._files[1].read_text()
+            time.sleep(0.05)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to it and to what it started, as a terminal sends it."""
+        assert self._process.pid is not None
+        os.killpg(self._process.pid, number)
+
+    def end(self) -> subprocess.CompletedProcess:
+        self._process.join(300)
+        assert self._process.exitcode is not None
+        return subprocess.CompletedProcess(
+            self._line, self._process.exitcode, *(path.read_text() for path in self._files)
+        )
+
+
+def _save_blank(figure: Figure, path: Path, format: str, **options: object) -> None:
+    Image.new("RGB", (1, 1)).save(path, format)
 
 
 @contextmanager

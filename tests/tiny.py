@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import string
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+
+from diffprobe.backbone.layers import Layer, catalogue, select_layers
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -61,6 +64,16 @@ def build_tiny_denoiser(sample_size: int | tuple[int, int] = 16) -> UNet2DCondit
         norm_num_groups=4,
     )
     return denoiser.eval()
+
+
+@cache
+def _tiny_catalogue() -> list[Layer]:
+    return catalogue(build_tiny_denoiser())
+
+
+def tiny_layers(wanted: str) -> list[Layer]:
+    """Of the layers of `build_tiny_denoiser` those asked for; to list them takes longer than to run them."""
+    return select_layers(_tiny_catalogue(), wanted)
 
 
 def build_tiny_autoencoder(image_size: int) -> AutoencoderKL:

@@ -10,17 +10,17 @@ from diffprobe.activations.budget import Plan, check_memory, plan_live, plan_run
 from diffprobe.activations.extraction import extract
 from diffprobe.activations.sources import Generation
 from diffprobe.activations.store.manifest import describe
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
+from tests.tiny import tiny_layers
 
 SOURCE = Generation([Prompt("a cat", seed, f"image_{seed}") for seed in range(3)], sampling_steps=3)
 CONTROL = {"control": "permuted", "seed": 0}
 
 
 @pytest.fixture(scope="module")
-def layers(tiny_backbone):
-    return select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")[-2:]
+def layers():
+    return tiny_layers("self_attention&stage=decoder")[-2:]
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,13 @@ from diffprobe.activations.extraction import StoreFolder, extract, extract_repla
 from diffprobe.activations.sources import Generation, Noised
 from diffprobe.activations.store.manifest import describe_control_inputs, describe_replay
 from diffprobe.backbone.capture import decode_latents, encode_images
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.images import ImageFileCollection, load_images
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.controls import fresh_weights
+from tests.tiny import tiny_layers
 from tests.tiny_families import FAMILIES, build_family
 
 PROMPTS = [Prompt(text, seed, f"image_{seed}") for seed, text in enumerate(("a cat", "a dog", "rain"))]
@@ -37,8 +37,8 @@ STEPS = [0, 2]
 
 
 @pytest.fixture(scope="module")
-def layers(tiny_backbone):
-    return select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")[-1:]
+def layers():
+    return tiny_layers("self_attention&stage=decoder")[-1:]
 
 
 @pytest.fixture(scope="module")

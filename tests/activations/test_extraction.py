@@ -7,11 +7,11 @@ import torch
 
 from diffprobe.activations.extraction import extract, extract_replayed
 from diffprobe.activations.sources import Generation
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.controls import permute_weights
+from tests.tiny import tiny_layers
 
 PROMPTS = [Prompt(text, seed, f"image_{seed}") for seed, text in enumerate(("a cat", "a dog", "rain"))]
 SOURCE = Generation(PROMPTS, sampling_steps=3)
@@ -20,8 +20,8 @@ CALLED = {"control": "permuted", "seed": 1}
 
 
 @pytest.fixture(scope="module")
-def layers(tiny_backbone):
-    return select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
+def layers():
+    return tiny_layers("self_attention&stage=decoder")
 
 
 @pytest.fixture(scope="module")

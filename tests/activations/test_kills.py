@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,29 +12,26 @@ import torch
 
 from diffprobe.activations.extraction import extract
 from diffprobe.activations.sources import Generation
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.data.prompts import Prompt
+from tests.processes import FORK
+from tests.tiny import tiny_layers
 
-SOURCE = Generation([Prompt("a cat", seed, f"image_{seed}") for seed in range(12)], sampling_steps=4)
+SOURCE = Generation([Prompt("a cat", seed, f"image_{seed}") for seed in range(8)], sampling_steps=3)
 KILLS = 3
 
 
-def run(model: str, stores: Path) -> int:
+def run(model: str, stores: Path, begins: Callable[[], object] = lambda: None) -> int:
     """How many images were run. On one thread: on another number of them the last bits may differ."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _run(model, stores)
+        backbone = load_backbone(model, device="cpu")
+        layers = tiny_layers("self_attention&stage=decoder")
+        begins()
+        return extract(backbone, SOURCE, layers, [0, 2], stores=stores, images_per_shard=2, batch_size=2).computed
     finally:
         torch.set_num_threads(threads)
-
-
-def _run(model: str, stores: Path) -> int:
-    backbone = load_backbone(model, device="cpu")
-    layers = select_layers(catalogue(backbone.denoiser), "self_attention&stage=decoder")
-    print("go", flush=True)
-    return extract(backbone, SOURCE, layers, [0, 3], stores=stores, images_per_shard=2, batch_size=2).computed
 
 
 def contents(stores: Path) -> dict[str, bytes]:
@@ -47,27 +41,18 @@ def contents(stores: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_killed_and_run_again_the_store_is_that_of_an_undisturbed_run(tiny_pipeline_folder, tmp_path):
     start = time.perf_counter()
-    assert run(str(tiny_pipeline_folder), tmp_path / "undisturbed") == 12
+    assert run(str(tiny_pipeline_folder), tmp_path / "undisturbed") == 8
     seconds = time.perf_counter() - start
     moments = random.Random(0)
     for _ in range(KILLS):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.activations.test_kills", str(tiny_pipeline_folder), str(tmp_path / "killed")],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert process.stdout is not None
-        assert any(line == "go\n" for line in process.stdout)
+        begun = FORK.Event()
+        process = FORK.Process(target=run, args=(str(tiny_pipeline_folder), tmp_path / "killed", begun.set))
+        process.start()
+        assert begun.wait(60)
         time.sleep(moments.uniform(0, seconds / KILLS))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     run(str(tiny_pipeline_folder), tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
     assert not list(tmp_path.rglob("*.tmp"))
     assert run(str(tiny_pipeline_folder), tmp_path / "killed") == 0
-
-
-if __name__ == "__main__":
-    run(sys.argv[1], Path(sys.argv[2]))

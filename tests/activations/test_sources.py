@@ -11,10 +11,10 @@ from diffprobe.activations.extraction import extract, extract_replayed
 from diffprobe.activations.sources import ImageToImage, Inversion, Noised
 from diffprobe.activations.store.manifest import describe
 from diffprobe.backbone.capture import encode_images
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.real_images import evaluate_noised, image_to_image, invert, seed_of
 from diffprobe.data.images import ImageFileCollection, load_images, read_image
 from diffprobe.errors import UserError
+from tests.tiny import tiny_layers
 
 CALLED = {"control": "same", "seed": 0}
 
@@ -29,8 +29,8 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def layers(tiny_backbone):
-    return select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")[-2:]
+def layers():
+    return tiny_layers("self_attention&stage=decoder")[-2:]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Kept maps are read instead of computed, and only maps of the same labeler, name and picture; damaged ones never."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 from diffprobe.errors import UserError
 from diffprobe.labels import labeler as cache
 from diffprobe.labels.labeler import CachedLabeler
+from tests.processes import FORK
 
 NAMES = ["a", "b/c", "prompt_1_seed_2"]
 
@@ -172,18 +171,22 @@ def test_checks_are_the_labelers_and_the_folders(tmp_path):
         CachedLabeler(Brightness(), tmp_path / "file" / "maps").check(NAMES, ["depth"], 64)
 
 
-@pytest.mark.slow
+def label_in_rounds(folder, start):
+    images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    names = [str(number) for number in range(40)]
+    for number in range(5):
+        start.wait()
+        maps = CachedLabeler(Brightness(), folder / str(number))(images, names, ["depth"])["depth"]
+        assert torch.equal(maps, images.mean(1))
+
+
 def test_two_processes_may_share_a_folder(tmp_path):
-    script = f"""
-import torch
-from tests.labels.test_cache import Brightness, CachedLabeler
-images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-names = [str(number) for number in range(40)]
-for round in range(5):
-    maps = CachedLabeler(Brightness(), {str(tmp_path)!r} + f"/{{round}}")(images, names, ["depth"])["depth"]
-    assert torch.equal(maps, images.mean(1))
-"""
-    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    start = FORK.Barrier(2)  # of each round
+    processes = [FORK.Process(target=label_in_rounds, args=(tmp_path, start)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 5 * 40
     assert list(tmp_path.rglob(".*")) == []

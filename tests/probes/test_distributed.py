@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from socket import socket
 
 import lightning
 import pytest
 import torch
-import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
@@ -17,6 +14,7 @@ from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.splits import Split
 from tests.probes.planted import label_maps, noise
+from tests.processes import together
 
 PROPERTIES = ["saliency", "depth"]
 # Batches of 3, 3 and 1 training images: two processes have 2 and 1 of a whole batch, and 1 and none of the last.
@@ -48,26 +46,16 @@ def trained(probe_config: ProbeConfig, **options) -> dict[str, Tensor]:
     return bank.state_dict() | logged
 
 
-def _work(rank: int, folder: str, port: int) -> None:
-    environment = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in environment.items()})
-    weights = {
+def trained_together() -> dict[str, dict[str, Tensor]]:
+    return {
         name: trained(probe_config, strategy=DDPStrategy(process_group_backend="gloo"), devices=2)
         for name, probe_config in RECIPES.items()
     }
-    torch.save(weights, f"{folder}/{rank}.pt")
-    # A process that ends while the other still talks to it can be aborted.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_train_the_bank_that_one_trains_and_log_its_losses(tmp_path: Path) -> None:
-    with socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    mp.start_processes(_work, args=(str(tmp_path), port), nprocs=2, start_method="spawn")
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = together(trained_together, tmp_path)
     for kind, probe_config in RECIPES.items():
         for name, value in trained(probe_config, devices=1).items():
             torch.testing.assert_close(first[kind][name], value, atol=1e-5, rtol=1e-4)

@@ -9,7 +9,6 @@ import torch
 
 from diffprobe.activations.activations import LayerGroup, concatenate
 from diffprobe.activations.sources import ImageToImage, Noised
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.image_changes import ChangedImages
 from diffprobe.data.objects import ObjectImages
 from diffprobe.data.scenes import SceneObjects, load_scenes
@@ -23,6 +22,7 @@ from diffprobe.prototypes.collecting import (
     resize_masks,
     save_prototypes,
 )
+from tests.tiny import tiny_layers
 
 SOFT = MaskResizing()
 
@@ -34,7 +34,7 @@ def scenes() -> ObjectImages:
 
 @pytest.fixture(scope="module")
 def inputs(tiny_backbone) -> list[LayerGroup]:
-    layers = select_layers(catalogue(tiny_backbone.denoiser), "resnet&stage=decoder")
+    layers = tiny_layers("resnet&stage=decoder")
     return [as_group(layers[0]), as_group(layers[-1]), LayerGroup("both", (layers[0], layers[-1]))]
 
 

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 
 from diffprobe.activations.activations import LayerGroup
 from diffprobe.activations.sources import Noised
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.objects import ObjectImages
 from diffprobe.data.scenes import load_scenes
 from diffprobe.errors import UserError
 from diffprobe.prototypes.collecting import Prototypes, as_group, collect_prototypes
 from diffprobe.prototypes.pooling import MaskResizing
 from diffprobe.prototypes.store import PrototypeCache, PrototypeKey
+from tests.tiny import tiny_layers
 
 SHARDS = 2  # of two images each
 
@@ -29,7 +29,7 @@ def scenes() -> ObjectImages:
 
 @pytest.fixture(scope="module")
 def inputs(tiny_backbone) -> list[LayerGroup]:
-    layers = select_layers(catalogue(tiny_backbone.denoiser), "resnet&stage=decoder")
+    layers = tiny_layers("resnet&stage=decoder")
     return [as_group(layers[0]), as_group(layers[-1])]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -13,8 +12,8 @@ import pytest
 from diffprobe.activations.store.folder import create_store, open_store
 from diffprobe.errors import UserError
 from tests.activations.store.made_up import fill, filled, made_up_manifest, shard_contents
+from tests.processes import FORK
 
-FORK = multiprocessing.get_context("fork")  # a new interpreter would spend seconds on importing torch
 IMAGES = [{"id": f"image_{row}"} for row in range(12)]
 TENSORS = 4 * 6  # of all shards
 PAUSE = 0.002

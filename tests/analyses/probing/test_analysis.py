@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,15 +18,15 @@ from diffprobe.activations.store.folder import open_store
 from diffprobe.probes.bank import load_bank
 from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.summaries import read_summary, summary_rows
-from tests.commands import IMAGES, ROOT, command_apart, one_line, overrides, train
+from tests.commands import IMAGES, ROOT, Forked, command_apart, one_line, overrides, train
 from tests.reference.score_rows import rows_of
 from tests.report.test_tracking import exit_codes
 
 
 @pytest.mark.slow
-def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(material_of_full_size, tmp_path):
+def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(material, tmp_path):
     runs = tmp_path / "run"
-    done = train(*overrides(material_of_full_size, runs), cwd=tmp_path)
+    done = train(*overrides(material, runs), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "24 network evaluations" in done.stdout  # 6 images x (2 steps + 2 of the permuted control)
     scores, summary = rows_of(read_scores(runs)), summary_rows(read_summary(runs / "summary.csv"))
@@ -102,7 +101,8 @@ def test_real_images_go_through_noised_and_a_store_is_used_again(material, tmp_p
         "layers=headline",
         "probe=quick",
         "features=disk",
-        "report.examples=1",
+        "property=depth",
+        "report.examples=0",
         "logger=csv",
     ]
     first = train(*arguments, f"hydra.run.dir={tmp_path / 'first'}", cwd=tmp_path)
@@ -142,7 +142,8 @@ def test_wide_and_turned_photos_and_their_maps_are_checked_before_any_work(tmp_p
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_one_tells(material, tmp_path):
     arguments = [*overrides(material, tmp_path / "run"), "features=disk", "logger=csv", "report.examples=0"]
-    done = command_apart("train.py", *arguments, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path)
+    arguments += ["trainer=ddp", "trainer.accelerator=cpu"]
+    done = Forked("train.py", *arguments, cwd=tmp_path, said=tmp_path / "said").end()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder:") == done.stdout.count("Scores on test images") == 1
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
@@ -155,11 +156,11 @@ def test_two_processes_share_the_work_and_one_tells(material, tmp_path):
 @pytest.mark.slow
 def test_bad_input_gives_one_line_and_no_traceback(material, tmp_path):
     good = [*overrides(material, tmp_path / "run"), "logger=csv"]
-    assert "no layer 'up_blocks.9'" in one_line(command_apart("train.py", *good, "layers.select=up_blocks.9"))
+    assert "no layer 'up_blocks.9'" in one_line(train(*good, "layers.select=up_blocks.9"))
     assert "did you mean depth" in one_line(train(*good, "property.names=[depht]"))
     assert "nowhere" in one_line(train(*good, "model.path=nowhere"))
     assert "tpu7" in one_line(train(*good, "model.device=tpu7"))
-    assert "'model'" in one_line(train(*good, "modle=pocket"))
+    assert "'model'" in one_line(command_apart("train.py", *good, "modle=pocket"))
     assert "needs real images" in one_line(train(*good, "trajectory=inversion"))
     bad = tmp_path / "bad.csv"
     bad.write_text("text,seeds\na,1\n")
@@ -186,24 +187,14 @@ def test_no_heavy_library_is_imported_before_the_configuration_is_composed():
 def test_ctrl_c_ends_the_tracked_run_and_leaves_no_table(material, tmp_path):
     runs = tmp_path / "run"
     arguments = [*overrides(material, runs), "steps.sampling=200", "steps.select=[0]", "control=none"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
-    )
-    assert process.stdout is not None
-    assert any("running" in line for line in process.stdout)
-    time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert told.splitlines()[-1].startswith("interrupted; ")
-    assert "Traceback" not in told
+    process = Forked("train.py", *arguments, cwd=tmp_path, said=tmp_path / "said")
+    process.wait_for("running")
+    time.sleep(0.5)
+    process.send(signal.SIGINT)
+    done = process.end()
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].startswith("interrupted; ")
+    assert "Traceback" not in done.stderr
     assert exit_codes(runs) == [130]
     assert not (runs / "scores.parquet").exists()
     assert not list(runs.rglob("*.tmp"))

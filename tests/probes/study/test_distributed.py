@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import lightning
 import pytest
 import torch
-import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import load_backbone
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study import one_pass as live
@@ -23,7 +19,9 @@ from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, Prob
 from diffprobe.probes.summaries import summary_rows
 from tests.probes.study.test_one_pass import logged, place_of
 from tests.probes.study.test_two_pass import SOURCE, brightness
+from tests.processes import together
 from tests.reference.score_rows import rows_of
+from tests.tiny import tiny_layers
 
 FRACTIONS = (0.5, 0.3, 0.2)  # of ten images: two processes have unequally many
 STORED = {"adam": ProbeConfig(epochs=4), "exact": ProbeConfig("exact", solver="exact", strengths=(1e-2, 1.0))}
@@ -46,7 +44,7 @@ def trainer(**options: Any) -> lightning.Trainer:
 
 def studies(model: str, stores: Path, processes: int) -> dict[str, ProbingResults]:
     backbone = load_backbone(model, device="cpu")
-    layers = select_layers(catalogue(backbone.denoiser), "self_attention&stage=decoder")[-2:]
+    layers = tiny_layers("self_attention&stage=decoder")[-2:]
 
     def made(stage: str) -> lightning.Trainer:
         strategy = DDPStrategy(process_group_backend="gloo") if processes > 1 else "auto"
@@ -80,27 +78,19 @@ def reduced(found: ProbingResults) -> dict[str, Any]:
     }
 
 
-def _work(rank: int, model: str, folder: str, port: int) -> None:
-    environment = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in environment.items()})
+def shared(model: str, stores: Path) -> dict[str, Any]:
+    """What one of two processes finds, and what its passes are shown."""
     shown: dict[tuple[str, str], list[tuple[torch.Tensor, torch.Tensor]]] = {}
     live.OnePass.take = logged(shown, live.OnePass.take)  # type: ignore[method-assign]
-    found = {name: reduced(one) for name, one in studies(model, Path(folder, "two"), 2).items()}
-    torch.save({"found": found, "shown": shown}, f"{folder}/{rank}.pt")
-    # A process that ends while the other still talks to it can be aborted.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    found = {name: reduced(one) for name, one in studies(model, stores, 2).items()}
+    return {"found": found, "shown": shown}
 
 
 @pytest.fixture(scope="module")
-def together(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def both(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("together")
-    with socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    mp.start_processes(_work, args=(str(tiny_pipeline_folder), str(folder), port), nprocs=2, start_method="spawn")
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    folder = tmp_path_factory.mktemp("both")
+    return together(shared, folder, str(tiny_pipeline_folder), folder / "stores")
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +114,8 @@ def same_rows(ours: Sequence[Any], theirs: Sequence[Any], columns: Sequence[str]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adam", "exact", "live"])
-def test_two_processes_find_what_one_finds(kind, together, alone):
-    ours, theirs = together[0]["found"][kind], alone[kind]
+def test_two_processes_find_what_one_finds(kind, both, alone):
+    ours, theirs = both[0]["found"][kind], alone[kind]
     assert ours["evaluations"] == theirs["evaluations"]
     assert ours["thresholds"] == theirs["thresholds"]
     for name, value in theirs["weights"].items():
@@ -139,8 +129,8 @@ def test_two_processes_find_what_one_finds(kind, together, alone):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adam", "live"])
-def test_two_processes_show_the_images_that_one_shows(kind, together, alone):
-    ours, theirs = together[0]["found"][kind]["shown"], alone[kind]["shown"]
+def test_two_processes_show_the_images_that_one_shows(kind, both, alone):
+    ours, theirs = both[0]["found"][kind]["shown"], alone[kind]["shown"]
     assert [one.row for one in ours] == [one.row for one in theirs]
     assert len(theirs) == 2
     for one, other in zip(ours, theirs, strict=True):
@@ -155,8 +145,8 @@ def test_two_processes_show_the_images_that_one_shows(kind, together, alone):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adam", "exact", "live"])
-def test_both_processes_find_the_same(kind, together):
-    first, second = (one["found"][kind] for one in together)
+def test_both_processes_find_the_same(kind, both):
+    first, second = (one["found"][kind] for one in both)
     for table in ("scores", "summaries", "thresholds"):
         assert first[table] == second[table]
     for name, value in first["weights"].items():
@@ -164,10 +154,10 @@ def test_both_processes_find_the_same(kind, together):
 
 
 @pytest.mark.slow
-def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image_though_a_process_sees_one(together):
+def test_shuffled_labels_are_each_used_once_and_never_for_their_own_image_though_a_process_sees_one(both):
     images = 0
     for part in ("train", "validation", "test"):
-        own, dealt = ([pair for one in together for pair in one["shown"][part, key]] for key in ("none", "labels"))
+        own, dealt = ([pair for one in both for pair in one["shown"][part, key]] for key in ("none", "labels"))
         places = [[place_of(own, item, pair[item]) for pair in dealt] for item in range(2)]
         assert sorted(places[0]) == sorted(places[1]) == list(range(len(own)))
         assert all(image != label for image, label in zip(*places, strict=True))

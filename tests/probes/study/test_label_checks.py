@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study.study import label_warnings, one_valued, skip_flat
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.probes.study.test_two_pass import SOURCE
 from tests.reference.score_rows import Score, rows_of, table_of
+from tests.tiny import tiny_layers
 
 
 def row(value: float | None, **changes) -> Score:
@@ -63,7 +63,7 @@ def nearly_alike(images, names, properties):
 
 @pytest.mark.parametrize("live", [False, True])
 def test_a_run_without_that_control_is_warned_too(tiny_backbone, live):
-    layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")[-1:]
+    layers = tiny_layers("self_attention&stage=decoder")[-1:]
     probe_config = ProbeConfig("ridge", solver="ridge", strengths=(1.0,))
     probing_config = ProbingConfig(layers, steps=[0], properties=["saliency"], controls=[], probe_config=probe_config)
     told: list[str] = []

@@ -14,7 +14,6 @@ from diffprobe.analyses.classification.classes import classify_steps
 from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_image_models
 from diffprobe.analyses.intervention.edits import Editing
 from diffprobe.analyses.intervention.trials import InterventionStudy, Targets
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.scenes import load_scenes
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
@@ -24,14 +23,15 @@ from diffprobe.prototypes.collecting import as_group, collect_prototypes
 from diffprobe.prototypes.pooling import MaskResizing
 from tests.probes.study.test_two_pass import PROMPTS, SOURCE, brightness
 from tests.spoilt import spoilt
+from tests.tiny import tiny_layers
 
 IMAGE = r"image 'image_\d'"
 RIDGE = ProbeConfig("ridge", solver="ridge")
 
 
 @pytest.fixture(scope="module")
-def layers(tiny_backbone):
-    return select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")[-1:]
+def layers():
+    return tiny_layers("self_attention&stage=decoder")[-1:]
 
 
 def means(way: str, folder: Path) -> ExecutionConfig:

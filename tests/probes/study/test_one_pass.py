@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from diffprobe.activations.activations import LayerGroup
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.controls import CONTROLS
@@ -16,6 +15,7 @@ from diffprobe.probes.study import one_pass as live
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.probes.study.test_two_pass import PROMPTS, SOURCE, brightness
 from tests.reference.score_rows import rows_of
+from tests.tiny import tiny_layers
 
 RECIPE = ProbeConfig("ridge", solver="ridge", strengths=(1e-3, 1.0))
 COMPARABLE = ("none", "permuted", "fresh", "latent", "pixels", "decoder", "position")
@@ -23,7 +23,7 @@ COMPARABLE = ("none", "permuted", "fresh", "latent", "pixels", "decoder", "posit
 
 @pytest.fixture(scope="module")
 def probing_config(tiny_backbone):
-    layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
+    layers = tiny_layers("self_attention&stage=decoder")
     groups = [LayerGroup("both", (layers[0], layers[-1]))]  # one of them is not probed alone, and their grids differ
     return ProbingConfig(layers[-2:], steps=[0, 2], groups=groups, controls=list(CONTROLS), probe_config=RECIPE)
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from diffprobe.activations.sources import Generation
-from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from tests.reference.score_rows import rows_of
+from tests.tiny import tiny_layers
 
 PROMPTS = [Prompt("a cat", seed, f"image_{seed}") for seed in range(10)]
 SOURCE = Generation(PROMPTS, sampling_steps=3)
@@ -28,7 +28,7 @@ def brightness(images, names, properties):
 
 @pytest.fixture(scope="module")
 def probing_config(tiny_backbone):
-    layers = select_layers(catalogue(tiny_backbone.denoiser), "self_attention&stage=decoder")
+    layers = tiny_layers("self_attention&stage=decoder")
     return ProbingConfig(layers[-2:], steps=[0, 2], probe_config=ProbeConfig(epochs=2))
 
 
