@@ -20,6 +20,7 @@ from diffprobe.backbone.load import Backbone, load_backbone
 from tests.commands import IMAGES
 from tests.report.made_up_run import make_choices, make_example, make_summaries
 from tests.tiny import build_tiny_pipeline
+from tests.tiny_families import Families
 
 
 @pytest.fixture(scope="session")
@@ -35,19 +36,18 @@ def tiny_backbone(tiny_pipeline_folder: Path) -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory) -> Path:
-    """A pipeline of 128 pixels, a prompt file as the papers', and label maps."""
-    return bring(tmp_path_factory.mktemp("material"), sample_size=16)
+def family_folders(tmp_path_factory: pytest.TempPathFactory) -> Families:
+    return Families(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture(scope="session")
-def material_of_full_size(tmp_path_factory) -> Path:
-    """The same with a pipeline of SD 1.4's 512 pixels (64x64 latents)."""
-    return bring(tmp_path_factory.mktemp("material_of_full_size"), sample_size=64)
+def material(tmp_path_factory) -> Path:
+    """A pipeline of 128 pixels, a prompt file as the papers', and label maps."""
+    return bring(tmp_path_factory.mktemp("material"))
 
 
-def bring(folder: Path, sample_size: int) -> Path:
-    build_tiny_pipeline(folder / "model", sample_size=sample_size)
+def bring(folder: Path) -> Path:
+    build_tiny_pipeline(folder / "model")
     rows = "".join(f'"""quoted"", émerillon {row}",{row + 50},{row + 100}\r\n' for row in range(IMAGES))
     (folder / "prompts.csv").write_bytes(f"prompts,seeds,prompt_inds\r\n{rows}".encode())
     random = np.random.default_rng(0)

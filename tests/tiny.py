@@ -5,11 +5,12 @@ from __future__ import annotations
 import string
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from diffprobe.backbone.layers import Layer, catalogue, select_layers
+from diffprobe.backbone.load import Backbone, load_backbone
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -64,6 +65,12 @@ def build_tiny_denoiser(sample_size: int | tuple[int, int] = 16) -> UNet2DCondit
         norm_num_groups=4,
     )
     return denoiser.eval()
+
+
+@cache
+def shared_backbone(path: Path, **options: Any) -> Backbone:
+    """What is loaded from a folder, on the CPU, once for all tests of a process; do not change it."""
+    return load_backbone(str(path), device="cpu", **options)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from transformers import T5EncoderModel, T5Tokenizer
 
 WIDTH = 16  # of every text encoder's output
+
+
+class Families(Mapping[str, Path]):
+    """The folder of each family's pipeline, as `save_pretrained` leaves it; made when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, name: str) -> Path:
+        folder = self._folder / name
+        if not folder.exists():
+            build_family(name, folder)
+        return folder
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FAMILIES)
+
+    def __len__(self) -> int:
+        return len(FAMILIES)
 
 
 def build_family(name: str, folder: Path) -> Path:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from diffprobe.backbone.load import Backbone, denoiser_without_weights, load_bac
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, evaluate, fresh_scheduler, generate, replay
 from diffprobe.errors import UserError
-from tests.tiny_families import FAMILIES, build_family
+from tests.tiny import shared_backbone
+from tests.tiny_families import FAMILIES
 
 PROMPTS = ["a red ball", "two cubes left and right"]
 SEEDS = [7, 12345678]
@@ -36,8 +38,8 @@ LATENTS["flux"] = (4, 16, 16)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: build_family(name, tmp_path_factory.mktemp("families") / name) for name in FAMILIES}
+def folders(family_folders: Mapping[str, Path]) -> Mapping[str, Path]:
+    return family_folders
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -45,14 +47,17 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def load(folders: dict[str, Path], name: str, **options: Any) -> Backbone:
+def load(folders: Mapping[str, Path], name: str, **options: Any) -> Backbone:
     # FLUX is the only one whose config does not say for which size it was made.
-    common = {"device": "cpu", "scheduler": "own", "guidance": 3, "size": 32 if name == "flux" else None}
-    return load_backbone(str(folders[name]), **(common | options))  # type: ignore[arg-type]
+    common = {"scheduler": "own", "guidance": 3, "size": 32 if name == "flux" else None}
+    return shared_backbone(folders[name], **(common | options))
+
+
+listed = cache(catalogue)
 
 
 @pytest.fixture(scope="module")
-def backbone(folders: dict[str, Path], name: str) -> Backbone:
+def backbone(folders: Mapping[str, Path], name: str) -> Backbone:
     return load(folders, name)
 
 
@@ -103,7 +108,7 @@ def test_final_latents_and_images_are_those_of_the_plain_pipeline(backbone: Back
     ],
 )
 def test_every_sampler_gives_what_the_plain_pipeline_gives_with_it(
-    folders: dict[str, Path], name: str, scheduler: str
+    folders: Mapping[str, Path], name: str, scheduler: str
 ) -> None:
     backbone = load(folders, name, scheduler=scheduler)
     assert torch.allclose(all_steps(backbone, decode=True)[-1].images, plain(backbone, name, "pt"), atol=1e-5)
@@ -137,13 +142,13 @@ def test_replaying_the_own_denoiser_gives_the_trajectorys_activations(backbone: 
             assert torch.allclose(again.activations[layer], own.activations[layer], atol=1e-4)
 
 
-def test_unconditional_half_of_a_model_without_guidance_batch_is_refused(folders: dict[str, Path]) -> None:
+def test_unconditional_half_of_a_model_without_guidance_batch_is_refused(folders: Mapping[str, Path]) -> None:
     backbone = load(folders, "flux")
     with pytest.raises(UserError, match="no half 'unconditional' of a model without guidance batch"):
         generate(backbone, PROMPTS, SEEDS, half="unconditional")
 
 
-def test_flux_is_told_its_guidance(folders: dict[str, Path]) -> None:
+def test_flux_is_told_its_guidance(folders: Mapping[str, Path]) -> None:
     backbone = load(folders, "flux", guidance=3.5)
     stronger = replace(backbone, guidance=7.0)
     assert encode_prompts(stronger, PROMPTS, guided=False)["guidance"].tolist() == [7.0, 7.0]
@@ -179,8 +184,8 @@ def shapes(layers: list[Layer], wanted: str) -> list[tuple[str, str, str, int, i
     return [(layer.name, layer.kind, layer.stage, layer.channels, layer.height, layer.width) for layer in found]
 
 
-def test_catalogue_names_the_parts_of_every_family_in_the_same_words(folders: dict[str, Path]) -> None:
-    layers = {name: catalogue(load(folders, name).denoiser) for name in FAMILIES}
+def test_catalogue_names_the_parts_of_every_family_in_the_same_words(folders: Mapping[str, Path]) -> None:
+    layers = {name: listed(load(folders, name).denoiser) for name in FAMILIES}
     attention = "transformer_blocks.0.attn1.to_out.0"
     assert shapes(layers["sd2"], "self_attention") == [
         (f"down_blocks.0.attentions.0.{attention}", "self_attention", "encoder", 8, 16, 16),
@@ -219,35 +224,35 @@ def test_catalogue_names_the_parts_of_every_family_in_the_same_words(folders: di
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_a_transformers_stages_are_its_blocks_between_input_and_output(folders: dict[str, Path], name: str) -> None:
-    layers = catalogue(load(folders, name).denoiser)
+def test_a_transformers_stages_are_its_blocks_between_input_and_output(folders: Mapping[str, Path], name: str) -> None:
+    layers = listed(load(folders, name).denoiser)
     blocks = ["block0", "block1", "block2"] if name == "flux" else ["block0", "block1"]
     assert list(dict.fromkeys(layer.stage for layer in layers)) == ["input", *blocks, "output"]
     assert select_layers(layers, "stage=block[01]")[-1].stage == "block1"
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_text_and_heads_are_not_listed(folders: dict[str, Path], name: str) -> None:
-    names = [layer.name for layer in catalogue(load(folders, name).denoiser)]
+def test_text_and_heads_are_not_listed(folders: Mapping[str, Path], name: str) -> None:
+    names = [layer.name for layer in listed(load(folders, name).denoiser)]
     parts = ("context", "caption", "add_", "_added", "norm_q", "norm_k", "time_text_embed", "adaln_single")
     assert not [found for found in names if any(part in found for part in parts)]
 
 
 def test_every_layer_of_the_catalogue_has_the_captured_shape(backbone: Backbone) -> None:
-    layers = catalogue(backbone.denoiser)
+    layers = listed(backbone.denoiser)
     step = all_steps(backbone, PROMPTS[:1], SEEDS[:1], steps=1, layers=[layer.name for layer in layers])[0]
     assert list(step.activations) == [layer.name for layer in layers]
     for layer in layers:
         assert step.activations[layer.name].shape == (1, layer.channels, layer.height, layer.width)
 
 
-def test_the_config_alone_gives_the_catalogue(folders: dict[str, Path], name: str) -> None:
-    layers = catalogue(load_backbone(str(folders[name]), device="cpu", scheduler="own").denoiser)
+def test_the_config_alone_gives_the_catalogue(folders: Mapping[str, Path], name: str) -> None:
+    layers = catalogue(shared_backbone(folders[name], scheduler="own").denoiser)
     assert catalogue(denoiser_without_weights(str(folders[name]))) == layers
     assert select_layers(layers, "transformer_block" if name != "ddpm" else "resnet")
 
 
-def test_pixart_under_the_name_it_was_published_with_is_known(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_pixart_under_the_name_it_was_published_with_is_known(folders: Mapping[str, Path], tmp_path: Path) -> None:
     config = json.loads((folders["pixart"] / "transformer" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "Transformer2DModel"}))
     assert type(denoiser_without_weights(str(tmp_path))).__name__ == "PixArtTransformer2DModel"
@@ -284,7 +289,7 @@ def tokens_by_hand(name: str, layer: str, output: Any) -> Tensor:
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_activations_of_a_transformer_are_its_image_tokens_at_their_true_height_and_width(
-    folders: dict[str, Path], name: str
+    folders: Mapping[str, Path], name: str
 ) -> None:
     backbone = load(folders, name)
     run = run_once(backbone, 12, 20)
@@ -300,7 +305,7 @@ def test_activations_of_a_transformer_are_its_image_tokens_at_their_true_height_
 
 
 @pytest.mark.parametrize("name", ["sd2", "sdxl", "ddpm"])
-def test_activations_of_a_unet_are_what_its_modules_return(folders: dict[str, Path], name: str) -> None:
+def test_activations_of_a_unet_are_what_its_modules_return(folders: Mapping[str, Path], name: str) -> None:
     backbone = load(folders, name)
     run = run_once(backbone, 12, 20)
     for layer in LAYERS[name]:
@@ -341,7 +346,7 @@ def test_replacement_goes_on_through_the_network(backbone: Backbone, name: str) 
 
 
 @pytest.mark.parametrize("layer", ["transformer_blocks.0", "single_transformer_blocks.0.attn"])
-def test_replacement_leaves_the_text_as_it_was(folders: dict[str, Path], layer: str) -> None:
+def test_replacement_leaves_the_text_as_it_was(folders: Mapping[str, Path], layer: str) -> None:
     backbone = load(folders, "flux")
     run = run_once(backbone)
     before = raw_output(backbone, layer, run)
@@ -368,7 +373,7 @@ def test_images_are_encoded_as_the_pipeline_decodes_them(backbone: Backbone, nam
     assert latents.shape == (2, *LATENTS[name])
 
 
-def test_another_size_is_seen_by_catalogue_and_generation(folders: dict[str, Path], name: str) -> None:
+def test_another_size_is_seen_by_catalogue_and_generation(folders: Mapping[str, Path], name: str) -> None:
     backbone = load(folders, name, size=24)
     assert backbone.image_size == 24
     layers = catalogue(backbone.denoiser)
@@ -380,7 +385,7 @@ def test_another_size_is_seen_by_catalogue_and_generation(folders: dict[str, Pat
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_runs(folders: dict[str, Path], name: str, dtype: str) -> None:
+def test_half_precision_runs(folders: Mapping[str, Path], name: str, dtype: str) -> None:
     backbone = load(folders, name, dtype=dtype)
     step = all_steps(backbone, steps=2, layers=LAYERS[name], decode=True)[-1]
     assert step.latents.dtype == backbone.dtype == getattr(torch, dtype)
@@ -395,13 +400,13 @@ def test_half_precision_runs(folders: dict[str, Path], name: str, dtype: str) ->
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])
-def test_samplers_of_diffusion_are_refused_for_flow_matching(folders: dict[str, Path], name: str) -> None:
+def test_samplers_of_diffusion_are_refused_for_flow_matching(folders: Mapping[str, Path], name: str) -> None:
     with pytest.raises(UserError, match="flow-matching model, which lms cannot sample; use scheduler=own"):
         load(folders, name, scheduler="lms")
 
 
 @pytest.mark.parametrize("size", [0, 30, 33])
-def test_sizes_that_do_not_fit_the_network_are_refused(folders: dict[str, Path], size: int) -> None:
+def test_sizes_that_do_not_fit_the_network_are_refused(folders: Mapping[str, Path], size: int) -> None:
     with pytest.raises(UserError, match="must be a multiple of 4 pixels"):
         load(folders, "sd3", size=size)
 
