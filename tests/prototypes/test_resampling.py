@@ -5,9 +5,10 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
 
-from diffprobe.prototypes.resampling import between_images, set_intervals, within_images
-from diffprobe.prototypes.resampling import weighted_sets as weighted
+from diffprobe.prototypes import resampling
+from diffprobe.prototypes.resampling import between_images, left_out_sets, set_intervals, within_images
 from diffprobe.prototypes.sets import PAIRS, SETS, DistanceMatrix
 from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p
 from tests.prototypes.worked_examples import CLASSES, DISTANCES, IMAGES, printed
@@ -25,53 +26,61 @@ def data(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.linalg.norm(points[:, None] - points, axis=2), classes, of
 
 
-def test_the_worked_replicate() -> None:
-    drawn = weighted(DistanceMatrix(DISTANCES, CLASSES, IMAGES), np.array([[1, 1, 1], [2, 1, 1]]))
-    assert drawn.weights.tolist() == [[1, 5, 3, 6], [2, 9, 5, 11]]
-    assert printed(drawn.means[0].tolist()) == [0.183503, 0.833556, 1.393911, 1.010594]
-    assert printed(drawn.means[1].tolist()) == [0.183503, 0.832050, 1.454512, 1.062522]
-    assert printed(drawn.aucs[0].tolist()) == [0.8, 1, 1, 0.8, 0.6, 0.277778]
-    assert round(drawn.aucs[1, PAIRS.index(("scdi", "dcdi"))], 6) == 0.626263
-    assert drawn.binning == 0
+def test_the_worked_example_without_its_last_image() -> None:
+    found = left_out_sets(DistanceMatrix(DISTANCES, CLASSES, IMAGES), np.array([0, 0, 1]))
+    assert found.sizes[0].tolist() == [1, 5, 3, 6]
+    assert printed(found.means[0].tolist()) == [0.183503, 0.833556, 1.393911, 1.010594]
+    assert printed(found.aucs[0].tolist()) == [0.8, 1, 1, 0.8, 0.6, 0.277778]
+    sets = weighted_sets(DISTANCES, CLASSES, IMAGES, np.array([1, 1, 0]))
+    assert found.sizes[2].tolist() == [len(sets[name]) for name in SETS]
+    assert found.binning == 0
 
 
 @pytest.mark.parametrize("decimals", [9, 1])
-def test_few_distances_equal_the_slow_obvious_sets(decimals: int) -> None:
+@pytest.mark.parametrize("parts", [8, 3])
+def test_few_distances_equal_the_slow_obvious_sets(decimals: int, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "_PAIRS_AT_ONCE", 70)  # some rows at a time
     distances, classes, images = data(8)
-    distances = distances.round(decimals)
-    counts = drawn_weights(8, 12)
-    drawn = weighted(DistanceMatrix(distances, classes, images), counts)
-    for row, weights in enumerate(counts):
-        sets = weighted_sets(distances, classes, images, weights)
-        assert drawn.weights[row].tolist() == [len(sets[name]) for name in SETS]
-        assert drawn.means[row] == pytest.approx([sets[name].mean() for name in SETS])
-        assert drawn.aucs[row] == pytest.approx([auc(sets[a], sets[b]) for a, b in PAIRS])
-    assert drawn.binning == 0
+    distances, of = distances.round(decimals), np.arange(8) % parts
+    found = left_out_sets(DistanceMatrix(distances, classes, images), of)
+    for row, part in enumerate([-1, *range(parts)]):
+        sets = weighted_sets(distances, classes, images, of != part)
+        assert found.sizes[row].tolist() == [len(sets[name]) for name in SETS]
+        assert found.means[row] == pytest.approx([sets[name].mean() for name in SETS])
+        assert found.aucs[row] == pytest.approx([auc(sets[a], sets[b]) for a, b in PAIRS])
+    assert found.binning == 0
 
 
 def test_bins_are_off_by_no_more_than_they_say() -> None:
     distances, classes, images = data(40)
-    counts = drawn_weights(40, 100)
-    exact = weighted(DistanceMatrix(distances, classes, images), counts, bins=10_000)
-    coarse = weighted(DistanceMatrix(distances, classes, images), counts, bins=256)
+    matrix, parts = DistanceMatrix(distances, classes, images), np.arange(40)
+    exact, coarse = left_out_sets(matrix, parts, bins=10_000), left_out_sets(matrix, parts, bins=256)
     assert exact.binning == 0
     errors = np.abs(exact.aucs - coarse.aucs)
     assert 1e-5 < errors.max() <= coarse.binning < 0.01
     assert errors[:, PAIRS.index(("scsi", "dcdi"))].max() < 1e-3  # 27 scsi pairs have bins of their own
-    np.testing.assert_array_equal(exact.weights, coarse.weights)
-    np.testing.assert_array_equal(exact.means, coarse.means)
-    default = weighted(DistanceMatrix(distances, classes, images), counts)
-    assert np.abs(exact.aucs - default.aucs).max() < 3e-4
+    np.testing.assert_array_equal(exact.sizes, coarse.sizes)
+    np.testing.assert_allclose(exact.means, coarse.means, rtol=1e-12)
+    assert np.abs(exact.aucs - left_out_sets(matrix, parts).aucs).max() < 3e-4
 
 
 def test_many_objects_are_binned_by_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffprobe.prototypes.resampling._SAMPLED_ROWS", 20)
+    monkeypatch.setattr(resampling, "_SAMPLED_ROWS", 20)
     distances, classes, images = data(40)
-    counts = drawn_weights(40, 20)
-    sampled = weighted(DistanceMatrix(distances, classes, images), counts, bins=64)
-    exact = weighted(DistanceMatrix(distances, classes, images), counts, bins=10_000)
+    matrix, parts = DistanceMatrix(distances, classes, images), np.arange(40)
+    sampled, exact = left_out_sets(matrix, parts, bins=64), left_out_sets(matrix, parts, bins=10_000)
     assert exact.binning > 0  # twenty objects' distances are not all there are
     assert np.abs(sampled.aucs - exact.aucs).max() <= sampled.binning + exact.binning
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranks_are_those_of_scipy_however_many_are_sorted_at_once(ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    values = values.round(1) if ties else values
+    expected = (rankdata(values) - 0.5) / 1000 - 0.5
+    for at_once in (2000, 70):
+        monkeypatch.setattr(resampling, "_RANKED_AT_ONCE", at_once)
+        assert resampling._centred_ranks(values) == pytest.approx(expected, abs=1e-7)
 
 
 def test_intervals_leave_out_one_image_after_the_other() -> None:
@@ -125,10 +134,6 @@ def ordered() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     distances[same_class & same_image], distances[same_class & ~same_image] = 1, 2
     distances[~same_class & same_image] = 3
     return distances, classes, images
-
-
-def drawn_weights(images: int, weightings: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 3, (weightings, images)).astype(float)
 
 
 def assert_near(found: Interval, expected: Interval) -> None:

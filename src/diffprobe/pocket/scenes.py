@@ -38,6 +38,9 @@ EXTENT = {
 # Nominal radius as a fraction of half the image width, by number of objects: (low, high).
 APPARENT_RADIUS = {1: (0.30, 0.46), 2: (0.25, 0.36), 3: (0.20, 0.27)}
 
+_SHARES = np.array([0.4, 0.4, 0.2])  # of scenes with one, two and three objects
+_UP_TO = _SHARES.cumsum() / _SHARES.sum()
+
 # Scenes for training and for measuring are in different streams.
 STREAMS = {"train": 0, "validation": 1, "test": 2, "prompts": 3}
 
@@ -88,7 +91,7 @@ def sample_scene(index: int, stream: str = "train", objects: int | None = None) 
     if stream not in STREAMS:
         raise ValueError(f"unknown scene stream {stream!r}; choose one of {', '.join(STREAMS)}")
     random = np.random.default_rng((STREAMS[stream], index))
-    count = objects or int(random.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
+    count = objects or 1 + int(np.searchsorted(_UP_TO, random.random(), "right"))
     while (scene := _try_scene(random, count)) is None:
         pass
     return scene
@@ -98,12 +101,11 @@ def _try_scene(random: np.random.Generator, count: int) -> Scene | None:
     """One draw; None where the objects would collide, leave the ground or stand too far away."""
     elevation = radians(random.uniform(24, 72))
     distance = random.uniform(4.0, 7.0)
-    camera = np.array([0.0, -distance * cos(elevation), distance * sin(elevation)])
+    camera = 0.0, -distance * cos(elevation), distance * sin(elevation)
     roll = radians(random.uniform(-52, 52))
-    forward = np.array([0.0, cos(elevation), -sin(elevation)])
-    up = np.array([0.0, sin(elevation), cos(elevation)])
-    right = np.array([1.0, 0.0, 0.0])
-    axes = np.stack([cos(roll) * right + sin(roll) * up, cos(roll) * up - sin(roll) * right, forward])
+    along, up = cos(elevation), sin(elevation)  # of a camera that is not rolled: forward and up
+    turned, across = cos(roll), sin(roll)
+    axes = np.array([[turned, across * up, across * along], [-across, turned * up, turned * along], [0.0, along, -up]])
     half_width = tan(radians(random.uniform(34, 58)) / 2)
 
     objects = _place_objects(random, count, camera, axes, half_width)
@@ -118,7 +120,7 @@ def _try_scene(random: np.random.Generator, count: int) -> Scene | None:
     light, reach = _place_light(random, normal, wall_offset)
     return Scene(
         objects=objects,
-        camera=_triple(camera),
+        camera=camera,
         axes=axes,
         half_width=half_width,
         wall_normal=(float(normal[0]), float(normal[1])),
@@ -133,7 +135,7 @@ def _try_scene(random: np.random.Generator, count: int) -> Scene | None:
 
 
 def _place_objects(
-    random: np.random.Generator, count: int, camera: np.ndarray, axes: np.ndarray, half_width: float
+    random: np.random.Generator, count: int, camera: tuple[float, float, float], axes: np.ndarray, half_width: float
 ) -> tuple[SceneObject, ...] | None:
     """Draws where the objects appear in the image and puts them on the ground there, left to right."""
     slots = {1: [(-0.6, 0.6)], 2: [(-0.68, -0.2), (0.2, 0.68)], 3: [(-0.78, -0.45), (-0.16, 0.16), (0.45, 0.78)]}
@@ -143,14 +145,13 @@ def _place_objects(
         u, v = random.uniform(*slot), random.uniform(-0.62, 0.62)
         shape, colour = SHAPES[random.integers(len(SHAPES))], int(random.integers(len(COLOURS)))
         apparent = random.uniform(low, high)
-        ray = np.array([u * half_width, v * half_width, 1.0]) @ axes
+        ray = (np.array([u * half_width, v * half_width, 1.0]) @ axes).tolist()
         # The centre lies on the ray at depth t, at the height of its own half extent, which itself grows with t.
         slope = ray[2] - apparent * half_width * EXTENT[shape][2]
         if slope > -0.05:
             return None
         depth = -camera[2] / slope
         radius = apparent * half_width * depth
-        position = camera + depth * ray
         if not 2.0 < depth < 14.0:
             return None
         jitter = random.uniform(0.85, 1.1)
@@ -158,10 +159,10 @@ def _place_objects(
             SceneObject(
                 shape=shape,
                 colour=COLOURS[colour],
-                position=_triple(position),
-                extent=_triple(radius * np.array(EXTENT[shape])),
+                position=(camera[0] + depth * ray[0], camera[1] + depth * ray[1], camera[2] + depth * ray[2]),
+                extent=(radius * EXTENT[shape][0], radius * EXTENT[shape][1], radius * EXTENT[shape][2]),
                 yaw=random.uniform(0, 2 * pi),
-                albedo=_triple(np.clip(ALBEDO[colour] * jitter + random.uniform(0, 0.03, 3), 0, 1)),
+                albedo=_triple(np.minimum(ALBEDO[colour] * jitter + random.uniform(0, 0.03, 3), 1)),
             )
         )
     for one, other in pairwise(placed):

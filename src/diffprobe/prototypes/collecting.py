@@ -141,8 +141,11 @@ class Prototypes:
                 values = values[rows]
                 for measure in config.names:
                     key = DistanceKey(model, group.name, step, timestep, measure)
-                    distances = distance_matrix(values, measure, precision=config.dtype, budget=config.budget)
-                    matrix = DistanceMatrix(distances, classes[rows], self.images[rows])
+                    matrix = DistanceMatrix(
+                        distance_matrix(values, measure, precision=config.dtype, budget=config.budget),
+                        classes[rows],
+                        self.images[rows],
+                    )
                     yield PrototypeDistances(key, group, rows, values, matrix)
 
 

@@ -1,8 +1,7 @@
 """Jackknife intervals of the four sets over images, and permutation tests that keep images together.
 
-Pairs share objects, and objects share images. So whole images are left out, and labels permuted by image. Weights of
-images weigh pairs: a pair within image i weighs w_i, a pair of images i and j w_i w_j; leaving an image out is weight 0
-(Arvesen 1969, Ann. Math. Stat. 40:2076; Snijders and Borgatti 1999, Connections 22(2), for pairs).
+Pairs share objects, and objects share images. So whole images are left out, with all pairs that touch them (Arvesen
+1969, Ann. Math. Stat. 40:2076; Snijders and Borgatti 1999, Connections 22(2), for pairs), and labels permuted by image.
 """
 
 from __future__ import annotations
@@ -14,19 +13,18 @@ from typing import Annotated
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from diffprobe.prototypes.sets import PAIRS, SETS, DistanceMatrix
 from diffprobe.ranges import Number
-from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p, left_out_weights
+from diffprobe.statistics.intervals import Interval, jackknife_interval, jackknife_p, left_out_parts
 
 BINS = 1024
 _SAMPLED_ROWS = 512
-_WEIGHTINGS_AT_ONCE = 256  # the weights of all partners then stay in the processor's cache
-_IMAGES_AT_ONCE = 64
 _COLUMNS_AT_ONCE = 1024  # permutations times classes in one matrix product
 _ROWS_AT_ONCE = 1024
-_PAIRS_AT_ONCE = 2**24
+_SAMPLED_VALUES = 2**14
+_RANKED_AT_ONCE = 2**21
+_PAIRS_AT_ONCE = 2**21
 # Permutations whose AUC is this near count as equal to the observed one. It is more than float32 sums can be off, and
 # it errs towards a larger p.
 _TIE = 1e-6
@@ -69,11 +67,11 @@ def set_intervals(matrix: DistanceMatrix, *, parts: int = 1000, seed: int = 0) -
     Args:
         parts: images are left out one by one up to so many, and in so many parts (drawn by `seed`) beyond.
     """
-    found = weighted_sets(matrix, left_out_weights(matrix.image_count, parts, seed))
+    found = left_out_sets(matrix, left_out_parts(matrix.image_count, parts, seed))
     means = dict(zip(SETS, found.means.T, strict=True))
     aucs = dict(zip(PAIRS, found.aucs.T, strict=True))
     differences = {(a, b): means[b] - means[a] for a, b in PAIRS}
-    with_pairs = (found.weights[1:] < found.weights[0]).sum(0)  # parts with pairs of each set
+    with_pairs = (found.sizes[1:] < found.sizes[0]).sum(0)  # parts with pairs of each set
     rests_on = dict(zip(SETS, with_pairs.tolist(), strict=True))
     both = {(a, b): min(rests_on[a], rests_on[b]) for a, b in PAIRS}
     defined = bool(np.isfinite(found.means[0]).all())
@@ -88,37 +86,36 @@ def set_intervals(matrix: DistanceMatrix, *, parts: int = 1000, seed: int = 0) -
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedSets:
-    """The sets by each weighting of the images: `weights` (of all pairs) and `means` [weightings, 4], as SETS.
+class LeftOutSets:
+    """The sets of all images, and without each part of them: `sizes` and `means` [1 + parts, 4], as SETS.
 
-    `aucs` [weightings, 6], as PAIRS: P(first < second) + P(equal) / 2. NaN where a set is empty. They come from
+    `aucs` [1 + parts, 6], as PAIRS: P(first < second) + P(equal) / 2. NaN where a set is empty. They come from
     histograms and are off by no more than `binning`, which is 0 where distances have few distinct values.
     """
 
-    weights: np.ndarray
+    sizes: np.ndarray
     means: np.ndarray
     aucs: np.ndarray
     binning: float
 
 
-def weighted_sets(matrix: DistanceMatrix, weights: np.ndarray, *, bins: int = BINS) -> WeightedSets:
-    """The sets for `weights` [weightings, images], images in the order of their numbers."""
+def left_out_sets(matrix: DistanceMatrix, parts: np.ndarray, *, bins: int = BINS) -> LeftOutSets:
+    """The sets without each part of the images; `parts` [images] numbers them from 0, images in their order."""
     edges, exact = _edges(matrix, bins)
-    by_weight = torch.from_numpy(np.ascontiguousarray(weights.T, dtype=np.float32))  # [images, weightings]
-    both = torch.stack([_within(matrix, edges, by_weight), _between(matrix, edges, by_weight)], 1)
-    histograms = both.flatten(0, 1).double().numpy()  # [sets, bins, weightings], same before different class
-    sums = np.stack([_sums_within(matrix, weights), _sums_between(matrix, weights)], 1).reshape(len(SETS), -1)
-    totals = histograms.sum(1)
-    with np.errstate(invalid="ignore"):
-        means = sums / totals
-        shares = histograms / totals[:, None]
-        below = shares.cumsum(1) - shares / 2  # P(smaller) + P(equal) / 2
+    histograms, sums = _left_out(matrix, parts, edges)
+    sizes = histograms.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.where(sizes > 0, sums / sizes, np.nan)
+        shares = histograms / sizes[:, None]
+    del histograms
+    below = shares.cumsum(1)
+    below -= shares / 2  # P(smaller) + P(equal) / 2
     pairs = [(SETS.index(a), SETS.index(b)) for a, b in PAIRS]
     aucs = np.stack([(below[a] * shares[b]).sum(0) for a, b in pairs], 1)
     # Pairs of one bin count as equal, one half each, and cannot be off by more than that
     one_bin = np.stack([(shares[a] * shares[b]).sum(0) for a, b in pairs], 1)
     binning = 0.0 if exact or np.isnan(one_bin).all() else float(np.nanmax(one_bin)) / 2
-    return WeightedSets(totals.T, means.T, aucs, binning)
+    return LeftOutSets(sizes.T, means.T, aucs, binning)
 
 
 def _edges(matrix: DistanceMatrix, bins: int) -> tuple[Tensor, bool]:
@@ -149,69 +146,42 @@ def _edges(matrix: DistanceMatrix, bins: int) -> tuple[Tensor, bool]:
     return torch.cat([alone, alone.nextafter(torch.tensor(-torch.inf, dtype=alone.dtype))]).unique(), False
 
 
-def _within(matrix: DistanceMatrix, edges: Tensor, weights: Tensor) -> Tensor:
-    """Histograms [same or different class, bins, weightings] of pairs of one image; weights [images, weightings]."""
-    first, second = matrix.pairs_within()
-    same = matrix.classes[first] == matrix.classes[second]
-    images, starts = _sorted_by_bin(matrix.distances[first, second], same, matrix.images[first], edges)
-    return embedding_bag(images, weights, starts, mode="sum").view(2, -1, weights.shape[1])
+def _left_out(matrix: DistanceMatrix, parts: np.ndarray, edges: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Histograms [4 sets, bins, 1 + parts] and sums [4 sets, 1 + parts] of all pairs, and of those without each part.
 
-
-def _between(matrix: DistanceMatrix, edges: Tensor, weights: Tensor) -> Tensor:
-    """Histograms as `_within` of the pairs of different images, each pair visited once for all weightings.
-
-    For each image, the pairs with later images are sorted by bin, the weights of their partners are added up by bin,
-    and the sums are multiplied by the weights of the image.
+    Each pair is visited once: it counts for all images, and is taken from the one or two parts that it touches.
     """
-    parts = [part.contiguous() for part in weights.split(_WEIGHTINGS_AT_ONCE, 1)]
-    # Weights are whole numbers: float32 adds them exactly up to 2^24 in a bin, and nearly so beyond
-    totals = [torch.zeros(2 * len(edges) + 2, part.shape[1]) for part in parts]
-    for image in range(matrix.image_count - 1):
-        start, end = matrix.starts[image : image + 2]
-        same = matrix.classes[start:end, None] == matrix.classes[end:]
-        partners = np.tile(matrix.images[end:], end - start)
-        images, starts = _sorted_by_bin(matrix.distances[start:end, end:].reshape(-1), same.ravel(), partners, edges)
-        for total, part in zip(totals, parts, strict=True):
-            total.addcmul_(embedding_bag(images, part, starts, mode="sum"), part[image])
-    return torch.cat(totals, 1).view(2, -1, weights.shape[1])
+    bins, width, of = len(edges) + 1, len(SETS) + 1, 1 + parts[matrix.images]
+    numbers = np.zeros((2 + int(parts.max()), width * bins))  # the last set takes what is not above the diagonal
+    sums = np.zeros((len(numbers), width))
 
+    def add(times: float, part: np.ndarray, sets: np.ndarray, cell: np.ndarray, values: np.ndarray) -> None:
+        np.add.at(
+            numbers.reshape(-1), (part * numbers.shape[1] + cell).ravel(), times
+        )  # of one type, which is ten times faster
+        added = np.bincount((part * width + sets).ravel(), values.ravel(), sums.size)
+        sums[:] += times * added.reshape(sums.shape)
 
-def _sorted_by_bin(values: Tensor, same: np.ndarray, images: np.ndarray, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """The images [pairs] in the order of their pairs' bins, and where each bin starts [2 bins].
-
-    The pairs of different class have bins of their own, after those of the pairs of the same.
-    """
-    bins = len(edges) + 1
-    codes = torch.bucketize(values.contiguous(), edges, out_int32=True).numpy()
-    codes = np.where(same, codes, codes + bins).astype(np.uint16)  # sixteen bits are sorted by radix
-    order = np.argsort(codes, kind="stable")
-    starts = np.cumsum(np.bincount(codes, minlength=2 * bins))[:-1]
-    return torch.from_numpy(images[order]), torch.from_numpy(np.concatenate([[0], starts]))
-
-
-def _sums_within(matrix: DistanceMatrix, weights: np.ndarray) -> np.ndarray:
-    """Sums [same or different class, weightings] of the distances within images."""
-    first, second = matrix.pairs_within()
-    values = matrix.distances[first, second].double().numpy()
-    same = matrix.classes[first] == matrix.classes[second]
-    per_image = [np.bincount(matrix.images[first], values * counted, matrix.image_count) for counted in (same, ~same)]
-    return np.stack(per_image) @ weights.T
-
-
-def _sums_between(matrix: DistanceMatrix, weights: np.ndarray) -> np.ndarray:
-    """Sums as `_sums_within` of the distances of different images: w' S w for the sums S of pairs of images."""
-    total = np.zeros((2, len(weights)))
-    for first in range(0, matrix.image_count, _IMAGES_AT_ONCE):
-        last = min(first + _IMAGES_AT_ONCE, matrix.image_count)
-        rows = slice(matrix.starts[first], matrix.starts[last])
-        values = matrix.distances[rows, rows.start :].double().numpy()
-        later = matrix.images[rows, None] < matrix.images[rows.start :]
-        same = matrix.classes[rows, None] == matrix.classes[rows.start :]
-        own, others = matrix.starts[first:last] - rows.start, matrix.starts[first:-1] - rows.start
-        for at, counted in enumerate((same & later, ~same & later)):
-            sums = np.add.reduceat(np.add.reduceat(values * counted, own, 0), others, 1)  # [some images, images after]
-            total[at] += ((weights[:, first:] @ sums.T) * weights[:, first:last]).sum(1)
-    return total
+    n = len(of)
+    step = max(1, _PAIRS_AT_ONCE // n)
+    for start in range(0, n - 1, step):
+        rows, columns = slice(start, min(start + step, n - 1)), slice(start + 1, n)
+        values = matrix.distances[rows, columns].contiguous()
+        sets = 2 * (matrix.classes[rows, None] != matrix.classes[columns])
+        sets += matrix.images[rows, None] != matrix.images[columns]
+        sets[np.tri(len(sets), sets.shape[1], k=-1, dtype=np.bool_)] = len(SETS)
+        pairs = sets, sets * bins + torch.bucketize(values, edges, out_int32=True).numpy(), values.numpy()
+        for part, *row in zip(of[rows], *pairs, strict=True):
+            found = np.bincount(row[1], minlength=numbers.shape[1]), np.bincount(row[0], row[2], width)
+            for total, each in zip((numbers, sums), found, strict=True):
+                total[0] += each
+                total[part] -= each
+        add(-1.0, of[columns], *pairs)
+        one_part = of[rows, None] == of[columns]
+        add(1.0, of[columns][one_part.nonzero()[1]], *(each[one_part] for each in pairs))
+    for each in (numbers, sums):
+        each[1:] += each[0]
+    return numbers.reshape(-1, width, bins)[:, : len(SETS)].transpose(1, 2, 0), sums[:, : len(SETS)].T
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +206,12 @@ def between_images(matrix: DistanceMatrix, permutations: int = 999, seed: int = 
     (Winkler et al. 2015, NeuroImage 123:253).
     """
     random = np.random.default_rng(seed)
-    labelings = np.tile(matrix.classes, (1 + permutations, 1))  # the true labels first
+    labels = matrix.classes.astype(np.int32)
+    labelings = np.tile(labels, (1 + permutations, 1))  # the true labels first
     for objects in matrix.groups():
-        order = random.permuted(np.tile(np.arange(len(objects)), (permutations, 1)), axis=1)
-        labelings[1:, objects.ravel()] = matrix.classes[objects][order].reshape(permutations, -1)
+        images = np.tile(np.arange(len(objects), dtype=np.int32), (permutations, 1))
+        order = random.permuted(images, axis=1)
+        labelings[1:, objects.ravel()] = labels[objects][order].reshape(permutations, -1)
     sizes = matrix.set_sizes()
     same, pairs = sizes["scdi"], sizes["scdi"] + sizes["dcdi"]
     if same in (0, pairs):
@@ -262,7 +234,7 @@ def within_images(matrix: DistanceMatrix, permutations: int = 999, seed: int = 0
     for objects in matrix.groups():
         own = np.broadcast_to(labels[objects], (permutations, *objects.shape))
         labelings[1:, objects.ravel()] = random.permuted(own, axis=2).reshape(permutations, -1)
-    ranks = _centred_ranks(matrix.distances[first, second]).numpy().astype(float)
+    ranks = _centred_ranks(matrix.distances[first, second].numpy()).astype(float)
     step = max(1, _PAIRS_AT_ONCE // len(first))
     parts = (labelings[start : start + step] for start in range(0, len(labelings), step))
     sums = np.concatenate([(part[:, first] == part[:, second]) @ ranks for part in parts])
@@ -284,22 +256,38 @@ def _rank_matrix(matrix: DistanceMatrix) -> Tensor:
     """Centred ranks [n, n] of the pairs of different images above the diagonal, 0 elsewhere."""
     ends = matrix.starts[1:]
     rows = list(zip(matrix.starts[:-1], ends, strict=True))
-    ranks = _centred_ranks(torch.cat([matrix.distances[start:end, end:].reshape(-1) for start, end in rows]))
-    result = torch.zeros(matrix.distances.shape)
+    ranks = _centred_ranks(torch.cat([matrix.distances[start:end, end:].reshape(-1) for start, end in rows]).numpy())
+    result = np.zeros(matrix.distances.shape, np.float32)
     at = 0
     for start, end in rows:
         block = result[start:end, end:]
-        block.copy_(ranks[at : at + block.numel()].view(block.shape))
-        at += block.numel()
-    return result
+        block[:] = ranks[at : at + block.size].reshape(block.shape)
+        at += block.size
+    return torch.from_numpy(result)
 
 
-def _centred_ranks(values: Tensor) -> Tensor:
-    """Mid-ranks of values [n] as float32 in (-1/2, 1/2), ties sharing theirs."""
-    ordered, order = values.sort()
-    twice = torch.searchsorted(ordered, ordered, out_int32=True)
-    twice += torch.searchsorted(ordered, ordered, right=True, out_int32=True)
-    return torch.empty(len(values)).scatter_(0, order, twice.to(torch.float32) / (2 * len(values)) - 0.5)
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    """Mid-ranks of values [n] as float32 in (-1/2, 1/2), ties sharing theirs.
+
+    Values are sorted in runs between quantiles, so that beyond the ranks memory holds little more than a run.
+    """
+    n = len(values)
+    ranks = np.empty(n, np.float32)
+    quantiles = np.sort(values[:: max(1, n // _SAMPLED_VALUES)])
+    runs = 1 + n // _RANKED_AT_ONCE
+    cuts = np.unique(quantiles[np.arange(1, runs) * len(quantiles) // runs])
+    below = 0
+    for low, high in pairwise([-np.inf, *cuts, np.inf]):
+        where = np.flatnonzero((values >= low) & (values < high))
+        run = values[where]
+        order = run.argsort()
+        run = run[order]
+        first = np.flatnonzero(np.append(True, run[1:] != run[:-1]))  # of each distinct value
+        counts = np.diff(first, append=len(run))
+        twice = np.repeat(2 * (below + first) + counts, counts)
+        ranks[where[order]] = twice.astype(np.float32) / (2 * n) - 0.5
+        below += len(run)
+    return ranks
 
 
 def _sums_of_ranks(ranks: Tensor, labelings: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ PAIRS = tuple(combinations(SETS, 2))
 SHAPIRO_LIMIT = 5000  # values; beyond it the approximation of Royston (1995) was never fitted
 BINS = 60
 _CHUNK = 1 << 18  # values in float64 at a time
+_ROWS = 256  # of a matrix that are checked and sorted at a time
 
 
 class DistanceMatrix:
@@ -44,8 +45,8 @@ class DistanceMatrix:
                 f"distances {list(matrix.shape)}, classes {list(labels.shape)} and images {list(owners.shape)} are not "
                 "of the same objects: give [n, n], [n] and [n] of n > 0 objects"
             )
-        undefined = ~matrix.isfinite()
-        if undefined.any():
+        if not all(bool(rows.isfinite().all()) for rows in matrix.split(_ROWS)):
+            undefined = ~matrix.isfinite()
             first, second = divmod(int(undefined.flatten().byte().argmax()), n)
             raise UserError(
                 f"{int(undefined.sum())} of {n * n} distances are not finite numbers, the first between objects "
@@ -54,7 +55,10 @@ class DistanceMatrix:
         labels, owners = (np.unique(keys, return_inverse=True)[1] for keys in (labels, owners))
         order = np.argsort(owners, kind="stable")
         if (order != np.arange(n)).any():
-            matrix = matrix[order][:, order]
+            by_image, places = matrix.new_empty(n, n), torch.from_numpy(order)
+            for rows, from_rows in zip(by_image.split(_ROWS), places.split(_ROWS), strict=True):
+                rows[:] = matrix[from_rows][:, places]
+            matrix = by_image
         self.distances, self.classes, self.images = matrix, labels[order], owners[order]
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(owners))])
 

@@ -175,16 +175,14 @@ def cluster_mean(values: np.ndarray, clusters: np.ndarray) -> Interval:
     return Interval.of(mean, float(low), float(high))
 
 
-def left_out_weights(images: int, parts: int, seed: int = 0) -> np.ndarray:
-    """Weights [1 + parts, images] of the jackknife: all images, and all but those of one part.
+def left_out_parts(images: int, parts: int, seed: int = 0) -> np.ndarray:
+    """The part [images] with which the jackknife leaves each image out, counted from 0.
 
     There are as many parts as images if these are no more than `parts`, else random ones of nearly equal size.
     """
-    count = min(images, parts)
-    number = np.arange(images)
-    if count < images:
-        number = np.random.default_rng(seed).permutation(images) % count
-    return np.concatenate([np.ones((1, images)), number != np.arange(count)[:, None]]).astype(float)
+    if images <= parts:
+        return np.arange(images)
+    return np.random.default_rng(seed).permutation(images) % parts
 
 
 def jackknife_interval(values: np.ndarray, effective: int, *, share: bool = False) -> Interval:
