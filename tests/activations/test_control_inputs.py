@@ -22,14 +22,13 @@ from diffprobe.activations.extraction import StoreFolder, extract, extract_repla
 from diffprobe.activations.sources import Generation, Noised
 from diffprobe.activations.store.manifest import describe_control_inputs, describe_replay
 from diffprobe.backbone.capture import decode_latents, encode_images
-from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.data.images import ImageFileCollection, load_images
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 from diffprobe.probes.controls import fresh_weights
-from tests.tiny import tiny_layers
-from tests.tiny_families import FAMILIES, build_family
+from tests.tiny import shared_backbone, tiny_layers
+from tests.tiny_families import FAMILIES
 
 PROMPTS = [Prompt(text, seed, f"image_{seed}") for seed, text in enumerate(("a cat", "a dog", "rain"))]
 SOURCE = Generation(PROMPTS, sampling_steps=3)
@@ -171,9 +170,9 @@ def test_noised_images_show_the_clean_picture_at_every_step(tiny_backbone, layer
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layers_say_the_shapes_of_every_familys_inputs(family, tmp_path):
+def test_layers_say_the_shapes_of_every_familys_inputs(family, family_folders):
     size = 32 if family == "flux" else None  # the only one whose config does not say for which size it was made
-    backbone = load_backbone(str(build_family(family, tmp_path)), device="cpu", scheduler="own", size=size)
+    backbone = shared_backbone(family_folders[family], scheduler="own", size=size)
     names = CONTROL_INPUTS[:2] if backbone.vae is None else CONTROL_INPUTS
     latents = torch.randn(2, *backbone.latent_shape)
     found = control_activations(backbone, names, latents, latents)
@@ -184,8 +183,8 @@ def test_layers_say_the_shapes_of_every_familys_inputs(family, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "patch"), [(32, 1), (64, 1), (96, 2), (256, 4)])
-def test_pictures_in_pixel_space_are_cut_into_at_most_64_patches_a_side(size, patch, tmp_path):
-    backbone = load_backbone(str(build_family("ddpm", tmp_path)), device="cpu", scheduler="own", size=size)
+def test_pictures_in_pixel_space_are_cut_into_at_most_64_patches_a_side(size, patch, family_folders):
+    backbone = shared_backbone(family_folders["ddpm"], scheduler="own", size=size)
     (layer,) = control_layers(backbone, ["pixels"])
     assert (layer.channels, layer.height, layer.width) == (3 * patch**2, size // patch, size // patch)
     images = torch.rand(1, 3, size, size)
@@ -193,8 +192,8 @@ def test_pictures_in_pixel_space_are_cut_into_at_most_64_patches_a_side(size, pa
     assert torch.allclose(found[0], patches(images[0], patch), atol=1e-6)
 
 
-def test_a_model_without_decoder_attention_is_told_so(tiny_backbone, tmp_path):
-    pixels = load_backbone(str(build_family("ddpm", tmp_path)), device="cpu", scheduler="own")
+def test_a_model_without_decoder_attention_is_told_so(tiny_backbone, family_folders):
+    pixels = shared_backbone(family_folders["ddpm"], scheduler="own")
     with pytest.raises(UserError, match=r"'decoder'.*it has no VAE; leave"):
         control_layers(pixels, ["latent", "decoder"])
     plain = AutoencoderKL(norm_num_groups=32, mid_block_add_attention=False)

@@ -3,13 +3,13 @@ of every source is changed, and seen to change the fingerprint when it changes t
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from diffprobe.data.images import ImageFileCollection, load_images
 from diffprobe.data.prompts import Prompt
 from diffprobe.prototypes.pooling import MaskResizing
 from diffprobe.prototypes.store import cache_folder
-from tests.tiny_families import build_family
 
 FAMILIES = ("sd2", "sdxl", "pixart", "sd3", "flux", "ddpm")
 FLOW = ("sd3", "flux")
@@ -47,9 +46,8 @@ SAME_NUMBERS = {"device", "channels_last", "compile"}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = tmp_path_factory.mktemp("families")
-    return {name: build_family(name, made / name) for name in FAMILIES}
+def folders(family_folders: Mapping[str, Path]) -> Mapping[str, Path]:
+    return family_folders
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +104,14 @@ def recorded(denoiser: Any) -> Iterator[list[dict[str, Any]]]:
         handle.remove()
 
 
-@cache
+_LAYERS: dict[str, Layer] = {}
+
+
 def a_layer(denoiser: Any) -> Layer:
-    return catalogue(denoiser)[1]
+    config = denoiser.to_json_string()
+    if config not in _LAYERS:
+        _LAYERS[config] = catalogue(denoiser)[1]
+    return _LAYERS[config]
 
 
 def evaluated(backbone: Backbone, source: Source) -> Evaluation:
@@ -193,7 +196,7 @@ def load(folder: Path, name: str, **options: Any) -> Backbone:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_argument_of_every_source_is_in_the_fingerprint(
-    folders: dict[str, Path], pictures: dict[str, Any], name: str
+    folders: Mapping[str, Path], pictures: dict[str, Any], name: str
 ) -> None:
     backbone = load(folders[name], name)
     for kind in kinds(name):
@@ -202,10 +205,10 @@ def test_every_argument_of_every_source_is_in_the_fingerprint(
         for what, source in others:
             if not backbone.guided and "half" in what:
                 continue  # there is one half only
-            if changes(first, evaluated(backbone, source)):
-                found = fingerprint(backbone, source)
-                assert found not in prints, f"{kind.__name__} with {what}"
-                prints.add(found)
+            found = fingerprint(backbone, source)
+            if found in prints:
+                assert not changes(first, evaluated(backbone, source)), f"{kind.__name__} with {what}"
+            prints.add(found)
 
 
 def test_every_argument_of_loading_is_accounted_for() -> None:
@@ -269,7 +272,7 @@ def edits(backbone: Backbone) -> dict[str, Callable[[Backbone], None]]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_whatever_changes_an_evaluation_changes_the_fingerprint(
-    folders: dict[str, Path], pictures: dict[str, Any], name: str
+    folders: Mapping[str, Path], pictures: dict[str, Any], name: str
 ) -> None:
     plain = load(folders[name], name)
     bare, described = pictures["images"][0], pictures["images"][3]
@@ -284,10 +287,11 @@ def test_whatever_changes_an_evaluation_changes_the_fingerprint(
         for what, options in {**LOADED, "size": {"size": 8 if name == "ddpm" else 16}}.items()
         if not (what == "scheduler" and name in FLOW)
     }
+    untouched = load(folders[name], name)  # and without fingerprints, which are kept once they are known
     for part, edit in edits(plain).items():
 
         def edited(edit: Callable[[Backbone], None] = edit) -> Backbone:
-            backbone = load(folders[name], name)
+            backbone = copy.deepcopy(untouched)
             edit(backbone)
             return backbone
 
@@ -297,9 +301,12 @@ def test_whatever_changes_an_evaluation_changes_the_fingerprint(
         backbone = make()
         touched[what] = set()
         for source, first, known in zip(sources, before, prints, strict=True):
+            told = fingerprint(backbone, source) != known
+            if told and source is not sources[0] and touched[what]:
+                continue  # whatever the evaluation is, it is told apart
             second = evaluated(backbone, source)
             if changes(first, second):
-                assert fingerprint(backbone, source) != known, f"{what} reaches the network of {type(source).__name__}"
+                assert told, f"{what} reaches the network of {type(source).__name__}"
                 touched[what] |= changed_arguments(first, second) | {"(activations)"}
     # Every change made a difference somewhere, and every argument of the network was changed by one.
     idle = {what for what, found in touched.items() if not found}
@@ -310,7 +317,7 @@ def test_whatever_changes_an_evaluation_changes_the_fingerprint(
 
 
 def test_guidance_that_the_network_is_told_tells_stores_apart(
-    folders: dict[str, Path], pictures: dict[str, Any], tmp_path: Path
+    folders: Mapping[str, Path], pictures: dict[str, Any], tmp_path: Path
 ) -> None:
     backbone = load(folders["flux"], "flux")
     source = Noised(pictures["images"][0], [300])
@@ -321,7 +328,7 @@ def test_guidance_that_the_network_is_told_tells_stores_apart(
     assert len(places) == 3
 
 
-def test_guidance_that_nothing_hears_of_does_not(folders: dict[str, Path], pictures: dict[str, Any]) -> None:
+def test_guidance_that_nothing_hears_of_does_not(folders: Mapping[str, Path], pictures: dict[str, Any]) -> None:
     backbone = load(folders["sd2"], "sd2")
     for source in (
         Noised(pictures["images"][3]),
@@ -331,7 +338,7 @@ def test_guidance_that_nothing_hears_of_does_not(folders: dict[str, Path], pictu
         assert fingerprint(replace(backbone, guidance=9.0), source) == fingerprint(backbone, source)
 
 
-def test_moving_a_model_changes_nothing(folders: dict[str, Path], pictures: dict[str, Any], tmp_path: Path) -> None:
+def test_moving_a_model_changes_nothing(folders: Mapping[str, Path], pictures: dict[str, Any], tmp_path: Path) -> None:
     source = Generation(pictures["prompts"][0], 2)
     for name in ("sdxl", "flux"):
         moved = load(shutil.copytree(folders[name], tmp_path / "elsewhere" / name), name)

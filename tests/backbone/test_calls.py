@@ -12,6 +12,7 @@ from diffprobe.backbone.capture import add_noise, scale_input
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import fresh_scheduler, generate
+from tests.tiny import shared_backbone
 from tests.tiny_families import build_family
 
 STEPS = 7
@@ -19,7 +20,7 @@ STEPS = 7
 
 @pytest.fixture(scope="module", params=SCHEDULERS)
 def backbone(tiny_pipeline_folder: Path, request: pytest.FixtureRequest) -> Backbone:
-    return load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler=request.param)
+    return shared_backbone(tiny_pipeline_folder, scheduler=request.param)
 
 
 @pytest.fixture(scope="module", params=["sd3", "flux"])
@@ -73,7 +74,7 @@ def test_timesteps_may_differ_between_images(backbone: Backbone) -> None:
 
 
 def test_half_a_timestep_lies_between_its_neighbours(tiny_pipeline_folder: Path) -> None:
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler="lms")
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler="lms")
     clean, noise = pair(backbone)
     before, half, after = (add_noise(backbone, clean, noise, timestep) for timestep in (499, 499.5, 500))
     assert torch.allclose(half, (before + after) / 2, atol=1e-5)
@@ -88,7 +89,7 @@ def test_precision_is_that_of_the_clean_latents(backbone: Backbone) -> None:
 
 
 def test_a_schedule_that_ends_in_pure_noise_gives_numbers(tiny_pipeline_folder: Path) -> None:
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler="ddim")
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler="ddim")
     backbone.pipeline.scheduler.alphas_cumprod[-1] = 0
     clean, noise = pair(backbone)
     assert torch.allclose(add_noise(backbone, clean, noise, 999), noise, atol=1e-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.capture import encode_prompts
-from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.real_images import draw_noise, image_to_image, steps_taken
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.errors import UserError
-from tests.tiny_families import build_family
+from tests.tiny import shared_backbone
 
 PROMPTS = ["a red ball", "two cubes, left and right"]
 SEEDS = [7, 12345678]
@@ -59,7 +60,7 @@ def plain(backbone: Backbone, prompts: list[str], strength: float, steps: int) -
 def test_every_step_is_that_of_the_plain_pipeline(
     tiny_pipeline_folder: Path, scheduler: str, guidance: float, strength: float
 ) -> None:
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler=scheduler, guidance=guidance)
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler=scheduler, guidance=guidance)
     steps = all_steps(backbone, strength=strength, layers=LAYERS, decode=True)
     latents, images = plain(backbone, PROMPTS, strength, 6)
     assert len(steps) == len(latents)
@@ -85,9 +86,9 @@ def test_samplers_with_noise_levels_or_noise_of_their_own_are_followed(
         assert torch.equal(step.latents, expected)
 
 
-def test_flow_matching_at_full_strength_is_generation(tmp_path: Path) -> None:
+def test_flow_matching_at_full_strength_is_generation(family_folders: Mapping[str, Path]) -> None:
     """Its trajectories begin at pure noise; at less strength with a mixture along a straight line."""
-    backbone = load_backbone(str(build_family("sd3", tmp_path / "sd3")), device="cpu", scheduler="own", guidance=3)
+    backbone = shared_backbone(family_folders["sd3"], scheduler="own", guidance=3)
     clean = torch.rand((2, *backbone.latent_shape), generator=torch.Generator().manual_seed(0))
     whole = list(generate(backbone, PROMPTS, SEEDS, steps=4))
     same = list(image_to_image(backbone, clean, SEEDS, PROMPTS, strength=1.0, steps=4))
@@ -100,7 +101,7 @@ def test_flow_matching_at_full_strength_is_generation(tmp_path: Path) -> None:
 
 
 def test_empty_prompts_are_sampled_without_guidance_which_changes_nothing(tiny_pipeline_folder: Path) -> None:
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler="ddim")
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler="ddim")
     seen: list[int] = []
     hook = backbone.denoiser.conv_in.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     last = all_steps(backbone, prompts=None, decode=True)[-1]
@@ -112,9 +113,9 @@ def test_empty_prompts_are_sampled_without_guidance_which_changes_nothing(tiny_p
     assert len(both.activations[LAYERS[0]]) == 4
 
 
-def test_stable_diffusion_xl_guides_the_empty_prompt_too(tmp_path: Path) -> None:
+def test_stable_diffusion_xl_guides_the_empty_prompt_too(family_folders: Mapping[str, Path]) -> None:
     """What it holds against a prompt is zeros, of which the empty prompt is not made."""
-    backbone = load_backbone(str(build_family("sdxl", tmp_path / "sdxl")), device="cpu", scheduler="own", guidance=5.0)
+    backbone = shared_backbone(family_folders["sdxl"], scheduler="own", guidance=5.0)
     clean = torch.randn((1, *backbone.latent_shape), generator=torch.Generator().manual_seed(0))
     pipeline = diffusers.StableDiffusionXLImg2ImgPipeline(**backbone.pipeline.components, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
@@ -132,8 +133,10 @@ def test_stable_diffusion_xl_guides_the_empty_prompt_too(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["sd2", "sdxl", "pixart", "sd3"])
-def test_whether_the_half_without_prompt_is_the_empty_prompt_is_known(tmp_path: Path, name: str) -> None:
-    backbone = load_backbone(str(build_family(name, tmp_path / name)), device="cpu", scheduler="own", guidance=5.0)
+def test_whether_the_half_without_prompt_is_the_empty_prompt_is_known(
+    family_folders: Mapping[str, Path], name: str
+) -> None:
+    backbone = shared_backbone(family_folders[name], scheduler="own", guidance=5.0)
     halves = [value.chunk(2) for value in encode_prompts(backbone, [""], guided=True).values()]
     same = all(torch.allclose(one, other, atol=1e-6) for one, other in halves)
     assert backbone.family.unconditional_is_empty_prompt(backbone.settings) == same

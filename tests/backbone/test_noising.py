@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from diffprobe.backbone.capture import add_noise, capture, encode_prompts
-from diffprobe.backbone.load import Backbone, load_backbone
+from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.real_images import draw_noise, evaluate_noised, seed_of
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, evaluate, fresh_scheduler
 from diffprobe.errors import UserError
-from tests.tiny_families import build_family
+from tests.tiny import shared_backbone
 
 LAYERS = ["down_blocks.2.resnets.0", "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"]
 SEEDS = [7, 12345678, 3]
@@ -48,7 +48,7 @@ def seen(denoiser: torch.nn.Module) -> Iterator[list[tuple[Tensor, float]]]:
 def test_the_denoiser_sees_image_and_noise_in_the_proportion_of_the_timestep(
     tiny_pipeline_folder: Path, scheduler: str
 ) -> None:
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler=scheduler)
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler=scheduler)
     alpha_bar = backbone.pipeline.scheduler.alphas_cumprod
     timesteps = [999, 0, 500, 31]
     with seen(backbone.denoiser) as calls:
@@ -68,7 +68,7 @@ def test_noisy_latents_are_as_the_sampler_has_them_at_its_own_timesteps(
     tiny_pipeline_folder: Path, scheduler: str
 ) -> None:
     """Also where LMS and Euler visit fractions."""
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler=scheduler)
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler=scheduler)
     timesteps = [float(timestep) for timestep in fresh_scheduler(backbone, 8).timesteps]
     with seen(backbone.denoiser) as calls:
         steps = noised(backbone, timesteps)
@@ -80,8 +80,8 @@ def test_noisy_latents_are_as_the_sampler_has_them_at_its_own_timesteps(
 
 
 @pytest.mark.parametrize(("name", "layer"), [("sd3", "transformer_blocks.0.attn"), ("ddpm", "mid_block.resnets.0")])
-def test_other_families_are_noised_their_way(tmp_path: Path, name: str, layer: str) -> None:
-    backbone = load_backbone(str(build_family(name, tmp_path / name)), device="cpu", scheduler="own")
+def test_other_families_are_noised_their_way(family_folders: Mapping[str, Path], name: str, layer: str) -> None:
+    backbone = shared_backbone(family_folders[name], scheduler="own")
     clean = torch.rand((2, *backbone.latent_shape), generator=torch.Generator().manual_seed(0))
     noise = draw_noise(SEEDS[:2], backbone.latent_shape)[0]
     (step,) = evaluate_noised(backbone, clean, SEEDS[:2], [250], [layer])
@@ -141,7 +141,7 @@ def test_several_draws_give_the_mean_of_their_activations(tiny_backbone: Backbon
 
 
 def test_means_of_half_precision_activations_are_summed_in_float32(tiny_pipeline_folder: Path) -> None:
-    half = load_backbone(str(tiny_pipeline_folder), device="cpu", dtype="bfloat16")
+    half = shared_backbone(tiny_pipeline_folder, dtype="bfloat16")
     (mean,) = noised(half, [300], draws=4, layers=LAYERS[:1])
     (alone,) = noised(half, [300], layers=LAYERS[:1])
     assert mean.activations[LAYERS[0]].dtype == torch.float32

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,7 @@ from diffprobe.backbone.real_images import draw_noise
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, fresh_scheduler, generate, replay
 from diffprobe.errors import UserError
-from tests.tiny import build_tiny_pipeline
-from tests.tiny_families import build_family
+from tests.tiny import build_tiny_pipeline, shared_backbone
 
 PROMPTS = ["a red ball", "two cubes, left and right", "a green cone behind a wall"]
 SEEDS = [7, 12345678, 3]
@@ -43,9 +43,9 @@ def plain_images(backbone: Backbone, steps: int) -> Tensor:
 def test_final_images_are_those_of_the_plain_pipeline(
     tiny_pipeline_folder: Path, scheduler: str, guidance: float
 ) -> None:
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler=scheduler, guidance=guidance)
-    last = all_steps(backbone, steps=6, layers=LAYERS, decode=True)[-1]
-    expected = plain_images(backbone, steps=6)
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler=scheduler, guidance=guidance)
+    last = all_steps(backbone, steps=5, layers=LAYERS, decode=True)[-1]
+    expected = plain_images(backbone, steps=5)
     assert last.images is not None
     assert torch.equal(last.images, expected)
     assert expected.std() > 0.01  # a blank image would agree with anything
@@ -72,8 +72,10 @@ def test_samplers_that_draw_noise_are_told_what_the_plain_pipeline_tells_them(
     assert torch.equal(last.images, plain_images(backbone, steps=4))
 
 
-def test_a_model_in_pixel_space_leaves_samplers_their_own_share_of_new_noise(tmp_path: Path) -> None:
-    backbone = load_backbone(str(build_family("ddpm", tmp_path / "ddpm")), device="cpu", scheduler="own")
+def test_a_model_in_pixel_space_leaves_samplers_their_own_share_of_new_noise(
+    family_folders: Mapping[str, Path],
+) -> None:
+    backbone = load_backbone(str(family_folders["ddpm"]), device="cpu", scheduler="own")
     backbone.pipeline.scheduler = diffusers.TCDScheduler()
     last = list(generate(backbone, ["", ""], SEEDS[:2], steps=3, decode=True))[-1]
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in SEEDS[:2]]
@@ -192,7 +194,7 @@ def test_unconditional_half_needs_guidance(tiny_backbone: Backbone) -> None:
 def test_replaying_the_own_denoiser_gives_the_trajectorys_activations(
     tiny_pipeline_folder: Path, scheduler: str
 ) -> None:
-    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler=scheduler)
+    backbone = shared_backbone(tiny_pipeline_folder, scheduler=scheduler)
     steps = all_steps(backbone, steps=5, layers=LAYERS)
     chosen = [steps[index] for index in (4, 0, 2)]  # any subset, in any order
     noisy = torch.stack([step.noisy for step in chosen])
