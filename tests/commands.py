@@ -19,8 +19,10 @@ from hydra.core.global_hydra import GlobalHydra
 from matplotlib.figure import Figure
 from PIL import Image
 
+from diffprobe.backbone import layers
 from diffprobe.signals import STOPPING
 from tests.processes import FORK
+from tests.tiny import listed_layers
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 6
@@ -55,8 +57,13 @@ def command(
     With `blank_figures` every figure is made, and its files are of one pixel: to draw them takes most of a small run.
     """
     out, err = io.StringIO(), io.StringIO()
-    figures = patch.object(Figure, "savefig", _save_blank) if blank_figures else nullcontext()
-    with _as_typed(script, arguments, cwd), redirect_stdout(out), redirect_stderr(err), figures:
+    with (
+        _as_typed(script, arguments, cwd),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        patch.object(layers, "catalogue", listed_layers),
+        patch.object(Figure, "savefig", _save_blank) if blank_figures else nullcontext(),
+    ):
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
             code = 0

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 from hydra import compose, initialize_config_dir
 from lightning import Trainer
 
 from diffprobe.analyses.analysis import RunContext
 from diffprobe.analyses.inputs import Inputs
+from diffprobe.backbone import layers
+from diffprobe.errors import UserError
 from diffprobe.parts import make
 from diffprobe.runs.folder import read_settings
 from diffprobe.runs.settings import check_analysis
 from tests.commands import ROOT
+from tests.tiny import listed_layers
+
+
+def refusal(*overrides: str) -> str:
+    """The one line that is said of inputs that do not fit, before any work."""
+    with pytest.raises(UserError) as caught:
+        checked_analysis(*overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def checked_analysis(*overrides: str) -> tuple[Any, Any]:
@@ -21,7 +34,8 @@ def checked_analysis(*overrides: str) -> tuple[Any, Any]:
         config = compose("analyze", list(overrides))
     settings = check_analysis(config)
     analysis = make(settings.analysis)
-    task = analysis.check(Inputs(settings, lambda line: None, read_settings))
+    with patch.object(layers, "catalogue", listed_layers):
+        task = analysis.check(Inputs(settings, lambda line: None, read_settings))
     analysis.plan(task)
     return analysis, task
 

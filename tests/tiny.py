@@ -73,14 +73,20 @@ def shared_backbone(path: Path, **options: Any) -> Backbone:
     return load_backbone(str(path), device="cpu", **options)
 
 
-@cache
-def _tiny_catalogue() -> list[Layer]:
-    return catalogue(build_tiny_denoiser())
+_LISTED: dict[str, list[Layer]] = {}
+
+
+def listed_layers(denoiser: Any) -> list[Layer]:
+    """`catalogue`, once for each configuration: to list a small network's layers takes longer than to run it."""
+    config = denoiser.to_json_string()
+    if config not in _LISTED:
+        _LISTED[config] = catalogue(denoiser)
+    return list(_LISTED[config])
 
 
 def tiny_layers(wanted: str) -> list[Layer]:
-    """Of the layers of `build_tiny_denoiser` those asked for; to list them takes longer than to run them."""
-    return select_layers(_tiny_catalogue(), wanted)
+    """Of the layers of `build_tiny_denoiser` those asked for."""
+    return select_layers(listed_layers(build_tiny_denoiser()), wanted)
 
 
 def build_tiny_autoencoder(image_size: int) -> AutoencoderKL:

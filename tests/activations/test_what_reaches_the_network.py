@@ -21,12 +21,13 @@ from torch import Tensor
 
 from diffprobe.activations.sources import Generation, ImageToImage, Inversion, Noised, PartialDenoising, Source
 from diffprobe.activations.store.manifest import describe
-from diffprobe.backbone.layers import Layer, catalogue
+from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.data.images import ImageFileCollection, load_images
 from diffprobe.data.prompts import Prompt
 from diffprobe.prototypes.pooling import MaskResizing
 from diffprobe.prototypes.store import cache_folder
+from tests.tiny import listed_layers
 
 FAMILIES = ("sd2", "sdxl", "pixart", "sd3", "flux", "ddpm")
 FLOW = ("sd3", "flux")
@@ -104,14 +105,8 @@ def recorded(denoiser: Any) -> Iterator[list[dict[str, Any]]]:
         handle.remove()
 
 
-_LAYERS: dict[str, Layer] = {}
-
-
 def a_layer(denoiser: Any) -> Layer:
-    config = denoiser.to_json_string()
-    if config not in _LAYERS:
-        _LAYERS[config] = catalogue(denoiser)[1]
-    return _LAYERS[config]
+    return listed_layers(denoiser)[1]
 
 
 def evaluated(backbone: Backbone, source: Source) -> Evaluation:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from diffprobe.backbone.load import Backbone, denoiser_without_weights, load_bac
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import TrajectoryStep, evaluate, fresh_scheduler, generate, replay
 from diffprobe.errors import UserError
-from tests.tiny import shared_backbone
+from tests.tiny import listed_layers, shared_backbone
 from tests.tiny_families import FAMILIES
 
 PROMPTS = ["a red ball", "two cubes left and right"]
@@ -51,9 +50,6 @@ def load(folders: Mapping[str, Path], name: str, **options: Any) -> Backbone:
     # FLUX is the only one whose config does not say for which size it was made.
     common = {"scheduler": "own", "guidance": 3, "size": 32 if name == "flux" else None}
     return shared_backbone(folders[name], **(common | options))
-
-
-listed = cache(catalogue)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +181,7 @@ def shapes(layers: list[Layer], wanted: str) -> list[tuple[str, str, str, int, i
 
 
 def test_catalogue_names_the_parts_of_every_family_in_the_same_words(folders: Mapping[str, Path]) -> None:
-    layers = {name: listed(load(folders, name).denoiser) for name in FAMILIES}
+    layers = {name: listed_layers(load(folders, name).denoiser) for name in FAMILIES}
     attention = "transformer_blocks.0.attn1.to_out.0"
     assert shapes(layers["sd2"], "self_attention") == [
         (f"down_blocks.0.attentions.0.{attention}", "self_attention", "encoder", 8, 16, 16),
@@ -225,21 +221,21 @@ def test_catalogue_names_the_parts_of_every_family_in_the_same_words(folders: Ma
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_a_transformers_stages_are_its_blocks_between_input_and_output(folders: Mapping[str, Path], name: str) -> None:
-    layers = listed(load(folders, name).denoiser)
+    layers = listed_layers(load(folders, name).denoiser)
     blocks = ["block0", "block1", "block2"] if name == "flux" else ["block0", "block1"]
     assert list(dict.fromkeys(layer.stage for layer in layers)) == ["input", *blocks, "output"]
     assert select_layers(layers, "stage=block[01]")[-1].stage == "block1"
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_text_and_heads_are_not_listed(folders: Mapping[str, Path], name: str) -> None:
-    names = [layer.name for layer in listed(load(folders, name).denoiser)]
+def test_text_and_heads_are_not_listed_layers(folders: Mapping[str, Path], name: str) -> None:
+    names = [layer.name for layer in listed_layers(load(folders, name).denoiser)]
     parts = ("context", "caption", "add_", "_added", "norm_q", "norm_k", "time_text_embed", "adaln_single")
     assert not [found for found in names if any(part in found for part in parts)]
 
 
 def test_every_layer_of_the_catalogue_has_the_captured_shape(backbone: Backbone) -> None:
-    layers = listed(backbone.denoiser)
+    layers = listed_layers(backbone.denoiser)
     step = all_steps(backbone, PROMPTS[:1], SEEDS[:1], steps=1, layers=[layer.name for layer in layers])[0]
     assert list(step.activations) == [layer.name for layer in layers]
     for layer in layers:

@@ -11,24 +11,25 @@ from diffprobe.probes.summaries import EmergenceStep
 from diffprobe.report.choices import HEADLINE_LAYER, control_name
 from diffprobe.report.style import CONTROL_STYLES, ORANGE
 from tests.reference.score_rows import summary_table
-from tests.report.made_up_run import BEST, make_choices
+from tests.report.made_up_run import BEST, make_choices, make_summaries
 
 
 def texts(labels):
     return [label.get_text() for label in labels]
 
 
-class TestCurves:
-    def test_one_panel_a_property_with_its_metric_and_best_layer(self, summaries, choices):
-        figure = scores_over_steps(summary_table(summaries), choices)
+@pytest.fixture(scope="module")
+def figure():
+    return scores_over_steps(summary_table(make_summaries()), make_choices())
 
+
+class TestCurves:
+    def test_one_panel_a_property_with_its_metric_and_best_layer(self, figure):
         assert [axes.get_title() for axes in figure.axes] == ["saliency: up 2.1", "depth: up 2.1", "shading: up 2.1"]
         assert [axes.get_ylabel() for axes in figure.axes] == ["Dice", "rank correlation", "rank correlation"]
         assert figure.get_supxlabel() == "denoising step"
 
-    def test_lines_are_best_papers_layer_and_both_controls_explained_once(self, summaries, choices):
-        figure = scores_over_steps(summary_table(summaries), choices)
-
+    def test_lines_are_best_papers_layer_and_both_controls_explained_once(self, figure):
         assert len(figure.legends) == 1
         assert texts(figure.legends[0].get_texts()) == [
             "best layer on validation",
@@ -38,8 +39,8 @@ class TestCurves:
             "95 % of the last score reached",
         ]
 
-    def test_steps_count_from_one_and_bands_are_the_intervals(self, summaries, choices):
-        axes = scores_over_steps(summary_table(summaries), choices).axes[0]
+    def test_steps_count_from_one_and_bands_are_the_intervals(self, figure, summaries):
+        axes = figure.axes[0]
         rows = [r for r in summaries if (r.property, r.layer, r.split, r.control) == ("saliency", BEST, "test", "none")]
 
         best = axes.get_lines()[0]
@@ -50,8 +51,8 @@ class TestCurves:
         assert band[:, 1].min() == pytest.approx(rows[0].low)
         assert band[:, 1].max() == pytest.approx(rows[-1].high)
 
-    def test_the_emergence_step_is_a_vertical_line_at_its_number_from_one(self, summaries, choices):
-        lines = scores_over_steps(summary_table(summaries), choices).axes[1].get_lines()
+    def test_the_emergence_step_is_a_vertical_line_at_its_number_from_one(self, figure):
+        lines = figure.axes[1].get_lines()
 
         (vertical,) = [line for line in lines if to_rgba(line.get_color()) == to_rgba(ORANGE)]
         assert set(vertical.get_xdata()) == {5}
@@ -80,7 +81,7 @@ class TestCurves:
         assert "pixel position" not in labels
         assert "permuted network" not in labels
 
-    def test_any_number_of_controls_is_drawn_with_bands_and_told_apart(self, summaries, choices):
+    def test_any_number_of_controls_is_drawn_with_bands_and_told_apart(self, figure, summaries, choices):
         permuted = [row for row in summaries if row.control == "permuted"]
         more = [
             replace(row, control=name)
@@ -89,16 +90,16 @@ class TestCurves:
             for row in permuted
         ]
 
-        figure = scores_over_steps(summary_table([*summaries, *more]), choices)
+        crowded = scores_over_steps(summary_table([*summaries, *more]), choices)
 
-        drawn = {line.get_label(): line for line in figure.axes[0].get_lines()}
+        drawn = {line.get_label(): line for line in crowded.axes[0].get_lines()}
         looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn.values()}
         assert {control_name(name) for name in CONTROL_STYLES} < set(drawn)
         assert len(looks) == len(drawn)
         assert (
-            len(figure.axes[0].collections) == 2 + len(CONTROL_STYLES) - 1
+            len(crowded.axes[0].collections) == 2 + len(CONTROL_STYLES) - 1
         )  # two layers, controls; position is a span
-        assert figure.get_figheight() > scores_over_steps(summary_table(summaries), choices).get_figheight()
+        assert crowded.get_figheight() > figure.get_figheight()
 
     def test_no_two_controls_share_colour_dashes_or_marker(self):
         for field in ("colour", "dashes", "marker"):

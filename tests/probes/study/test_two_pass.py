@@ -68,15 +68,12 @@ def test_test_labels_do_not_change_what_is_trained_or_chosen(tiny_backbone, prob
     assert findings.bank.thresholds == other.bank.thresholds
 
 
-def test_the_study_repeats_itself_and_depends_on_its_seed(tiny_backbone, probing_config, findings):
-    again = run_probing(tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=4))
+def test_the_study_repeats_itself_counts_evaluations_and_tells_its_stages(tiny_backbone, probing_config, findings):
+    told = []
+    means = ExecutionConfig(batch_size=4, log=told.append)
+    again = run_probing(tiny_backbone, SOURCE, brightness, probing_config, means)
     pd.testing.assert_frame_equal(again.scores, findings.scores)
     pd.testing.assert_frame_equal(again.summaries, findings.summaries)
-
-
-def test_evaluations_are_counted_and_stages_told(tiny_backbone, probing_config, findings):
-    told = []
-    run_probing(tiny_backbone, SOURCE, brightness, probing_config, ExecutionConfig(batch_size=4, log=told.append))
     assert findings.evaluations == 10 * 3 + 10 * 2
     assert told == [
         "running 10 images through 3 steps",
