@@ -112,10 +112,10 @@ def test_the_denoiser_learns_two_latents():
 
     tokens = torch.randint(0, 100, (3, 24))
     latents = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 4, 16, 16), np.float32))
-    module = DenoiserModule(latents, tokens, build_text_encoder(130), steps=20, batch_size=4)
+    module = DenoiserModule(latents, tokens, build_text_encoder(130), steps=20, batch_size=2)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=2e-3)
     losses = []
-    for number in range(12):
+    for number in range(8):
         monkey = torch.Generator().manual_seed(number % 2)
         module.generator = lambda source=monkey: source  # type: ignore[method-assign]
         module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
@@ -134,15 +134,15 @@ def test_one_command_makes_every_part_from_nothing(tmp_path, monkeypatch):
     from diffprobe.pocket.training import card
 
     monkeypatch.setattr(command, "STEPS", dict.fromkeys(command.STEPS, 1))
-    monkeypatch.setattr(command, "DEGRADED", 60)
-    monkeypatch.setattr(command, "TRAIN_SCENES_MEASURED", 20)
-    monkeypatch.setattr(command, "TEST_SCENES_MEASURED", 20)
+    monkeypatch.setattr(command, "DEGRADED", 20)
+    monkeypatch.setattr(command, "TRAIN_SCENES_MEASURED", 10)
+    monkeypatch.setattr(command, "TEST_SCENES_MEASURED", 10)
     monkeypatch.setattr("diffprobe.pocket.training.fit.SHARD", 20)
     monkeypatch.setattr("diffprobe.pocket.training.fit.BATCH", 10)
     monkeypatch.setattr(card, "STEPS", 1)
     monkeypatch.setattr(card, "CAPTIONS", 2)
     monkeypatch.setattr(card, "SHEET", (1, 2))
-    monkeypatch.setattr("sys.argv", ["training", "all", "--folder", str(tmp_path), "--scenes", "60"])
+    monkeypatch.setattr("sys.argv", ["training", "all", "--folder", str(tmp_path), "--scenes", "20"])
     command.main()
     weights = tmp_path / "weights"
     assert (weights / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors").is_file()

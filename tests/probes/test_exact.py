@@ -128,7 +128,7 @@ def test_adam_approaches_the_exact_optimum_from_above(bias: bool) -> None:
         probe_config = ProbeConfig(bias=bias, epochs=epochs, validate_every=epochs, batch_size=5, learning_rates=rates)
         return train_bank(activations, targets, same, PROPERTIES, probe_config)
 
-    few, many = trained(5), trained(600)
+    few, many = trained(5), trained(300)
     for name in PROPERTIES:
         for layer in (SHALLOW, DEEP):
             for step in (0, 1):

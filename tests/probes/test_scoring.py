@@ -111,9 +111,9 @@ def test_a_planted_signal_is_found_where_and_when_it_is() -> None:
     targets["saliency"] = (targets["depth"] > 5.5).float()
     activations = planted(40, targets, steps=3, first_step=1)
     split = Split(list(range(24)), list(range(24, 32)), list(range(32, 40)))
-    bank = train_bank(
-        activations, targets, split, ["saliency", "depth"], ProbeConfig(epochs=60, batch_size=2, validate_every=10)
-    )
+    rates = dict.fromkeys(("saliency", "depth"), 0.01)
+    probe_config = ProbeConfig(epochs=20, batch_size=2, validate_every=5, learning_rates=rates)
+    bank = train_bank(activations, targets, split, ["saliency", "depth"], probe_config)
     bank.thresholds = choose_thresholds(bank, activations, targets, split)
     scores = score_table(score_bank(bank, activations, targets, split, model="planted"))
     summaries = summarise(scores)
