@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import fresh_scheduler, generate
 from tests.tiny import shared_backbone
-from tests.tiny_families import build_family
 
 STEPS = 7
 
@@ -24,9 +24,8 @@ def backbone(tiny_pipeline_folder: Path, request: pytest.FixtureRequest) -> Back
 
 
 @pytest.fixture(scope="module", params=["sd3", "flux"])
-def flow(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Backbone:
-    folder = build_family(request.param, tmp_path_factory.mktemp("flow") / request.param)
-    return load_backbone(str(folder), device="cpu", scheduler="own", size=32)
+def flow(family_folders: Mapping[str, Path], request: pytest.FixtureRequest) -> Backbone:
+    return shared_backbone(family_folders[request.param], scheduler="own", size=32)
 
 
 def pair(backbone: Backbone) -> tuple[Tensor, Tensor]:
@@ -89,7 +88,7 @@ def test_precision_is_that_of_the_clean_latents(backbone: Backbone) -> None:
 
 
 def test_a_schedule_that_ends_in_pure_noise_gives_numbers(tiny_pipeline_folder: Path) -> None:
-    backbone = shared_backbone(tiny_pipeline_folder, scheduler="ddim")
+    backbone = load_backbone(str(tiny_pipeline_folder), device="cpu", scheduler="ddim")
     backbone.pipeline.scheduler.alphas_cumprod[-1] = 0
     clean, noise = pair(backbone)
     assert torch.allclose(add_noise(backbone, clean, noise, 999), noise, atol=1e-2)
