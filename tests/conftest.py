@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch and numba, which dcor imports, and which sets torch's threads too: workers share the cores instead of
@@ -16,11 +18,27 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np
 import pytest
 
+from diffprobe.backbone.layers import Layer, catalogue
 from diffprobe.backbone.load import Backbone, load_backbone
 from tests.commands import IMAGES
 from tests.report.made_up_run import make_choices, make_example, make_summaries
 from tests.tiny import build_tiny_pipeline
 from tests.tiny_families import Families
+
+
+@pytest.fixture(scope="session", autouse=True)
+def layers_found_once() -> Iterator[None]:
+    """Runs of one network look for its layers once in all, which takes as long as loading it twice."""
+    found: dict[Any, list[Layer]] = {}
+
+    def once(denoiser: Any) -> list[Layer]:
+        key = (type(denoiser), repr(sorted(item for item in denoiser.config.items() if not item[0].startswith("_"))))
+        found[key] = found.get(key) or catalogue(denoiser)
+        return list(found[key])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("diffprobe.backbone.layers.catalogue", once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,12 @@ from diffprobe.runs.settings import check_analysis as checked_analysis
 from diffprobe.runs.settings import checked
 
 CONF = Path(__file__).parents[2] / "conf"
-CHOICES = [
-    f"{path.parent.relative_to(CONF)}={path.stem}"
-    for path in sorted(CONF.glob("*/*.yaml"))
-    if path.parent.name != "experiment"
-]
+GROUPS = {
+    folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in sorted(CONF.iterdir())
+    if folder.name not in ("experiment", "classifier") and list(folder.glob("*.yaml"))
+}
+CLASSIFIERS = sorted(path.stem for path in CONF.glob("classifier/*.yaml"))  # a group of one analysis
 EXPERIMENTS = [
     f"experiment={path.relative_to(CONF / 'experiment').with_suffix('')}"
     for path in sorted((CONF / "experiment").rglob("*.yaml"))
@@ -51,20 +52,28 @@ def given(config):
     return config
 
 
-def of_analyses(choice: str) -> bool:
-    group, name = choice.split("=")
-    return group in OF_ANALYSES or (group == "experiment" and name.split("/")[0] in PRESETS_OF_ANALYSES)
+@pytest.mark.parametrize("turn", range(max(map(len, GROUPS.values()))))
+def test_every_choice_makes_valid_settings(turn):
+    """One of each group at a time, until all were chosen, in both commands: what is wrong is told with its key."""
+    chosen = {group: choices[turn % len(choices)] for group, choices in GROUPS.items()}
+    shared = [f"{group}={choice}" for group, choice in chosen.items() if group not in OF_ANALYSES]
+    assert checked(given(composed("train", *shared))).seed == 0
+    own = [f"{group}={chosen[group]}" for group in OF_ANALYSES]
+    assert checked_analysis(given(composed("analyze", *shared, *own))).seed == 0
 
 
-@pytest.mark.parametrize("choice", CHOICES + EXPERIMENTS)
-def test_every_choice_makes_valid_settings(choice):
-    if choice.startswith("classifier"):  # a group of one analysis
-        assert analysis_settings("analysis=classification", choice).job == "classification"
-        return
-    if not of_analyses(choice):
-        assert checked(given(composed("train", choice))).seed == 0
-    if not choice.startswith("experiment") or of_analyses(choice):
-        assert checked_analysis(given(composed("analyze", choice))).seed == 0
+@pytest.mark.parametrize("preset", EXPERIMENTS)
+def test_every_preset_makes_valid_settings(preset):
+    if preset.removeprefix("experiment=").split("/")[0] in PRESETS_OF_ANALYSES:
+        assert checked_analysis(given(composed("analyze", preset))).seed == 0
+    else:
+        assert checked(given(composed("train", preset))).seed == 0
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_every_classifier_makes_valid_settings(classifier):
+    found = analysis_settings("analysis=classification", f"classifier={classifier}")
+    assert found.job == "classification"
 
 
 def test_the_default_is_the_papers_protocol_on_the_built_in_model():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
@@ -31,6 +32,10 @@ def arguments(material: Path, sweep: Path) -> list[str]:
         item for item in overrides(material, sweep) if not item.startswith(("hydra.run.dir", "report.", "layers="))
     ]
     return [*plain, f"hydra.sweep.dir={sweep}", "features=disk", "logger=csv", "report.examples=0", "property=depth"]
+
+
+def gather(sweep: Path) -> CompletedProcess:
+    return command("analyze.py", f"gather={sweep}", cwd=sweep.parent, blank_figures=True)
 
 
 def environment(job: Path) -> dict:
@@ -74,7 +79,7 @@ def test_a_gathered_sweep_is_the_run_over_all_of_it(material, swept):
     whole = [*arguments(material, swept / "sweep"), f"layers.select=[{','.join(LAYERS)}]", "control=both"]
     done = train(*whole, f"hydra.run.dir={swept / 'whole'}", cwd=swept)
     assert done.returncode == 0, done.stderr
-    told = command("analyze.py", f"gather={swept / 'sweep'}", cwd=swept)
+    told = gather(swept / "sweep")
     assert told.returncode == 0, told.stderr
     assert "gathered 4 jobs" in told.stdout
     gathered = swept / "sweep" / "gathered"
@@ -134,7 +139,7 @@ def test_a_failing_job_is_named_and_the_others_go_on(material, tmp_path):
     assert "job 0 failed: " in done.stderr
     assert not (tmp_path / "sweep" / "0" / FINISHED).exists()
     assert (tmp_path / "sweep" / "1" / FINISHED).exists()
-    told = command("analyze.py", f"gather={tmp_path / 'sweep'}", cwd=tmp_path)
+    told = gather(tmp_path / "sweep")
     assert "gathered 1 jobs" in told.stdout
 
 
@@ -143,7 +148,7 @@ def test_seeds_are_told_one_by_one_and_side_by_side(material, tmp_path):
         "-m", *arguments(material, tmp_path / "sweep"), "seed=0,1", "layers=headline", "control=none", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    told = command("analyze.py", f"gather={tmp_path / 'sweep'}", cwd=tmp_path)
+    told = gather(tmp_path / "sweep")
     assert told.returncode == 0, told.stderr
     gathered = tmp_path / "sweep" / "gathered"
     for seed in "01":

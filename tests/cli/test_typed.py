@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ GROUPS = {
 }
 
 
+@cache
 def said(path: Path, package: str) -> dict:
     """What a file of the configuration sets, by dotted key."""
     content = OmegaConf.to_container(OmegaConf.load(path))
@@ -60,41 +62,46 @@ def refusal(script: str, *overrides: str, conf: Path = CONF) -> str:
     return ""
 
 
-@pytest.mark.parametrize("path", COMPOSED_LATE, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_presets_and_analyses_set_no_key_that_a_choice_of_a_group_sets(path):
-    """Their own keys come last, so that such a key would overrule a choice that was typed."""
-    of_choices = {
+@cache
+def of_choices() -> dict[str, str]:
+    """The choice that sets a key, by key."""
+    return {
         key: f"{group}={choice}"
         for group, choices in GROUPS.items()
         if group != "analysis"
         for choice in choices
         for key in said(CONF / group / f"{choice}.yaml", group)
     }
+
+
+@pytest.mark.parametrize("path", COMPOSED_LATE, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_presets_and_analyses_set_no_key_that_a_choice_of_a_group_sets(path):
+    """Their own keys come last, so that such a key would overrule a choice that was typed, whichever it is."""
     own = said(path, path.parent.name)
-    overruled = {key: of_choices[other] for key in own for other in of_choices if f"{key}.".startswith(f"{other}.")}
+    overruled = {key: of_choices()[other] for key in own for other in of_choices() if f"{key}.".startswith(f"{other}.")}
     assert not overruled
 
 
-def touched(preset: str) -> list[str]:
-    """The groups that a preset chooses from, or sets keys of."""
-    path = CONF / "experiment" / f"{preset}.yaml"
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    chosen = [name for item in content.get("defaults", []) if isinstance(item, dict) for name in item]
-    names = {name.split("/")[-1] for name in chosen} | content.keys()
-    return sorted(names & GROUPS.keys() - {"analysis"})
+def other_choices(preset: str) -> dict[str, str]:
+    """A choice of every group that a preset chooses from, or sets keys of: not its own, and not always the first."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{preset}.yaml"))
+    defaults = [item for item in content.get("defaults", []) if isinstance(item, dict)]
+    own = {group.split("/")[-1]: choice for item in defaults for group, choice in item.items()}
+    touched = sorted((own.keys() | content.keys()) & GROUPS.keys() - {"analysis"})
+    others = {name: [choice for choice in GROUPS[name] if choice != own.get(name)] for name in touched}
+    return {name: choices[PRESETS.index(preset) % len(choices)] for name, choices in others.items()}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_choice_typed_beside_a_preset_wins_over_it(preset):
+def test_choices_typed_beside_a_preset_win_over_it(preset):
+    """One of each group; that no preset has a key to overrule another by is the test above."""
     script = "analyze" if preset.split("/")[0] in OF_ANALYSES else "train"
-    groups = touched(preset)
-    for turn in range(max((len(GROUPS[name]) for name in groups), default=0)):
-        choices = {name: GROUPS[name][turn % len(GROUPS[name])] for name in groups}
-        config = composed(script, f"experiment={preset}", *(f"{name}={choice}" for name, choice in choices.items()))
-        for name, choice in choices.items():
-            for key, value in said(CONF / name / f"{choice}.yaml", name).items():
-                if value != "???" and "${" not in str(value):
-                    assert OmegaConf.select(config, key) == value, (key, choice)
+    choices = other_choices(preset)
+    config = composed(script, f"experiment={preset}", *(f"{name}={choice}" for name, choice in choices.items()))
+    for name, choice in choices.items():
+        for key, value in said(CONF / name / f"{choice}.yaml", name).items():
+            if value != "???" and "${" not in str(value):
+                assert OmegaConf.select(config, key) == value, (key, choice)
 
 
 def test_the_last_step_is_typed_beside_the_quick_preset():

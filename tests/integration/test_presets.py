@@ -28,6 +28,8 @@ OF_PRESETS = ("separation", "transforms", "denoising", "video")
 ANALYSES = sorted({path.stem for path in CONF.glob("analysis/*.yaml")} - {*OF_PRESETS, "compare"})
 
 PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
+# Presets that keep activations on disk: one store of all that they probe, so that their images are made once.
+SHARED = ("features=disk", "features.layers=self_attention", "features.steps=all")
 OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20")
 ONE_LAYER = "layers.select=[up_blocks.3.resnets.1]"
 POCKET = "model=pocket"
@@ -38,6 +40,7 @@ OFFLINE = {
     "diff_props": ("analyze", (POCKET, "objects=scenes")),
     "semantic_lens": ("analyze", (POCKET,)),
 }
+OF_THEIR_KIND = ("quick", "sd14", "table1", "layers_by_timestep", *OF_PRESETS)  # whose figures are drawn
 FEWER = {"layers_by_timestep": ("trajectory.timesteps=[0,900]", "layers.select=[down_blocks.2.resnets.?]")}
 SMALL = {
     "transforms": ("objects=scenes", *OBJECTS, ONE_LAYER, "analysis.changes={flip: [1], rotation: [30]}"),
@@ -56,8 +59,8 @@ SMALL = {
 }
 
 
-def run(script: str, folder: Path, *overrides: str, cwd: Path) -> None:
-    done = command(f"{script}.py", *overrides, f"hydra.run.dir={folder}", cwd=cwd)
+def run(script: str, folder: Path, *overrides: str, cwd: Path, blank_figures: bool = False) -> None:
+    done = command(f"{script}.py", *overrides, f"hydra.run.dir={folder}", cwd=cwd, blank_figures=blank_figures)
     assert done.returncode == 0, done.stderr
 
 
@@ -102,15 +105,17 @@ def stores(tmp_path_factory) -> Path:
 def test_a_preset_runs_from_configuration_to_report(preset, tmp_path, stores):
     script, offline = OFFLINE[str(preset.parent)]
     sizes = SMALL[preset.name] if preset.parent.name == "semantic_lens" else PROBING if script == "train" else OBJECTS
+    on_disk = script == "train" and preset.name not in ("quick", "many_images")
     run(
         script,
         tmp_path / "run",
         f"experiment={preset}",
-        *offline,
-        *sizes,
+        *(*offline, *sizes),
+        *(SHARED if on_disk else ()),
         *FEWER.get(preset.name, ()),
         "logger=wandb",
         cwd=stores,
+        blank_figures=preset.name not in OF_THEIR_KIND,
     )
     check_complete(tmp_path / "run")
     check_frozen("preset_" + "_".join(preset.parts), tmp_path / "run")
@@ -128,7 +133,7 @@ def test_an_analysis_runs_from_configuration_to_report(kind, tmp_path):
 def test_the_main_job_and_the_comparison_of_two_runs_go_from_configuration_to_report(tmp_path):
     for seed in (0, 1):
         small = (*PROBING, "layers=headline", "steps=last", f"seed={seed}")
-        run("train", tmp_path / str(seed), *small, cwd=tmp_path)
+        run("train", tmp_path / str(seed), *small, cwd=tmp_path, blank_figures=seed == 1)
         check_complete(tmp_path / str(seed))
         check_frozen(f"main_job_seed_{seed}", tmp_path / str(seed))
     runs = f"analysis.runs=[{tmp_path / '0'},{tmp_path / '1'}]"
@@ -149,5 +154,5 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_of_training_probes_gives_the_frozen_numbers(way, tmp_path):
     small = ("data.count=20", "steps.sampling=3", "report.examples=0", "logger=csv")
-    run("train", tmp_path / "run", *small, *WAYS[way], cwd=tmp_path)
+    run("train", tmp_path / "run", *small, *WAYS[way], cwd=tmp_path, blank_figures=True)
     check_frozen(way, tmp_path / "run")
