@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
+from diffprobe.analyses.analysis import Plan
+from diffprobe.analyses.probing.analysis import Probing
 from diffprobe.cli.errors import explanation
 from diffprobe.cli.keys import explain_key, typed_arguments
 from diffprobe.errors import UserError
@@ -164,3 +167,16 @@ def test_help_takes_less_than_three_seconds_of_a_processor():
     subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], check=True, capture_output=True)
     after = getrusage(RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+def test_garbage_is_not_collected_before_the_work_begins(tmp_path, monkeypatch):
+    collected = []
+
+    def stop(*_):
+        collected.append(gc.isenabled())
+        raise UserError("this is enough")
+
+    monkeypatch.setattr(Probing, "plan", lambda *_: collected.append(gc.isenabled()) or Plan([]))
+    monkeypatch.setattr(Probing, "run", stop)
+    ended = train("data.count=5", "layers=headline", "steps=last", f"hydra.run.dir={tmp_path / 'run'}")
+    assert (one_line(ended), collected, gc.isenabled()) == ("error: this is enough", [False, True], True)

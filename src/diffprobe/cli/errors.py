@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 import sys
@@ -55,6 +56,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             print(f"error: {line}", file=sys.stderr)
             raise SystemExit(1) from None
+        finally:
+            gc.enable()  # which the scripts disable for the time of their imports
 
     return guarded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,7 @@ def run_analysis(config: DictConfig) -> None:
 
 @plain_errors
 def _report_finished(config: DictConfig) -> None:
+    gc.enable()
     made = Path(HydraConfig.get().runtime.output_dir)  # by Hydra, for an analysis
     for folder in (made, made.parent):
         if folder.is_dir() and not any(folder.iterdir()):
@@ -169,6 +171,7 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
         task = _check(analysis, settings, console)
         if settings.dry_run:
             return None
+        gc.enable()
         if helping:
             analysis.run(task, _context(settings, console, None))
             return None
