@@ -59,7 +59,7 @@ def analyze(*arguments: str, cwd: Path):
 def test_a_separation_fills_the_run_folder_and_is_not_made_twice(material, objects, tmp_path) -> None:
     run = tmp_path / "run"
     given = overrides(material, objects, run)
-    done = command("analyze.py", *given, cwd=tmp_path)
+    done = analyze(*given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = read_rows(run / "objects.csv", ObjectRow)
     assert {row.dataset for row in found} == {"voc"}

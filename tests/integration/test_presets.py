@@ -30,7 +30,7 @@ ANALYSES = sorted({path.stem for path in CONF.glob("analysis/*.yaml")} - {*OF_PR
 PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
 # Presets that keep activations on disk: one store of all that they probe, so that their images are made once.
 SHARED = ("features=disk", "features.layers=self_attention", "features.steps=all")
-OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20")
+OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20", "report.examples=1")
 ONE_LAYER = "layers.select=[up_blocks.3.resnets.1]"
 POCKET = "model=pocket"
 # What each folder of presets needs to run offline, by the script that they are for.
@@ -53,7 +53,7 @@ SMALL = {
         "analysis.sampling_steps=[2]",
     ),
     "video": (*OBJECTS, ONE_LAYER, "objects=moving_scenes", "objects.count=2", "analysis.gaps=[1,2]"),
-    "emergence": ("data.count=12", "steps.sampling=2"),
+    "emergence": ("data.count=12", "steps.sampling=2", "report.examples=1"),
     "intervention": ("data.count=6", "steps=all", "steps.sampling=2", "analysis.count=2", "analysis.frames=2"),
     "classification": ("data.count=2", "steps.sampling=2", "analysis.photos=null"),
 }
