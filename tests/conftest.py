@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Before torch and numba, which dcor imports, and which sets torch's threads too: workers share the cores instead of
-    # fighting for them.
+    # Before torch and numba, which sets torch's threads too: workers share the cores instead of fighting for them.
     os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
-    # What dcor compiles when it is first imported: two processes that keep it in one place may mix it up, and abort.
+    # What numba compiles: two processes that keep it in one place may mix it up, and abort.
     kept = Path(__file__).parents[1] / ".pytest_cache" / "numba"
     os.environ["NUMBA_CACHE_DIR"] = str(kept / os.environ["PYTEST_XDIST_WORKER"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from operator import attrgetter
 
 import numpy as np
@@ -42,7 +42,8 @@ def table_of(rows: Iterable[Score]) -> pd.DataFrame:
 
 def summary_table(rows: Iterable[Summary]) -> pd.DataFrame:
     """The table of these means, in their order."""
-    table = pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(Summary)])
+    names = [field.name for field in fields(Summary)]
+    table = pd.DataFrame(map(attrgetter(*names), rows), columns=names)
     step = table["step"].astype("Int16")
     return table.assign(step=step.mask(step == NO_STEP)).astype(
         dict.fromkeys(("timestep", "mean", "low", "high"), float)

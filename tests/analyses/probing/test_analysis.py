@@ -88,7 +88,7 @@ def test_a_dry_run_tells_the_plan_and_leaves_no_store(material, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_images_go_through_noised_and_a_store_is_used_again(material, tmp_path):
+def test_real_images_go_through_noised_and_a_store_is_used_again(tmp_path):
     from diffprobe.pocket.__main__ import write_scenes
 
     write_scenes(tmp_path / "scenes", 10)

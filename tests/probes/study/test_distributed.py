@@ -12,17 +12,19 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from diffprobe.activations.sources import Generation
 from diffprobe.backbone.load import load_backbone
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study import one_pass as live
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, ProbingResults, run_probing
 from diffprobe.probes.summaries import summary_rows
 from tests.probes.study.test_one_pass import logged, place_of
-from tests.probes.study.test_two_pass import SOURCE, brightness
+from tests.probes.study.test_two_pass import PROMPTS, brightness
 from tests.processes import together
 from tests.reference.score_rows import rows_of
 from tests.tiny import tiny_layers
 
+SOURCE = Generation(PROMPTS, sampling_steps=2)
 FRACTIONS = (0.5, 0.3, 0.2)  # of ten images: two processes have unequally many
 STORED = {"adam": ProbeConfig(epochs=4), "exact": ProbeConfig("exact", solver="exact", strengths=(1e-2, 1.0))}
 RIDGE = ProbeConfig("ridge", solver="ridge", strengths=(0.1, 1.0))  # strong: rounding is not what is looked at
@@ -52,7 +54,7 @@ def studies(model: str, stores: Path, processes: int) -> dict[str, ProbingResult
 
     def study(probe_config: ProbeConfig, controls: Sequence[str], **options: Any) -> ProbingResults:
         probing_config = ProbingConfig(
-            layers, steps=[0, 2], controls=controls, fractions=FRACTIONS, probe_config=probe_config
+            layers, steps=[0, 1], controls=controls, fractions=FRACTIONS, probe_config=probe_config
         )
         means = ExecutionConfig(
             batch_size=2, dtype="float32", images_per_shard=2, example_count=2, make_trainer=made, **options

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import dcor
+import importlib
+from types import ModuleType
+from unittest.mock import patch
+
+import numba
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,13 @@ from diffprobe.prototypes.distances import cross_distances, distance_matrix
 from diffprobe.prototypes.distances.products import tiles
 from tests.prototypes.distances.vectors import KINDS, vectors
 from tests.reference import distances as reference
+
+
+@pytest.fixture(scope="module")
+def dcor() -> ModuleType:
+    """As plain Python: to compile it takes longer than all of these tests."""
+    with patch.object(numba.config, "DISABLE_JIT", True):
+        return importlib.import_module("dcor")
 
 
 @pytest.fixture(params=["products", "sorted values"])
@@ -33,7 +44,7 @@ def every_pair(statistic, x: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [5, 97])
-def test_v_statistic_equals_dcor(size, form):
+def test_v_statistic_equals_dcor(size, form, dcor):
     x = vectors("plain", 10, size)
     expected = every_pair(lambda a, b: dcor.distance_correlation(a, b, method="mergesort") ** 2, x)
     for precision, tolerance in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
@@ -42,7 +53,7 @@ def test_v_statistic_equals_dcor(size, form):
 
 
 @pytest.mark.parametrize("size", [5, 97])
-def test_u_statistic_equals_dcor(size, form):
+def test_u_statistic_equals_dcor(size, form, dcor):
     x = vectors("plain", 10, size)
     expected = every_pair(dcor.u_distance_correlation_sqr, x)
     assert (expected < 0).any()  # the sign matters
@@ -84,7 +95,7 @@ def test_similarity_is_never_above_one_or_undefined(form):
     assert (distances < 2e-6).all()
 
 
-def test_values_all_equal_but_one_have_no_u_statistic(form):
+def test_values_all_equal_but_one_have_no_u_statistic(form, dcor):
     x = vectors("plain", 3, 12)
     x[1] = torch.eye(12)[4]
     assert dcor.u_distance_correlation_sqr(x[0].double().numpy(), x[1].double().numpy()) == pytest.approx(0, abs=1e-6)
