@@ -28,8 +28,6 @@ OF_PRESETS = ("separation", "transforms", "denoising", "video")
 ANALYSES = sorted({path.stem for path in CONF.glob("analysis/*.yaml")} - {*OF_PRESETS, "compare"})
 
 PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
-# Presets that keep activations on disk: one store of all that they probe, so that their images are made once.
-SHARED = ("features=disk", "features.layers=self_attention", "features.steps=all")
 OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20", "report.examples=1")
 ONE_LAYER = "layers.select=[up_blocks.3.resnets.1]"
 POCKET = "model=pocket"
@@ -40,7 +38,7 @@ OFFLINE = {
     "diff_props": ("analyze", (POCKET, "objects=scenes")),
     "semantic_lens": ("analyze", (POCKET,)),
 }
-OF_THEIR_KIND = ("quick", "sd14", "table1", "layers_by_timestep", *OF_PRESETS)  # whose figures are drawn
+DRAWN = ("quick", "table1", "layers_by_timestep", *OF_PRESETS)  # figures of other presets are of the same kinds
 FEWER = {"layers_by_timestep": ("trajectory.timesteps=[0,900]", "layers.select=[down_blocks.2.resnets.?]")}
 SMALL = {
     "transforms": ("objects=scenes", *OBJECTS, ONE_LAYER, "analysis.changes={flip: [1], rotation: [30]}"),
@@ -105,17 +103,16 @@ def stores(tmp_path_factory) -> Path:
 def test_a_preset_runs_from_configuration_to_report(preset, tmp_path, stores):
     script, offline = OFFLINE[str(preset.parent)]
     sizes = SMALL[preset.name] if preset.parent.name == "semantic_lens" else PROBING if script == "train" else OBJECTS
-    on_disk = script == "train" and preset.name not in ("quick", "many_images")
     run(
         script,
         tmp_path / "run",
         f"experiment={preset}",
-        *(*offline, *sizes),
-        *(SHARED if on_disk else ()),
+        *offline,
+        *sizes,
         *FEWER.get(preset.name, ()),
         "logger=wandb",
         cwd=stores,
-        blank_figures=preset.name not in OF_THEIR_KIND,
+        blank_figures=preset.name not in DRAWN,
     )
     check_complete(tmp_path / "run")
     check_frozen("preset_" + "_".join(preset.parts), tmp_path / "run")
