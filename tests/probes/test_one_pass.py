@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
+from threading import Barrier
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,33 +48,25 @@ def passed_by(learner, threshold, keys, steps, inputs, parts=2) -> list[OnePass]
 
 
 def together(passes, call) -> None:
-    """Calls each with reductions over all: once to see what each has, then with the sums."""
-    seen: list[list] = []
-    for one in passes:
-        mine: list = []
-        probe = Recorder(mine)
-        call(deepcopy(one), probe.reduce, probe.gather)
-        seen.append(mine)
-    totals = [
-        sum(values) if isinstance(values[0], torch.Tensor) else list(chain.from_iterable(values))
-        for values in zip(*seen, strict=True)
-    ]
-    for one in passes:
-        remaining = iter(totals)
-        call(one, lambda value, left=remaining: next(left), lambda value, left=remaining: next(left))
+    """Calls each in a thread of its own, as its process, with reductions over all."""
+    given: list = [None] * len(passes)
+    barrier = Barrier(len(passes), timeout=60)
 
+    def among_all(number, join):
+        def joined(value):
+            given[number] = value
+            barrier.wait()
+            found = join(given)
+            barrier.wait()
+            return found
 
-class Recorder:
-    def __init__(self, seen: list) -> None:
-        self.seen = seen
+        return joined
 
-    def reduce(self, value):
-        self.seen.append(value.clone())
-        return value
+    def process(number):
+        call(passes[number], among_all(number, sum), among_all(number, lambda lists: list(chain.from_iterable(lists))))
 
-    def gather(self, value):
-        self.seen.append(list(value))
-        return value
+    with ThreadPoolExecutor(len(passes)) as threads:
+        list(threads.map(process, range(len(passes))))
 
 
 def as_table(scores):
@@ -145,3 +140,34 @@ def test_position_scores_as_from_all_labels(threshold, parts) -> None:
     found = [row for rows in each for row in rows if row.split == "test"]
     found += [row for row in each[0] if row.split == "validation"]
     assert as_table(found) == about(rows_of(score_table(expected)))
+
+
+def test_candidates_leave_nothing_in_memory_but_the_chosen_scores() -> None:
+    steps = dict.fromkeys(ACTIVATIONS.steps)
+    one = OnePass(Moments(NAMES, RECIPE), NAMES, "validation", ("planted", "ridge", "none"), steps)
+    targets = {name: target_maps(TARGETS, name, ACTIVATIONS.names)[:2] for name in NAMES}
+    batch = LabeledBatch({layer: values[:, :2] for layer, values in ACTIVATIONS.values.items()}, targets, ["a", "b"])
+    one.take("train", batch)
+    one.conclude("train", lambda value: value, lambda value: value)
+    one.take("validation", batch)
+    before = held(one)
+    for _ in range(50):
+        one.take("validation", batch)
+    assert held(one) - before < 50 * 2 * 100  # names of images alone
+
+
+def held(one: OnePass) -> int:
+    """Bytes of everything that can be reached from a pass but for its file."""
+    seen, found = set(), 0
+    waiting: list = [value for name, value in vars(one).items() if name != "_validated"]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        found += value.nbytes if isinstance(value, torch.Tensor | np.ndarray) else sys.getsizeof(value)
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return found

@@ -1,9 +1,12 @@
 """Probes that are trained, selected and scored while images pass by, each of them once: training images first, then
-validation images, then test images. Nothing is kept of an image but its scores."""
+validation images, then test images. Nothing is kept of an image but its scores; those of validation images by every
+candidate wait in a temporary file until one is chosen."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -114,8 +117,11 @@ class OnePass:
         # Values [steps, images of a batch] by part, layer, property and metric
         self._values: dict[tuple[str, str, str, str], list[np.ndarray]] = {}
         self._errors: dict[str, Tensor] = {}  # [candidates, properties, steps], summed over validation images
-        # Of each validation batch by layer and property, see `_candidate_scores`
-        self._validated: list[tuple[Sequence[str], dict[tuple[str, str], dict[str, Tensor]]]] = []
+        # Of binary properties by layer and property [thresholds, candidates, steps], summed over validation images
+        self._headlines: dict[tuple[str, str], Tensor] = {}
+        # Of each validation batch, float32 by layer, property and metric, see `_candidate_scores`: forty times as
+        # much as the scores of the chosen candidates
+        self._validated = TemporaryFile()  # noqa: SIM115 (closed when candidates are chosen)
 
     @torch.no_grad()
     def take(self, part: str, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
@@ -137,13 +143,13 @@ class OnePass:
         if part == "train":
             self.learner.merge(reduce)
             self.candidates: RidgePath | PositionMap = self.learner.solve()
-        elif part == "validation":
-            self._choose(reduce, gather)
-        else:
-            own = {key: values for key, values in self._values.items() if key[0] == "test"}
-            parts = gather([(self._images["test"], own)])
-            self._images["test"] = [image for images, _ in parts for image in images]
-            self._values |= {key: [batch for _, values in parts for batch in values[key]] for key in own}
+            return
+        if part == "validation":
+            self._choose(reduce)
+        own = {key: values for key, values in self._values.items() if key[0] == part}
+        parts = gather([(self._images[part], own)])
+        self._images[part] = [image for images, _ in parts for image in images]
+        self._values |= {key: [batch for _, values in parts for batch in values[key]] for key in own}
 
     def blocks(self, names: Sequence[str]) -> list[ScoreBlock]:
         """The scores of validation and of test images, whatever order they came in, in the order of `names`."""
@@ -163,6 +169,7 @@ class OnePass:
 
     def _validate(self, batch: LabeledBatch) -> None:
         """Scores every candidate, cut at every threshold."""
+        self._images["validation"] += batch.names
         pooled, found = self._pooled(batch), {}
         for layer, activation in batch.values.items():
             outputs = self.candidates.outputs(layer, activation)
@@ -170,29 +177,32 @@ class OnePass:
             self._errors[layer] = self._errors.get(layer, 0) + errors
             for number, (name, item) in enumerate(self.properties.items()):
                 maps = self.candidates.decode(item, outputs[:, number])
-                found[layer, name] = self._candidate_scores(item, maps, pooled[name][grid_of(activation)])
-        self._validated.append((batch.names, found))
+                scores = self._candidate_scores(item, maps, pooled[name][grid_of(activation)])
+                if item.binary:
+                    self._headlines[layer, name] = self._headlines.get((layer, name), 0) + scores[item.headline].sum(-1)
+                found[layer, name] = {metric: values.float().cpu().numpy() for metric, values in scores.items()}
+        pickle.dump(found, self._validated, protocol=pickle.HIGHEST_PROTOCOL)
 
-    def _choose(self, reduce: Reduce, gather: Gather) -> None:
+    def _choose(self, reduce: Reduce) -> None:
         """Takes each probe's candidate with the lowest validation error, then the threshold with the best Dice."""
         chosen = {layer: reduce(errors).argmin(0) for layer, errors in self._errors.items()}
         self.candidates = self.candidates.take(chosen)
-        self._validated = gather(self._validated)
-        self._images["validation"] = [image for names, _ in self._validated for image in names]
-        steps = torch.arange(len(self.steps))
+        steps = np.arange(len(self.steps))
+        places: dict[tuple[str, str], tuple[np.ndarray, ...]] = {}  # of the chosen among all scores, one per step
         for layer, numbers in chosen.items():
-            for at, (name, item) in zip(numbers.cpu(), self.properties.items(), strict=True):
-                batches = [
-                    {metric: values[..., at, steps, :] for metric, values in found[layer, name].items()}
-                    for _, found in self._validated
-                ]
+            for at, (name, item) in zip(numbers.cpu().numpy(), self.properties.items(), strict=True):
+                places[layer, name] = (at, steps)
                 if item.binary:
-                    best = torch.cat([scores[item.headline] for scores in batches], -1).mean(-1).argmax(0)
+                    best = reduce(self._headlines[layer, name]).cpu().numpy()[:, at, steps].argmax(0)
                     self.thresholds.setdefault(name, {})[layer] = [self.cuts[cut] for cut in best.tolist()]
-                    batches = [{key: values[best, steps] for key, values in scores.items()} for scores in batches]
-                for scores in batches:
-                    self._add_scores("validation", layer, name, scores)
-        self._validated = []
+                    places[layer, name] = (best, at, steps)
+        size = self._validated.tell()
+        self._validated.seek(0)
+        while self._validated.tell() < size:
+            for key, scores in pickle.load(self._validated).items():
+                for metric, values in scores.items():
+                    self._values.setdefault(("validation", *key, metric), []).append(values[places[key]].astype(float))
+        self._validated.close()
 
     def _test(self, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
         """Scores the chosen probes, and returns their predictions."""
@@ -219,10 +229,9 @@ class OnePass:
     def _candidate_scores(self, item: Property, maps: Tensor, pooled: Mapping[str, PooledTarget]) -> dict[str, Tensor]:
         """Of maps [candidates, steps, batch, h, w]: [candidates, steps, batch], or [thresholds, ...] if binary."""
         if not item.binary:
-            return {name: METRICS[name](maps, pooled[name]).cpu() for name in item.metrics}
+            return {name: METRICS[name](maps, pooled[name]) for name in item.metrics}
         return {
-            name: torch.stack([METRICS[name](maps > cut, pooled[name]).cpu() for cut in self.cuts])
-            for name in item.metrics
+            name: torch.stack([METRICS[name](maps > cut, pooled[name]) for cut in self.cuts]) for name in item.metrics
         }
 
     def _add_scores(self, part: str, layer: str, name: str, scores: Mapping[str, Tensor]) -> None:
