@@ -5,6 +5,8 @@ report    the report of a run with 2,000 test images (16 layers, 15 steps, three
           examples) from its scores: seconds for means, comparisons, tables, figures and page; bytes of report.html.
 one_pass  `train.py probe=ridge features=none` on 200 and on 2,000 images (4 layers, 3 steps, both controls): the
           highest memory of the command, apart from the scores, which take 52 bytes a row (benchmarks/scores.py).
+          Freed blocks of 128 kB and more go back to the system (glibc's MALLOC_MMAP_THRESHOLD_), so that it is what the
+          command holds: by default glibc keeps some, more of them the longer a process runs.
 
 Each run is a process of its own; medians, each as a ratio to its goal. `--tiny` tries the script with few images, one
 run each. Seconds are those of an idle machine only if it is idle; those of its processors hardly depend on it.
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ PLAN_SECONDS, REPORT_SECONDS, REPORT_MEGABYTES, MEMORY_RATIO = 10, 30, 8, 1.05
 SCORE_BYTES = 52  # of a row, from the blocks to file and summaries
 ATTENTION = "attentions.0.transformer_blocks.0.attn1.to_out.0"
 BLOCKS = ("mid_block", "up_blocks.1", "up_blocks.2", "up_blocks.3")
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 RUNS = {"plan": 5, "report": 5, "one_pass": 2}
 
 
@@ -126,17 +130,19 @@ def one_pass_memory(images: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         layers = ",".join(f"{block}.{ATTENTION}" for block in BLOCKS)
         sizes = f"data.count={images}", "steps.sampling=3", f"layers.select=[{layers}]"
-        *_, highest = command(folder, "logger=csv", "report=no_examples", *sizes)
+        *_, highest = command(folder, "logger=csv", "report=no_examples", *sizes, environment=FREED_AT_ONCE)
         rows = pq.read_metadata(Path(folder) / "run" / "scores.parquet").num_rows
     return highest - rows * SCORE_BYTES
 
 
-def command(folder: str, *settings: str) -> tuple[float, float, int]:
+def command(folder: str, *settings: str, environment: Mapping[str, str] | None = None) -> tuple[float, float, int]:
     """Seconds of a one-pass study by `train.py`, seconds of processors, and its highest memory in bytes."""
     ridge = "probe=ridge", "features=none", f"hydra.run.dir={folder}/run"
     start = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *ridge, *settings], stdout=subprocess.DEVNULL
+        [sys.executable, str(ROOT / "train.py"), *ridge, *settings],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
     ) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

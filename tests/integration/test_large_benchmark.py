@@ -22,7 +22,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def in_this_process(folder: str, *settings: str) -> tuple[float, float, int]:
+def in_this_process(folder: str, *settings: str, environment: Any = None) -> tuple[float, float, int]:
     ended = train("probe=ridge", "features=none", f"hydra.run.dir={folder}/run", *settings)
     assert (ended.returncode, ended.stderr) == (0, "")
     return 2.0, 1.0, ONE_GIGABYTE
