@@ -8,7 +8,7 @@ import pytest
 
 from diffprobe.analyses.emergence.tables import Lead
 from diffprobe.probes.score_table import read_scores
-from tests.commands import command, one_line, overrides, train
+from tests.commands import command, overrides, train
 from tests.reference.score_rows import rows_of
 from tests.rows import read_rows
 from tests.tasks import refusal
@@ -63,8 +63,8 @@ def test_the_probes_of_a_finished_run_are_tested_on_images_that_they_have_not_se
     assert {row.image for row in here if row.split == "test"} == tested | {
         f"scene_{number:07d}_seed_{number}" for number in (8, 9)
     }
-    other = emergence("steps.sampling=3", f"analysis.probes={trained}", folder=tmp_path / "other")
-    assert "steps.sampling is 2 there, 3 here" in one_line(other)
+    other = ("analysis=emergence", *SMALL, "steps.sampling=3", f"analysis.probes={trained}")
+    assert "steps.sampling is 2 there, 3 here" in refusal(*other)
     again = {_key(row): row.value for row in here if row.control == "none" and row.image in tested}
     assert again == pytest.approx({_key(row): row.value for row in there if row.split == "test"}, rel=1e-3)
 

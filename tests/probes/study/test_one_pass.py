@@ -141,7 +141,8 @@ def test_test_images_change_nothing_but_their_scores(tiny_backbone, probing_conf
             for key, values in maps.items()
         }
 
-    other = run_probing(tiny_backbone, SOURCE, corrupted, probing_config, ExecutionConfig(batch_size=3, one_pass=True))
+    alone = replace(probing_config, controls=())
+    other = run_probing(tiny_backbone, SOURCE, corrupted, alone, ExecutionConfig(batch_size=3, one_pass=True))
     for key, value in found.bank.state_dict().items():
         assert torch.equal(value, other.bank.state_dict()[key])
     assert found.bank.thresholds == other.bank.thresholds
