@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from pathlib import Path
 from unittest.mock import patch
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from matplotlib.figure import Figure
 from PIL import Image
@@ -101,7 +102,10 @@ class Forked:
 
     def _run(self, script: str, arguments: Sequence[str], cwd: Path) -> None:
         os.setsid()
-        os.environ["OMP_NUM_THREADS"] = "1"  # the threads of the parent are not in this process
+        os.environ["OMP_NUM_THREADS"] = (
+            "1"  # those of the parent are not here, and would be waited for
+        )
+        torch.set_num_threads(1)
         sys.stdout, sys.stderr = (path.open("w", buffering=1) for path in self._files)
         for number, stream in enumerate((sys.stdout, sys.stderr), 1):
             os.dup2(stream.fileno(), number)  # of the processes that it starts, too
@@ -123,7 +127,9 @@ class Forked:
 
     def end(self) -> subprocess.CompletedProcess:
         self._process.join(300)
-        assert self._process.exitcode is not None
+        if self._process.exitcode is None:
+            self.send(signal.SIGKILL)
+            self._process.join()
         return subprocess.CompletedProcess(
             self._line, self._process.exitcode, *(path.read_text() for path in self._files)
         )
