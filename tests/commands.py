@@ -102,9 +102,7 @@ class Forked:
 
     def _run(self, script: str, arguments: Sequence[str], cwd: Path) -> None:
         os.setsid()
-        os.environ["OMP_NUM_THREADS"] = (
-            "1"  # those of the parent are not here, and would be waited for
-        )
+        os.environ["OMP_NUM_THREADS"] = "1"  # those of the parent are not here, and would be waited for
         torch.set_num_threads(1)
         sys.stdout, sys.stderr = (path.open("w", buffering=1) for path in self._files)
         for number, stream in enumerate((sys.stdout, sys.stderr), 1):
