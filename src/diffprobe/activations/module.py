@@ -234,6 +234,11 @@ class ActivationModule(lightning.LightningModule):
     def configure_callbacks(self) -> list[lightning.Callback]:
         return [ConsumerCallback()]
 
+    def cpu(self) -> ActivationModule:
+        """Stays where it is. Lightning moves modules to the CPU after a pass, and the next pass would move them back,
+        which takes more than a second for Stable Diffusion."""
+        return self
+
     def setup(self, stage: str) -> None:
         """Raises UserError for a Trainer that would change the networks' precision or leave images out."""
         if stage != "predict":
@@ -283,7 +288,6 @@ def run_pass(module: ActivationModule, data: ImageData, trainer: lightning.Train
     trainer = trainer or quiet_trainer(module.device)
     with quiet_lightning(trainer.progress_bar_callback is None):
         trainer.predict(module, datamodule=data, return_predictions=False)
-    module.networks.to(trainer.strategy.root_device)  # Lightning leaves modules on the CPU
     return module.progress.done
 
 

@@ -29,6 +29,7 @@ def in_memory(**changes):
     writer = MemoryWriter(manifest)
     for spec in writer._specs.values():
         writer.put(spec.name, range(7), expected_rows(spec, manifest.ids))
+    writer.close(None)
     return writer
 
 
@@ -68,8 +69,13 @@ def test_values_in_memory_are_those_put_there():
         spec = memory._specs[f"{SMALL.name}/step_{step}"]
         wanted = row_of_tensor(spec, "image_4").half()
         assert torch.equal(memory.activations.values[SMALL.name][place, 4], wanted)
+
+
+def test_overflowing_values_are_refused_in_memory_too():
+    writer = MemoryWriter(made_up_manifest())
+    writer.put(f"{SMALL.name}/step_0", [0], torch.full((1, 1, 1, 3), 1e9))
     with pytest.raises(UserError, match=f"{SMALL.name} of image 'image_0' at step 0 overflows float16"):
-        memory.put(f"{SMALL.name}/step_0", [0], torch.full((1, 1, 1, 3), 1e9))
+        writer.close(None)
 
 
 def test_rows_are_found_by_image_id_whatever_their_order(store):

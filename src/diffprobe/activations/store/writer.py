@@ -1,4 +1,4 @@
-"""Consumers that keep activations, in memory or in a store, which threads write while the network goes on."""
+"""Consumers that keep activations, in memory or in a store: threads do it while the network goes on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Semaphore
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,21 +30,56 @@ from diffprobe.errors import UserError
 from diffprobe.files import remove_leftovers
 
 
-class TensorWriter(Consumer):
-    """Keeps the activations and extras that a manifest names."""
+class Copy(NamedTuple):
+    """A copy of values on the CPU; from a GPU it is complete once `arrived` has passed."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    values: Tensor
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> Tensor:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.values
+
+
+class TensorWriter(Consumer):
+    """Keeps the activations and extras that a manifest names.
+
+    Values are copied at once: from a GPU on a stream of their own into pinned memory, while the network goes on. A
+    thread keeps the copies. Its errors are raised by the next `put` or by `close`.
+
+    Args:
+        queue: so many copies wait for the thread at most, then `put` waits; None means those of two steps of a batch.
+    """
+
+    def __init__(self, manifest: Manifest, queue: int | None = None) -> None:
         self._manifest, self._specs = manifest, tensor_specs(manifest)
         self._every_step_extras = [extra.name for extra in manifest.extras if extra.every_step]
+        self._error: Exception | None = None
+        self._free = Semaphore(queue or 2 * (len(manifest.layers) + len(self._every_step_extras)))
+        self._keeper = ThreadPoolExecutor(1, "keeper")
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     @abstractmethod
+    def keep(self, name: str, rows: Sequence[int], values: Tensor) -> None:
+        """Keeps what was put, in the thread: `values` are a copy on the CPU in the stored dtype.
+
+        Raises:
+            UserError: values overflow the manifest's dtype.
+        """
+
     def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
         """Keeps a copy of `values` [len(rows), *shape], from any device, of the tensor called `name` (`tensor_name`).
 
         Raises:
-            UserError: values overflow the manifest's dtype.
+            UserError: as `keep`, of these or earlier values.
             ValueError: a tensor, row or shape that the manifest does not have.
         """
+        self._raise()
+        copied = self._copied(name, rows, values)
+        self._free.acquire()
+        kept = self._keeper.submit(self._attempt, self._keep_copy, name, list(rows), copied)
+        kept.add_done_callback(lambda _: self._free.release())
 
     def consume(self, batch: ImageBatch, step: TrajectoryStep) -> None:
         if step.index not in self._manifest.steps:
@@ -57,7 +93,29 @@ class TensorWriter(Consumer):
         if images is not None:
             self.put(extra_name("image"), batch.rows, images)
 
-    def _copied(self, name: str, rows: Sequence[int], values: Tensor) -> Tensor:
+    def close(self, error: BaseException | None) -> None:
+        """Waits until everything is kept. Where no error came before, raises as `put`."""
+        self._keeper.shutdown()
+        if error is None:
+            self._raise()
+
+    def _keep_copy(self, name: str, rows: Sequence[int], copied: Copy) -> None:
+        self.keep(name, rows, copied.wait())
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _attempt(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Runs in the threads. Nothing is kept any more after an error."""
+        if self._error is not None:
+            return
+        try:
+            work(*arguments)
+        except Exception as error:
+            self._error = error
+
+    def _copied(self, name: str, rows: Sequence[int], values: Tensor) -> Copy:
         """A contiguous copy on the CPU, in the stored dtype."""
         if name not in self._specs:
             raise ValueError(f"there is no tensor {name!r}")
@@ -66,13 +124,21 @@ class TensorWriter(Consumer):
             raise ValueError(f"{name}: {list(values.shape)} for {len(rows)} rows of {list(spec.shape)}")
         if len(rows) and not 0 <= min(rows) <= max(rows) < images:
             raise ValueError(f"{name}: rows {min(rows)} to {max(rows)} of {images} images")
-        # A GPU fills pinned memory at full speed; torch keeps and reuses it
         copied = torch.empty(values.shape, dtype=spec.torch_dtype, pin_memory=values.is_cuda)
-        return copied.copy_(values.detach())
+        if not values.is_cuda:
+            return Copy(copied.copy_(values.detach()), None)
+        stream = self._streams.setdefault(values.device, torch.cuda.Stream(values.device))
+        stream.wait_stream(torch.cuda.current_stream(values.device))  # until the values are computed
+        with torch.cuda.stream(stream):
+            copied.copy_(values.detach().to(spec.torch_dtype), non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(stream)
+        values.record_stream(stream)  # their memory is not used again before
+        return Copy(copied, arrived)
 
 
 class StoreWriter(TensorWriter):
-    """Writes rows of tensors into their shards, in the background.
+    """Writes rows of tensors into their shards.
 
         with StoreWriter(store) as writer:
             for shard in store.survey().unfinished:
@@ -82,14 +148,10 @@ class StoreWriter(TensorWriter):
     two. An error in the block loses the unfinished shards only.
     """
 
-    def __init__(self, store: Store, queue: int = 8) -> None:
-        """At most `queue` blocks of rows are held for the disk, then `put` waits."""
-        super().__init__(store.manifest)
+    def __init__(self, store: Store, queue: int | None = None) -> None:
+        super().__init__(store.manifest, queue)
         self._store = store
         self._files: dict[int, ShardFile] = {}
-        self._error: Exception | None = None
-        self._blocks = Semaphore(queue)
-        self._writer = ThreadPoolExecutor(1, "store-writer")
         # Finishes a shard, which waits for fsync, while the next one is written
         self._finisher = ThreadPoolExecutor(1, "store-finisher")
         self._finishing: Future[None] | None = None
@@ -108,45 +170,21 @@ class StoreWriter(TensorWriter):
 
     def close(self, error: BaseException | None) -> None:
         """Waits for the disk. Where no error came before, raises as `put`, and ValueError for shards that lack rows."""
-        self._writer.shutdown()
+        self._keeper.shutdown()
         self._finisher.shutdown()
         unfinished = list(self._files.values())
         for file in unfinished:
             file.discard()
         self._files.clear()
-        if error is None:
-            self._raise()
-            if unfinished:
-                raise ValueError(f"{len(unfinished)} shards lack rows, first {unfinished[0].shard.path.name}")
+        super().close(error)
+        if error is None and unfinished:
+            raise ValueError(f"{len(unfinished)} shards lack rows, first {unfinished[0].shard.path.name}")
 
-    def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
-        """Also raises UserError when the disk is full or fails, and errors of earlier values."""
-        self._raise()
-        copied = self._copied(name, rows, values)
+    def keep(self, name: str, rows: Sequence[int], values: Tensor) -> None:
+        """Also raises UserError when the disk is full or fails."""
         for shard, first, part in _parts(rows, self._store.manifest.images_per_shard):
-            self._blocks.acquire()
-            written = self._writer.submit(self._attempt, self._write, shard, name, first, copied[part])
-            written.add_done_callback(lambda _: self._blocks.release())
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _attempt(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Runs in the threads. Nothing is written any more after an error."""
-        if self._error is not None:
-            return
-        try:
-            work(*arguments)
-        except OSError as error:
-            free = shutil.disk_usage(self._store.folder).free
-            self._error = UserError(
-                f"cannot write activations to {self._store.folder}: {error.strerror} ({free / 1e9:.3g} GB free). "
-                "Finished shards are kept: make room there or move the store, and run the same command again"
-            )
-            self._error.__cause__ = error
-        except Exception as error:
-            self._error = error
+            with self._disk_errors():
+                self._write(shard, name, first, values[part])
 
     def _write(self, index: int, name: str, first: int, values: Tensor) -> None:
         if index not in self._files:
@@ -159,8 +197,20 @@ class StoreWriter(TensorWriter):
             self._finishing = self._finisher.submit(self._attempt, self._finish, index)
 
     def _finish(self, index: int) -> None:
-        self._files[index].finish()
+        with self._disk_errors():
+            self._files[index].finish()
         del self._files[index]
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            free = shutil.disk_usage(self._store.folder).free
+            raise UserError(
+                f"cannot write activations to {self._store.folder}: {error.strerror} ({free / 1e9:.3g} GB free). "
+                "Finished shards are kept: make room there or move the store, and run the same command again"
+            ) from error
 
 
 def _parts(rows: Sequence[int], size: int) -> Iterator[tuple[int, int, slice]]:
@@ -176,7 +226,7 @@ class MemoryWriter(TensorWriter):
     """Collects what a `StoreWriter` would write.
 
     Attributes:
-        activations: filled by `put`; zeros until then.
+        activations: zeros until they are put; complete after `close`.
         extras: by name, [images, *shape], or [steps, images, *shape] for an extra of every step.
     """
 
@@ -204,7 +254,8 @@ class MemoryWriter(TensorWriter):
         self._tensors.update({tensor_name(name, step): tensor[index] for index, step in enumerate(steps)})
         return tensor
 
-    def put(self, name: str, rows: Sequence[int], values: Tensor) -> None:
-        copied = self._copied(name, rows, values)
-        check_stored(self._specs[name], copied, [self._manifest.ids[row] for row in rows])
-        self._tensors[name][list(rows)] = copied
+    def keep(self, name: str, rows: Sequence[int], values: Tensor) -> None:
+        check_stored(self._specs[name], values, [self._manifest.ids[row] for row in rows])
+        for _, first, part in _parts(rows, len(self._manifest.images)):
+            run = values[part]
+            self._tensors[name][first : first + len(run)] = run  # faster than by a list of rows
