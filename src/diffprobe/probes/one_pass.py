@@ -17,10 +17,12 @@ from diffprobe.probes.properties import Property, Standardisation, property_name
 from diffprobe.probes.ridge import Moments, PixelSums, Reduce, RidgePath
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import (
+    MASK_METRICS,
     METRICS,
     Grid,
     PooledTarget,
     Threshold,
+    areas_at_thresholds,
     candidate_thresholds,
     grid_of,
     pooled_targets,
@@ -230,9 +232,8 @@ class OnePass:
         """Of maps [candidates, steps, batch, h, w]: [candidates, steps, batch], or [thresholds, ...] if binary."""
         if not item.binary:
             return {name: METRICS[name](maps, pooled[name]) for name in item.metrics}
-        return {
-            name: torch.stack([METRICS[name](maps > cut, pooled[name]) for cut in self.cuts]) for name in item.metrics
-        }
+        areas = areas_at_thresholds(maps, pooled[item.headline], self.cuts)
+        return {name: MASK_METRICS[name](areas) for name in item.metrics}
 
     def _add_scores(self, part: str, layer: str, name: str, scores: Mapping[str, Tensor]) -> None:
         for metric, values in scores.items():

@@ -27,6 +27,7 @@ Reduce = Callable[[Tensor], Tensor]
 Strengths = Mapping[str, Mapping[str, Sequence[float]]]
 """Property -> layer -> the strength that the probe of each step has."""
 
+VALUES_AT_ONCE = 2**25  # of one layer's steps, which are added together: fewer calls; more would take more memory
 SLOPE = 4.0  # of the log odds in the probability at 1/2: sigmoid(4 (p - 1/2)) is p to first order
 
 
@@ -103,11 +104,13 @@ class Moments:
         own = self.layers[layer]
         own.count.add_(len(wanted))
         own.targets.add_(wanted.sum(0))
-        for step in range(steps):  # one at a time, since copies in float64 take memory
-            squares, sums, products = _sums_of(as_tokens(activation[step : step + 1])[0], wanted)
-            own.squares[step] += squares
-            own.sums[step] += sums
-            own.products[step] += products
+        at_once = max(1, VALUES_AT_ONCE // activation[0].numel())
+        for start in range(0, steps, at_once):
+            these = slice(start, start + at_once)
+            squares, sums, products = _sums_of(as_tokens(activation[these]), wanted)
+            own.squares[these] += squares
+            own.sums[these] += sums
+            own.products[these] += products
 
     def merge(self, reduce: Reduce) -> None:
         """Adds up the sums of several processes."""
@@ -262,7 +265,8 @@ def as_tokens(activation: Tensor) -> Tensor:
 
 
 def _sums_of(tokens: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """X'X [C, C], X'1 [C] and X'y [C, properties] in float64 of tokens X [n, C] and their targets y [n, properties].
+    """X'X [steps, C, C], X'1 [steps, C] and X'y [steps, C, properties] in float64 of tokens X [steps, n, C] and their
+    targets y [n, properties].
 
     Products are of distances to the batch's own means, a and b in X = m + a and y = l + b, in `product_precision`; the
     means are added in float64: X'X = a'a + (a'1) m' + m (X'1)' and likewise X'y. Without that, float32 would be too
@@ -270,12 +274,12 @@ def _sums_of(tokens: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     2402.17762).
     """
     precision = product_precision(tokens.device)
-    middle, level = tokens.mean(0), wanted.mean(0)
+    middle, level = tokens.mean(1, keepdim=True), wanted.mean(0)
     around, beyond = tokens.to(precision) - middle, (wanted - level).to(precision)
-    middle, left = middle.double(), around.sum(0, dtype=torch.float64)
-    sums = left + len(tokens) * middle
-    squares = (around.T @ around).double() + left[:, None] * middle + middle[:, None] * sums
-    products = (around.T @ beyond).double() + left[:, None] * level + middle[:, None] * wanted.sum(0)
+    middle, left = middle[:, 0].double(), around.sum(1, dtype=torch.float64)
+    sums = left + tokens.shape[1] * middle
+    squares = (around.mT @ around).double() + left[..., None] * middle[:, None] + middle[..., None] * sums[:, None]
+    products = (around.mT @ beyond).double() + left[..., None] * level + middle[..., None] * wanted.sum(0)
     return squares, sums, products
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -101,21 +101,62 @@ def rank_maps(maps: Tensor) -> Tensor:
     return average_ranks(maps.flatten(-2)).view(maps.shape)
 
 
-def dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
-    """2 |P and T| / (|P| + |T|) of masks [..., images, h, w] and [images, H, W] in {0, 1} (Dice 1945).
+class MaskAreas(NamedTuple):
+    """Areas of predicted masks, of target masks, of both together, and of whole images, in tokens or pixels."""
 
-    1 where both are empty, 0 where one is.
-    """
+    predicted: Tensor
+    target: Tensor
+    overlap: Tensor
+    image: int
+
+    def complements(self) -> MaskAreas:
+        """Of the complements of the masks."""
+        outside = self.image - self.predicted - self.target + self.overlap
+        return MaskAreas(self.image - self.predicted, self.image - self.target, outside, self.image)
+
+    def dice(self) -> Tensor:
+        """2 |P and T| / (|P| + |T|) (Dice 1945); 1 where both are empty, 0 where one is."""
+        total = self.predicted + self.target
+        return torch.where(total > 0, 2 * self.overlap / total.where(total > 0, 1), 1.0)
+
+
+def mask_areas(prediction: Tensor, target: Tensor | PooledTarget) -> MaskAreas:
+    """Areas [..., images] of masks [..., images, h, w] and [images, H, W] in {0, 1}."""
     mask, pooled = _aligned(prediction, target)
     overlap = (mask * pooled.mean).sum((-2, -1))
-    total = mask.sum((-2, -1)) + pooled.mean.sum((-2, -1))
-    return torch.where(total > 0, 2 * overlap / total.where(total > 0, 1), 1.0)
+    return MaskAreas(mask.sum((-2, -1)), pooled.mean.sum((-2, -1)), overlap, mask.shape[-2] * mask.shape[-1])
+
+
+def areas_at_thresholds(maps: Tensor, target: PooledTarget, thresholds: Sequence[float]) -> MaskAreas:
+    """Areas [thresholds, ..., images] of the masks maps > threshold, of maps [..., images, h, w].
+
+    Each value is counted once, by the number of thresholds below it, whatever that number.
+
+    Args:
+        thresholds: in increasing order.
+    """
+    values = _upsampled(maps.nan_to_num(nan=-torch.inf), target).flatten(-2)
+    means = target.mean.flatten(-2)
+    bounds = torch.tensor(thresholds, dtype=values.dtype, device=values.device)
+    below = torch.bucketize(values.contiguous(), bounds)  # thresholds below each value
+
+    def above(weights: Tensor) -> Tensor:
+        """Sums of weights [..., n] over the values above each threshold, [thresholds, ...]."""
+        sums = weights.new_zeros((*below.shape[:-1], len(bounds) + 1)).scatter_add_(-1, below, weights)
+        return sums.flip(-1).cumsum(-1).flip(-1)[..., 1:].movedim(-1, 0)
+
+    predicted, overlap = above(torch.ones_like(means).expand_as(below)), above(means.expand_as(below))
+    return MaskAreas(predicted, means.sum(-1), overlap, means.shape[-1])
+
+
+def dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
+    """`MaskAreas.dice` of masks [..., images, h, w] and [images, H, W] in {0, 1}."""
+    return mask_areas(prediction, target).dice()
 
 
 def background_dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """Dice of the complements of two masks, see `dice`."""
-    mask, pooled = _aligned(prediction, target)
-    return dice(1 - mask, PooledTarget(1 - pooled.mean, pooled.variance, pooled.constant))
+    return mask_areas(prediction, target).complements().dice()
 
 
 def pearson(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
@@ -214,6 +255,7 @@ def prepare_bank(
     }
 
 
+MASK_METRICS = {"dice": MaskAreas.dice, "dice_background": lambda areas: areas.complements().dice()}
 METRICS = {
     "dice": dice,
     "dice_background": background_dice,
@@ -255,8 +297,8 @@ def choose_thresholds(
         pooled = {grid: pool_target(target, grid) for grid in activations.grids}
         for layer in bank.layers:
             maps = predict_maps(bank, activations, name, layer, split.validation)
-            scores = [dice(maps > cut, pooled[grid_of(maps)]).mean(-1) for cut in THRESHOLDS]
-            chosen[name][layer] = [THRESHOLDS[index] for index in torch.stack(scores).argmax(0).tolist()]
+            scores = areas_at_thresholds(maps, pooled[grid_of(maps)], THRESHOLDS).dice().mean(-1)
+            chosen[name][layer] = [THRESHOLDS[index] for index in scores.argmax(0).tolist()]
     return chosen
 
 
@@ -287,8 +329,11 @@ def score_maps(
     item: Property, maps: Tensor, targets: Mapping[str, PooledTarget], thresholds: Sequence[float]
 ) -> dict[str, Tensor]:
     """Metrics of decoded maps [steps, images, h, w]: {metric: [steps, images]}; `thresholds` cut binary maps."""
-    prediction = maps > torch.tensor(thresholds, device=maps.device)[:, None, None, None] if item.binary else maps
-    return {metric: METRICS[metric](prediction, targets[metric]) for metric in item.metrics}
+    if not item.binary:
+        return {metric: METRICS[metric](maps, targets[metric]) for metric in item.metrics}
+    masks = maps > torch.tensor(thresholds, device=maps.device)[:, None, None, None]
+    areas = mask_areas(masks, targets[item.headline])
+    return {metric: MASK_METRICS[metric](areas) for metric in item.metrics}
 
 
 def score_bank(
