@@ -3,9 +3,12 @@
 Needs this repository and its packages alone: weights are random. With `--tiny` everything is small and runs on a CPU.
 Takes less than 8 minutes on an H100. Parts:
 
-families    a small pipeline of every family on the GPU against the CPU, in float32: latents and activations.
+families    a small pipeline of every family on the GPU against the CPU, in float32 (convolutions too: no TF32), and
+            Stable Diffusion's in float16 and bfloat16: latents and activations.
+copies      activations of all layers kept in memory and in a store against those that the network gave on the GPU.
 capture     Stable Diffusion 1.4 size, 512 pixels, 15 guided steps: images a second of the plain pipeline, and of what
-            this package adds to it, each as a ratio to the plain pipeline in the same process, with peak memory.
+            this package adds to it, each as a ratio to the plain pipeline in the same process, with peak memory. The
+            closed form of the ridge probes, which is computed once whatever the number of images, is told apart.
 solvers     the closed form and the training of a bank on the GPU against the CPU.
 options     model.channels_last and model.compile against neither.
 
@@ -22,9 +25,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from capture import random_weights
@@ -33,8 +38,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the small pipelines of the tests
 
 HEADLINE = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
-GOALS = {"16 layers, ridge probes": 0.90, "16 layers to CPU memory": 0.80}  # share of the plain pipeline's images
-AGREEMENT = 1e-3  # largest difference of CPU and GPU in float32, as a share of the largest value
+PLAIN, RIDGE = "plain pipeline", "16 layers, ridge probes"
+GOALS = {RIDGE: 0.90, "16 layers to CPU memory": 0.80}  # share of the plain pipeline's images a second
+# Largest difference to the CPU in float32, as a share of the largest value: 32 times the precision's rounding
+AGREEMENT = {"float32": 1e-3, "float16": 32 * 2**-10, "bfloat16": 32 * 2**-7}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 Row = dict[str, Any]
@@ -65,45 +72,113 @@ def families(tiny: bool) -> Iterator[Row]:
     from tests.tiny import build_tiny_pipeline
     from tests.tiny_families import FAMILIES, build_family
 
+    torch.backends.cudnn.allow_tf32 = False
+    builders: dict[str, Callable[[Path], Path]] = {name: partial(build_family, name) for name in FAMILIES}
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(build_tiny_pipeline(Path(folder)))
+        reference = _first_steps(path, "cpu", "float32", "ddim")
+        for dtype, agreement in AGREEMENT.items():
+            found = _first_steps(path, DEVICE.type, dtype, "ddim")
+            yield {"family": f"stable_diffusion, {dtype}", **_differences(found, reference), "goal": agreement}
+    for name, build in builders.items():
+        scheduler = "own" if name in ("sd3", "flux") else "ddim"
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(build(Path(folder)))
+            reference, found = (_first_steps(path, device, "float32", scheduler) for device in ("cpu", DEVICE.type))
+        yield {"family": name, **_differences(found, reference), "goal": AGREEMENT["float32"]}
+    torch.backends.cudnn.allow_tf32 = True
+
+
+def _first_steps(path: str, device: str, dtype: str, scheduler: str) -> dict[str, Tensor]:
+    """Latents after three steps, and all activations of the last, on the CPU."""
     from diffprobe.backbone.layers import catalogue
     from diffprobe.backbone.load import load_backbone
     from diffprobe.backbone.trajectory import generate
 
-    builders: dict[str, Callable[[Path], Path]] = {"stable_diffusion": build_tiny_pipeline}
-    builders |= {name: partial(build_family, name) for name in FAMILIES}
-    for name, build in builders.items():
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(build(Path(folder)))
-            values: list[dict[str, Tensor]] = []
-            for device in ("cpu", DEVICE.type):
-                scheduler = "own" if name in ("sd3", "flux") else "ddim"
-                backbone = load_backbone(path, device=device, scheduler=scheduler)
-                layers = [layer.name for layer in catalogue(backbone.denoiser)]
-                steps = list(generate(backbone, ["a b", "c"], [0, 1], steps=3, layers=layers))
-                values.append({"latents": steps[-1].latents.cpu(), **_on_cpu(steps[-1].activations)})
-        cpu, gpu = values
-        differences = [float((gpu[key] - cpu[key]).abs().max() / cpu[key].abs().max().clamp_min(1e-6)) for key in cpu]
-        yield {"family": name, "layers": len(cpu) - 1, "difference": max(differences), "goal": AGREEMENT}
+    backbone = load_backbone(path, device=device, dtype=dtype, scheduler=scheduler)
+    layers = [layer.name for layer in catalogue(backbone.denoiser)]
+    last = list(generate(backbone, ["a b", "c"], [0, 1], steps=3, layers=layers))[-1]
+    return {name: value.cpu().float() for name, value in {"latents": last.latents, **last.activations}.items()}
+
+
+def _differences(found: dict[str, Tensor], reference: dict[str, Tensor]) -> Row:
+    """The largest difference, as a share of the largest value of its layer."""
+    shares = [
+        float((found[key] - value).abs().max() / value.abs().max().clamp_min(1e-6)) for key, value in reference.items()
+    ]
+    return {"layers": len(shares) - 1, "difference": max(shares)}
+
+
+def copies(tiny: bool) -> Iterator[Row]:
+    """Whether activations that were copied beside the network are those that it gave."""
+    from diffprobe.activations.extraction import extract
+    from diffprobe.activations.sources import Generation
+    from diffprobe.backbone.layers import catalogue, select_layers
+    from diffprobe.backbone.trajectory import generate
+    from diffprobe.data.prompts import Prompt
+
+    backbone, steps, count, batch = _backbone(tiny), 3, 6, 2
+    layers = select_layers(catalogue(backbone.denoiser), "self_attention")
+    prompts = [Prompt("a photo of a red cube", seed, f"image_{seed}") for seed in range(count)]
+    given: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    for start in range(0, count, batch):
+        own = prompts[start : start + batch]
+        texts, seeds = [prompt.text for prompt in own], [prompt.seed for prompt in own]
+        for step in generate(backbone, texts, seeds, steps=steps, layers=list(given)):
+            for name, values in step.activations.items():
+                given[name].append(values.cpu())
+    wanted = {name: torch.cat(values).unflatten(0, (-1, steps, batch)) for name, values in given.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for where, stores in {"memory": None, "store": Path(folder)}.items():
+            dtype = str(backbone.dtype).removeprefix("torch.")
+            kept = extract(
+                *(backbone, Generation(prompts, sampling_steps=steps), layers, range(steps)),
+                **{"batch_size": batch, "stores": stores, "images_per_shard": 4, "dtype": dtype},
+            ).activations
+            found = {name: kept.values[name][:, range(count)].unflatten(1, (-1, batch)) for name in wanted}
+            difference = max(float((found[name].transpose(0, 1) - wanted[name]).abs().max()) for name in wanted)
+            yield {"kept in": where, "layers": len(layers), "difference": difference, "goal": 0.0}
 
 
 def capture_costs(tiny: bool) -> Iterator[Row]:
     """Images a second of each way, by precision and batch size."""
-    settings = [("float32", 2)] if tiny else [("float16", 1), ("float16", 4), ("float16", 8), ("bfloat16", 4)]
+    settings = [("float32", 2)] if tiny else [("float16", 1), ("float16", 4), ("float16", 8), ("bfloat16", 8)]
     backbone = _backbone(tiny)
     for dtype, batch in settings:
         backbone.networks.to(getattr(torch, dtype))
         count = 4 * batch  # of which two batches train ridge probes, one selects and one scores them
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _timed_closed_form() as closed_form:
             ways = _ways(backbone, count, batch, 3 if tiny else 15, Path(folder))
-            seconds, memory = _measured(ways, repeats=1 if tiny else 2)
+            seconds, memory = _measured(ways, repeats=1 if tiny else 3)
+        once = statistics.median(closed_form)
         for name, value in seconds.items():
-            ratio = seconds["plain pipeline"] / value
-            goal = {"goal": GOALS[name]} if name in GOALS else {}
-            yield {
-                **{"dtype": dtype, "batch": batch, "way": name, "images_a_second": count / value, "ratio": ratio},
-                **goal,
-                "peak_gb": memory[name] / 1e9,
-            }
+            row: Row = {"dtype": dtype, "batch": batch, "way": name}
+            if name == RIDGE:
+                row["closed_form_s"], value = once, value - once
+            ratio = seconds[PLAIN] / value
+            row |= {"images_a_second": count / value, "ratio": ratio, "peak_gb": memory[name] / 1e9}
+            yield row | ({"goal": GOALS[name]} if name in GOALS else {})
+    backbone.networks.to(torch.float32 if tiny else torch.float16)
+
+
+@contextmanager
+def _timed_closed_form() -> Iterator[list[float]]:
+    """Collects the seconds of every closed form inside: it is computed once, however many images there are."""
+    from diffprobe.probes.ridge import Moments
+
+    seconds: list[float] = []
+    solve = Moments.solve
+
+    def timed(moments: Moments) -> Any:
+        _synchronize()
+        start = time.perf_counter()
+        path = solve(moments)
+        _synchronize()
+        seconds.append(time.perf_counter() - start)
+        return path
+
+    with mock.patch.object(Moments, "solve", timed):
+        yield seconds
 
 
 def _ways(backbone: Any, count: int, batch: int, steps: int, folder: Path) -> dict[str, Callable[[], Any]]:
@@ -165,12 +240,12 @@ def _ways(backbone: Any, count: int, batch: int, steps: int, folder: Path) -> di
         run_probing(backbone, source, _RandomMaps(), config, ExecutionConfig(batch_size=batch, one_pass=True))
 
     return {
-        "plain pipeline": plain,
+        PLAIN: plain,
         "1 layer": partial(captured, headline),
         "16 layers": partial(captured, [layer.name for layer in layers]),
         "16 layers to CPU memory": partial(kept, None),
         "16 layers to disk": partial(kept, folder),
-        "16 layers, ridge probes": ridge,
+        RIDGE: ridge,
     }
 
 
@@ -275,6 +350,7 @@ def options_of_models(tiny: bool) -> Iterator[Row]:
         yield {"option": name, "step_s": value, "ratio": seconds["neither"] / value, "peak_gb": memory[name] / 1e9}
 
 
+@cache
 def _backbone(tiny: bool) -> Any:
     """A Stable Diffusion pipeline with random weights: of full size in float16, or tiny in float32."""
     from tests.tiny import build_tiny_pipeline
@@ -334,23 +410,24 @@ def _measured(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[st
             _free()
             start = time.perf_counter()
             way()
+            _synchronize()
             if DEVICE.type == "cuda":
-                torch.cuda.synchronize()
                 memory[name] = torch.cuda.max_memory_allocated()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}, dict.fromkeys(ways, 0) | memory
 
 
-def _free() -> None:
+def _synchronize() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
+
+
+def _free() -> None:
+    _synchronize()
+    if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-
-def _on_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.cpu() for name, value in values.items()}
 
 
 def _shown(value: Any) -> str:
@@ -359,6 +436,7 @@ def _shown(value: Any) -> str:
 
 PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "families": families,
+    "copies": copies,
     "capture": capture_costs,
     "solvers": solvers,
     "options": options_of_models,
