@@ -22,6 +22,7 @@ from diffprobe.cli.gathering import gather
 from diffprobe.cli.keys import check_typed
 from diffprobe.errors import UserError
 from diffprobe.files import write_text
+from diffprobe.heap import keep_freed_memory
 from diffprobe.parts import class_name, make
 from diffprobe.runs.folder import (
     CONFIGURATION,
@@ -158,6 +159,7 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
     if not analysis.distributed and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={kind} runs in one process; use trainer.devices=1")
     share_threads(processes_at_once(settings.trainer, hydra), chosen_by_joblib=by_joblib(hydra))
+    keep_freed_memory()
     folder = Path(hydra.runtime.output_dir)
     sweep = Path(hydra.sweep.dir) if hydra.mode.name == "MULTIRUN" else None
     with _resume_hint(analysis, settings, folder, sweep), quiet_libraries():

@@ -1,0 +1,41 @@
+"""Freed memory is kept for the next tensors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import ROOT
+
+PAGES = 10_000  # of 4 KiB in a tensor of 40 MB
+
+COUNT_FAULTS = """
+import resource, sys
+import torch
+from diffprobe.heap import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+faults()
+print(faults())
+"""
+
+
+def page_faults(choice: str) -> int:
+    """Pages that the system maps while ten tensors of 40 MB are made one after another."""
+    command = [sys.executable, "-c", COUNT_FAULTS, choice]
+    return int(subprocess.run(command, cwd=ROOT / "src", check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is GNU's only on Linux")
+def test_the_next_tensor_takes_the_memory_of_the_last():
+    assert page_faults("keep") < PAGES
+    assert page_faults("leave") > 5 * PAGES
