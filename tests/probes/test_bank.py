@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffprobe.errors import UserError
-from diffprobe.probes.adam import Collate, ProbeBankModule, ProbeBatch, edge_weights
+from diffprobe.probes.adam import Collate, ProbeBankModule, edge_weights
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, token_targets
 from tests.reference.separate_probes import train_alone
@@ -112,9 +112,8 @@ def test_every_probe_sees_the_gradient_it_would_see_alone() -> None:
     activations, targets = noise(6), label_maps(6)
     bank = ProbeBank(CHANNELS, activations.steps, ["saliency"])
     tokens = token_targets(targets["saliency"], [(8, 8), (4, 4)])
-    ProbeBankModule(bank, images=6).training_step(
-        ProbeBatch(torch.arange(6), activations.values, {"saliency": tokens})
-    ).backward()
+    collate = Collate(activations.values, {"saliency": tokens})
+    ProbeBankModule(bank, images=6).training_step(collate(range(6))).backward()
     for layer in CHANNELS:
         for step in (0, 1):
             probe = as_module(bank, "saliency", layer, step)

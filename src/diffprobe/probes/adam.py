@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from diffprobe.activations.activations import ReadableActivations
+from diffprobe.activations.activations import ReadableActivations, StepValues
 from diffprobe.activations.module import quiet_lightning
 from diffprobe.activations.store.reader import StoredRows
 from diffprobe.errors import UserError
@@ -75,7 +75,7 @@ class ProbeBatch(NamedTuple):
     """Images at all layers and steps."""
 
     rows: Tensor  # [batch], row numbers of the images
-    activations: dict[str, Tensor]  # by layer, [steps, batch, channels, h, w]
+    activations: dict[tuple[str, ...], Tensor]  # by layers of one shape, [layers, steps, channels, batch, h, w]
     targets: dict[str, dict[Grid, Tensor]]  # by property and grid (h, w), the mean target of each token, [batch, h, w]
     edges: Mapping[Grid, Edges] = {}  # by grid, for the smoothness penalty
     share: float = 1.0  # weight of the mean loss: among several processes, processes x images here / images of all
@@ -115,30 +115,27 @@ class ProbeBankModule(lightning.LightningModule):
             groups.append({"params": parameters, "lr": self.probe_config.learning_rates.get(name, item.learning_rate)})
         return torch.optim.Adam(groups, fused=True)
 
-    def outputs(self, batch: ProbeBatch) -> Iterator[tuple[str, Grid, list[int], Tensor]]:
-        """Layers of one resolution together: (property, resolution, numbers of the layers,
-        [layers, steps, batch, outputs, h, w]) each."""
-        grids = [grid_of(batch.activations[layer]) for layer in self.bank.layers]
-        for grid, group in groupby(sorted(range(len(grids)), key=grids.__getitem__), key=grids.__getitem__):
-            numbers = list(group)
-            layers = [self.bank.layers[number] for number in numbers]
-            outputs = torch.stack([self.bank.outputs(layer, batch.activations[layer]) for layer in layers])
-            for name, part in self.bank.separate(outputs).items():
-                yield name, grid, numbers, part
+    def outputs(self, batch: ProbeBatch) -> Iterator[tuple[str, Grid, Sequence[str], Tensor]]:
+        """Layers of one shape together: (property, resolution, layers, [layers, steps, batch, outputs, h, w]) each."""
+        for layers, values in batch.activations.items():
+            for name, part in self.bank.separate(self.bank.outputs_of_layers(layers, values)).items():
+                yield name, grid_of(values), layers, part
 
     def training_step(self, batch: ProbeBatch, *_: Any) -> Tensor:
-        terms = []
-        for name, grid, _numbers, outputs in self.outputs(batch):
+        terms, losses = [], {name: [] for name in self.bank.properties}
+        for name, grid, _layers, outputs in self.outputs(batch):
             item = self.bank.properties[name]
             loss = item.loss(outputs, batch.targets[name][grid])
-            if batch.share:  # a process without images of a batch looks at one that does not count
-                self.training_losses[name].update(loss.detach())
+            losses[name].append(loss.detach().flatten())
             if self.probe_config.smoothness:
                 loss = loss + self.probe_config.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
             terms.append(batch.share * loss.mean(-1).sum())
         if self.probe_config.l1:
             heads = (self.bank.head_of(name, layer) for name in self.bank.properties for layer in self.bank.layers)
             terms += [self.probe_config.l1 * weight.abs().sum() for head in heads for weight in head.maps]
+        if batch.share:  # a process without images of a batch looks at one that does not count
+            for name, values in losses.items():
+                self.training_losses[name].update(torch.cat(values))
         return torch.stack(terms).sum()
 
     def on_train_epoch_end(self) -> None:
@@ -153,10 +150,10 @@ class ProbeBankModule(lightning.LightningModule):
 
     def validation_step(self, batch: ProbeBatch, *_: Any) -> None:
         self._counts.index_add_(0, batch.rows, torch.ones(len(batch.rows), device=self.device))
-        for name, grid, numbers, outputs in self.outputs(batch):
+        for name, grid, layers, outputs in self.outputs(batch):
             loss = self.bank.properties[name].loss(outputs, batch.targets[name][grid])
-            for number, values in zip(numbers, loss, strict=True):
-                self._loss_sums[name][number].index_add_(1, batch.rows, values.float())
+            for layer, values in zip(layers, loss, strict=True):
+                self._loss_sums[name][self.bank.layers.index(layer)].index_add_(1, batch.rows, values.float())
 
     @torch.no_grad()
     def on_validation_epoch_end(self) -> None:
@@ -196,20 +193,41 @@ class ProbeBankModule(lightning.LightningModule):
 
 @dataclass(eq=False)
 class Collate:
-    """Row numbers -> `ProbeBatch`. Slices the activations, which stay in the precision they are stored in."""
+    """Row numbers -> `ProbeBatch`.
 
-    values: Mapping[str, Any]
+    dtype: of a batch's activations; None means the one they are stored in.
+    """
+
+    values: Mapping[str, StepValues]
     targets: Mapping[str, Mapping[Grid, Tensor]]
     edges: Mapping[Grid, Edges] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {layer: tuple(values.shape[2:]) for layer, values in self.values.items()}
+        self.groups = [tuple(group) for _, group in groupby(sorted(shapes, key=shapes.__getitem__), shapes.__getitem__)]
 
     def __call__(self, rows: Sequence[int]) -> ProbeBatch:
         index = torch.tensor(rows)
         return ProbeBatch(
             index,
-            {layer: values[:, index] for layer, values in self.values.items()},
+            {layers: self._gathered(layers, rows) for layers in self.groups},
             {name: {grid: maps[index] for grid, maps in grids.items()} for name, grids in self.targets.items()},
             {grid: Edges(*(weights[index] for weights in edges)) for grid, edges in self.edges.items()},
         )
+
+    def _gathered(self, layers: Sequence[str], rows: Sequence[int]) -> Tensor:
+        """Activations of some images, [layers, steps, channels, batch, h, w]."""
+        first = self.values[layers[0]]
+        steps, _, channels, height, width = first.shape
+        gathered = torch.empty(len(layers), steps, channels, len(rows), height, width, dtype=self.dtype or first.dtype)
+        for layer, own in zip(layers, gathered, strict=True):
+            values = self.values[layer]
+            # Of a tensor, image by image, without a copy in between
+            parts = [values[:, row] for row in rows] if isinstance(values, Tensor) else values[:, rows].unbind(1)
+            for place, part in enumerate(parts):
+                own[:, :, place] = part
+        return gathered
 
 
 @dataclass(eq=False)
@@ -276,11 +294,13 @@ def train_bank(
     order = torch.Generator().manual_seed(seed)
     training: Any = DataLoader(split.train, config.batch_size, shuffle=True, generator=order, collate_fn=list)  # type: ignore[arg-type]
     validation: Any = DataLoader(split.validation, fitter.world_size * config.batch_size, collate_fn=list)  # type: ignore[arg-type]
+    # A CPU converts while it gathers; a GPU is sent the fewer bytes of what is stored
+    dtype = torch.float32 if fitter.strategy.root_device.type == "cpu" else None
     with quiet_lightning(trainer is None):
         fitter.fit(
             ProbeBankModule(bank, len(activations.names), config),
-            SharedBatches(training, Collate(values, tokens, edges), fitter),
-            SharedBatches(validation, Collate(values, tokens), fitter),
+            SharedBatches(training, Collate(values, tokens, edges, dtype), fitter),
+            SharedBatches(validation, Collate(values, tokens, dtype=dtype), fitter),
         )
     return bank.cpu().eval().requires_grad_(False)
 

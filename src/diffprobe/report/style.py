@@ -73,6 +73,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     for kind, path in paths.items():
         with replacing(path) as temporary:
             figure.savefig(temporary, format=kind, **options[kind])
+        figure.set_layout_engine("none")  # the places found for the first format hold for the next
     return paths
 
 
