@@ -1,60 +1,77 @@
-"""What the whole study costs beside generating its images: python benchmarks/ridge.py [time] [memory]
+"""What the whole study costs beside generating its images: python benchmarks/ridge.py [time] [memory] [--runs N]
 
 time     ridge probes of saliency, depth and shading at all 16 self-attention layers and 15 steps of pocket, trained,
-         selected and scored while the images are generated, against the plain `StableDiffusionPipeline` call that
+         selected and scored while the images are generated, without controls and with all of them (control=all: two
+         other networks, three inputs, shuffled labels, position), against the plain `StableDiffusionPipeline` call that
          generates the same images; with the evaluations of the U-Net.
 memory   the highest memory of that pass for 40 and for 160 images, each in a process of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-IMAGES, BATCH, REPEATS = 100, 20, 3
+IMAGES, BATCH = 100, 20
+GOALS = {"no control": 1.15, "control=all": 2.2}  # times the plain pipeline
 
 
-def main(wanted: list[str]) -> None:
-    parts: dict[str, Callable[[], None]] = {"time": seconds, "memory": memory}
-    for name in wanted or ("time", "memory"):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help="time, memory (both)")
+    parser.add_argument("--runs", type=int, default=5, help="of each, in turns (5)")
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], None]] = {"time": partial(seconds, options.runs), "memory": memory}
+    for name in options.parts or parts:
         parts[name]()
 
 
-def seconds() -> None:
+def seconds(runs: int) -> None:
+    from diffprobe.probes.controls import CONTROL_NAMES
+
     backbone, prompts = ready(IMAGES)
-    texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+    ways: dict[str, Callable[[], Any]] = {
+        "plain": partial(plain, backbone, prompts),
+        "no control": partial(study, backbone, prompts),
+        "control=all": partial(study, backbone, prompts, CONTROL_NAMES),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, Any] = {}
+    for _ in range(runs):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            found[name] = way()
+            taken[name].append(time.perf_counter() - start)
+    generating = statistics.median(taken["plain"])
+    for name, goal in GOALS.items():
+        probes = len(found[name].summaries[["layer", "step", "property", "control"]].drop_duplicates())
+        studying = statistics.median(taken[name])
+        ratios = ", ".join(f"{own / alone:.2f}" for own, alone in zip(taken[name], taken["plain"], strict=True))
+        evaluations = found[name].evaluations
+        print(
+            f"{name}: goal {goal}, measured ratio {studying / generating:.2f} ({ratios}): {probes} ridge probes on "
+            f"{IMAGES} images in {studying:.1f} s, the images alone {generating:.1f} s; {evaluations} evaluations of "
+            f"U-Nets, {evaluations / IMAGES:g} an image"
+        )
 
-    def plain() -> None:
-        for start in range(0, IMAGES, BATCH):
-            rows = slice(start, start + BATCH)
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds[rows]]
-            backbone.pipeline(
-                texts[rows], generator=generators, num_inference_steps=15, guidance_scale=2.5, output_type="pt"
-            )
 
-    taken: dict[str, list[float]] = {"plain": [], "study": []}
-    findings: Any = None
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        plain()
-        taken["plain"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        findings = study(backbone, prompts)
-        taken["study"].append(time.perf_counter() - start)
-    generating, studying = (statistics.median(values) for values in taken.values())
-    probes = len(findings.summaries[["layer", "step", "property"]].drop_duplicates())
-    print(
-        f"pocket, {IMAGES} images: {probes} ridge probes trained, selected and scored in {studying:.1f} s, generating "
-        f"the images alone {generating:.1f} s; ratio {studying / generating:.2f} "
-        f"({', '.join(f'{b / a:.2f}' for a, b in zip(*taken.values(), strict=True))})"
-    )
-    print(f"evaluations of the U-Net: {findings.evaluations} = {IMAGES} images x 15 steps")
+def plain(backbone: Any, prompts: list[Any]) -> None:
+    for start in range(0, len(prompts), BATCH):
+        own = prompts[start : start + BATCH]
+        backbone.pipeline(
+            [prompt.text for prompt in own],
+            generator=[torch.Generator().manual_seed(prompt.seed) for prompt in own],
+            num_inference_steps=15,
+            guidance_scale=2.5,
+            output_type="pt",
+        )
 
 
 def memory() -> None:
@@ -87,7 +104,7 @@ def ready(images: int) -> tuple[Any, list[Any]]:
     return load_backbone("pocket", guidance=2.5, device="cpu"), load_prompts(count=images)
 
 
-def study(backbone: Any, prompts: list[Any]) -> Any:
+def study(backbone: Any, prompts: list[Any], controls: Sequence[str] = ()) -> Any:
     from diffprobe.activations.sources import Generation
     from diffprobe.backbone.layers import catalogue, select_layers
     from diffprobe.labels.pocket import PocketLabeler
@@ -95,7 +112,9 @@ def study(backbone: Any, prompts: list[Any]) -> Any:
     from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 
     layers = select_layers(catalogue(backbone.denoiser), "self_attention")
-    probing_config = ProbingConfig(layers, range(15), controls=(), probe_config=ProbeConfig("ridge", solver="ridge"))
+    probing_config = ProbingConfig(
+        layers, range(15), controls=controls, probe_config=ProbeConfig("ridge", solver="ridge")
+    )
     source = Generation(prompts, sampling_steps=15)
     return run_probing(
         backbone, source, PocketLabeler(), probing_config, ExecutionConfig(batch_size=BATCH, one_pass=True)
@@ -103,4 +122,4 @@ def study(backbone: Any, prompts: list[Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
