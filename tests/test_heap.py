@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -22,20 +23,26 @@ def faults():
         torch.ones(10_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+if sys.argv[1] != "leave":
+    assert keep_freed_memory() == (sys.argv[1] == "keep")
 faults()
 print(faults())
 """
 
 
-def page_faults(choice: str) -> int:
+def page_faults(choice: str, **variables: str) -> int:
     """Pages that the system maps while ten tensors of 40 MB are made one after another."""
-    command = [sys.executable, "-c", COUNT_FAULTS, choice]
-    return int(subprocess.run(command, cwd=ROOT / "src", check=True, capture_output=True, text=True).stdout)
+    command, environment = [sys.executable, "-c", COUNT_FAULTS, choice], os.environ | variables
+    ended = subprocess.run(command, cwd=ROOT / "src", env=environment, check=True, capture_output=True, text=True)
+    return int(ended.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library is GNU's only on Linux")
 def test_the_next_tensor_takes_the_memory_of_the_last():
     assert page_faults("keep") < PAGES
     assert page_faults("leave") > 5 * PAGES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is GNU's only on Linux")
+def test_settings_of_the_user_are_left_alone():
+    assert page_faults("refused", MALLOC_MMAP_THRESHOLD_="1000000") > 5 * PAGES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 # Parameters of mallopt(3)
@@ -19,9 +20,10 @@ def keep_freed_memory() -> bool:
     built-in model takes (`benchmarks/main_job.py`).
 
     Returns:
-        Whether the C library takes these settings; it is GNU's, on Linux.
+        Whether it does: the C library takes these settings, as GNU's does on Linux, and no variable of the environment
+        has set them already (`MALLOC_MMAP_THRESHOLD_` and others, see mallopt(3)).
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
