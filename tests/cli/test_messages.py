@@ -85,6 +85,14 @@ def test_what_does_not_compose_is_answered_with_what_to_type(script, override, t
     assert told in answer(script, override, monkeypatch=monkeypatch)
 
 
+def test_errors_that_came_from_each_other_are_looked_at_once():
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__context__ = second, first
+    assert explanation(first, CONF, "train") is None
+    second.__context__ = UserError("what to do")
+    assert explanation(first, CONF, "train") == "what to do"
+
+
 def test_no_key_is_answered_with_itself():
     """Every key of every choice, asked of both scripts as one that is not there."""
     import re

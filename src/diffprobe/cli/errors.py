@@ -137,7 +137,10 @@ def explanation(error: BaseException, conf: Path, script: str | None = None) -> 
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    """The error and what it came from, each once: libraries that raise an error again may close the chain to a ring."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
