@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the lowest to the highest. What is in one row does not import each other, but for its own package.
 LEVELS = (
     ("errors",),
-    ("ranges", "signatures", "precision", "terminal", "threads", "files"),
+    ("ranges", "signatures", "precision", "terminal", "threads", "heap", "files"),
     ("signals", "parts", "weights", "user_files"),
     ("fitting",),
     ("statistics",),
