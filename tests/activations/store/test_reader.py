@@ -73,9 +73,8 @@ def test_values_in_memory_are_those_put_there():
 
 def test_overflowing_values_are_refused_in_memory_too():
     writer = MemoryWriter(made_up_manifest())
-    writer.put(f"{SMALL.name}/step_0", [0], torch.full((1, 1, 1, 3), 1e9))
     with pytest.raises(UserError, match=f"{SMALL.name} of image 'image_0' at step 0 overflows float16"):
-        writer.close(None)
+        writer.put(f"{SMALL.name}/step_0", [0], torch.full((1, 1, 1, 3), 1e9))
 
 
 def test_rows_are_found_by_image_id_whatever_their_order(store):

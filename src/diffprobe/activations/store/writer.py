@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Semaphore
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,12 +45,15 @@ class Copy(NamedTuple):
 class TensorWriter(Consumer):
     """Keeps the activations and extras that a manifest names.
 
-    Values are copied at once: from a GPU on a stream of their own into pinned memory, while the network goes on. A
-    thread keeps the copies. Its errors are raised by the next `put` or by `close`.
+    Values are copied at once: from a GPU on a stream of their own into pinned memory, while the network goes on. Where
+    there is something to wait for, a GPU or a disk, a thread keeps the copies; its errors are raised by the next `put`
+    or by `close`.
 
     Args:
         queue: so many copies wait for the thread at most, then `put` waits; None means those of two steps of a batch.
     """
+
+    waits_for_disk: ClassVar[bool] = True
 
     def __init__(self, manifest: Manifest, queue: int | None = None) -> None:
         self._manifest, self._specs = manifest, tensor_specs(manifest)
@@ -77,6 +80,9 @@ class TensorWriter(Consumer):
         """
         self._raise()
         copied = self._copied(name, rows, values)
+        if copied.arrived is None and not self.waits_for_disk:
+            self.keep(name, rows, copied.values)  # a thread would fight with the network for the cores
+            return
         self._free.acquire()
         kept = self._keeper.submit(self._attempt, self._keep_copy, name, list(rows), copied)
         kept.add_done_callback(lambda _: self._free.release())
@@ -229,6 +235,8 @@ class MemoryWriter(TensorWriter):
         activations: zeros until they are put; complete after `close`.
         extras: by name, [images, *shape], or [steps, images, *shape] for an extra of every step.
     """
+
+    waits_for_disk = False
 
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
