@@ -37,6 +37,15 @@ def regression_target(targets, activations, name, rows, grid) -> torch.Tensor:
     return 4 * (tokens - 0.5) if item.binary else tokens
 
 
+def test_sums_do_not_depend_on_how_many_steps_are_added_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    activations, targets = noise(10), label_maps(10)
+    together = moments_of(activations, targets, SPLIT.train).layers
+    monkeypatch.setattr(ridge, "VALUES_AT_ONCE", 1)
+    for layer, one_by_one in moments_of(activations, targets, SPLIT.train).layers.items():
+        for found, wanted in zip(together[layer], one_by_one, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("layer", [SHALLOW, DEEP])
 def test_every_strength_equals_scikit_learns_ridge(layer: str, bias: bool) -> None:

@@ -9,7 +9,14 @@ from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.properties import Standardisation
 from diffprobe.probes.score_table import score_table
-from diffprobe.probes.scoring import THRESHOLDS, choose_thresholds, predict_maps, score_bank
+from diffprobe.probes.scoring import (
+    THRESHOLDS,
+    areas_at_thresholds,
+    choose_thresholds,
+    pool_target,
+    predict_maps,
+    score_bank,
+)
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import best_layer, emergence_step, summarise, summary_rows
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
@@ -61,6 +68,26 @@ def test_a_constant_prediction_has_no_correlation_but_an_error() -> None:
     rows = rows_of(score_table(score_bank(bank, activations, label_maps(9), SPLIT, model="pocket")))
     missing = {(row.layer, row.step, row.image, row.metric) for row in rows if row.value is None}
     assert missing == {(DEEP, 0, "image_7", "spearman"), (DEEP, 0, "image_7", "pearson")}
+
+
+@pytest.mark.parametrize("size", [(16, 16), (18, 18)])  # a multiple of the tokens, and none
+def test_masks_of_all_thresholds_have_the_scores_of_one_after_another(size: tuple[int, int]) -> None:
+    random = torch.Generator().manual_seed(0)
+    maps = torch.rand(3, 2, 4, 8, 8, generator=random)
+    maps[0, 0, 0], maps[0, 1, 1], maps[1, 0, 2] = 0.5, 0, 1  # values that are thresholds, and empty and full masks
+    maps[2, 0, 0, 0, 0] = torch.nan  # never foreground
+    target = (torch.rand(4, *size, generator=random) > 0.6).float()
+    target[3] = 0
+    areas = areas_at_thresholds(maps, pool_target(target, (8, 8)), THRESHOLDS)
+    for number, threshold in enumerate(THRESHOLDS):
+        masks = torch.nn.functional.interpolate(
+            (maps > threshold).double().flatten(0, 2)[:, None], size, mode="nearest"
+        )
+        pairs = zip(masks[:, 0].numpy(), target.repeat(6, 1, 1).numpy(), strict=True)
+        found = [each.dice()[number].flatten().tolist() for each in (areas, areas.complements())]
+        for (mask, truth), inside, outside in zip(pairs, *found, strict=True):
+            assert inside == pytest.approx(dice(mask, truth), abs=1e-12)
+            assert outside == pytest.approx(dice(1 - mask, 1 - truth), abs=1e-12)
 
 
 def test_the_threshold_has_the_best_validation_dice_of_the_grid() -> None:
