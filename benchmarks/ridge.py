@@ -3,7 +3,8 @@
 time     ridge probes of saliency, depth and shading at all 16 self-attention layers and 15 steps of pocket, trained,
          selected and scored while the images are generated, without controls and with all of them (control=all: two
          other networks, three inputs, shuffled labels, position), against the plain `StableDiffusionPipeline` call that
-         generates the same images; with the evaluations of the U-Net.
+         generates the same images; with the evaluations of the U-Net. Each in a process of its own: the plain call in
+         one as it comes, and in one that keeps freed memory, as the commands of this package and the studies here do.
 memory   the highest memory of that pass for 40 and for 160 images, each in a process of its own.
 """
 
@@ -15,12 +16,19 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 IMAGES, BATCH = 100, 20
+PLAIN = "plain"
 GOALS = {"no control": 1.15, "control=all": 2.2}  # times the plain pipeline
+
+
+class Timed(NamedTuple):
+    seconds: float
+    probes: int = 0
+    evaluations: int = 0
 
 
 def main() -> None:
@@ -36,30 +44,61 @@ def main() -> None:
 def seconds(runs: int) -> None:
     from diffprobe.probes.controls import CONTROL_NAMES
 
-    backbone, prompts = ready(IMAGES)
-    ways: dict[str, Callable[[], Any]] = {
-        "plain": partial(plain, backbone, prompts),
-        "no control": partial(study, backbone, prompts),
-        "control=all": partial(study, backbone, prompts, CONTROL_NAMES),
+    # What is timed, and whether the process keeps freed memory, as the commands of this package do
+    ways: dict[str, tuple[Sequence[str] | None, bool]] = {
+        PLAIN: (None, False),
+        "plain, freed memory kept": (None, True),
+        "no control": ((), True),
+        "control=all": (CONTROL_NAMES, True),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    found: dict[str, Any] = {}
+    taken: dict[str, list[Timed]] = {name: [] for name in ways}
     for _ in range(runs):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            found[name] = way()
-            taken[name].append(time.perf_counter() - start)
-    generating = statistics.median(taken["plain"])
+        for name, (controls, keeps) in ways.items():
+            taken[name].append(in_a_process(timed, controls, keeps))
+    middle = {name: statistics.median(each.seconds for each in several) for name, several in taken.items()}
     for name, goal in GOALS.items():
-        probes = len(found[name].summaries[["layer", "step", "property", "control"]].drop_duplicates())
-        studying = statistics.median(taken[name])
-        ratios = ", ".join(f"{own / alone:.2f}" for own, alone in zip(taken[name], taken["plain"], strict=True))
-        evaluations = found[name].evaluations
-        print(
-            f"{name}: goal {goal}, measured ratio {studying / generating:.2f} ({ratios}): {probes} ridge probes on "
-            f"{IMAGES} images in {studying:.1f} s, the images alone {generating:.1f} s; {evaluations} evaluations of "
-            f"U-Nets, {evaluations / IMAGES:g} an image"
+        own = taken[name][0]
+        ratios = ", ".join(
+            f"{one.seconds / alone.seconds:.2f}" for one, alone in zip(taken[name], taken[PLAIN], strict=True)
         )
+        print(
+            f"{name}: goal {goal}, measured ratio {middle[name] / middle[PLAIN]:.2f} ({ratios}): {own.probes} ridge "
+            f"probes on {IMAGES} images in {middle[name]:.1f} s, the images alone {middle[PLAIN]:.1f} s; "
+            f"{own.evaluations} evaluations of U-Nets, {own.evaluations / IMAGES:g} an image"
+        )
+        for other, several in middle.items():
+            if "kept" in other:
+                print(f"    against {other} ({several:.1f} s): {middle[name] / several:.2f}")
+
+
+def in_a_process(function: Callable[..., None], *arguments: Any) -> Any:
+    """What a function sends, run in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=function, args=(*arguments, sender))
+    process.start()
+    found = receiver.recv()
+    process.join()
+    return found
+
+
+def timed(controls: Sequence[str] | None, keeps_memory: bool, sender: Any) -> None:
+    """Sends the time of the plain pipeline (no `controls`) or of a study."""
+    from diffprobe.heap import keep_freed_memory
+
+    if keeps_memory:
+        keep_freed_memory()
+    backbone, prompts = ready(IMAGES)
+    plain(backbone, prompts[:BATCH])
+    start = time.perf_counter()
+    if controls is None:
+        plain(backbone, prompts)
+        sender.send(Timed(time.perf_counter() - start))
+        return
+    found = study(backbone, prompts, controls)
+    taken = time.perf_counter() - start
+    probes = found.summaries[["layer", "step", "property", "control"]].drop_duplicates()
+    sender.send(Timed(taken, len(probes), found.evaluations))
 
 
 def plain(backbone: Any, prompts: list[Any]) -> None:
@@ -75,14 +114,7 @@ def plain(backbone: Any, prompts: list[Any]) -> None:
 
 
 def memory() -> None:
-    context = multiprocessing.get_context("spawn")
-    peaks = {}
-    for images in (40, 160):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=peak, args=(images, sender))
-        process.start()
-        peaks[images] = receiver.recv()
-        process.join()
+    peaks = {images: in_a_process(peak, images) for images in (40, 160)}
     few, many = peaks
     print(
         f"highest memory of the pass: {peaks[few] / 1e6:.0f} MB for {few} images, {peaks[many] / 1e6:.0f} MB for "

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffprobe.backbone.capture import decode_latents, encode_images
-from diffprobe.backbone.finite import NotFinite, check_finite, naming_images, one_at_a_time
+from diffprobe.backbone.finite import NotFinite, check_finite, in_parts, naming_images
 from diffprobe.backbone.load import load_backbone
 from diffprobe.backbone.real_images import evaluate_noised, image_to_image, invert
 from diffprobe.backbone.trajectory import fresh_scheduler, generate, replay
@@ -40,7 +40,7 @@ WALKS = {
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("way", WALKS)
 def test_the_layer_image_and_step_of_an_activation_are_named(tiny_backbone, way, value):
-    call = 2 if way == "evaluate_noised" else 1  # of the second step; two draws at each timestep
+    call = {"evaluate_noised": 2, "replay": 0}.get(way, 1)  # of the second step; two draws, or both steps in one call
     layer = tiny_backbone.denoiser.get_submodule(LAYER)
     with spoilt(layer, -2, call=call, value=value), pytest.raises(NotFinite) as caught, naming_images(TEXTS):
         list(WALKS[way](tiny_backbone, [LAYER]))
@@ -72,7 +72,7 @@ def test_an_image_that_goes_alone_keeps_its_place_in_the_batch(tiny_backbone):
         pytest.raises(NotFinite, match="image 'a house'"),
         naming_images(TEXTS),
     ):
-        one_at_a_time(lambda one: decode_latents(tiny_backbone, one), LATENTS)
+        in_parts(lambda one: decode_latents(tiny_backbone, one), LATENTS)
 
 
 def test_large_numbers_whose_sum_overflows_are_fine(tiny_backbone):

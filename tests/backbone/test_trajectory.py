@@ -229,7 +229,7 @@ def test_replay_asks_the_other_denoiser_and_stops_early(tiny_backbone: Backbone)
             tiny_backbone, other, PROMPTS, noisy, [0, 1], scheduler=fresh_scheduler(tiny_backbone, 2), layers=LAYERS[:1]
         )
     )
-    assert ran == [3, 3]  # conv_in once a step, on the conditional batch; mid_block never
+    assert ran == [6]  # conv_in once for two steps, on their conditional batches; mid_block never
     for step, again in zip(steps, replayed, strict=True):
         assert not torch.allclose(again.activations[LAYERS[0]], step.activations[LAYERS[0]], atol=1e-2)
 

@@ -22,7 +22,7 @@ from diffprobe.activations.extraction import Extraction, Log, StoreFolder, as_st
 from diffprobe.activations.module import ActivationModule
 from diffprobe.activations.store.manifest import describe_control_inputs
 from diffprobe.backbone.capture import capture, decode_latents, encode_images
-from diffprobe.backbone.finite import check_finite, one_at_a_time
+from diffprobe.backbone.finite import check_finite, in_parts
 from diffprobe.backbone.layers import Layer
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CONTROL_INPUTS = ("latent", "pixels", "decoder")
 ATTENTION = "mid_block.attentions.0"  # of a VAE's decoder
 LARGEST_GRID = 64  # patches of a picture in pixel space, where a latent is a pixel
+PIXELS_AT_ONCE = 16 * 64**2  # decoded at once: larger pictures alone, since a VAE takes gigabytes for one of 512 pixels
 
 
 def control_layers(backbone: Backbone, names: Sequence[str]) -> list[Layer]:
@@ -75,14 +76,19 @@ def _patch(backbone: Backbone) -> int:
 
 
 def control_activations(backbone: Backbone, names: Sequence[str], noisy: Tensor, latents: Tensor) -> dict[str, Tensor]:
-    """The control inputs of one step of a batch, as activations: {name: [batch, channels, h, w]}.
+    """The control inputs of one image at several steps, as activations: {name: [steps, channels, h, w]}.
 
-    Images are decoded one at a time, so that the batch makes no difference.
+    Small pictures are decoded together, `PIXELS_AT_ONCE` of them, whatever else is in the image's batch.
 
     Args:
-        noisy, latents: before and after the step, [batch, channels, h, w], as in `TrajectoryStep`.
+        noisy, latents: before and after each step, [steps, channels, h, w], as in `TrajectoryStep`.
+
+    Raises:
+        NotFinite: with the place of the step as the image's.
     """
-    found = {"latent": noisy, **_decoded(backbone, names, latents)}
+    _, height, width = backbone.latent_shape
+    at_once = max(1, PIXELS_AT_ONCE // (height * width * backbone.pixels_per_latent**2))
+    found = {"latent": noisy, **_decoded(backbone, names, latents, at_once)}
     return {name: found[name] for name in names}
 
 
@@ -127,7 +133,7 @@ def _steps(
         decoded = (_decoded(backbone, names, latents) for latents in extras["latents"][:, rows])
     else:
         with torch.no_grad():
-            clean = one_at_a_time(partial(encode_images, backbone), extras["image"][rows])
+            clean = in_parts(partial(encode_images, backbone), extras["image"][rows])
         decoded = repeat(_decoded(backbone, names, torch.cat(clean)), len(noisy))
     for index, timestep, before, after in zip(manifest.steps, manifest.timesteps, noisy, decoded, strict=True):
         found = {"latent": before, **after}
@@ -135,17 +141,18 @@ def _steps(
 
 
 @torch.no_grad()
-def _decoded(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
-    """'pixels' and 'decoder', as far as they are among the names, of latents [batch, channels, h, w]."""
+def _decoded(backbone: Backbone, names: Sequence[str], latents: Tensor, at_once: int = 1) -> dict[str, Tensor]:
+    """'pixels' and 'decoder', as far as they are among the names, of latents [rows, channels, h, w]."""
     wanted = [name for name in names if name != "latent"]
     if not wanted:
         return {}
-    rows = one_at_a_time(partial(_decoded_image, backbone, wanted), latents.to(backbone.device, backbone.dtype))
-    return {name: torch.cat([row[name] for row in rows]) for name in wanted}
+    decode = partial(_decoded_pictures, backbone, wanted)
+    found = in_parts(decode, latents.to(backbone.device, backbone.dtype), at_once)
+    return {name: torch.cat([part[name] for part in found]) for name in wanted}
 
 
-def _decoded_image(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
-    """The same of one image [1, channels, h, w], decoded once, and for 'decoder' alone only as far as the attention."""
+def _decoded_pictures(backbone: Backbone, names: Sequence[str], latents: Tensor) -> dict[str, Tensor]:
+    """The same of a few latents, decoded once, and for 'decoder' alone only as far as the attention."""
     found: dict[str, Tensor] = {}
     if "decoder" in names:
         with capture(backbone.vae.decoder, [ATTENTION], guided=False, stop="pixels" not in names) as taken:
@@ -154,7 +161,7 @@ def _decoded_image(backbone: Backbone, names: Sequence[str], latents: Tensor) ->
     else:
         found["pixels"] = decode_latents(backbone, latents)
     named = {f"the control input {name}": each for name, each in found.items()}
-    check_finite(backbone, named, images=1, network=backbone.vae)
+    check_finite(backbone, named, images=len(latents), network=backbone.vae)
     if "pixels" in found:
         found["pixels"] = pixel_unshuffle(found["pixels"], _patch(backbone))
     return found

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffprobe.activations.module import ImageBatch
 from diffprobe.backbone.capture import decode_latents, encode_images
-from diffprobe.backbone.finite import one_at_a_time
+from diffprobe.backbone.finite import in_parts
 from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.real_images import (
     NOISES,
@@ -115,7 +115,7 @@ class Source(ABC):
 
         Decoded one at a time, so that the batch makes no difference. Raises NotFinite as `decode_latents`.
         """
-        return torch.cat(one_at_a_time(partial(decode_latents, backbone), latents))
+        return torch.cat(in_parts(partial(decode_latents, backbone), latents))
 
     def geometries(self) -> dict[str, Geometry]:
         """How original images became squares, by name, for maps made of the originals."""
@@ -237,7 +237,7 @@ class RealImages(Source):
     def latents(self, backbone: Backbone, batch: ImageBatch) -> Tensor:
         """Clean latents [batch, channels, h, w], one image at a time: a VAE takes more memory than a denoiser."""
         assert batch.images is not None
-        clean = torch.cat(one_at_a_time(partial(encode_images, backbone), batch.images))
+        clean = torch.cat(in_parts(partial(encode_images, backbone), batch.images))
         if self.partial_denoising is None:
             return clean
         return self.partial_denoising.latents(backbone, clean, batch.names, batch.prompts)

@@ -5,7 +5,7 @@ The check knows an image by its place in the batch; `naming_images` adds the ima
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -84,18 +84,18 @@ def naming_images(names: Sequence[str], when: str = "") -> Iterator[None]:
         raise
 
 
-def one_at_a_time(function: Callable[[Tensor], Result], batch: Iterable[Tensor]) -> list[Result]:
-    """`function` of every image as a batch of its own, so that its result does not depend on the others.
+def in_parts(function: Callable[[Tensor], Result], batch: Tensor, size: int = 1) -> list[Result]:
+    """`function` of `size` images of a batch after another; of one at a time, no result depends on the others.
 
     Raises:
         NotFinite: as the function, with the image's place in the whole batch.
     """
     results = []
-    for place, one in enumerate(batch):
+    for start in range(0, len(batch), size):
         try:
-            results.append(function(one[None]))
+            results.append(function(batch[start : start + size]))
         except NotFinite as error:
-            error.image = place
+            error.image += start
             raise
     return results
 

@@ -197,23 +197,31 @@ def replay(
         raise UserError(f"steps {list(indices)} of a trajectory of {count} steps")
     capture(denoiser, layers, stop=True)  # unknown layers are an error now
 
-    def replayed() -> Iterator[TrajectoryStep]:
-        with torch.no_grad():
-            conditions = encode_prompts(backbone, prompts, guided=False)
-        for index, latents in zip(indices, noisy, strict=True):
-            timestep = scheduler.timesteps[index]
+    @torch.no_grad()
+    def evaluated(group: Sequence[int], latents: Tensor) -> list[dict[str, Tensor]]:
+        """The activations of each step of a group, from their latents [steps, batch, channels, h, w]."""
+        inputs = []
+        for index, own in zip(group, latents, strict=True):
             begun = copy.deepcopy(scheduler)  # LMS and Euler count their steps
             begin_at(begun, index)
-            inputs = _scaled(begun, latents.to(backbone.device, backbone.dtype), timestep)
-            when = at_step(index, float(timestep))
-            yield TrajectoryStep(
-                index,
-                float(timestep),
-                latents,
-                latents,
-                partial_activations(backbone, denoiser, inputs, timestep, conditions, layers, when),
-                None,
-            )
+            inputs.append(_scaled(begun, own.to(backbone.device, backbone.dtype), scheduler.timesteps[index]))
+        conditions = encode_prompts(backbone, [*prompts] * len(group), guided=False)
+        with capture(denoiser, layers, guided=False, stop=True) as taken:
+            timesteps = scheduler.timesteps[list(group)].repeat_interleave(len(prompts))
+            evaluate(denoiser, torch.cat(inputs), timesteps, conditions)
+        parts = {name: values.chunk(len(group)) for name, values in taken.activations.items()}
+        return [{name: values[place] for name, values in parts.items()} for place in range(len(group))]
+
+    def replayed() -> Iterator[TrajectoryStep]:
+        at_once = 2 if backbone.guided else 1  # steps, as many rows as a guidance batch: small batches are slower
+        for start in range(0, len(indices), at_once):
+            group = indices[start : start + at_once]
+            found = evaluated(group, noisy[start : start + at_once])
+            for index, latents, activations in zip(group, noisy[start : start + at_once], found, strict=True):
+                timestep = float(scheduler.timesteps[index])
+                when = at_step(index, timestep)
+                check_finite(backbone, layer_values(activations), images=len(prompts), network=denoiser, when=when)
+                yield TrajectoryStep(index, timestep, latents, latents, activations, None)
 
     return replayed()
 

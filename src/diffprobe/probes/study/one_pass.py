@@ -19,7 +19,7 @@ from diffprobe.activations.extraction import replay_activations, stream_batches
 from diffprobe.activations.module import ActivationBatch, quiet_trainer
 from diffprobe.activations.sources import Source
 from diffprobe.backbone.capture import decode_latents
-from diffprobe.backbone.finite import at_step, naming_images
+from diffprobe.backbone.finite import NotFinite, at_step, naming_images
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP
 from diffprobe.probes.controls import NETWORK, Control, ShuffledLabels
@@ -174,12 +174,15 @@ class _OnePassStudy:
 
     def _control_inputs(self, batch: ActivationBatch) -> dict[str, Tensor]:
         """All of them at once, since images are decoded only once for it: {name: [steps, batch, channels, h, w]}."""
-        names = self.probing_config.control_inputs
+        names, steps = self.probing_config.control_inputs, list(self.steps.items())
         found = []
-        for noisy, latents, step in zip(batch.noisy, batch.latents, self.steps.items(), strict=True):
-            with naming_images(batch.batch.names, at_step(*step)):
-                found.append(control_activations(self.backbone, names, noisy, latents))
-        return {name: torch.stack([values[name] for values in found]) for name in names}
+        for place, image in enumerate(batch.batch.names):
+            try:
+                found.append(control_activations(self.backbone, names, batch.noisy[:, place], batch.latents[:, place]))
+            except NotFinite as error:
+                error.name, error.when = image, at_step(*steps[error.image])
+                raise
+        return {name: torch.stack([values[name] for values in found], 1) for name in names}
 
     def _grouped(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """[steps, batch, channels, h, w] of the recorded layers -> of layers and groups that are probed."""
