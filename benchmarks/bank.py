@@ -31,10 +31,10 @@ from diffprobe.activations.store.writer import StoreWriter
 from diffprobe.backbone.layers import Layer
 from diffprobe.probes.adam import ProbeBatch, train_bank
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.score_table import score_table, select
 from diffprobe.probes.scoring import score_bank
 from diffprobe.probes.splits import Split
+from diffprobe.properties import PROPERTIES
 
 LAYERS = {"16x16": (64, 16), "8x8": (80, 8), "4x4": (96, 4)}  # name -> channels, tokens along a side
 STEPS, IMAGES, BATCH, EPOCHS = 15, 60, 4, 3

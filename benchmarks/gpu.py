@@ -268,8 +268,8 @@ class _RandomMaps:
 def solvers(tiny: bool) -> Iterator[Row]:
     """Seconds on GPU and CPU of adding to the sums, of the closed form, and of training a bank."""
     from diffprobe.probes.bank import ProbeConfig
-    from diffprobe.probes.properties import PROPERTIES
     from diffprobe.probes.ridge import Moments
+    from diffprobe.properties import PROPERTIES
 
     channels, steps, images, side = (16, 2, 4, 8) if tiny else (1280, 15, 8, 16)
     random = torch.Generator().manual_seed(0)
@@ -303,8 +303,8 @@ def _train(tiny: bool, device: str) -> None:
     from diffprobe.backbone.layers import Layer
     from diffprobe.probes.adam import train_bank
     from diffprobe.probes.bank import ProbeConfig
-    from diffprobe.probes.properties import PROPERTIES
     from diffprobe.probes.splits import Split
+    from diffprobe.properties import PROPERTIES
 
     sizes = {"4x4": (16, 4)} if tiny else {"16x16": (640, 16), "32x32": (320, 32)}
     steps, images = (2, 8) if tiny else (15, 40)

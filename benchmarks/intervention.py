@@ -23,8 +23,8 @@ from diffprobe.backbone.trajectory import generate
 from diffprobe.data.prompts import scene_prompts
 from diffprobe.labels.pocket import PocketLabeler
 from diffprobe.probes.bank import ProbeConfig
-from diffprobe.probes.scoring import dice
 from diffprobe.probes.study.two_pass import ProbingConfig, run_probing
+from diffprobe.properties.binary import dice
 
 TRAINING, IMAGES = 40, 12
 LAYERS = ["down_blocks.0.resnets.?", "up_blocks.3.resnets.?"]

@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 
 from diffprobe.probes.comparisons import compare_run
-from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.score_table import ScoreBlock, read_scores, score_table, write_scores
 from diffprobe.probes.summaries import summarise
+from diffprobe.properties import PROPERTIES
 
 LAYERS, MOMENTS, REPEATS = 16, [(step, 999.0 - 66 * step) for step in range(15)], 5
 

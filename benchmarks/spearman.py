@@ -17,7 +17,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from diffprobe.probes.scoring import pool_target, rank_maps, spearman
+from diffprobe.properties.continuous import rank_maps, spearman
+from diffprobe.properties.tokens import pool_target
 
 IMAGES, PROBES, SIZE, TOKENS, REPEATS = 4, 8, 512, 64, 5
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,6 +19,7 @@ LEVELS = (
     ("fitting",),
     ("statistics",),
     ("pocket", "backbone"),
+    ("properties",),
     ("data", "labels"),
     ("activations",),
     ("probes", "prototypes"),

@@ -14,9 +14,9 @@ _TURNS = {
     2: np.fliplr,
     3: lambda values: np.rot90(values, 2),
     4: np.flipud,
-    5: np.transpose,
+    5: lambda values: values.swapaxes(0, 1),
     6: lambda values: np.rot90(values, -1),
-    7: lambda values: np.rot90(values, 2).T,
+    7: lambda values: np.rot90(values, 2).swapaxes(0, 1),
     8: np.rot90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
@@ -46,7 +46,8 @@ def visible_box(width: int, height: int, fit: str) -> Box:
 
 
 def fit_map(values: np.ndarray, geometry: Geometry | None, size: int) -> tuple[np.ndarray, Box]:
-    """A map [height, width] upright, and the part of it that the square of `size` pixels shows.
+    """A map [height, width] or [height, width, channels] upright, and the part of it that the square of `size` pixels
+    shows.
 
     A map of the stored file's proportions is turned and cropped as the picture is; a square map is of the fitted
     picture, and is taken as it is.
@@ -57,7 +58,7 @@ def fit_map(values: np.ndarray, geometry: Geometry | None, size: int) -> tuple[n
     Raises:
         ValueError: its proportions are neither, or it cannot be told which.
     """
-    height, width = values.shape
+    height, width = values.shape[:2]
     square = _same_proportions(width, height, 1, 1)
     whole = (0, 0, width, height)
     if geometry is None:

@@ -57,7 +57,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     ),
     "layers": ("diffprobe.activations.activations.LayerSelection",),
     "steps": ("diffprobe.activations.sources.StepSelection",),
-    "property": ("diffprobe.probes.properties.PropertySelection",),
+    "property": ("diffprobe.properties.CustomProperty", "diffprobe.properties.PropertySelection"),
     "probe": ("diffprobe.probes.bank.ProbeConfig",),
     "control": ("diffprobe.probes.study.study.ControlSelection",),
     "features": ("diffprobe.activations.extraction.ActivationConfig",),

@@ -112,6 +112,24 @@ def read_array(path: str | Path, what: str = "the array") -> np.ndarray:
     return values
 
 
+def read_tensor(path: str | Path, what: str = "the tensor") -> np.ndarray:
+    """The one tensor of numbers in a .safetensors file.
+
+    Raises:
+        UserError: it cannot be read, holds none or several, or one of bfloat16, which numpy lacks.
+    """
+    from safetensors.numpy import load
+
+    content = read_file(path, what)
+    try:
+        tensors = load(content)
+    except Exception as error:  # of Rust, and KeyError for a type that numpy lacks
+        raise UserError(f"cannot read {what} {path}: {_reason(error)}") from error
+    if len(tensors) != 1:
+        raise UserError(f"cannot read {what} {path}: it holds {len(tensors)} tensors, not one")
+    return next(iter(tensors.values()))
+
+
 def _check_regular(mode: int, path: str | Path, what: str) -> None:
     if not stat.S_ISREG(mode):
         kind = next((name for test, name in _OTHERS if test(mode)), "something else")

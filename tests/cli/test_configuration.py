@@ -11,7 +11,7 @@ from diffprobe.analyses.inputs import chosen_steps
 from diffprobe.cli.errors import explanation
 from diffprobe.errors import UserError
 from diffprobe.parts import class_name
-from diffprobe.probes.properties import PROPERTIES
+from diffprobe.properties import PAPERS, PROPERTIES
 from diffprobe.runs.settings import check_analysis as checked_analysis
 from diffprobe.runs.settings import checked
 
@@ -83,7 +83,7 @@ def test_the_default_is_the_papers_protocol_on_the_built_in_model():
     assert chosen_steps(found.steps.select, range(found.steps.sampling)) == list(range(15))
     assert list(found.property.names) == ["saliency", "depth", "shading"]
     assert (found.probe.epochs, found.probe.batch_size, found.probe.bias) == (30, 4, False)
-    assert found.probe.learning_rates == {name: item.learning_rate for name, item in PROPERTIES.items()}
+    assert found.probe.learning_rates == {name: item.learning_rate for name, item in PROPERTIES.items() if name in PAPERS}
     assert list(found.control.names) == ["permuted", "position"]
 
 

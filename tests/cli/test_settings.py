@@ -231,17 +231,15 @@ def test_choices_that_are_written_twice_are_the_same():
     from diffprobe.backbone.load import DTYPES
     from diffprobe.data.image_changes import CHANGES, STRENGTHS
     from diffprobe.probes.controls import CONTROL_NAMES, CONTROLS
-    from diffprobe.probes.properties import PROPERTIES
-    from diffprobe.report.choices import METRIC_NAMES
-    from diffprobe.report.report import METRICS
+    from diffprobe.properties import KIND_NAMES, KINDS, PROPERTIES
 
     declared = dict(_settings())
 
     def options(key: str) -> set[str]:
         return set(_options(declared[key]))
 
-    assert set(METRICS) == set(METRIC_NAMES)
-    assert options("property.names") == options("probe.learning_rates") == set(PROPERTIES)
+    assert options("property.names") == set(PROPERTIES)
+    assert tuple(KINDS) == KIND_NAMES
     assert options("control.names") == set(CONTROLS)
     assert tuple(CONTROLS) == CONTROL_NAMES
     assert options("features.dtype") == set(DTYPES)

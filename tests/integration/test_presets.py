@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffprobe.probes.properties import PROPERTIES
+from diffprobe.properties import PROPERTIES
 from diffprobe.prototypes.distances import MEASURES
 from diffprobe.runs.folder import FINISHED
 from tests.commands import ROOT, command

@@ -11,7 +11,7 @@ from diffprobe.data.images import ImageFileCollection, load_images, read_image
 from diffprobe.errors import UserError
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
-from diffprobe.probes.scoring import dice
+from diffprobe.properties.binary import dice
 
 NAMES = ["prompt_1_seed_2", "prompt_3_seed_4"]
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -159,7 +159,7 @@ OTHER_PICTURES = {
     "cut-out": (np.dstack([COLOURS, MASK]), "transparent pixels"),
     "black and alpha": (np.dstack([np.zeros_like(COLOURS), MASK]), "transparent pixels"),
     "grey and alpha": (np.dstack([np.full_like(MASK, 255), MASK]), "transparent pixels"),
-    "all salient": (np.ones_like(MASK), "all salient; a mask needs both"),
+    "all foreground": (np.ones_like(MASK), "all foreground; a mask needs both"),
     "all background": (np.zeros_like(MASK), "all background; a mask needs both"),
 }
 
@@ -205,7 +205,7 @@ def test_palettes_of_colours_and_transparent_greys_are_refused_and_grey_palettes
 
 def test_a_lossy_picture_is_no_mask_whatever_it_is_called(one):
     Image.fromarray(MASK).save(one / "saliency/x.png", "JPEG")
-    with pytest.raises(UserError, match=r"x\.png: it is not a picture .*\(PNG\)"):
+    with pytest.raises(UserError, match=r"x\.png: it is not a picture .*\(PNG, TIFF\)"):
         FilesLabeler(one).check(["x"], ["saliency"], 8)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffprobe.activations.activations import Activations
 from diffprobe.backbone.layers import Layer
-from diffprobe.probes.scoring import Grid, token_means
+from diffprobe.properties.tokens import Grid, token_means
 
 SHALLOW, DEEP = "down_blocks.0.attn1.to_out.0", "up_blocks.3.attn1.to_out.0"
 TELLING_CHANNEL = 3
@@ -56,5 +56,5 @@ def planted(images: int, targets: dict[str, Tensor], *, steps: int = 3, first_st
 
 
 def token_targets(maps: torch.Tensor, grids: Iterable[Grid]) -> dict[Grid, torch.Tensor]:
-    """Mean target of each token for each grid (h, w): {grid: [images, h, w]}, from target maps [images, H, W]."""
-    return {grid: token_means(maps, grid) for grid in grids}
+    """Mean target of each token for each grid (h, w): {grid: [images, 1, h, w]}, from target maps [images, H, W]."""
+    return {grid: token_means(maps, grid)[:, None] for grid in grids}

@@ -18,7 +18,7 @@ from diffprobe.probes.editing import (
     steer,
     token_lengths,
 )
-from diffprobe.probes.properties import property_named
+from diffprobe.properties import property_named
 
 LAYER = "a.layer"
 
@@ -103,7 +103,7 @@ def test_steering_moves_every_token_by_its_share_of_the_length_of_tokens(bank, a
 
 def test_descent_ends_where_plain_adam_on_each_image_alone_ends(bank, activation):
     probe, loss = probe_at(bank, "saliency", LAYER, 0), property_named("saliency").loss
-    target = masks()
+    target = masks()[:, None]
     edited = descend(activation, probe, loss, target, learning_rate=0.05, iterations=20)
     assert (loss(probe(edited), target) < loss(probe(activation), target)).all()
     for row in range(2):

@@ -21,8 +21,8 @@ from diffprobe.probes import exact
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.exact import minimise, solve_bank
-from diffprobe.probes.scoring import token_means
 from diffprobe.probes.splits import Split
+from diffprobe.properties.tokens import token_means
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 
 PROPERTIES = ["saliency", "depth", "shading"]

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from diffprobe.probes import scoring as functional
-from diffprobe.probes.scoring import Grid, PooledTarget, average_ranks, pool_target, rank_maps
+from diffprobe.properties.binary import background_dice, dice
+from diffprobe.properties.continuous import average_ranks, pearson, rank_maps, rmse, spearman
+from diffprobe.properties.tokens import Grid, PooledTarget, pool_target, token_means
 from tests.reference.scores import SCORES
 
 FUNCTIONS = {
-    "dice": functional.dice,
-    "dice_background": functional.background_dice,
-    "spearman": functional.spearman,
-    "pearson": functional.pearson,
-    "rmse": functional.rmse,
+    "dice": dice,
+    "dice_background": background_dice,
+    "spearman": spearman,
+    "pearson": pearson,
+    "rmse": rmse,
 }
 BINARY = ("dice", "dice_background")
 
@@ -89,10 +90,10 @@ def test_a_prediction_with_nan_has_no_score(metric: str) -> None:
 
 def test_empty_masks() -> None:
     empty, some = torch.zeros(1, 2, 2), torch.ones(1, 4, 4)
-    assert functional.dice(empty, torch.zeros(1, 4, 4)).item() == 1
-    assert functional.dice(empty, some).item() == 0
-    assert functional.dice(torch.ones(1, 2, 2), torch.zeros(1, 4, 4)).item() == 0
-    assert functional.background_dice(torch.ones(1, 2, 2), some).item() == 1
+    assert dice(empty, torch.zeros(1, 4, 4)).item() == 1
+    assert dice(empty, some).item() == 0
+    assert dice(torch.ones(1, 2, 2), torch.zeros(1, 4, 4)).item() == 0
+    assert background_dice(torch.ones(1, 2, 2), some).item() == 1
 
 
 @pytest.mark.parametrize("metric", FUNCTIONS)
@@ -105,15 +106,15 @@ def test_a_pooled_target_gives_what_the_target_gives(metric: str) -> None:
 def test_a_size_that_is_no_multiple_is_upsampled_as_torch_does() -> None:
     prediction, target = random_case("rmse", 0, (3, 3), (8, 10))
     upsampled = F.interpolate(prediction, (8, 10), mode="nearest")
-    torch.testing.assert_close(functional.rmse(prediction, target), functional.rmse(upsampled, target))
+    torch.testing.assert_close(rmse(prediction, target), rmse(upsampled, target))
 
 
 def test_large_offsets_do_not_cost_precision() -> None:
     prediction, target = random_case("pearson", 0, (4, 4), (16, 16))
-    shifted = functional.pearson(prediction.double() + 1e5, target.double() - 1e5)
-    torch.testing.assert_close(shifted, functional.pearson(prediction, target), atol=1e-8, rtol=0)
+    shifted = pearson(prediction.double() + 1e5, target.double() - 1e5)
+    torch.testing.assert_close(shifted, pearson(prediction, target), atol=1e-8, rtol=0)
 
 
 def test_token_means_are_patch_means() -> None:
     maps = torch.arange(32.0).view(2, 4, 4)
-    assert functional.token_means(maps, (2, 2))[0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
+    assert token_means(maps, (2, 2))[0].tolist() == [[2.5, 4.5], [10.5, 12.5]]

@@ -14,16 +14,16 @@ import torch
 
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.one_pass import POSITION, LabeledBatch, OnePass, PositionLearner
-from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, ridge_bank
 from diffprobe.probes.score_table import score_table
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank, target_maps
 from diffprobe.probes.splits import PARTS, Split
+from diffprobe.properties import PAPERS, PROPERTIES
 from tests.probes.planted import DEEP, label_maps, planted
 from tests.reference.position import position_scores
 from tests.reference.score_rows import rows_of
 
-NAMES = list(PROPERTIES)
+NAMES = list(PAPERS)
 SPLIT = Split([0, 1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11, 12, 13, 14])
 TARGETS = label_maps(15)
 ACTIVATIONS = planted(15, TARGETS)
@@ -33,7 +33,7 @@ RECIPE = ProbeConfig("ridge", solver="ridge", strengths=(1e-4, 1e-2, 1.0), bias=
 def passed_by(learner, threshold, keys, steps, inputs, parts=2) -> list[OnePass]:
     """The images in batches of two, shared among `parts` pretended processes; returns one OnePass for each."""
     passes = [OnePass(learner(), NAMES, threshold, keys, steps) for _ in range(parts)]
-    maps = {name: target_maps(TARGETS, name, ACTIVATIONS.names) for name in NAMES}
+    maps = {name: target_maps(TARGETS, PROPERTIES[name], ACTIVATIONS.names) for name in NAMES}
 
     for part in PARTS:
         for number, one in enumerate(passes):
@@ -114,7 +114,7 @@ def test_what_the_chosen_probes_say_is_in_the_labels_units() -> None:
     )
     rows = SPLIT.test[:2]
     values = {layer: values[:, rows] for layer, values in ACTIVATIONS.values.items()}
-    targets = {name: target_maps(TARGETS, name, ACTIVATIONS.names)[rows] for name in NAMES}
+    targets = {name: target_maps(TARGETS, PROPERTIES[name], ACTIVATIONS.names)[rows] for name in NAMES}
     said = one.take("test", LabeledBatch(values, targets, ["a", "b"]))
     bank = one.candidates.bank(ACTIVATIONS.steps)
     for name in NAMES:
@@ -145,7 +145,7 @@ def test_position_scores_as_from_all_labels(threshold, parts) -> None:
 def test_candidates_leave_nothing_in_memory_but_the_chosen_scores() -> None:
     steps = dict.fromkeys(ACTIVATIONS.steps)
     one = OnePass(Moments(NAMES, RECIPE), NAMES, "validation", ("planted", "ridge", "none"), steps)
-    targets = {name: target_maps(TARGETS, name, ACTIVATIONS.names)[:2] for name in NAMES}
+    targets = {name: target_maps(TARGETS, PROPERTIES[name], ACTIVATIONS.names)[:2] for name in NAMES}
     batch = LabeledBatch({layer: values[:, :2] for layer, values in ACTIVATIONS.values.items()}, targets, ["a", "b"])
     one.take("train", batch)
     one.conclude("train", lambda value: value, lambda value: value)

@@ -14,7 +14,7 @@ from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import summarise, summary_rows
 from tests.probes.planted import label_maps
 from tests.reference.score_rows import Score, rows_of, table_of
-from tests.reference.scores import SCORES
+from tests.reference.scores import OF_LABELS, SCORES
 
 SPLIT = Split(list(range(12)), list(range(12, 16)), list(range(16, 20)))
 NAMES = [f"image_{row}" for row in range(20)]
@@ -25,7 +25,7 @@ def test_the_position_map_minimises_cross_entropy_and_squared_error() -> None:
     learner = PositionLearner(["saliency"])
     learner.add({}, {"saliency": masks[:5]})
     learner.add({}, {"saliency": masks[5:]})
-    (best,) = learner.solve().maps
+    best = learner.solve().maps["saliency"]
     torch.testing.assert_close(best, masks.mean(0))
 
     def cross_entropy(map_: torch.Tensor) -> torch.Tensor:
@@ -45,10 +45,11 @@ def scored(*arguments, **options) -> list[Score]:
 
 def test_position_scores_are_those_of_the_mean_training_map() -> None:
     targets = label_maps(20)
+    targets["depth"] = targets["depth"].abs() + 1
     rows = rows_of(
         score_table(position_scores(targets, SPLIT, ["saliency", "depth"], names=NAMES, model="pocket", threshold=0.4))
     )
-    assert len(rows) == (2 + 3) * (4 + 4)
+    assert len(rows) == (2 + 6) * (4 + 4)
     depth = targets["depth"]
     mean, std = depth[:12].mean(), depth[:12].std(correction=0)
     for row in rows:
@@ -65,6 +66,7 @@ def test_position_scores_are_those_of_the_mean_training_map() -> None:
             prediction, target = (targets["saliency"][:12].mean(0) > 0.4).float(), targets["saliency"][image]
         else:
             prediction, target = (depth[:12].mean(0) - mean) / std, (depth[image] - mean) / std
+        target = depth[image] if row.metric in OF_LABELS else target
         assert row.value == pytest.approx(SCORES[row.metric](prediction.numpy(), target.numpy()), abs=1e-5)
 
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.probes.properties import PROPERTIES, Standardisation, property_named
-from diffprobe.probes.scoring import token_means
+from diffprobe.properties import PAPERS, PROPERTIES, Standardisation, property_named
+from diffprobe.properties.tokens import token_means
 
 
 def outputs(channels: int) -> Tensor:
@@ -34,7 +34,7 @@ def test_saliency_loss_is_the_cross_entropy_over_the_pixels_of_the_image() -> No
     logits = outputs(2)
     labels = (torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1)) > 0.5).float()
     saliency = property_named("saliency")
-    ours = saliency.loss(logits, token_means(saliency.target(labels), (4, 4))).mean()
+    ours = saliency.loss(logits, saliency.planes(saliency.target(labels), (4, 4))).mean()
     assert_same_value_and_gradient(logits, ours, F.cross_entropy(upsampled(logits), labels.long()))
 
 
@@ -43,7 +43,7 @@ def test_huber_is_that_over_pixels_where_targets_are_constant_per_token(name: st
     values = outputs(1)
     tokens = 2 * torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))
     assert (values[:, 0] - tokens).abs().gt(1).any()
-    ours = PROPERTIES[name].loss(values, tokens).mean()
+    ours = PROPERTIES[name].loss(values, tokens[:, None]).mean()
     assert_same_value_and_gradient(
         values, ours, F.huber_loss(upsampled(values)[:, 0], upsampled(tokens[:, None])[:, 0])
     )
@@ -53,7 +53,7 @@ def test_in_the_quadratic_region_huber_has_the_gradient_of_that_over_pixels() ->
     values = outputs(1)
     noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
     target = upsampled(values.detach())[:, 0] + 0.1 * noise
-    ours = PROPERTIES["depth"].loss(values, token_means(target, (4, 4))).mean()
+    ours = PROPERTIES["depth"].loss(values, token_means(target, (4, 4))[:, None]).mean()
     assert_same_gradient(values, ours, F.huber_loss(upsampled(values)[:, 0], target))
 
 
@@ -61,7 +61,7 @@ def test_in_the_quadratic_region_huber_has_the_gradient_of_that_over_pixels() ->
 def test_losses_broadcast_over_layers_and_steps_and_stay_per_image(name: str) -> None:
     item = PROPERTIES[name]
     many = torch.randn(2, 5, 3, item.outputs, 4, 4)
-    target = torch.rand(3, 4, 4)
+    target = torch.rand(3, item.regressed + (item.kind == "vector"), 4, 4)
     losses = item.loss(many, target)
     assert losses.shape == (2, 5, 3)
     torch.testing.assert_close(losses[1, 4, 2], item.loss(many[1, 4, 2], target[2]))
@@ -74,7 +74,7 @@ def test_saliency_target_is_any_label_above_zero() -> None:
 def test_saliency_decodes_to_the_probability_of_foreground() -> None:
     logits = outputs(2).detach()
     saliency = property_named("saliency")
-    found = saliency.decode_map(logits, saliency.standardisation(torch.rand(2, 4, 4)))
+    found = saliency.decode(logits, saliency.standardisation(torch.rand(2, 4, 4)))
     torch.testing.assert_close(found, logits.softmax(1)[:, 1])
 
 
@@ -85,7 +85,8 @@ def test_depth_decodes_back_to_label_units() -> None:
     standard = standardisation.apply(target)
     assert abs(standard.mean().item()) < 1e-5
     assert abs(standard.std(correction=0).item() - 1) < 1e-5
-    torch.testing.assert_close(depth.decode_map(standard[:, None], standardisation), target)
+    decoded = depth.decode(standard[:, None], standardisation)
+    torch.testing.assert_close(depth.in_label_units(decoded, standardisation), target)
 
 
 def test_constant_training_labels_are_refused() -> None:
@@ -98,7 +99,7 @@ def test_masks_are_not_standardised() -> None:
 
 
 def test_the_papers_learning_rates() -> None:
-    assert {name: item.learning_rate for name, item in PROPERTIES.items()} == {
+    assert {name: PROPERTIES[name].learning_rate for name in PAPERS} == {
         "saliency": 1e-3,
         "depth": 1e-3,
         "shading": 1e-2,

@@ -8,20 +8,20 @@ from sklearn.linear_model import Ridge
 from diffprobe.errors import UserError
 from diffprobe.probes import ridge
 from diffprobe.probes.bank import ProbeConfig
-from diffprobe.probes.properties import PROPERTIES
 from diffprobe.probes.ridge import Moments, as_tokens, ridge_bank
 from diffprobe.probes.scoring import target_maps
 from diffprobe.probes.splits import Split
+from diffprobe.properties import PAPERS, PROPERTIES
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, token_targets
 
-NAMES = list(PROPERTIES)
+NAMES = list(PAPERS)
 SPLIT = Split([0, 1, 2, 3, 4, 5], [6, 7], [8, 9])
 STRENGTHS = (1e-3, 0.1, 10.0)
 
 
 def moments_of(activations, targets, rows, batch=2, bias=False) -> Moments:
     moments = Moments(NAMES, ProbeConfig(solver="ridge", strengths=STRENGTHS, bias=bias))
-    maps = {name: target_maps(targets, name, activations.names) for name in NAMES}
+    maps = {name: target_maps(targets, PROPERTIES[name], activations.names) for name in NAMES}
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         values = {layer.name: activations.values[layer.name][:, part] for layer in activations.layers}
@@ -32,7 +32,7 @@ def moments_of(activations, targets, rows, batch=2, bias=False) -> Moments:
 def regression_target(targets, activations, name, rows, grid) -> torch.Tensor:
     """What a probe of `name` learns of each token of some images, [images x tokens], written out."""
     item = PROPERTIES[name]
-    maps = target_maps(targets, name, activations.names)
+    maps = target_maps(targets, item, activations.names)
     tokens = token_targets(item.standardisation(maps[SPLIT.train]).apply(maps), [grid])[grid][rows].flatten()
     return 4 * (tokens - 0.5) if item.binary else tokens
 
@@ -109,7 +109,7 @@ def worst_error(offset: str, bias: bool) -> float:
     for rows in torch.arange(8).split(2):
         moments.add({DEEP: values[:, rows]}, {"depth": targets[rows]})
     path = moments.solve()
-    outputs = path.outputs(DEEP, values[:, 8:])[:, 0, 0].flatten(1)
+    outputs = path.outputs(DEEP, values[:, 8:])[:, 0, :, 0].flatten(1)
 
     train, held_out = (part.reshape(-1, channels).double().numpy() for part in (tokens[:8], tokens[8:]))
     labels = targets[:8].double()
@@ -130,10 +130,10 @@ def test_batches_and_processes_make_no_difference() -> None:
     whole = moments_of(activations, targets, SPLIT.train, batch=6, bias=True).solve()
     halves = [moments_of(activations, targets, SPLIT.train[part::2], batch=1, bias=True) for part in range(2)]
     ours, theirs = [], []
-    halves[0].merge(lambda value: ours.append(value) or value)
-    halves[1].merge(lambda value: theirs.append(value) or value)
-    both = {id(mine): mine + other for mine, other in zip(ours, theirs, strict=True)}
-    halves[0].merge(lambda value: both[id(value)])
+    halves[0].merge(lambda value: ours.append(value.clone()) or value)
+    halves[1].merge(lambda value: theirs.append(value.clone()) or value)
+    both = iter([mine + other for mine, other in zip(ours, theirs, strict=True)])
+    halves[0].merge(lambda value: next(both))
     merged = halves[0].solve()
     for layer in (SHALLOW, DEEP):
         torch.testing.assert_close(merged.weights[layer], whole.weights[layer], rtol=1e-4, atol=1e-6)
@@ -167,7 +167,7 @@ def test_the_bank_says_what_the_path_says() -> None:
     outputs = path.outputs(DEEP, activations.values[DEEP])
     for number, (name, found) in enumerate(bank(DEEP, activations.values[DEEP]).items()):
         odds = found[:, :, 1] - found[:, :, 0] if PROPERTIES[name].binary else found[:, :, 0]
-        expected = torch.stack([outputs[chosen[DEEP][number, step], number, step] for step in range(2)])
+        expected = torch.stack([outputs[chosen[DEEP][number, step], step, :, number] for step in range(2)])
         torch.testing.assert_close(odds, expected, rtol=1e-4, atol=1e-5)
 
 

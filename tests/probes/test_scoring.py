@@ -7,21 +7,16 @@ import torch
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.properties import Standardisation
 from diffprobe.probes.score_table import score_table
-from diffprobe.probes.scoring import (
-    THRESHOLDS,
-    areas_at_thresholds,
-    choose_thresholds,
-    pool_target,
-    predict_maps,
-    score_bank,
-)
+from diffprobe.probes.scoring import THRESHOLDS, choose_thresholds, predict_maps, score_bank
 from diffprobe.probes.splits import Split
 from diffprobe.probes.summaries import best_layer, emergence_step, summarise, summary_rows
+from diffprobe.properties import Standardisation
+from diffprobe.properties.binary import areas_at_thresholds
+from diffprobe.properties.tokens import pool_target
 from tests.probes.planted import DEEP, SHALLOW, label_maps, noise, planted
 from tests.reference.score_rows import rows_of
-from tests.reference.scores import SCORES, dice, dice_background
+from tests.reference.scores import OF_LABELS, SCORES, dice, dice_background
 
 PROPERTIES = ["saliency", "depth", "shading"]
 SPLIT = Split([0, 1, 2, 3], [4, 5, 6], [7, 8])
@@ -35,10 +30,10 @@ def untrained(bias: bool = True) -> ProbeBank:
 
 def test_scores_are_those_of_the_upsampled_maps() -> None:
     activations, targets, bank = noise(9), label_maps(9), untrained()
-    targets["depth"] = targets["depth"].round()
+    targets["depth"] = targets["depth"].abs().round() + 1
     bank.thresholds["saliency"] = {SHALLOW: [0.5, 0.45], DEEP: [0.55, 0.5]}
     rows = rows_of(score_table(score_bank(bank, activations, targets, SPLIT, model="pocket")))
-    assert len(rows) == 2 * 2 * (2 + 3 + 3) * (3 + 2)
+    assert len(rows) == 2 * 2 * (2 + 6 + 3) * (3 + 2)
     for row in rows:
         image = activations.names.index(row.image)
         assert image in getattr(SPLIT, row.split)
@@ -49,6 +44,8 @@ def test_scores_are_those_of_the_upsampled_maps() -> None:
         else:
             prediction = outputs[0]
             target = bank.standardisations[row.property].apply(targets[row.property][image])
+        if row.metric in OF_LABELS:
+            target = targets[row.property][image]
         expected = SCORES[row.metric](prediction.float().numpy(), target.numpy())
         assert row.value == pytest.approx(expected, abs=1e-5), row
 
@@ -65,9 +62,12 @@ def test_rows_carry_their_keys() -> None:
 def test_a_constant_prediction_has_no_correlation_but_an_error() -> None:
     bank, activations = untrained(bias=False), noise(9)
     activations.values[DEEP][0, 7] = 0
-    rows = rows_of(score_table(score_bank(bank, activations, label_maps(9), SPLIT, model="pocket")))
+    targets = label_maps(9)
+    targets["depth"] = targets["depth"].abs() + 1  # above 0, as errors of depth need it
+    rows = rows_of(score_table(score_bank(bank, activations, targets, SPLIT, model="pocket")))
     missing = {(row.layer, row.step, row.image, row.metric) for row in rows if row.value is None}
-    assert missing == {(DEEP, 0, "image_7", "spearman"), (DEEP, 0, "image_7", "pearson")}
+    undefined = ("spearman", "pearson", "ssi_error", "abs_rel", "delta1")
+    assert missing == {(DEEP, 0, "image_7", metric) for metric in undefined}
 
 
 @pytest.mark.parametrize("size", [(16, 16), (18, 18)])  # a multiple of the tokens, and none

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from diffprobe.errors import UserError
 from diffprobe.probes import bank as storage
 from diffprobe.probes.bank import ProbeBank, load_bank, save_bank
-from diffprobe.probes.properties import Standardisation
+from diffprobe.properties import Standardisation
 
 OF_THE_FIRST_FILES = ("property", "properties", "standardisation", "thresholds", "layers", "steps")
 LAYERS = {"up_blocks.3.b": 5, "down_blocks.0.a": 3}

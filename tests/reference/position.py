@@ -7,18 +7,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from diffprobe.files import NO_STEP
-from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import ScoreBlock
-from diffprobe.probes.scoring import (
-    THRESHOLDS,
-    Threshold,
-    dice,
-    pool_target,
-    pooled_targets,
-    score_maps,
-    target_maps,
-)
+from diffprobe.probes.scoring import THRESHOLDS, Threshold, target_maps
 from diffprobe.probes.splits import Split
+from diffprobe.properties import property_named
+from diffprobe.properties.binary import dice
+from diffprobe.properties.tokens import pool_target
 
 
 def position_scores(
@@ -36,8 +30,9 @@ def position_scores(
     fixed = None if threshold == "validation" else threshold
     for name in properties:
         item = property_named(name)
-        target = target_maps(targets, name, names)
-        target = item.standardisation(target[split.train]).apply(target)
+        labels = target_maps(targets, item, names)
+        standardisation = item.standardisation(labels[split.train])
+        target = standardisation.apply(labels)
         prediction = target[split.train].mean(0)
         grid = (prediction.shape[0], prediction.shape[1])
         maps = prediction.expand(1, 1, *grid)
@@ -47,10 +42,10 @@ def position_scores(
             cut = [max(THRESHOLDS, key=lambda value: float(dice(maps > value, pooled).mean()))]
         for part in ("validation", "test"):
             rows = split.rows(part)
-            pooled = pooled_targets(item, target[rows], [grid])[grid]
+            prepared = item.prepared(labels[rows], standardisation, [grid])[grid]
             keys = (model, "position", name, probe, "position", part)
             images = [names[row] for row in rows]
-            for metric, values in score_maps(item, maps, pooled, cut).items():
+            for metric, values in item.scores(maps.expand(1, len(rows), *grid), prepared, cut).items():
                 scores = values.expand(1, len(rows)).double().numpy()
                 found.append(ScoreBlock(*keys, metric, [(NO_STEP, None)], images, scores))
     return found

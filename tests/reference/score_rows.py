@@ -11,7 +11,8 @@ import pandas as pd
 
 from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.score_table import ScoreBlock, score_table
-from diffprobe.probes.summaries import RANGES, Summary
+from diffprobe.probes.summaries import Summary
+from diffprobe.properties.metrics import metric_named
 from diffprobe.statistics.intervals import mean_intervals
 
 _KEY = attrgetter("model", "layer", "step", "timestep", "property", "probe", "control", "split", "metric")
@@ -65,7 +66,8 @@ def summaries_of(scores: Sequence[Score], *, differences: bool = False) -> list[
     for key, numbers in values.items():
         means = mean_intervals(np.array([numbers]))
         mean, low, high, n = means.mean[0], means.low[0], means.high[0], int(means.n[0])
-        lowest, highest = (-np.inf, np.inf) if differences else RANGES.get(key[-1], (-np.inf, np.inf))
+        metric = metric_named(key[-1])
+        lowest, highest = (-np.inf, np.inf) if differences else (metric.low, metric.high)
         ends = (None, None) if np.isnan(low) or np.isnan(high) else (max(low, lowest), min(high, highest))
         found.append((*key, mean, *ends, n) if n else (*key, None, None, None, 0))
     return found

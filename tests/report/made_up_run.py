@@ -10,6 +10,7 @@ import numpy as np
 
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference
+from diffprobe.properties import property_named
 from diffprobe.probes.summaries import EmergenceStep, Summary
 from diffprobe.report.choices import LayerChoice
 from diffprobe.report.grid import PredictionExample
@@ -88,6 +89,7 @@ def make_example(steps: int = STEPS, size: int = 32) -> PredictionExample:
         title="a red sphere to the left of a blue cube",
         steps=tuple(range(steps)),
         images=coming_out(final, 5).clip(0, 1),
+        items={name: property_named(name) for name in labels},
         predictions=predictions,
         labels=labels,
         final=final,

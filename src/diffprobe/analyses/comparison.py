@@ -19,9 +19,8 @@ from diffprobe.files import Step
 from diffprobe.labels.classifiers import PROPERTY as CLASS
 from diffprobe.labels.classifiers import TOP_1
 from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare
-from diffprobe.probes.properties import PROPERTIES, property_named
 from diffprobe.probes.score_table import TEXT, concatenate, read_csv, read_scores, scores_file, select
-from diffprobe.probes.summaries import best_layer, read_summary, summary_rows
+from diffprobe.probes.summaries import best_layer, headline_metric, read_summary, summary_rows
 from diffprobe.ranges import Folder, Items
 from diffprobe.report.choices import metric_name, or_nan
 from diffprobe.report.report import Plot, Report, Table
@@ -37,7 +36,16 @@ from diffprobe.report.style import (
     shared_legend,
     style,
 )
-from diffprobe.report.wording import difference_text, images_text, interval, is_number, p_text, significant, too_few
+from diffprobe.report.wording import (
+    difference_text,
+    direction,
+    images_text,
+    interval,
+    is_number,
+    p_text,
+    significant,
+    too_few,
+)
 from diffprobe.runs.folder import CONFIGURATION, FINISHED, RUN_ONLY_KEYS, begun_jobs, read_recorded
 from diffprobe.runs.settings import flattened
 
@@ -191,10 +199,9 @@ def _of_probes(run: FinishedRun) -> list[RunScore]:
     if run.summaries is None:
         return []
     real = select(run.summaries, control="none", split="test")
-    real = real[real["property"].isin([*PROPERTIES, CLASS])]
     scores = []
     for name, model, probe in real[["property", "model", "probe"]].drop_duplicates().itertuples(index=False):
-        metric = TOP_1 if name == CLASS else property_named(name).headline
+        metric = TOP_1 if name == CLASS else headline_metric(real, name).name
         rows = select(real, property=name, model=model, probe=probe, metric=metric)
         if name != CLASS:
             rows = select(rows, layer=best_layer(run.summaries, name, model=model, probe=probe))
@@ -323,7 +330,7 @@ def run_lines(headlines: Sequence[RunScore], differences: Sequence[ScoreDifferen
     for (what, metric), rows in _by_score(headlines).items():
         labels = zip(labels_of(rows), rows, strict=True)
         texts = [f"{label} {interval(row.mean, row.low, row.high)}" for label, row in labels]
-        lines.append(f"{what}, {metric_name(metric)}: {'; '.join(texts)}.")
+        lines.append(f"{what}, {metric_name(metric)}{direction(metric)}: {'; '.join(texts)}.")
         own = [row for row in differences if (row.property, row.metric) == (what, metric)]
         if len(own) <= MANY:
             lines += [_difference_line(row, len(own)) for row in own]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffprobe.data.images import ImageCollection
     from diffprobe.data.objects import ObjectImages, Problem
     from diffprobe.data.prompts import Prompt
+    from diffprobe.properties import Property
 
 
 class Inputs:
@@ -51,8 +52,19 @@ class Inputs:
         return make_source(self.settings, self.log)
 
     @cached_property
+    def properties(self) -> list[Property]:
+        """What is probed."""
+        return make(self.settings.property).properties
+
+    @cached_property
     def labeler(self) -> Any:
-        return make(self.settings.labeler)
+        """The labeler, which knows the properties."""
+        from diffprobe.labels.labeler import DefinitionAwareLabeler
+
+        labeler = make(self.settings.labeler)
+        if isinstance(labeler, DefinitionAwareLabeler):
+            labeler.set_properties({item.name: item for item in self.properties})
+        return labeler
 
     @cached_property
     def classifier(self) -> Any:

@@ -58,7 +58,7 @@ def check_probing(inputs: Inputs) -> ProbingTask:
         steps=inputs.steps(source.timesteps(backbone)),
         layers=inputs.layers,
         groups=inputs.groups,
-        properties=list(settings.property.names),
+        properties=inputs.properties,
         controls=list(settings.control.names),
         fractions=list(settings.data.fractions),
         test=[prompt.name for prompt in test_prompts(settings, lambda _: None)],  # making the source logged its lines
@@ -68,7 +68,7 @@ def check_probing(inputs: Inputs) -> ProbingTask:
     )
     if isinstance(labeler, GeometryAwareLabeler):
         labeler.set_geometries(source.geometries())
-    labeler.check(source.names, probing_config.properties, backbone.image_size)
+    labeler.check(source.names, list(probing_config.items), backbone.image_size)
     return task_of(inputs, source, probing_config)
 
 
@@ -126,7 +126,7 @@ def plan_probing(task: ProbingTask) -> Plan:
     line = (
         f"{backbone.name} on {backbone.device}: {len(task.source.names)} images, {len(probing_config.inputs)} layers, "
         f"{len(probing_config.steps)} of {len(task.source.timesteps(backbone))} steps, "
-        f"{', '.join(probing_config.properties)}; {task.budget.evaluations} network evaluations, "
+        f"{', '.join(probing_config.items)}; {task.budget.evaluations} network evaluations, "
         f"{in_units(task.budget.bytes)} of activations {KEPT[task.inputs.features.store]}"
     )
     return Plan([line], task.budget.lines())

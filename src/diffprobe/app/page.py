@@ -22,7 +22,7 @@ from diffprobe.app.session import (
     moved_mask,
 )
 from diffprobe.errors import UserError
-from diffprobe.report.style import COLOUR_MAPS
+from diffprobe.properties import Property
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is sent anywhere
 try:
@@ -51,12 +51,15 @@ def draw_outline(image: Tensor, mask: Tensor) -> np.ndarray:
     return _eight_bit(_enlarged(image).masked_fill(outer, 0.0).masked_fill(inner, 1.0))
 
 
-def apply_colours(values: Tensor, low: float, high: float, colours: str) -> np.ndarray:
-    """A map [h, w] in a colour map of matplotlib from low to high, as [SIDE, SIDE, 3]."""
+def apply_colours(item: Property, values: Tensor, at: int) -> np.ndarray:
+    """The map at one of the steps of `values` [steps, h, w] in the property's colours, as [SIDE, SIDE, 3]."""
     from matplotlib import colormaps
 
-    shares = (values - low) / ((high - low) or 1.0)
-    coloured = colormaps[colours](shares.clamp(0, 1).numpy())[..., :3]
+    look = item.picture(values.numpy(), values.numpy())
+    coloured = look.values[at]
+    if look.colours is not None:
+        shares = (coloured - look.low) / ((look.high - look.low) or 1.0)
+        coloured = colormaps[look.colours](np.clip(shares, 0, 1))[..., :3]
     return _eight_bit(_enlarged(torch.from_numpy(coloured).movedim(-1, 0)))
 
 
@@ -102,7 +105,7 @@ def build_page(equipment: Equipment) -> gr.Blocks:
             prompt = gr.Textbox(EXAMPLE[0], label="Prompt", scale=4, elem_id="prompt")
             seed = gr.Number(EXAMPLE[1], label="Seed", precision=0, minimum=0)
             make = gr.Button("Generate", variant="primary", elem_id="generate")
-        gr.Markdown("## What the probes see\nThe outline is what the saliency probe takes for the object.")
+        gr.Markdown(f"## What the probes see\nThe outline is what the {equipment.mask} probe takes for the object.")
         with gr.Row():
             first, last = min(bank.steps) + 1, max(bank.steps) + 1
             step = gr.Slider(first, last, value=last, step=1, label="Denoising step", elem_id="step")
@@ -180,11 +183,10 @@ def _show_step(
         return [None] * (1 + len(equipment.bank.properties))
     at = generated.steps.index(step - 1)
     maps = {name: by_layer[layer] for name, by_layer in generated.maps.items()}
-    foreground = maps["saliency"][at] > equipment.bank.thresholds["saliency"][layer][at]
+    foreground = maps[equipment.mask][at] > equipment.bank.thresholds[equipment.mask][layer][at]
     pictures = [draw_outline(generated.images[step - 1], foreground)]
     for name, values in maps.items():
-        low, high = (0.0, 1.0) if name == "saliency" else (float(values.min()), float(values.max()))
-        pictures.append(apply_colours(values[at], low, high, COLOUR_MAPS.get(name, "viridis")))
+        pictures.append(apply_colours(equipment.bank.properties[name], values, at))
     return pictures
 
 

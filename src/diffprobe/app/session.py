@@ -28,8 +28,8 @@ from diffprobe.errors import UserError
 from diffprobe.labels.pocket import PocketLabeler
 from diffprobe.parts import class_name, make
 from diffprobe.probes.bank import ProbeBank, ProbeConfig, load_bank, save_bank
-from diffprobe.probes.scoring import dice
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
+from diffprobe.properties.binary import dice
 from diffprobe.runs.folder import FINISHED, read_settings
 
 EDITED_LAYERS = ("down_blocks.0.resnets.?", "up_blocks.3.resnets.?")  # what pocket follows best, see intervention.md
@@ -37,7 +37,6 @@ EDITED_STEP_FRACTION = 1 / 3  # of the trajectory, its beginning: the papers' fi
 TRAINING_SCENES = 80
 COVARIANCE_IMAGES = 16
 SAMPLING_STEPS = 15
-PROPERTIES = ("saliency", "depth", "shading")
 SMALLEST_SHARE = 0.005  # of the picture, that a mask must cover: half of pocket's smallest objects
 
 
@@ -46,7 +45,7 @@ class Equipment:
     """A model, probes of it, a labeler, and how images are edited.
 
     Attributes:
-        bank: probes of saliency, by which images are edited, and of whatever else shall be shown.
+        bank: probes of a mask, by which images are edited, and of whatever else shall be shown.
         covariances: of the edited layers' activations, where the editing needs them.
         sampling_steps: of every trajectory.
     """
@@ -57,6 +56,11 @@ class Equipment:
     editing: Editing
     covariances: Covariances
     sampling_steps: int
+
+    @property
+    def mask(self) -> str:
+        """The property of the bank that images are edited by: its first mask."""
+        return self.editing.property
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +121,10 @@ def load_from_run(folder: Path) -> Equipment:
         chosen.cache = None  # a folder that the run's maker chose: nothing is written there
     labeler = make(chosen)
     backbone = make(settings.model, device="auto")
-    labeler.check(["a new image"], ["saliency"], backbone.image_size)
     prompts = load_prompts(settings.data.prompts, seed=settings.seed)
-    return build_equipment(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)
+    equipment = build_equipment(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)
+    labeler.check(["a new image"], [equipment.mask], backbone.image_size)
+    return equipment
 
 
 def build_equipment(
@@ -128,16 +133,17 @@ def build_equipment(
     """Chooses the probes that edit, and measures how the activations vary that they read, in images of the prompts.
 
     Raises:
-        UserError: there are no probes of saliency at the first third of the steps.
+        UserError: there are no probes of a mask at the first third of the steps.
     """
     layers = [name for name in bank.layers if any(fnmatch(name, glob) for glob in EDITED_LAYERS)] or bank.layers
     steps = [step for step in bank.steps if step < sampling_steps * EDITED_STEP_FRACTION]
-    if "saliency" not in bank.properties or not steps:
+    masks = [name for name, item in bank.properties.items() if item.binary]
+    if not masks or not steps:
         raise UserError(
             f"the probes are of {', '.join(bank.properties)} at steps {bank.steps}, and images are edited by those of "
-            f"saliency at the first third of {sampling_steps} steps; train some there"
+            f"a mask at the first third of {sampling_steps} steps; train some there"
         )
-    editing = Editing("saliency", layers, steps, method="pattern" if bank.head == "linear" else "gradient")
+    editing = Editing(masks[0], layers, steps, method="pattern" if bank.head == "linear" else "gradient")
     moments = TokenMoments()
     if editing.method == "pattern":
         few = prompts[:COVARIANCE_IMAGES]
@@ -166,14 +172,16 @@ def trained_bank(
     source = Generation(prompts, sampling_steps)
     layers = select_layers(catalogue(backbone.denoiser), EDITED_LAYERS)
     probe_config = ProbeConfig("ridge", "ridge")
-    probing_config = ProbingConfig(
-        layers, range(sampling_steps), properties=list(PROPERTIES), controls=[], probe_config=probe_config
-    )
+    probing_config = ProbingConfig(layers, range(sampling_steps), controls=[], probe_config=probe_config)
     manifest = describe(backbone, source, layers, probing_config.steps, ExecutionConfig.dtype, 1, identified=True)
-    provenance = [manifest.fingerprint, [labeler.fingerprint(name) for name in PROPERTIES], asdict(probe_config)]
+    provenance = [
+        manifest.fingerprint,
+        [labeler.fingerprint(name) for name in probing_config.items],
+        asdict(probe_config),
+    ]
     fingerprint = hashlib.sha256(json.dumps(provenance).encode()).hexdigest()
     folder = stores / "app" / folder_name(backbone.name, fingerprint)
-    if all((folder / f"{name}.safetensors").exists() for name in PROPERTIES):
+    if all((folder / f"{name}.safetensors").exists() for name in probing_config.items):
         try:
             return load_bank(folder, fingerprint)
         except UserError as error:
@@ -217,9 +225,10 @@ def _maps(bank: ProbeBank, activations: dict[str, Tensor]) -> dict[str, dict[str
     outputs = {layer: bank(layer, values) for layer, values in activations.items()}
     return {
         name: {
-            layer: item.decode_map(output[name], bank.standardisations[name])[:, 0] for layer, output in outputs.items()
+            layer: item.in_label_units(item.decode(output[name], statistics), statistics)[:, 0]
+            for layer, output in outputs.items()
         }
-        for name, item in bank.properties.items()
+        for (name, item), statistics in zip(bank.properties.items(), bank.standardisations.values(), strict=True)
     }
 
 
@@ -248,7 +257,7 @@ def drawn_mask(painted: Tensor, height: int, width: int) -> Tensor:
 
 
 def denoise_towards(equipment: Equipment, generated: GeneratedImage, target: Tensor) -> EditedImage:
-    """The same prompt and seed once more, with activations edited so that the saliency probes report the target.
+    """The same prompt and seed once more, with activations edited so that the probes report the target.
 
     Args:
         target: [H, W] in {0, 1}.
@@ -288,4 +297,4 @@ def _advice_for_page(prompt: str) -> Iterator[None]:
 
 def _label(equipment: Equipment, image: Tensor) -> Tensor:
     """The labeler's mask [H, W] of an image [3, H, W]."""
-    return equipment.labeler(image[None], ["a new image"], ["saliency"])["saliency"][0]
+    return equipment.labeler(image[None], ["a new image"], [equipment.mask])[equipment.mask][0]

@@ -131,8 +131,8 @@ def join_scores(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     import numpy as np
 
-    from diffprobe.probes.properties import PROPERTIES
     from diffprobe.probes.score_table import COLUMNS, concatenate, group_rows
+    from diffprobe.properties import PROPERTY_NAMES
 
     scores = concatenate(list(tables.values()))
     groups = group_rows(scores, [name for name in COLUMNS if name not in ("timestep", "value")])
@@ -150,7 +150,8 @@ def join_scores(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             f"{row.value} in the other; gather jobs of one sweep, or run it again in a folder of its own"
         )
     once = scores.iloc[groups.first]
-    order = once["property"].map({name: place for place, name in enumerate(PROPERTIES)}).astype(int)
+    names = [*PROPERTY_NAMES, *once["property"].unique()]  # the user's own come last
+    order = once["property"].map({name: names.index(name) for name in names}).astype(int)
     return once.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 

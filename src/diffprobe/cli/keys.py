@@ -101,11 +101,17 @@ def _check_rate(key: str, config: DictConfig) -> None:
     section, _, name = key.rpartition(".")
     if section != "probe.learning_rates":
         return
-    solver, names = OmegaConf.select(config, "probe.solver"), OmegaConf.select(config, "property.names") or ()
+    solver, names = OmegaConf.select(config, "probe.solver"), _property_names(config)
     if solver != "adam":
         raise UserError(f"{key} has no effect: probe.solver={shown(solver)} knows no learning rate (adam does)")
     if name not in names:
         raise UserError(f"{key} has no effect: property.names={shown(names)} has no {name}")
+
+
+def _property_names(config: DictConfig) -> list[str]:
+    own = OmegaConf.select(config, "property.own") or ()
+    names = OmegaConf.select(config, "property.names") or ()
+    return [*names, *(item.get("name") for item in own), *filter(None, [OmegaConf.select(config, "property.name")])]
 
 
 def _check_choice(group: str, choice: str, config: DictConfig, folders: Sequence[Path], typed: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,16 +91,18 @@ def _report_finished(config: DictConfig) -> None:
 
 
 def objective(summaries: pd.DataFrame) -> float:
-    """What a search maximises: the mean headline score on *validation* images over all probes of the network itself.
-
-    NaN if no such score is defined.
+    """What a search maximises: the mean headline score on *validation* images over all probes of the network itself;
+    errors count as negative. NaN if no such score is defined.
     """
-    from diffprobe.probes.properties import property_named
+    import pandas as pd
+
     from diffprobe.probes.score_table import select
+    from diffprobe.probes.summaries import headline_metric
 
     rows = select(summaries, control="none", split="validation")
-    headlines = [property_named(name).headline for name in rows["property"]]
-    return float(rows["mean"][rows["metric"].astype(str) == headlines].mean())
+    metrics = [headline_metric(rows, name) for name in rows["property"].unique()]
+    of_each = {metric.name: rows["mean"][rows["metric"] == metric.name] * metric.sign for metric in metrics}
+    return float(pd.concat(list(of_each.values())).mean()) if of_each else math.nan
 
 
 def rebuild_report(folder: Path, seed: int) -> None:

@@ -13,63 +13,31 @@ import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.fitting import Box, Geometry, fit_map
+from diffprobe.fitting import UPRIGHT, Box, Geometry, fit_map
+from diffprobe.labels.map_files import EXTENSIONS, read_map
+from diffprobe.properties import Property, property_named
 from diffprobe.threads import decoding_threads
-from diffprobe.user_files import opened_picture, read_array
-
-MAP_EXTENSIONS = (".npy", ".png")
-SALIENCY = "saliency"
-
-
-def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> np.ndarray:
-    """The values of a grey picture, [height, width]: bool, uint8, or an integer type of 16 bits.
-
-    Colour may be there if all channels are equal, transparency if all is opaque. Lossy formats are not among the
-    kinds, since their zeros are not zero.
-
-    Raises:
-        UserError: the file cannot be read, is of another kind, or has colours or transparent pixels.
-    """
-    with opened_picture(path, what, kinds=kinds) as (picture, _):
-        cut_to_8_bits = picture.mode != "L" and any(";16B" in str(tile[3]) for tile in picture.tile)
-        picture.load()
-        if picture.mode == "1":
-            return np.array(picture)
-        if picture.mode.startswith("I"):
-            values = np.array(picture)
-            if (values == picture.info.get("transparency")).any():
-                raise ValueError("it has transparent pixels; save one grey channel alone")
-            return values
-        if cut_to_8_bits:
-            raise ValueError("it is colour of 16 bits, which would be cut to 8; save it as grey")
-        if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-            raise ValueError(
-                "it has transparent pixels, and whether its map is in its transparency or in its colours cannot be "
-                "told; save one grey channel alone"
-            )
-        if picture.mode in ("L", "LA"):
-            return np.array(picture.getchannel("L"))
-        channels = np.asarray(picture.convert("RGB"))
-        if (channels != channels[..., :1]).any():
-            raise ValueError(
-                "it is in colour, and colours have no order; save the values themselves, as grey PNG or as .npy"
-            )
-        return channels[..., 0].copy()
 
 
 class FilesLabeler:
-    """Reads `path/<property>/<image name>.npy` or `.png`, 8 or 16 bit, and resizes it to the image.
+    """Reads `path/<property>/<image name>` with one of `EXTENSIONS`, and resizes it to the image.
 
-    Saliency maps are 0 where there is background, depth maps relative inverse depth (larger is nearer), shading maps
-    irradiance. A map has the proportions of its image's file, and is rotated and cropped as the image is; or it is
-    square, of the image as the network sees it.
+    The kind of a property says what a file holds: a mask is 0 where there is background, relative inverse depth is
+    larger where things are nearer, classes are their numbers, and vectors are channels or red, green and blue. A map
+    has the proportions of its image's file, and is rotated and cropped as the image is; or it is square, of the image
+    as the network sees it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._geometries: Mapping[str, Geometry] = {}
+        self._properties: Mapping[str, Property] = {}
         if not self.path.is_dir():
-            raise UserError(f"no such folder of label maps: {path}; it must hold saliency/, depth/ or shading/")
+            raise UserError(f"no such folder of label maps: {path}; it must hold a folder for each property")
+
+    def set_properties(self, properties: Mapping[str, Property]) -> None:
+        """Sets properties of the user's own, by name; others are known ones."""
+        self._properties = properties
 
     def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
         """See `GeometryAwareLabeler`."""
@@ -85,8 +53,8 @@ class FilesLabeler:
         """Reads every map before any work is done.
 
         Raises:
-            UserError: maps are missing, cannot be used, or have no content: a mask without salient pixels or without
-                background, a quantity that is the same everywhere. The first few are named.
+            UserError: maps are missing, cannot be used, or have no content: a mask without foreground or without
+                background, a quantity that is the same everywhere, no class or vector at all. The first few are named.
         """
         for name in properties:
             folder = self.path / name
@@ -96,7 +64,8 @@ class FilesLabeler:
             if missing:
                 raise UserError(
                     f"{folder} lacks the maps of {len(missing)} of {len(names)} images, such as "
-                    f"{', '.join(missing[:3])}; expected {missing[0]}.png or {missing[0]}.npy"
+                    f"{', '.join(missing[:3])}; expected {missing[0]} with one of "
+                    f"{', '.join(EXTENSIONS)}"
                 )
         for name in properties:
             with decoding_threads() as pool:
@@ -113,15 +82,23 @@ class FilesLabeler:
             values = self._read(name, image, size, size)
         except UserError as error:
             return str(error)
-        if may_be_constant or values.min() < values.max():
+        item, value = self._property(name), values.max()
+        shown = f"the map {self._files(name, image)[0]}, as its image shows it at {size} pixels,"
+        if may_be_constant or (values.min() < value and item.kind != "vector"):
             return ""
-        shown = f"the map {self._files(name, image)[0]}, as its image shows it at {size} pixels, is"
-        if name == SALIENCY:
-            return f"{shown} all {'salient' if values.max() else 'background'}; a mask needs both"
-        return f"{shown} {values.max():g} everywhere; a constant map has no ranks to learn or to score"
+        if item.binary:
+            return f"{shown} is all {'foreground' if value else 'background'}; a mask needs both"
+        if item.kind in ("categorical", "vector"):
+            empty = value < 0 if item.kind == "categorical" else not np.abs(values).max()
+            return f"{shown} has no {'class' if item.kind == 'categorical' else 'vector'} at all" if empty else ""
+        return f"{shown} is {value:g} everywhere; a constant map has no ranks to learn or to score"
+
+    def _property(self, name: str) -> Property:
+        return self._properties.get(name) or property_named(name)
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] -> {property: [images, height, width]}; only the size of `images` matters."""
+        """[images, 3, height, width] -> {property: [images, height, width]} (of vectors [images, channels, height,
+        width]); only the size of `images` matters."""
         height, width = images.shape[-2:]
         return {
             name: torch.stack([torch.from_numpy(self._read(name, image, height, width)) for image in names])
@@ -130,42 +107,38 @@ class FilesLabeler:
 
     def fingerprint(self, name: str) -> str:
         """Of the names and contents of all maps of property `name`, which are read for it."""
-        paths = sorted(
-            path for path in (self.path / name).rglob("*") if path.suffix in MAP_EXTENSIONS and path.is_file()
-        )
+        paths = sorted(path for path in (self.path / name).rglob("*") if path.suffix in EXTENSIONS and path.is_file())
         described = [
             (path.relative_to(self.path).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths
         ]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     def _files(self, name: str, image: str) -> list[Path]:
-        paths = (self.path / name / (image + ending) for ending in MAP_EXTENSIONS)
+        paths = (self.path / name / (image + ending) for ending in EXTENSIONS)
         return [path for path in paths if path.exists() or path.is_symlink()]
 
     def _read(self, name: str, image: str, height: int, width: int) -> np.ndarray:
-        """The map as its image is fitted, [height, width] float32; a mask is 1 where a value is above 0, else 0."""
+        """The map as its image is fitted, [height, width] or [channels, height, width] float32; a mask is 1 where a
+        value is above 0, else 0."""
         paths = self._files(name, image)
         if len(paths) != 1:
             problem = f"there are both {paths[0]} and {paths[1].name}" if paths else f"{self.path / name} lacks {image}"
             raise UserError(f"{problem}; give one map of {name} per image")
+        item, geometry = self._property(name), self._geometries.get(image)
         try:
-            upright, box = fit_map(_load(paths[0]), self._geometries.get(image), width)
+            values = read_map(paths[0], item)
+            if item.kind == "vector" and geometry is not None and geometry.orientation != UPRIGHT:
+                raise ValueError("the EXIF data of its image turn that, and directions with it; save both upright")
+            upright, box = fit_map(values, geometry, width)
         except ValueError as error:
             raise UserError(f"the map {paths[0]} of {name}: {error}") from error
-        return _nearest(upright > 0, box, height, width) if name == SALIENCY else _bilinear(upright, box, height, width)
-
-
-def _load(path: Path) -> np.ndarray:
-    """[height, width], finite. Raises UserError if the file cannot be read, ValueError if it is no map."""
-    values = read_array(path, "the map") if path.suffix == ".npy" else read_plane(path, "the map")
-    values = values.reshape([side for side in values.shape if side > 1]) if values.ndim > 2 else values
-    if values.ndim != 2 or not values.size:
-        raise ValueError(f"it must be one plane of numbers, and has shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{int((~np.isfinite(values)).sum())} of its {values.size} values are infinite or not numbers")
-    if max(abs(float(values.max())), abs(float(values.min()))) > float(np.finfo(np.float32).max):
-        raise ValueError("it has values beyond 3.4e38, the range of float32; scale them down, only ranks count")
-    return values
+        if item.binary:
+            return _nearest(upright > 0, box, height, width)
+        if item.kind == "categorical":
+            return _nearest(upright, box, height, width)
+        if item.kind == "vector":
+            return np.stack([_bilinear(channel, box, height, width) for channel in np.moveaxis(upright, -1, 0)])
+        return _bilinear(upright, box, height, width)
 
 
 def _nearest(mask: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:

@@ -21,13 +21,14 @@ from diffprobe.errors import UserError, one_line
 from diffprobe.files import Damaged, read_sealed, remove_leftovers, replacing, sealed
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
+from diffprobe.properties import Property
 
 FORMAT = "diffprobe-map/2"
 CHUNK = 32  # images labelled before their maps are written
 
 
 class Labeler(Protocol):
-    """Gives images their maps: saliency 0 or 1, relative inverse depth (larger is nearer), shading as irradiance.
+    """Gives images their maps: masks 0 or 1, quantities, class numbers or vectors, as `diffprobe.properties` has them.
 
     A labeler asks for what it needs (packages, weights, files) when it is made or checked.
     """
@@ -37,11 +38,21 @@ class Labeler(Protocol):
         ...
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] in [0, 1], one name each -> {property: [images, height, width]} float32, CPU."""
+        """[images, 3, height, width] in [0, 1], one name each -> {property: [images, height, width]} float32, CPU; of
+        vectors [images, channels, height, width]."""
         ...
 
     def fingerprint(self, name: str) -> str:
         """A hash of what determines the maps of property `name` beside the image: weights, settings or files."""
+        ...
+
+
+@runtime_checkable
+class DefinitionAwareLabeler(Labeler, Protocol):
+    """A labeler whose maps are of whatever the user defines."""
+
+    def set_properties(self, properties: Mapping[str, Property]) -> None:
+        """Sets the properties of a run, by name, before `check`."""
         ...
 
 
@@ -249,6 +260,11 @@ class PerProperty:
                 raise UserError(f"labeler.{name}={make} is no labeler; the parts here are named after properties")
         self._cache, self._makers, self._labelers = cache, makers, dict[str, Labeler]()
         self._geometries: Mapping[str, Geometry] = {}
+        self._properties: Mapping[str, Property] = {}
+
+    def set_properties(self, properties: Mapping[str, Property]) -> None:
+        """As `DefinitionAwareLabeler`, for those of the labelers that are; before they are made."""
+        self._properties = properties
 
     def set_geometries(self, geometries: Mapping[str, Geometry]) -> None:
         """As `GeometryAwareLabeler`, for those of the labelers that are."""
@@ -282,6 +298,8 @@ class PerProperty:
             labeler = self._makers[name]()
             if self._cache is not None and not isinstance(labeler, FilesLabeler):
                 labeler = CachedLabeler(labeler, self._cache)
+            if isinstance(labeler, DefinitionAwareLabeler):
+                labeler.set_properties(self._properties)
             if isinstance(labeler, GeometryAwareLabeler):
                 labeler.set_geometries(self._geometries)
             self._labelers[name] = labeler

@@ -11,37 +11,67 @@ from torch import Tensor
 
 from diffprobe.backbone.model_folder import fingerprint_of
 from diffprobe.errors import UserError
-from diffprobe.pocket.networks import IMAGE_SIZE, load_classifier, load_labeler
+from diffprobe.pocket.networks import (
+    IMAGE_SIZE,
+    MAPS,
+    SURFACES,
+    SurfaceNetwork,
+    load_classifier,
+    load_labeler,
+    load_surfaces,
+)
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 
 BATCH = 64
+MASKS = ("saliency", "shadow")
 NEITHER = "nothing"
 
 
 class PocketLabeler:
-    """Saliency, depth and shading of images of the pocket world."""
+    """All maps of the built-in world, `diffprobe.pocket.networks.MAPS` and `SURFACES`, of its images."""
 
     def __init__(self) -> None:
         self.network = load_labeler()
 
+    @cached_property
+    def surfaces(self) -> SurfaceNetwork:
+        """The second decoder, which only some properties need."""
+        return load_surfaces()
+
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
-        """Raises UserError for images of another size."""
+        """Raises UserError for images of another size, and for a property that the world does not have."""
         _check_size(image_size, "labeler=pocket", "give label maps: labeler=files labeler.path=FOLDER")
+        unknown = [name for name in properties if name not in (*MAPS, *SURFACES)]
+        if unknown:
+            raise UserError(
+                f"labeler=pocket does not know {unknown[0]!r}, only {', '.join((*MAPS, *SURFACES))}; give maps of it: "
+                "labeler=files labeler.path=FOLDER"
+            )
 
     @torch.no_grad()
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, 64, 64] in [0, 1] -> {property: [images, 64, 64]}."""
-        batches = [self.network.maps(batch.float()) for batch in images.split(BATCH)]
+        """[images, 3, 64, 64] in [0, 1] -> {property: [images, 64, 64]}, of vectors [images, channels, 64, 64]."""
+        batches = [self._maps(batch.float(), properties) for batch in images.split(BATCH)]
         maps = {name: torch.cat([batch[name] for batch in batches]) for name in properties}
-        return {name: (values > 0.5).float() if name == "saliency" else values for name, values in maps.items()}
+        return {name: (values > 0.5).float() if name in MASKS else values for name, values in maps.items()}
+
+    def _maps(self, images: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
+        found = self.network.maps(images)
+        if any(name in SURFACES for name in properties):
+            found |= self.surfaces.maps(self.network.features(images))
+        return found
 
     def fingerprint(self, name: str) -> str:
-        """Of the network's weights."""
-        return self._fingerprint
+        """Of the weights of the networks that label it."""
+        return f"{self._fingerprint} {self._of_surfaces}" if name in SURFACES else self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint_of(self.network)
+
+    @cached_property
+    def _of_surfaces(self) -> str:
+        return fingerprint_of(self.surfaces)
 
 
 class PocketClassifier:

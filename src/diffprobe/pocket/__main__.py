@@ -7,10 +7,14 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffprobe.errors import UserError
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH = 25
 
@@ -18,7 +22,8 @@ BATCH = 25
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m diffprobe.pocket",
-        description="Write rendered scenes: FOLDER/images/*.png, FOLDER/images/captions.csv, FOLDER/maps/.",
+        description="Write rendered scenes: FOLDER/images/*.png, FOLDER/images/captions.csv, and exact maps of all "
+        "properties of the built-in world, FOLDER/maps/PROPERTY.",
     )
     parser.add_argument("folder", type=typed_path)
     parser.add_argument("--count", type=int, default=100, help="number of scenes (100)")
@@ -34,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
     """Writes images, captions and maps of scenes not used in training. Raises UserError if the folder is not empty."""
-    import numpy as np
     from PIL import Image
 
     from diffprobe.pocket.render import render_indices
@@ -43,8 +47,7 @@ def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
         raise UserError(f"{count} scenes; write at least 1")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; give a new folder")
-    for part in ("images", "maps/saliency", "maps/depth", "maps/shading"):
-        (folder / part).mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     rows = []
     for start in range(0, count, BATCH):
         scenes = render_indices(range(start, min(start + BATCH, count)), stream)
@@ -52,13 +55,25 @@ def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
         for place, caption in enumerate(scenes.captions):
             name = f"scene_{start + place:05d}"
             Image.fromarray(pictures[place]).save(folder / "images" / f"{name}.png")
-            salient = scenes.salient[place].byte().numpy() * 255
-            Image.fromarray(salient).save(folder / "maps" / "saliency" / f"{name}.png")
-            np.save(folder / "maps" / "depth" / f"{name}.npy", scenes.depth[place].numpy())
-            np.save(folder / "maps" / "shading" / f"{name}.npy", scenes.shading[place].numpy())
+            for kind, maps in scenes.maps().items():
+                write_map(folder / "maps" / kind, name, maps[place])
             rows.append((f"{name}.png", caption))
     with (folder / "images" / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "caption"), *rows])
+
+
+def write_map(folder: Path, name: str, values: Tensor) -> None:
+    """Writes a map: a mask as white on black and class numbers as a grey PNG, others as .npy."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if values.is_floating_point():
+        np.save(folder / f"{name}.npy", values.numpy())
+    else:
+        levels = values.byte() * (255 if values.dtype == torch.bool else 1)
+        Image.fromarray(levels.numpy()).save(folder / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,8 @@ TOKENS = 24
 TEXT_WIDTH = 64
 SLOTS = 3  # objects that the classifier names
 MAPS = ("saliency", "depth", "shading")
+# Of the second decoder: outputs of each map, and where it is among all
+SURFACES = {"normals": 3, "albedo": 1, "shape": 1 + len(SHAPES), "colour": 1 + len(COLOURS), "shadow": 1}
 
 WORDS = ("a", "to", "the", "left", "right", "of", "and", "from", ",", *COLOURS, *SHAPES)
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -147,14 +150,14 @@ class LabelerNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[batch, 3, size, size] in [0, 1] -> the same shape: logit of saliency, standardised depth and shading."""
+        return self.head(_decoded(self.up, self.features(images)))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What the encoder makes of images [batch, 3, size, size] in [0, 1], from fine to coarse."""
         features = [self.stem(images * 2 - 1)]
         for block in self.down:
             features.append(block(features[-1]))
-        below = features.pop()
-        for block in reversed(self.up):  # type: ignore[call-overload]
-            beside = features.pop()
-            below = block(torch.cat([beside, functional.interpolate(below, size=beside.shape[-2:])], 1))
-        return self.head(below)
+        return features
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Probability of saliency, inverse depth, and irradiance, each [batch, size, size]."""
@@ -164,6 +167,48 @@ class LabelerNetwork(nn.Module):
             "depth": depth * self.scale[1] + self.mean[1],
             "shading": shading * self.scale[2] + self.mean[2],
         }
+
+
+class SurfaceNetwork(nn.Module):
+    """A second decoder on the labeler's encoder, to the maps of `SURFACES`."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        widths = (width, 2 * width, 3 * width, 4 * width)
+        self.mean: Tensor  # of albedo, and its scale
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(low + high, low, 3, padding=1), _Block(low), _Block(low))
+            for low, high in pairwise(widths)
+        )
+        self.head = nn.Sequential(nn.Conv2d(width, 4 * sum(SURFACES.values()), 3, padding=1), nn.PixelShuffle(2))
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """`LabelerNetwork.features` -> directions, standardised albedo, and logits: [batch, outputs, size, size]."""
+        outputs = self.head(_decoded(self.up, features)).float()
+        return dict(zip(SURFACES, outputs.split(list(SURFACES.values()), 1), strict=True))
+
+    def maps(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Unit normals [batch, 3, size, size]; albedo, class numbers and the probability of shadow [batch, size,
+        size]."""
+        outputs = self(features)
+        return {
+            "normals": functional.normalize(outputs["normals"], dim=1),
+            "albedo": outputs["albedo"][:, 0] * self.scale + self.mean,
+            "shape": outputs["shape"].argmax(1).float(),
+            "colour": outputs["colour"].argmax(1).float(),
+            "shadow": outputs["shadow"][:, 0].sigmoid(),
+        }
+
+
+def _decoded(up: nn.ModuleList, features: Sequence[Tensor]) -> Tensor:
+    """Features from fine to coarse, joined from coarse to fine."""
+    *finer, below = features
+    for block, beside in zip(reversed(up), reversed(finer), strict=True):  # type: ignore[call-overload]
+        below = block(torch.cat([beside, functional.interpolate(below, size=beside.shape[-2:])], 1))
+    return below
 
 
 class ClassifierNetwork(nn.Module):
@@ -205,6 +250,11 @@ class _Block(nn.Module):
 def load_labeler() -> LabelerNetwork:
     """The shipped labeler, frozen."""
     return load_weights(LabelerNetwork(), shipped("labeler.safetensors"))
+
+
+def load_surfaces() -> SurfaceNetwork:
+    """The shipped second decoder of the labeler, frozen."""
+    return load_weights(SurfaceNetwork(), shipped("surfaces.safetensors"))
 
 
 def load_classifier() -> ClassifierNetwork:

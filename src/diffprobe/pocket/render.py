@@ -1,4 +1,4 @@
-"""Ray casting of pocket scenes in torch: image and exact masks, depth and shading.
+"""Ray casting of pocket scenes in torch: image and exact maps of everything that can be seen.
 
 Objects of one shape are intersected together, each in its own frame, where its shape is a unit solid.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffprobe.pocket.scenes import SHAPES, Scene, sample_scene
+from diffprobe.pocket.scenes import COLOURS, SHAPES, Scene, sample_scene
 
 MAX_OBJECTS = 3
 FAR = 40.0  # scene units, where rays that meet nothing end
@@ -30,6 +30,10 @@ class RenderedScenes:
         classes: [batch, 3], index into SHAPES, -1 where there is no object.
         depth: [batch, size, size], inverse distance along the optical axis: larger is nearer, as MiDaS gives it.
         shading: [batch, size, size], irradiance (1 = the light at its reach, facing it).
+        normals: [batch, 3, size, size], unit vectors of surfaces: right, up, and towards the camera.
+        albedo: [batch, size, size], share of light that a surface reflects, the mean of red, green and blue.
+        shapes, colours: [batch, size, size], of the object at a pixel 1 + index into SHAPES or COLOURS, else 0.
+        shadow: [batch, size, size], bool, surfaces that face the light and that it does not reach.
         captions: one an image.
     """
 
@@ -39,7 +43,25 @@ class RenderedScenes:
     classes: Tensor
     depth: Tensor
     shading: Tensor
+    normals: Tensor
+    albedo: Tensor
+    shapes: Tensor
+    colours: Tensor
+    shadow: Tensor
     captions: list[str]
+
+    def maps(self) -> dict[str, Tensor]:
+        """The label maps of every property that the world has, [batch, size, size] or [batch, channels, size, size]."""
+        return {
+            "saliency": self.salient,
+            "depth": self.depth,
+            "shading": self.shading,
+            "normals": self.normals,
+            "albedo": self.albedo,
+            "shape": self.shapes,
+            "colour": self.colours,
+            "shadow": self.shadow,
+        }
 
 
 def render_indices(indices: list[int] | range, stream: str = "train", size: int = 64) -> RenderedScenes:
@@ -57,7 +79,7 @@ def render(scenes: list[Scene], size: int = 64, supersampling: int = 2) -> Rende
 
     distance, normal, surface = _first_hit(scenes, objects, origin, rays)
     points = origin[:, None] + distance[..., None] * rays
-    shading = _irradiance(scenes, objects, points, normal)
+    shading, shadow = _irradiance(scenes, objects, points, normal)
     palette = torch.cat(
         [objects.albedo, torch.stack([_stack(scenes, "ground_albedo"), _stack(scenes, "wall_albedo")], 1)], 1
     )
@@ -72,6 +94,7 @@ def render(scenes: list[Scene], size: int = 64, supersampling: int = 2) -> Rende
     coverage = shrink(functional.one_hot(surface, MAX_OBJECTS + 2).float())
     owner = coverage.argmax(1)
     instances = torch.stack([owner == slot for slot in range(MAX_OBJECTS)], 1)
+    in_camera = normal @ _stack(scenes, "axes").mT * torch.tensor([1.0, 1.0, -1.0])
     return RenderedScenes(
         images=shrink(linear).pow(1 / GAMMA),
         salient=instances.any(1),
@@ -79,8 +102,19 @@ def render(scenes: list[Scene], size: int = 64, supersampling: int = 2) -> Rende
         classes=objects.classes,
         depth=shrink((1 / distance)[..., None])[:, 0],
         shading=shrink(shading[..., None])[:, 0],
+        normals=functional.normalize(shrink(in_camera), dim=1),
+        albedo=shrink(albedo.mean(-1, keepdim=True))[:, 0],
+        shapes=_of_owner(owner, objects.classes + 1),
+        colours=_of_owner(owner, objects.colours + 1),
+        shadow=shrink(shadow.float()[..., None])[:, 0] > 0.5,
         captions=[scene.caption for scene in scenes],
     )
+
+
+def _of_owner(owner: Tensor, values: Tensor) -> Tensor:
+    """Values of objects, [batch, 3], at the pixels [batch, size, size] that each owns; 0 on ground and wall."""
+    padded = torch.cat([values, values.new_zeros(len(values), 2)], 1)
+    return padded.gather(1, owner.flatten(1)).view(owner.shape)
 
 
 class _ObjectTable:
@@ -89,12 +123,14 @@ class _ObjectTable:
     def __init__(self, scenes: list[Scene]) -> None:
         self.albedo = torch.zeros(len(scenes), MAX_OBJECTS, 3)
         self.classes = torch.full((len(scenes), MAX_OBJECTS), -1)
+        self.colours = torch.full((len(scenes), MAX_OBJECTS), -1)
         rows: dict[str, list[tuple[int, int]]] = {shape: [] for shape in SHAPES}
         values: dict[str, list[list[float]]] = {shape: [] for shape in SHAPES}
         for batch, scene in enumerate(scenes):
             for slot, item in enumerate(scene.objects):
                 self.albedo[batch, slot] = torch.tensor(item.albedo)
                 self.classes[batch, slot] = SHAPES.index(item.shape)
+                self.colours[batch, slot] = COLOURS.index(item.colour)
                 rows[item.shape].append((batch, slot))
                 values[item.shape].append([*item.position, *item.extent, np.cos(item.yaw), np.sin(item.yaw)])
         self.groups = {
@@ -147,8 +183,9 @@ def _first_hit(
     return distance, normal, surface
 
 
-def _irradiance(scenes: list[Scene], objects: _ObjectTable, points: Tensor, normal: Tensor) -> Tensor:
-    """Lambert's cosine law with inverse square fall-off, cast shadows and a sky-like ambient term: [batch, pixels]."""
+def _irradiance(scenes: list[Scene], objects: _ObjectTable, points: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    """Lambert's cosine law with inverse square fall-off, cast shadows and a sky-like ambient term, and where a shadow
+    is cast on a surface that faces the light: [batch, pixels] each."""
     start = points + 1e-3 * normal
     to_light = _stack(scenes, "light")[:, None] - start
     lit = torch.ones(points.shape[:2])
@@ -161,7 +198,8 @@ def _irradiance(scenes: list[Scene], objects: _ObjectTable, points: Tensor, norm
     squared = to_light.square().sum(-1)
     cosine = ((to_light * normal).sum(-1) / squared.sqrt()).clamp(min=0)
     direct = cosine * lit * _stack(scenes, "light_reach")[:, None].square() / squared
-    return direct.clamp(max=1.5) + _stack(scenes, "ambient")[:, None] * (0.7 + 0.3 * normal[..., 2])
+    ambient = _stack(scenes, "ambient")[:, None] * (0.7 + 0.3 * normal[..., 2])
+    return direct.clamp(max=1.5) + ambient, (lit == 0) & (cosine > 0)
 
 
 def _to_local(origin: Tensor, rays: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,10 @@ from diffprobe.activations.module import quiet_lightning
 from diffprobe.activations.store.reader import StoredRows
 from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.scoring import Grid, grid_of, prepare_bank
+from diffprobe.probes.scoring import prepare_bank
 from diffprobe.probes.splits import Split
+from diffprobe.properties import Property
+from diffprobe.properties.tokens import Grid, grid_of
 
 IMAGES_AT_ONCE = 16
 
@@ -76,7 +78,7 @@ class ProbeBatch(NamedTuple):
 
     rows: Tensor  # [batch], row numbers of the images
     activations: dict[tuple[str, ...], Tensor]  # by layers of one shape, [layers, steps, channels, batch, h, w]
-    targets: dict[str, dict[Grid, Tensor]]  # by property and grid (h, w), the mean target of each token, [batch, h, w]
+    targets: dict[str, dict[Grid, Tensor]]  # by property and grid (h, w), standardised planes [batch, planes, h, w]
     edges: Mapping[Grid, Edges] = {}  # by grid, for the smoothness penalty
     share: float = 1.0  # weight of the mean loss: among several processes, processes x images here / images of all
 
@@ -128,7 +130,8 @@ class ProbeBankModule(lightning.LightningModule):
             loss = item.loss(outputs, batch.targets[name][grid])
             losses[name].append(loss.detach().flatten())
             if self.probe_config.smoothness:
-                loss = loss + self.probe_config.smoothness * smoothness(item.decode(outputs), batch.edges[grid])
+                maps = item.differentiable(outputs).movedim(-3, 0)
+                loss = loss + self.probe_config.smoothness * smoothness(maps, batch.edges[grid]).sum(0)
             terms.append(batch.share * loss.mean(-1).sum())
         if self.probe_config.l1:
             heads = (self.bank.head_of(name, layer) for name in self.bank.properties for layer in self.bank.layers)
@@ -256,7 +259,7 @@ def train_bank(
     activations: ReadableActivations,
     targets: Mapping[str, Tensor],
     split: Split,
-    properties: Sequence[str],
+    properties: Sequence[str | Property],
     probe_config: ProbeConfig | None = None,
     *,
     seed: int = 0,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import sqrt
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from zlib import crc32
 
 import torch
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from diffprobe.errors import UserError
 from diffprobe.files import PREFIX, Damaged, read_sealed, replacing, sealed
-from diffprobe.probes.properties import PROPERTY_NAMES, Property, Standardisation, property_named
-from diffprobe.ranges import Choice, Count, Items, Keys, Name, Number
+from diffprobe.properties import Property, Standardisation, as_properties, property_from, property_named
+from diffprobe.ranges import Choice, Count, Items, Name, Number
 
 SOLVERS = ("adam", "ridge", "exact")
 HEADS = ("linear", "mlp")
 Rate = Annotated[float, Number(above=0, high=10)]
-Rates = Annotated[Mapping[str, Rate], Keys(*PROPERTY_NAMES, noun="property")]
+Rates = Mapping[str, Rate]
 Strengths = Annotated[Sequence[Annotated[float, Number(1e-12, 1_000_000)]], Items(1)]
 
 
@@ -139,7 +139,7 @@ class ProbeBank(nn.Module):
         self,
         channels: Mapping[str, int],
         steps: Sequence[int],
-        properties: Sequence[str],
+        properties: Sequence[str | Property],
         *,
         head: str = "linear",
         bias: bool = False,
@@ -149,14 +149,16 @@ class ProbeBank(nn.Module):
         super().__init__()
         self.channels = dict(channels)
         self.steps = list(steps)
-        self.properties: dict[str, Property] = {name: property_named(name) for name in properties}
-        self.standardisations = {name: (standardisations or {}).get(name, Standardisation()) for name in properties}
+        self.properties = as_properties(properties)
+        self.standardisations = {
+            name: (standardisations or {}).get(name, Standardisation()) for name in self.properties
+        }
         self.thresholds = {
             name: {layer: [0.5] * len(self.steps) for layer in self.channels}
             for name, item in self.properties.items()
             if item.binary
         }
-        self.strengths: dict[str, dict[str, list[float]]] = {name: {} for name in properties}
+        self.strengths: dict[str, dict[str, list[float]]] = {name: {} for name in self.properties}
         self.head, self.bias = head, bias
         self.heads = nn.ModuleDict(
             {
@@ -231,7 +233,9 @@ def _module_name(layer: str) -> str:
     return layer.replace(".", "/")
 
 
-NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}  # of a file's metadata
+# Of a file's metadata
+NEEDED = {"property", "properties", "standardisation", "thresholds", "layers", "steps"}
+OPTIONAL = {"definition", "head", "made_of", "strengths"}
 
 
 def save_bank(bank: ProbeBank, folder: str | Path, provenance: str | None = None) -> list[Path]:
@@ -239,9 +243,9 @@ def save_bank(bank: ProbeBank, folder: str | Path, provenance: str | None = None
 
     Keys: `<layer>/step_<step>` -> weight [outputs, channels], and `<layer>/step_<step>/bias` -> [outputs] if there is
     one; an mlp has `.../hidden_weight` [hidden, channels] and `.../hidden_bias` [hidden] too, and its weight is
-    [outputs, hidden]. Metadata, JSON each: property, properties (of the bank), head, standardisation (in label units),
-    thresholds and strengths (as of `ProbeBank`), layers, steps, `made_of` (the `provenance`, if it is given: what
-    determines the probes), and checksums of all this (see `diffprobe.files`).
+    [outputs, hidden]. Metadata, JSON each: property, its definition, properties (of the bank), head, standardisation
+    (in label units), thresholds and strengths (as of `ProbeBank`), layers, steps, `made_of` (the `provenance`, if it is
+    given: what determines the probes), and checksums of all this (see `diffprobe.files`).
     """
     return [_save_property(bank, name, Path(folder), provenance) for name in bank.properties]
 
@@ -265,14 +269,16 @@ def load_bank(folder: str | Path, provenance: str | None = None) -> ProbeBank:
         if any(data[key] != metadata[key] for key in ("layers", "steps", "head")):
             raise UserError(f"{path} has other layers, steps or heads than {files[0]}: they come from different runs.")
     layers, steps = metadata["layers"], metadata["steps"]
+    items = {name: _property_of(name, data) for name, (_, data) in contents.items()}
+    order = metadata["properties"] if set(metadata["properties"]) == set(contents) else list(contents)
     firsts = {layer: _key(layer, steps[0], "weight") for layer in layers}
     bank = ProbeBank(
         {layer: tensors.get(f"{first}/hidden_weight", tensors[first]).shape[1] for layer, first in firsts.items()},
         steps,
-        metadata["properties"] if set(metadata["properties"]) == set(contents) else list(contents),
+        [items[name] for name in order],
         head=metadata["head"],
         bias=any(key.endswith("/bias") for key in tensors),
-        standardisations={name: Standardisation(**data["standardisation"]) for name, (_, data) in contents.items()},
+        standardisations={name: _standardisation(data["standardisation"]) for name, (_, data) in contents.items()},
     )
     for name, (values, data) in contents.items():
         if bank.properties[name].binary:
@@ -284,6 +290,16 @@ def load_bank(folder: str | Path, provenance: str | None = None) -> ProbeBank:
     return bank
 
 
+def _property_of(name: str, metadata: Mapping[str, Any]) -> Property:
+    """As its file defines it; files from before properties of one's own name known ones."""
+    return property_from(metadata["definition"]) if "definition" in metadata else property_named(name)
+
+
+def _standardisation(values: Mapping[str, Any]) -> Standardisation:
+    mean = values["mean"]
+    return Standardisation(tuple(mean) if isinstance(mean, list) else mean, values["std"])
+
+
 def _save_property(bank: ProbeBank, name: str, folder: Path, provenance: str | None) -> Path:
     tensors = {
         _key(layer, step, parameter): values[index].detach().cpu().contiguous().clone()
@@ -293,6 +309,7 @@ def _save_property(bank: ProbeBank, name: str, folder: Path, provenance: str | N
     }
     data = {
         "property": name,
+        "definition": bank.properties[name].definition(),
         "head": bank.head,
         "properties": list(bank.properties),
         "standardisation": asdict(bank.standardisations[name]),
@@ -316,7 +333,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise UserError(f"{path} is damaged: {damage}; make the probes again") from damage
     except Exception as error:
         raise UserError(f"{path} is not a file of probes: {error}") from error
-    missing, more = NEEDED - set(metadata), set(metadata) - NEEDED - {"head", "made_of", "strengths"}
+    missing, more = NEEDED - set(metadata), set(metadata) - NEEDED - OPTIONAL
     if missing or more:
         wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"has {min(more)}, which no probes have"
         raise UserError(f"{path} is not a file of probes: its metadata {wrong}.")

@@ -11,9 +11,8 @@ import pandas as pd
 
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP, Step
-from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import by_image, select
-from diffprobe.probes.summaries import best_layer
+from diffprobe.probes.summaries import best_layer, headline_metric
 from diffprobe.statistics.differences import holm, paired_differences
 from diffprobe.statistics.intervals import is_share
 
@@ -34,7 +33,7 @@ class ScoreDifference:
     """comparisons.csv: by how much a key's score is above another's, on the same images.
 
     `difference` is the mean of the first's score minus the `other_` one's over the `n` images where both are defined
-    (`left_out` are not), `low` and `high` its interval; for `rmse` a negative difference is the better one. `p` is
+    (`left_out` are not), `low` and `high` its interval; of errors a negative difference is the better one. `p` is
     two-sided and `p_holm` adjusted for the other differences of the `family`. `low` and `high` are None where the
     images are too few, all where `n` is 0.
     """
@@ -96,7 +95,7 @@ def compare_run(scores: pd.DataFrame, summaries: pd.DataFrame, *, seed: int = 0)
     """
     found: list[ScoreDifference] = []
     for name in summaries["property"].unique():
-        metric = property_named(name).headline
+        metric = headline_metric(summaries, name).name
         values = _values(scores, name, metric)
         real = [key for key in values if key.control == "none"]
         chosen: list[ScoreKey] = []

@@ -21,6 +21,7 @@ from diffprobe.probes.score_table import ScoreBlock, row_keys
 from diffprobe.probes.scoring import Threshold, target_maps
 from diffprobe.probes.splits import PARTS, Split
 from diffprobe.probes.summaries import summarise
+from diffprobe.properties import Property, as_properties
 
 Denoiser = TypeVar("Denoiser", bound=nn.Module)
 
@@ -97,7 +98,7 @@ CONTROLS = {  # in the order of the score table
 
 
 def shuffled_targets(targets: Mapping[str, Tensor], split: Split, seed: int = 0) -> dict[str, Tensor]:
-    """Label maps [images, H, W] by property, shuffled among the images of each part of the split, properties alike.
+    """Label maps [images, ...] by property, shuffled among the images of each part of the split, properties alike.
 
     No image keeps its own, unless it is alone in its part. Probes that are trained, selected and scored with these are
     the control of Hewitt and Liang (2019, "Designing and Interpreting Probes with Control Tasks"). Their labels belong
@@ -150,7 +151,7 @@ _PAIR = ("model", "layer", "step", "property", "probe", "split", "image", "metri
 def selectivity(scores: pd.DataFrame) -> pd.DataFrame:
     """Real scores less those with shuffled labels (Hewitt and Liang 2019): mean over images with a paired interval.
 
-    rmse is better the lower, so its selectivity is negative. Returns a table as `summarise`'s with control
+    An error is better the lower, so its selectivity is negative. Returns a table as `summarise`'s with control
     'selectivity', a row for each key of the rows of control 'labels'; `n` counts the images where both scores are
     defined. Raises UserError for no scores with shuffled labels, or some without a real score of the same image.
     """
@@ -175,19 +176,21 @@ def selectivity(scores: pd.DataFrame) -> pd.DataFrame:
 def position_scores(
     targets: Mapping[str, Tensor],
     split: Split,
-    properties: Sequence[str],
+    properties: Sequence[str | Property],
     *,
     names: Sequence[str],
     model: str,
     threshold: Threshold = "validation",
     probe: str = "linear",
 ) -> list[ScoreBlock]:
-    """Scores of `PositionMap` on every validation and test image, of label maps [images, H, W] by property.
+    """Scores of `PositionMap` on every validation and test image, of label maps by property.
 
     Images are called `names`. Raises UserError for a bad threshold, an unknown property, or label maps that do not fit.
     """
-    maps = {name: target_maps(targets, name, names) for name in properties}
-    one_pass = OnePass(PositionLearner(properties), properties, threshold, (model, probe, POSITION), {NO_STEP: None})
+    items = as_properties(properties)
+    maps = {name: target_maps(targets, item, names) for name, item in items.items()}
+    learner, keys = PositionLearner(list(items.values())), (model, probe, POSITION)
+    one_pass = OnePass(learner, list(items.values()), threshold, keys, {NO_STEP: None})
     for part in PARTS:
         rows = split.rows(part)
         wanted = {name: values[rows] for name, values in maps.items()}

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from diffprobe.activations.activations import ReadableActivations, StepValues
+from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.properties import Property
 from diffprobe.probes.scoring import prepare_bank
 from diffprobe.probes.splits import Split
+from diffprobe.properties import Property
 
 Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(points [some, n], which problems these are [some]) -> value [some], gradient [some, n], Hessian [some, n, n]."""
@@ -27,6 +28,7 @@ SUFFICIENT = 1e-4  # of the decrease that the slope promises (Armijo)
 ROUNDING = 1e-13  # of a value
 DAMPING = 1e-9  # of the Hessian's mean diagonal, added to it: makes singular ones solvable, and moves no minimum
 KEPT_BYTES = 2**31  # of a layer's training images, as stored, in memory; steps are solved in groups of this size
+LARGEST = 4096  # numbers of a probe: 130 MB of its Hessian
 CHUNK_NUMBERS = 2**20  # of activations at once in float64: about what a cache holds
 
 
@@ -116,8 +118,9 @@ def _channels_first(stored: Tensor) -> Tensor:
 class Objective:
     """The mean loss over `tokens`, and `penalty` [steps, inputs] / 2 times the squares of the probe's weights.
 
-    `targets` [images, h, w] are the images' in the order of the tokens. A binary property's probe is one map, of the
-    log odds: its two logits are minus and plus half of it.
+    `targets` [images, planes, h, w] are the images' standardised planes, in the order of the tokens. A probe is as many
+    maps as least squares would predict, one after another: of a binary property one, of the log odds, since its two
+    logits are minus and plus half of it.
     """
 
     item: Property
@@ -126,41 +129,55 @@ class Objective:
     penalty: Tensor
 
     def __call__(self, points: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probes [some, inputs] of the steps `index` [some] -> value, gradient and Hessian of each, for `minimise`."""
-        penalty = self.penalty[index]
+        """Probes [some, maps x inputs] of the steps `index` [some] -> value, gradient and Hessian of each, for
+        `minimise`."""
+        penalty = self.penalty[index].repeat(1, self.item.regressed)
         value = (penalty * points.square()).sum(-1) / 2
         gradient, hessian = penalty * points, torch.diag_embed(penalty)
         for places, chunk in self.tokens:
             tokens = chunk if len(index) == len(chunk) else chunk[index]
-            maps = (points[:, None] @ tokens).requires_grad_()
+            maps = self._maps(points, tokens).requires_grad_()  # [some, maps, n]
             loss = self._losses(maps, places).sum(-1) / len(self.targets)
             slope = torch.autograd.grad(loss.sum(), maps, create_graph=True)[0]
-            curvature = torch.autograd.grad(slope.sum(), maps)[0]  # each token's loss depends on its own output alone
             value += loss.detach()
-            gradient += (tokens @ slope.detach().mT)[..., 0]
-            hessian += (tokens * curvature) @ tokens.mT
+            gradient += (slope.detach() @ tokens.mT).flatten(1)
+            self._add_curvature(hessian, slope, maps, tokens)
         return value, gradient, hessian
 
+    def _add_curvature(self, hessian: Tensor, slope: Tensor, maps: Tensor, tokens: Tensor) -> None:
+        """Adds to the Hessians [some, maps x inputs, maps x inputs]. Each token's loss depends on its own outputs
+        alone, so the block of two maps is X' diag(c) X with the second derivatives c of the tokens."""
+        inputs = tokens.shape[1]
+        for one in range(self.item.regressed):
+            curvature = torch.autograd.grad(slope[:, one].sum(), maps, retain_graph=True)[0]
+            for other in range(self.item.regressed):
+                block = (tokens * curvature[:, other : other + 1]) @ tokens.mT
+                rows, columns = (slice(at * inputs, (at + 1) * inputs) for at in (one, other))
+                hessian[:, rows, columns] += block
+
     def losses(self, points: Tensor) -> Tensor:
-        """Mean loss of probes [steps, inputs], without the penalty: [steps]."""
+        """Mean loss of probes [steps, maps x inputs], without the penalty: [steps]."""
         total = torch.zeros_like(points[:, 0])
         for places, tokens in self.tokens:
-            total += self._losses(points[:, None] @ tokens, places).sum(-1)
+            total += self._losses(self._maps(points, tokens), places).sum(-1)
         return total / len(self.targets)
 
+    def _maps(self, points: Tensor, tokens: Tensor) -> Tensor:
+        """Probes [steps, maps x inputs] on tokens [steps, inputs, n] -> [steps, maps, n]."""
+        return points.view(len(points), self.item.regressed, -1) @ tokens
+
     def _losses(self, maps: Tensor, places: slice) -> Tensor:
-        """Outputs [steps, 1, places * h * w] -> mean loss of each image [steps, places]."""
+        """Outputs [steps, maps, places * h * w] -> mean loss of each image [steps, places]."""
         targets = self.targets[places]
-        outputs = maps.view(len(maps), *targets.shape)
-        outputs = torch.stack([-outputs / 2, outputs / 2], 2) if self.item.binary else outputs[:, :, None]
-        return self.item.loss(outputs, targets)
+        outputs = maps.view(*maps.shape[:2], len(targets), *targets.shape[-2:]).transpose(1, 2)
+        return self.item.loss(self.item.from_regressed(outputs), targets)
 
 
 def solve_bank(
     activations: ReadableActivations,
     targets: Mapping[str, Tensor],
     split: Split,
-    properties: Sequence[str],
+    properties: Sequence[str | Property],
     probe_config: ProbeConfig,
     *,
     device: str | torch.device = "cpu",
@@ -176,9 +193,11 @@ def solve_bank(
         targets: label maps [images, H, W] by property, in the row order of `activations.names`.
         device: one that has float64.
 
-    Raises UserError for unknown properties and for label maps that do not fit the activations or do not vary.
+    Raises UserError for unknown properties, label maps that do not fit the activations or do not vary, and probes of
+    more than `LARGEST` numbers.
     """
     bank, tokens = prepare_bank(activations, targets, split, properties, probe_config, seed=0)
+    _check_sizes(activations, bank)
     unfinished: list[str] = []
     strengths = sorted(probe_config.strengths, reverse=True)
     for layer in activations.layers:
@@ -198,8 +217,9 @@ def solve_bank(
                 ]
                 probes, chosen, converged = _best(objectives)
                 bank.strengths[name].setdefault(layer.name, []).extend(strengths[place] for place in chosen.tolist())
+                probes = probes.view(len(probes), item.regressed, -1)
                 if train.middle is not None:  # from distances to it to channels as they are
-                    probes[:, -1:] -= (probes[:, :-1] * train.middle[..., 0]).sum(1, keepdim=True)
+                    probes[..., -1] -= (probes[..., :-1] @ train.middle)[..., 0]
                 _fill(bank, name, layer.name, steps, probes.cpu())
                 missed = [step for step, done in zip(bank.steps[steps], converged.tolist(), strict=True) if not done]
                 unfinished += [f"{name} of {layer.name} at step {step}" for step in missed]
@@ -232,8 +252,9 @@ def _scales(tokens: Tokens) -> Tensor:
 
 def _best(objectives: Sequence[tuple[Objective, Objective]]) -> tuple[Tensor, Tensor, Tensor]:
     """For (training, validation) of each strength: of the minima of training that with the lowest validation loss,
-    [steps, inputs], which of the strengths that is [steps], and whether it converged [steps]."""
-    probes = torch.zeros_like(objectives[0][0].penalty)
+    [steps, maps x inputs], which of the strengths that is [steps], and whether it converged [steps]."""
+    first = objectives[0][0]
+    probes = torch.zeros_like(first.penalty.repeat(1, first.item.regressed))
     best, lowest = probes.clone(), torch.full_like(probes[:, 0], torch.inf)
     finished = torch.zeros_like(lowest, dtype=torch.bool)
     chosen = torch.zeros_like(lowest, dtype=torch.long)
@@ -248,9 +269,22 @@ def _best(objectives: Sequence[tuple[Objective, Objective]]) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def _fill(bank: ProbeBank, name: str, layer: str, steps: slice, probes: Tensor) -> None:
-    """Puts probes [steps, inputs] into the bank."""
-    both = torch.stack([-probes / 2, probes / 2], 1) if bank.properties[name].binary else probes[:, None]
+    """Puts probes [steps, maps, inputs] into the bank."""
+    outputs = bank.properties[name].from_regressed(probes[..., None])[..., 0]
     head, channels = bank.linear_head(name, layer), bank.channels[layer]
-    head.weight[steps] = both[..., :channels].float()
+    head.weight[steps] = outputs[..., :channels].float()
     if head.bias is not None:
-        head.bias[steps] = both[..., channels].float()
+        head.bias[steps] = outputs[..., channels].float()
+
+
+def _check_sizes(activations: ReadableActivations, bank: ProbeBank) -> None:
+    """Raises UserError for probes of so many numbers that Newton's method cannot have their Hessian."""
+    for name, item in bank.properties.items():
+        for layer in activations.layers:
+            numbers = item.regressed * (layer.channels + bank.bias)
+            if numbers > LARGEST:
+                raise UserError(
+                    f"probe.solver=exact: a probe of {name} on {layer.name} has {numbers} numbers ({item.regressed} "
+                    f"maps of {layer.channels} channels), and Newton's method takes up to {LARGEST}; choose "
+                    "probe=ridge, or probe.solver=adam"
+                )

@@ -7,27 +7,18 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from tempfile import TemporaryFile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.probes.properties import Property, Standardisation, property_named
 from diffprobe.probes.ridge import Moments, PixelSums, Reduce, RidgePath
 from diffprobe.probes.score_table import ScoreBlock
-from diffprobe.probes.scoring import (
-    MASK_METRICS,
-    METRICS,
-    Grid,
-    PooledTarget,
-    Threshold,
-    areas_at_thresholds,
-    candidate_thresholds,
-    grid_of,
-    pooled_targets,
-    score_maps,
-)
+from diffprobe.probes.scoring import Threshold, candidate_thresholds
+from diffprobe.properties import Property, Standardisation, as_properties
+from diffprobe.properties.binary import areas_at_thresholds
+from diffprobe.properties.tokens import Grid, grid_of
 
 POSITION = "position"  # the layer and the control
 Gather = Callable[[list], list]
@@ -35,7 +26,7 @@ Targets = dict[str, Tensor]
 
 
 class LabeledBatch(NamedTuple):
-    """Activations {layer: [steps, images, C, h, w]} and target maps {property: [images, H, W]} of images."""
+    """Activations {layer: [steps, images, C, h, w]} and targets {property: [images, H, W]} of images."""
 
     values: dict[str, Tensor]
     targets: Targets
@@ -43,50 +34,58 @@ class LabeledBatch(NamedTuple):
 
 
 class PositionLearner:
-    """Sums the training labels at every pixel, while images pass by, for `OnePass` on the one layer 'position'."""
+    """Sums the planes of the training labels at every pixel, while images pass by, for `OnePass` on the one layer
+    'position'."""
 
-    def __init__(self, properties: Sequence[str]) -> None:
+    def __init__(self, properties: Sequence[str | Property]) -> None:
         self.pixels = PixelSums(properties)
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}  # [planes, H, W]
+        self.images = torch.zeros((), dtype=torch.float64)
 
     def add(self, values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
         self.pixels.add(targets)
-        for name, maps in targets.items():
-            self.sums[name] = self.sums.get(name, 0) + maps.double().sum(0)
+        for name, item in self.pixels.properties.items():
+            planes = item.planes(targets[name], grid_of(targets[name])).double().sum(0)
+            self.sums[name] = self.sums.get(name, 0) + planes
+        self.images = self.images.to(planes.device) + len(targets[name])
 
     def merge(self, reduce: Reduce) -> None:
         self.pixels.merge(reduce)
         self.sums = {name: reduce(total) for name, total in self.sums.items()}
+        self.images = reduce(self.images)
 
     def solve(self) -> PositionMap:
         standardisations = self.pixels.standardisations()
-        maps = []
-        for name, one in standardisations.items():
-            images = self.pixels.sums[name][0] / self.sums[name].numel()
-            maps.append(one.apply(self.sums[name] / images))
-        return PositionMap(torch.stack(maps).float(), standardisations)
+        maps = {
+            name: item.constant(self.sums[name] / self.images, standardisations[name]).float()
+            for name, item in self.pixels.properties.items()
+        }
+        return PositionMap(maps, standardisations)
 
 
 class PositionMap:
-    """The mean training label at every pixel [properties, H, W], standardised, or a probability.
+    """What suits the training labels best at every pixel, without looking at an image: their mean, standardised, a
+    probability, the most frequent class, or the direction of the mean vector. {property: [H, W] or [channels, H, W]}
 
     It minimises squared error and cross entropy on the training images among all functions of position, so a linear
     probe on the coordinates (x, y) could only be weaker.
     """
 
-    def __init__(self, maps: Tensor, standardisations: dict[str, Standardisation]) -> None:
+    def __init__(self, maps: dict[str, Tensor], standardisations: dict[str, Standardisation]) -> None:
         self.maps, self.standardisations = maps, standardisations
 
-    def outputs(self, layer: str, activation: Tensor) -> Tensor:
-        """[1, batch, any, H, W], whose size alone matters -> [1, properties, 1, batch, H, W]"""
-        return self.maps[None, :, None, None].expand(-1, -1, -1, activation.shape[1], -1, -1)
+    def outputs(self, layer: str, activation: Tensor) -> int:
+        """How many images an activation [1, batch, ...] is of."""
+        return activation.shape[1]
 
-    def errors(self, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+    def errors(self, outputs: int, targets: Mapping[str, Tensor]) -> Tensor:
         """Zeros [1, properties, 1, batch]: there is one candidate, and nothing to choose."""
-        return outputs.new_zeros(outputs.shape[:-2])
+        return next(iter(self.maps.values())).new_zeros(1, len(self.maps), 1, outputs)
 
-    def decode(self, item: Property, outputs: Tensor) -> Tensor:
-        return outputs
+    def decode(self, name: str, outputs: int) -> Tensor:
+        """[1, 1, batch, H, W], of vectors [1, 1, batch, channels, H, W]"""
+        maps = self.maps[name]
+        return maps.expand(1, 1, outputs, *maps.shape)
 
     def take(self, chosen: object) -> PositionMap:
         return self
@@ -106,13 +105,13 @@ class OnePass:
     def __init__(
         self,
         learner: Moments | PositionLearner,
-        properties: Sequence[str],
+        properties: Sequence[str | Property],
         threshold: Threshold,
         keys: tuple[str, str, str],
         steps: Mapping[int, float | None],
     ) -> None:
         self.learner, self.keys, self.steps = learner, keys, dict(steps)
-        self.properties = {name: property_named(name) for name in properties}
+        self.properties = as_properties(properties)
         self.cuts = candidate_thresholds(threshold)
         self.thresholds: dict[str, dict[str, list[float]]] = {}  # of binary properties, by layer, one per step
         self._images: dict[str, list[str]] = {"validation": [], "test": []}
@@ -172,14 +171,14 @@ class OnePass:
     def _validate(self, batch: LabeledBatch) -> None:
         """Scores every candidate, cut at every threshold."""
         self._images["validation"] += batch.names
-        pooled, found = self._pooled(batch), {}
+        prepared, found = self._prepared(batch), {}
         for layer, activation in batch.values.items():
             outputs = self.candidates.outputs(layer, activation)
             errors = self.candidates.errors(outputs, batch.targets).double().sum(-1)
             self._errors[layer] = self._errors.get(layer, 0) + errors
-            for number, (name, item) in enumerate(self.properties.items()):
-                maps = self.candidates.decode(item, outputs[:, number])
-                scores = self._candidate_scores(item, maps, pooled[name][grid_of(activation)])
+            for name, item in self.properties.items():
+                maps = self.candidates.decode(name, outputs)
+                scores = self._candidate_scores(item, maps, prepared[name][grid_of(activation)])
                 if item.binary:
                     self._headlines[layer, name] = self._headlines.get((layer, name), 0) + scores[item.headline].sum(-1)
                 found[layer, name] = {metric: values.float().cpu().numpy() for metric, values in scores.items()}
@@ -209,31 +208,30 @@ class OnePass:
     def _test(self, batch: LabeledBatch) -> dict[str, dict[str, Tensor]]:
         """Scores the chosen probes, and returns their predictions."""
         self._images["test"] += batch.names
-        pooled = self._pooled(batch)
+        prepared = self._prepared(batch)
         predictions: dict[str, dict[str, Tensor]] = {name: {} for name in self.properties}
         for layer, activation in batch.values.items():
-            outputs = self.candidates.outputs(layer, activation)[0]
-            for number, (name, item) in enumerate(self.properties.items()):
-                maps = self.candidates.decode(item, outputs[number])
+            outputs = self.candidates.outputs(layer, activation)
+            for name, item in self.properties.items():
+                maps = self.candidates.decode(name, outputs)[0]
                 cuts = self.thresholds[name][layer] if item.binary else []
-                self._add_scores("test", layer, name, score_maps(item, maps, pooled[name][grid_of(activation)], cuts))
-                predictions[name][layer] = self.candidates.standardisations[name].undo(maps)
+                self._add_scores("test", layer, name, item.scores(maps, prepared[name][grid_of(activation)], cuts))
+                predictions[name][layer] = item.in_label_units(maps, self.candidates.standardisations[name])
         return predictions
 
-    def _pooled(self, batch: LabeledBatch) -> dict[str, dict[Grid, dict[str, PooledTarget]]]:
+    def _prepared(self, batch: LabeledBatch) -> dict[str, dict[Grid, Any]]:
         grids = {grid_of(activation) for activation in batch.values.values()}
         standardisations = self.candidates.standardisations
         return {
-            name: pooled_targets(item, standardisations[name].apply(batch.targets[name]), grids)
+            name: item.prepared(batch.targets[name], standardisations[name], grids)
             for name, item in self.properties.items()
         }
 
-    def _candidate_scores(self, item: Property, maps: Tensor, pooled: Mapping[str, PooledTarget]) -> dict[str, Tensor]:
-        """Of maps [candidates, steps, batch, h, w]: [candidates, steps, batch], or [thresholds, ...] if binary."""
+    def _candidate_scores(self, item: Property, maps: Tensor, prepared: Any) -> Mapping[str, Tensor]:
+        """Of predictions [candidates, steps, batch, ...]: [candidates, steps, batch]; of masks [thresholds, ...]."""
         if not item.binary:
-            return {name: METRICS[name](maps, pooled[name]) for name in item.metrics}
-        areas = areas_at_thresholds(maps, pooled[item.headline], self.cuts)
-        return {name: MASK_METRICS[name](areas) for name in item.metrics}
+            return item.scores(maps, prepared)
+        return areas_at_thresholds(maps, prepared, self.cuts).scores()
 
     def _add_scores(self, part: str, layer: str, name: str, scores: Mapping[str, Tensor]) -> None:
         for metric, values in scores.items():

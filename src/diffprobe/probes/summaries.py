@@ -11,20 +11,11 @@ import pyarrow as pa
 
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP, Step
-from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import COLUMNS, group_rows, over_steps, read_csv, select
+from diffprobe.properties.metrics import Metric, headline_of, metric_named
 from diffprobe.statistics.differences import best_of, steps_reaching
 from diffprobe.statistics.intervals import mean_intervals
 
-RANGES = {  # no interval goes beyond what a metric can be
-    "dice": (0.0, 1.0),
-    "dice_background": (0.0, 1.0),
-    "confidence": (0.0, 1.0),
-    "spearman": (-1.0, 1.0),
-    "pearson": (-1.0, 1.0),
-    "rmse": (0.0, np.inf),
-}
-_ANY = (-np.inf, np.inf)
 _VALUES_AT_ONCE = 2**15  # of which a few copies are held while means are computed
 _MEANS = ("mean", "low", "high")
 
@@ -83,7 +74,11 @@ def summarise(scores: pd.DataFrame, *, differences: bool = False) -> pd.DataFram
             mean[some], low[some], high[some], n[some] = mean_intervals(values[rows])
     keys = scores.iloc[groups.first][list(KEYS)].reset_index(drop=True)
     if not differences:
-        lowest, highest = np.array([RANGES.get(metric, _ANY) for metric in keys["metric"]]).reshape(-1, 2).T
+        metrics = {name: metric_named(name) for name in keys["metric"].unique()}
+        lowest, highest = (
+            keys["metric"].map({name: getattr(metric, end) for name, metric in metrics.items()}).to_numpy(float)
+            for end in ("low", "high")
+        )
         low, high = np.maximum(low, lowest), np.minimum(high, highest)
     unbounded = np.isnan(low) | np.isnan(high)
     low[unbounded], high[unbounded] = np.nan, np.nan
@@ -113,21 +108,25 @@ def best_layer(
     control: str = "none",
     step: int | None = None,
 ) -> str:
-    """The layer with the best headline metric of property `name` on *validation* images at the last step (or `step`).
+    """The layer with the best headline metric of property `name` on *validation* images at the last step (or `step`),
+    the highest score or the lowest error.
 
     Ranked by `best_of`, so that a layer is not chosen for the few images on which it has a score. `model` and `probe`
     may be left out where the rows are of one alone. Raises UserError when they are of several, or when there are no
     such rows.
     """
-    metric = property_named(name).headline
-    rows = select(summaries, property=name, metric=metric, split="validation", control=control)
+    rows = select(summaries, property=name, split="validation", control=control)
+    if not len(rows):
+        raise UserError(f"no layer to choose for {name}: no scores on validation images.")
+    metric = headline_metric(rows, name)
+    rows = select(rows, metric=metric.name)
     rows = _rows_of(rows[rows["mean"].notna()], model, probe)
     steps = rows["step"].fillna(NO_STEP)
     at = (steps.max() if len(steps) else 0) if step is None else step
     rows = rows[steps == at]
     if not len(rows):
-        raise UserError(f"no layer to choose for {name}: no {metric} on validation images at step {at}.")
-    return best_of(summary_rows(rows), lambda row: row.mean or 0.0, lambda row: row.n).layer
+        raise UserError(f"no layer to choose for {name}: no {metric.name} on validation images at step {at}.")
+    return best_of(summary_rows(rows), lambda row: metric.sign * (row.mean or 0.0), lambda row: row.n).layer
 
 
 def emergence_step(
@@ -140,24 +139,37 @@ def emergence_step(
     probe: str | None = None,
     control: str = "none",
 ) -> EmergenceStep:
-    """First step whose mean headline metric over the test images reaches `fraction` of the last step's mean.
+    """First step whose mean headline metric over the test images reaches `fraction` of the last step's mean: of an
+    error, whose mean is at most the last one divided by `fraction`.
 
     Each image's score is compared with `fraction` of its own last one (`steps_reaching`); scores whose last mean is not
     above zero have no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
     """
-    metric = property_named(name).headline
-    rows = select(scores, layer=layer, property=name, metric=metric, split="test", control=control)
+    rows = select(scores, layer=layer, property=name, split="test", control=control)
     if not len(rows):
-        raise UserError(f"no test scores ({metric}) of {name} at layer {layer!r}.")
-    steps, _, values = over_steps(_rows_of(rows, model, probe))
+        raise UserError(f"no test scores of {name} at layer {layer!r}.")
+    metric = headline_metric(rows, name)
+    steps, _, values = over_steps(_rows_of(select(rows, metric=metric.name), model, probe))
     last = mean_intervals(values[-1:])
     n = int(last.n[0])
     if not last.mean[0] > 0:
         return EmergenceStep(None, None, None, n)
-    found = steps_reaching(values - fraction * values[-1])
+    level = values[-1] * (fraction if metric.higher_is_better else 1 / fraction)
+    found = steps_reaching(metric.sign * (values - level))
     if found.low is None or found.high is None or not last.low[0] > 0:
         return EmergenceStep(steps[found.first], None, None, n)
     return EmergenceStep(steps[found.first], steps[found.low], steps[found.high], n)
+
+
+def headline_metric(rows: pd.DataFrame, name: str) -> Metric:
+    """The metric that layers of property `name` are chosen by, of a table that has some of its rows.
+
+    Raises UserError for a table without any.
+    """
+    found = select(rows, property=name)["metric"].unique()
+    if not len(found):
+        raise UserError(f"no scores of {name}.")
+    return metric_named(headline_of(found))
 
 
 def _rows_of(rows: pd.DataFrame, model: str | None, probe: str | None) -> pd.DataFrame:

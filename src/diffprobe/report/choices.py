@@ -10,19 +10,12 @@ import pandas as pd
 
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference
-from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import select
-from diffprobe.probes.summaries import EmergenceStep, Summary, best_layer, emergence_step, summary_rows
+from diffprobe.probes.summaries import EmergenceStep, Summary, best_layer, emergence_step, headline_metric, summary_rows
+from diffprobe.properties.metrics import metric_named
 from diffprobe.report.report import scalars_over_steps
 
 HEADLINE_LAYER = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
-METRIC_NAMES = {
-    "dice": "Dice",
-    "dice_background": "Dice of the background",
-    "spearman": "rank correlation",
-    "pearson": "Pearson correlation",
-    "rmse": "RMSE",
-}
 # In the order of sentences and legends.
 CONTROL_NAMES = {
     "permuted": "permuted network",
@@ -41,9 +34,9 @@ class LayerChoice:
     """One property's part of the report, of one model and one kind of probe.
 
     Attributes:
-        model, probe, property, metric: what was probed how, and the headline metric; higher is better.
+        model, probe, property, metric: what was probed how, and the headline metric.
         best: layer with the best validation score at the last step.
-        emergence: step by which the best layer's score reaches `fraction` of its last one.
+        emergence: step by which the best layer's score reaches `fraction` of its last one, see `emergence_step`.
         comparisons: of the best layer at the last step with controls, layers and earlier steps.
         headline: the layer the papers show; it need not be among the probed ones.
     """
@@ -57,6 +50,11 @@ class LayerChoice:
     comparisons: tuple[ScoreDifference, ...] = ()
     fraction: float = 0.95
     headline: str = HEADLINE_LAYER
+
+    @property
+    def sign(self) -> int:
+        """1 where higher scores are better, -1 of an error."""
+        return metric_named(self.metric).sign
 
     def against(self, family: str, **other: str) -> ScoreDifference | None:
         """The comparison of this family with what has these fields, such as other_control='permuted'."""
@@ -85,7 +83,8 @@ def choose(
         emergence = emergence_step(scores, best, name, model=model, probe=probe, fraction=fraction)
         key = (model, probe, name, best)
         own = tuple(row for row in comparisons if (row.model, row.probe, row.property, row.layer) == key)
-        choices.append(LayerChoice(model, probe, name, property_named(name).headline, best, emergence, own, fraction))
+        metric = headline_metric(summaries, name).name
+        choices.append(LayerChoice(model, probe, name, metric, best, emergence, own, fraction))
     return choices
 
 
@@ -118,7 +117,7 @@ def control_curve(summaries: pd.DataFrame, choice: LayerChoice, control: str) ->
 
 def metric_name(metric: str) -> str:
     """What a metric is called in sentences and figures."""
-    return METRIC_NAMES.get(metric, metric)
+    return metric_named(metric).label
 
 
 def control_name(control: str) -> str:

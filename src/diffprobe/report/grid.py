@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffprobe.errors import UserError
-from diffprobe.probes.properties import property_named
+from diffprobe.properties import Property
 from diffprobe.report.report import Example, Frames, Overlay
-from diffprobe.report.style import COLOUR_MAPS, DOUBLE_COLUMN, VERMILION, style
+from diffprobe.report.style import DOUBLE_COLUMN, VERMILION, style
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +37,10 @@ class PredictionExample:
         title: the prompt.
         steps: 0-based step of each row of `images` and of the predictions.
         images: [steps, H, W, 3] in [0, 1], decoded after each step.
-        predictions: property -> [steps, h, w]; saliency as a probability, the others in the unit of their label.
-        labels: property -> [H, W]; saliency in {0, 1}.
+        items: the properties by name.
+        predictions: property -> [steps, h, w]; masks as probabilities, classes as numbers, the others in the unit of
+            their label. Vectors are [steps, channels, h, w].
+        labels: property -> [H, W], of vectors [channels, H, W]; masks in {0, 1}.
         final: [H, W, 3] in [0, 1], the finished image, which the labels were made from.
         image_models: property -> [steps, H, W], what an image model predicts from `images`; of all properties or none.
     """
@@ -46,6 +48,7 @@ class PredictionExample:
     title: str
     steps: tuple[int, ...]
     images: np.ndarray
+    items: Mapping[str, Property]
     predictions: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
     final: np.ndarray
@@ -63,6 +66,7 @@ class PredictionExample:
         title: str,
         steps: Sequence[int],
         layers: Mapping[str, str],
+        items: Mapping[str, Property],
         image_models: Mapping[str, Tensor] | None = None,
     ) -> PredictionExample:
         """What the probes of `layers`, {property: layer}, say of one test image, and the image models, if any."""
@@ -70,6 +74,7 @@ class PredictionExample:
             title,
             tuple(steps),
             image.steps.permute(0, 2, 3, 1).numpy(),
+            {name: items[name] for name in layers},
             {name: image.predictions[name][layer].numpy() for name, layer in layers.items()},
             {name: image.labels[name].numpy() for name in layers},
             image.final.permute(1, 2, 0).numpy(),
@@ -81,22 +86,23 @@ def example_over_steps(example: PredictionExample) -> Example:
     """The decoded and the finished image, and of each property the best layer's probe, label and image model."""
     frames = {"decoded image": Frames(example.images), "finished image": Frames(example.final[None])}
     for name, predicted in example.predictions.items():
-        frames[f"{name}: probe"] = map_frames(name, predicted, example.labels[name])
-        frames[f"{name}: label"] = map_frames(name, example.labels[name][None], example.labels[name])
+        item, label = example.items[name], example.labels[name]
+        frames[f"{name}: probe"] = map_frames(item, predicted, label)
+        frames[f"{name}: label"] = map_frames(item, label[None], label)
     for name, maps in example.image_models.items():
-        frames[f"{name}: image model"] = map_frames(name, maps, example.labels[name])
+        frames[f"{name}: image model"] = map_frames(example.items[name], maps, example.labels[name])
     overlays = {
         name: Overlay(predicted, example.labels[name])
         for name, predicted in example.predictions.items()
-        if property_named(name).binary
+        if example.items[name].binary
     }
     return Example(example.title, example.steps, frames, overlays)
 
 
-def map_frames(name: str, maps: np.ndarray, label: np.ndarray) -> Frames:
-    """Maps of a property in the colours of the example figures, and in the range of their label."""
-    low, high = (0.0, 1.0) if property_named(name).binary else np.percentile(label, [2, 98]).tolist()
-    return Frames(maps, COLOUR_MAPS.get(name, "viridis"), low, high)
+def map_frames(item: Property, maps: np.ndarray, label: np.ndarray) -> Frames:
+    """Maps of a property in its colours, and in the range of their label."""
+    picture = item.picture(maps, label)
+    return Frames(picture.values, picture.colours or "gray", picture.low, picture.high)
 
 
 @style()
@@ -130,7 +136,7 @@ def prediction_grid(example: PredictionExample, shown: Sequence[int] | None = No
     panels[0][-1].imshow(np.clip(example.final, 0, 1))
     _name_right(panels[0][-1], "final" if wide else "final image")
     for panel, (name, _, maps) in zip(panels[1:], lines, strict=True):
-        _draw_maps(panel, name, [maps[row] for row in rows], example.labels[name])
+        _draw_maps(panel, example.items[name], maps[rows], example.labels[name])
     upright = {"rotation": 0, "ha": "right", "va": "center"} if example.image_models else {}
     for panel, label in zip(panels, ["decoded image", *(label for _, label, _ in lines)], strict=True):
         panel[0].set_ylabel(label, **upright)
@@ -161,17 +167,17 @@ def _grid_panels(rows: int, steps: int, names: float) -> tuple[Figure, list[list
     return figure, panels
 
 
-def _draw_maps(panels: Sequence[Axes], name: str, maps: Sequence[np.ndarray], label: np.ndarray) -> None:
+def _draw_maps(panels: Sequence[Axes], item: Property, maps: np.ndarray, label: np.ndarray) -> None:
     """Predictions and, last, the label, all in one range of colours; where there is a foreground, with its outline."""
-    colours = map_frames(name, label[None], label)
-    height, width = label.shape
-    for axes, values in zip(panels, [*maps, label], strict=True):
+    predicted, labelled = map_frames(item, maps, label), map_frames(item, label[None], label)
+    height, width = label.shape[-2:]
+    for axes, values in zip(panels, [*predicted.values, *labelled.values], strict=True):
         axes.imshow(
-            values, cmap=colours.colours, vmin=colours.low, vmax=colours.high,
+            values, cmap=labelled.colours, vmin=labelled.low, vmax=labelled.high,
             extent=(0, width, height, 0), interpolation="nearest",
         )  # fmt: skip
     _name_right(panels[-1], "label")
-    if property_named(name).binary and 0 < label.mean() < 1:
+    if item.binary and 0 < label.mean() < 1:
         for axes in panels[:-1]:
             axes.contour(
                 np.arange(width) + 0.5, np.arange(height) + 0.5, label, [0.5], colors=VERMILION, linewidths=0.7

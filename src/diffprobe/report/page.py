@@ -15,10 +15,11 @@ from markupsafe import Markup
 from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.parts import class_name
+from diffprobe.report.choices import metric_name
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
-from diffprobe.report.style import SEQUENTIAL
+from diffprobe.report.style import colours_of
 from diffprobe.report.tables import columns_of, notes_of
-from diffprobe.report.wording import interval, is_number, rounded
+from diffprobe.report.wording import direction, interval, is_number, rounded
 
 # The page may use what is in it, and nothing else.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -106,11 +107,11 @@ def _table(name: str, table: Table) -> dict[str, Any]:
 def _heat_map(heat: HeatMap) -> dict[str, Any]:
     """What the template draws, and what the script opens: of every cell its sentences, of every layer its pictures."""
     short, layers, steps = short_names(heat.layers), heat.layers, heat.steps
-    colours = _colours([cell.value for cell in heat.cells.values()])
+    colours = _colours([cell.value for cell in heat.cells.values()], colours_of(heat.metric))
     grid = [[heat.cells.get((layer, step), Cell(None)) for step in steps] for layer in layers]
     return {
         "title": heat.title,
-        "score": heat.score,
+        "score": metric_name(heat.metric) + direction(heat.metric),
         "steps": ["all" if step == NO_STEP else str(step + 1) for step in steps],
         "rows": [
             {
@@ -139,7 +140,7 @@ def _sentences(heat: HeatMap, cell: Cell, short: str, layer: str, step: int) -> 
     if not is_number(cell.value):
         return [f"{where}: no score.", f"Layer {layer}."]
     number = f" over {cell.n} images" if cell.n else ""
-    score = f"{where}: {heat.score} {interval(cell.value, cell.low, cell.high, 3)}{number}."
+    score = f"{where}: {metric_name(heat.metric)} {interval(cell.value, cell.low, cell.high, 3)}{number}."
     return [score, *cell.notes, f"Layer {layer}."]
 
 
@@ -148,8 +149,9 @@ def _strip(frames: Frames) -> dict[str, Any]:
     return {"src": strip_uri(frames), "count": count, "ratio": f"{width}/{height}"}
 
 
-def _colours(values: Sequence[float | None]) -> dict[float | None, tuple[str, str]]:
-    """Score -> its colour, between those of the lowest and the highest, and black or white to be read on it."""
+def _colours(values: Sequence[float | None], name: str) -> dict[float | None, tuple[str, str]]:
+    """Score -> its colour in a colour map, between those of the lowest and the highest, and black or white to be read
+    on it."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -157,7 +159,7 @@ def _colours(values: Sequence[float | None]) -> dict[float | None, tuple[str, st
     span = (known[-1] - known[0] or 1.0) if known else 1.0
     colours: dict[float | None, tuple[str, str]] = {}
     for value in known:
-        rgb = np.array(colormaps[SEQUENTIAL]((value - known[0]) / span)[:3])
+        rgb = np.array(colormaps[name]((value - known[0]) / span)[:3])
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         luminance = linear @ np.array([0.2126, 0.7152, 0.0722])  # WCAG 2.1; at 0.179 both have equal contrast
         colours[value] = (to_hex(rgb.tolist()), "#000" if luminance > 0.179 else "#fff")
@@ -233,7 +235,10 @@ def _answer(topic: str, config: Mapping[str, Any]) -> str:
             return "; ".join([*each, *joined])
         case "steps":
             return _steps(chosen["select"])
-        case "property" | "measure" | "control":
+        case "property":
+            own = chosen.get("own", []) if "names" in chosen else [chosen]
+            return ", ".join([*chosen.get("names", []), *(f"{item['name']} ({item['kind']})" for item in own)])
+        case "measure" | "control":
             return _listed(chosen["names"]) or "none"
         case "probe":
             bias = "with bias" if chosen["bias"] else "without bias"

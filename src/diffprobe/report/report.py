@@ -12,12 +12,11 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from diffprobe.files import NO_STEP, Step
-from diffprobe.ranges import Count, Items, Keys, Number
+from diffprobe.ranges import Count, Items, Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = ("dice", "dice_background", "spearman", "pearson", "rmse")
 STEP = "denoising_step"  # what curves of the tracker go over
 WIDEST = 8  # columns of cells in a paper's table
 Numbers = dict[str, float]
@@ -45,10 +44,7 @@ class ReportConfig:
 
     examples: Annotated[int, Number(0, 1000)] = 3
     learning_curve: Annotated[list[Count], Items()] = field(default_factory=list)
-    published: Annotated[
-        dict[str, Annotated[Numbers, Keys(*METRICS, "step", noun="score")]],
-        Keys("saliency", "depth", "shading", noun="property"),
-    ] = field(default_factory=dict)
+    published: dict[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +194,7 @@ class HeatMap:
 
     Attributes:
         title: what is mapped.
-        score: what the numbers are, 'Dice'.
+        metric: what the numbers are, by its name: 'dice'; or another text.
         cells: (layer, step) -> its score; steps count from 0, NO_STEP is that of all steps.
         frames: layer -> what its probe shows of an image, over the steps of the map.
         beside: what to compare it with, by name; over the steps, or one picture.
@@ -206,7 +202,7 @@ class HeatMap:
     """
 
     title: str
-    score: str
+    metric: str
     cells: Mapping[tuple[str, int], Cell]
     frames: Mapping[str, Frames] = field(default_factory=dict)
     beside: Mapping[str, Frames] = field(default_factory=dict)

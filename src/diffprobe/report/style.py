@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 
 from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP, replacing
+from diffprobe.properties.metrics import metric_named
 from diffprobe.report.choices import control_name, metric_name, or_nan
+from diffprobe.report.wording import direction
 
 if TYPE_CHECKING:
     from diffprobe.backbone.layers import Layer
@@ -31,7 +33,12 @@ BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#7F7F7F"
 
 SEQUENTIAL = "viridis"  # even in lightness, so that it also reads in grey and with any colour vision
-COLOUR_MAPS = {"saliency": "gray", "depth": "magma", "shading": "gray"}  # of maps, by property
+
+
+def colours_of(metric: str) -> str:
+    """The colour map of a metric's values: the better, the lighter."""
+    return SEQUENTIAL if metric_named(metric).higher_is_better else f"{SEQUENTIAL}_r"
+
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,
@@ -159,8 +166,13 @@ def curve_panels(count: int, xlabel: str = "denoising step") -> tuple[Figure, Se
 
 
 def label_scores(axes: Axes, metric: str, steps: Sequence[int] = ()) -> None:
-    """Names the metric and shows its whole range, so that panels can be compared; ticks at some of the steps."""
-    axes.set(ylabel=metric_name(metric), ylim=(min(0.0, axes.get_ylim()[0]), 1.02))
+    """Names the metric and shows its whole range, of errors that from 0, so that panels can be compared; ticks at some
+    of the steps."""
+    known = metric_named(metric)
+    if known.higher_is_better:
+        axes.set(ylabel=known.label, ylim=(min(0.0, axes.get_ylim()[0]), 1.02))
+    else:
+        axes.set(ylabel=f"{known.label}\n(lower is better)", ylim=(0.0, axes.get_ylim()[1]))
     if steps:
         axes.set(xlim=(steps[0] + 0.5, steps[-1] + 1.5), xticks=[step + 1 for step in spread_ticks(steps)])
 
@@ -184,21 +196,23 @@ def spread_ticks(steps: Sequence[int]) -> Sequence[int]:
 
 
 def draw_cells(
-    values: np.ndarray, names: Sequence[str], steps: Sequence[int], label: str, layers: Sequence[Layer] = ()
+    values: np.ndarray, names: Sequence[str], steps: Sequence[int], metric: str, layers: Sequence[Layer] = ()
 ) -> tuple[Figure, Axes]:
-    """A heat map of values [layers, steps] with a colour bar; cells without a value (NaN) are hatched.
+    """A heat map of values [layers, steps] with a colour bar; the better, the lighter. Cells without a value (NaN) are
+    hatched.
 
     Args:
-        label: what the colours are.
+        metric: what the values are, by its name; or another text.
         layers: give the resolutions of those with their names.
     """
     width, height = SINGLE_COLUMN if len(steps) <= 20 else DOUBLE_COLUMN, 0.145 * max(8, len(names))
     figure = Figure(figsize=(width, height + 1.1), layout="constrained")
     axes = figure.add_subplot()
     axes.patch.set(facecolor="0.92", hatch="/////", edgecolor="0.65")  # shows through where there is no value
-    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=SEQUENTIAL, edgecolors="white", linewidth=0.3)
+    colours = colours_of(metric)
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, edgecolors="white", linewidth=0.3)
     bar = figure.colorbar(mesh, ax=axes, pad=0.4 / width, fraction=0.06, aspect=height / 0.09)
-    bar.set_label(label)
+    bar.set_label(metric_name(metric) + direction(metric))
     bar.outline.set_visible(False)
     short = short_names(names)
     sizes = {layer.name: f"{layer.height}\N{MULTIPLICATION SIGN}{layer.width}" for layer in layers}

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, TypeGuard
 
 from diffprobe.files import NO_STEP, Step
+from diffprobe.properties.metrics import metric_named
 from diffprobe.report.choices import or_nan
 from diffprobe.statistics.differences import images_needed
 from diffprobe.statistics.intervals import SIGNIFICANT
@@ -79,6 +80,11 @@ def difference_text(row: ScoreDifference | None, sign: int = 1) -> str:
         return interval(sign * row.difference, None, None)
     low, high = sorted((sign * row.low, sign * row.high))
     return interval(sign * row.difference, low, high)
+
+
+def direction(metric: str) -> str:
+    """' (lower is better)' of an error, '' of a score."""
+    return "" if metric_named(metric).higher_is_better else " (lower is better)"
 
 
 def significant(row: ScoreDifference | None) -> int:

@@ -48,6 +48,10 @@ _LOOKUP = re.compile(r"\$\{[^{}]*:")
 _ANOTHER = "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER)"
 
 
+# Classes that older runs name
+_MOVED = {"diffprobe.probes.properties.PropertySelection": "diffprobe.properties.PropertySelection"}
+
+
 def read_recorded(folder: Path) -> DictConfig:
     """The recorded configuration of a run.
 
@@ -68,6 +72,9 @@ def read_recorded(folder: Path) -> DictConfig:
                 f"{path}: {key} looks up {lookup.group()}...}} where it is read, and a run folder may only hold what "
                 "was found there; put the value in its place"
             )
+    for group in config.values():
+        if isinstance(group, DictConfig) and group.get("_target_") in _MOVED:
+            group["_target_"] = _MOVED[group["_target_"]]
     return config
 
 

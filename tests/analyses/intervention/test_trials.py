@@ -18,7 +18,7 @@ from diffprobe.errors import UserError
 from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.editing import readout_at
 from diffprobe.probes.score_table import select
-from diffprobe.probes.scoring import token_means
+from diffprobe.properties.tokens import token_means
 
 LAYER = "up_blocks.3.resnets.1"
 PROMPTS = [Prompt(f"picture {number}", number, f"image_{number}") for number in range(3)]

@@ -13,10 +13,10 @@ from diffprobe.analyses.probing.learning_curve import COLUMNS, check_sizes, lear
 from diffprobe.errors import UserError
 from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
-from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import read_csv, select
 from diffprobe.probes.splits import Split
 from diffprobe.probes.study.study import ProbingConfig
+from diffprobe.properties import property_named
 from tests.probes.planted import DEEP, TELLING_CHANNEL, label_maps, planted
 from tests.reference.score_rows import cells_of
 

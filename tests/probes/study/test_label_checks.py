@@ -10,6 +10,7 @@ import torch
 from diffprobe.probes.bank import ProbeConfig
 from diffprobe.probes.study.study import label_warnings, one_valued, skip_flat
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
+from diffprobe.properties import PROPERTIES
 from tests.probes.study.test_two_pass import SOURCE
 from tests.reference.score_rows import Score, rows_of, table_of
 from tests.tiny import tiny_layers
@@ -23,34 +24,37 @@ def row(value: float | None, **changes) -> Score:
 def test_maps_of_one_value_are_found():
     maps = torch.eye(4).expand(3, 4, 4).clone()
     maps[1] = 1
-    assert one_valued({"saliency": maps, "depth": torch.rand(3, 4, 4)}, ["a", "b", "c"]) == [("saliency", "b")]
+    assert one_valued({"saliency": maps, "depth": torch.rand(3, 4, 4)}, ["a", "b", "c"], PROPERTIES) == [("saliency", "b")]
 
 
 def test_only_what_a_blind_map_reaches_on_test_images_is_told():
-    assert label_warnings(table_of([row(0.95), row(0.94)]), [], 9) == []
+    assert label_warnings(table_of([row(0.95), row(0.94)]), [], PROPERTIES, 9) == []
     assert (
         label_warnings(
-            table_of([row(1.0, split="validation"), row(1.0, layer="up"), row(1.0, metric="dice_background")]), [], 9
+            table_of([row(1.0, split="validation"), row(1.0, layer="up"), row(1.0, metric="dice_background")]),
+            [],
+            PROPERTIES,
+            9,
         )
         == []
     )
-    (line,) = label_warnings(table_of([row(0.98), row(0.96), row(None)]), [], 9)
+    (line,) = label_warnings(table_of([row(0.98), row(0.96), row(None)]), [], PROPERTIES, 9)
     assert "saliency labels are nearly the same" in line
-    assert "dice 0.97" in line
-    (line,) = label_warnings(table_of([row(0.99, property="depth", metric="spearman")]), [], 9)
-    assert "spearman 0.99" in line
+    assert "Dice 0.97" in line
+    (line,) = label_warnings(table_of([row(0.99, property="depth", metric="spearman")]), [], PROPERTIES, 9)
+    assert "rank correlation 0.99" in line
 
 
 def test_images_without_both_classes_are_counted():
-    (line,) = label_warnings(table_of([]), [("saliency", name) for name in "abcd"], 9)
-    assert "the saliency labels of 4 of 9 images have no salient pixel, or no background" in line
+    (line,) = label_warnings(table_of([]), [("saliency", name) for name in "abcd"], PROPERTIES, 9)
+    assert "the saliency labels of 4 of 9 images have no foreground pixel, or no background" in line
     assert "a, b, c, ..." in line
 
 
 def test_only_their_dice_is_left_out():
     flat = [("saliency", "a"), ("depth", "a")]
     rows = [row(1.0), row(0.5, image="b"), row(0.2, property="depth", metric="rmse")]
-    assert [one.value for one in rows_of(skip_flat(table_of(rows), flat))] == [None, 0.5, 0.2]
+    assert [one.value for one in rows_of(skip_flat(table_of(rows), flat, PROPERTIES))] == [None, 0.5, 0.2]
 
 
 def nearly_alike(images, names, properties):
@@ -76,4 +80,4 @@ def test_a_run_without_that_control_is_warned_too(tiny_backbone, live):
     assert {score.image for score in rows_of(found.scores) if score.value is None} <= {SOURCE.names[2]}
     assert all(score.value is None for score in rows_of(found.scores) if score.image == SOURCE.names[2])
     in_test = SOURCE.names[2] in [SOURCE.names[place] for place in found.split.test]
-    assert in_test or "dice 1.00" in found.warnings[1]
+    assert in_test or "Dice 1.00" in found.warnings[1]

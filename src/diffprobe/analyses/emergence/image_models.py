@@ -14,8 +14,9 @@ from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler, check_reference_maps
 from diffprobe.probes.score_table import ScoreBlock, score_table
-from diffprobe.probes.scoring import grid_of, pooled_targets, predict_maps, score_images, score_maps
+from diffprobe.probes.scoring import predict_maps, score_images
 from diffprobe.probes.study.study import ExampleImage, one_valued, skip_flat
+from diffprobe.properties.tokens import grid_of
 
 if TYPE_CHECKING:
     from diffprobe.activations.extraction import Extraction
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from diffprobe.probes.bank import ProbeBank
 
 IMAGE_MODEL = "image_model"  # in the columns `layer` and `control`
-CUT = 0.5  # a labeler's saliency is 0 or 1 already
+CUT = 0.5  # a labeler's masks are 0 or 1 already
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class ProbesUnderTest:
     def without_flat(self, blocks: Sequence[ScoreBlock]) -> pd.DataFrame:
         """The scores of the blocks, as `skip_flat` leaves them."""
         rows = list(self.rows)
-        targets = {key: item.target(self.targets[key][rows]) for key, item in self.bank.properties.items()}
-        return skip_flat(score_table(blocks), one_valued(targets, [self.activations.names[row] for row in rows]))
+        items, names = self.bank.properties, [self.activations.names[row] for row in rows]
+        targets = {key: item.target(self.targets[key][rows]) for key, item in items.items()}
+        return skip_flat(score_table(blocks), one_valued(targets, names, items), items)
 
 
 def step_names(names: Sequence[str], steps: Sequence[int]) -> list[str]:
@@ -79,7 +81,7 @@ def score_image_models(
 
     The comparison of Chen, Viégas and Wattenberg (2023). The pictures are the decoded latents after each step of the
     scheduler. Scores are those of the probes, by the same code: at image resolution, per image, rmse in standard
-    deviations of the probes' training labels. Saliency is cut where the labeler cuts it.
+    deviations of the probes' training labels. Masks are cut where the labeler cuts them.
 
     Args:
         shown: how many of the test images are returned for pictures.
@@ -95,11 +97,11 @@ def score_image_models(
         pictures = probed.extraction.decode_steps(backbone, row)
         maps = labeler(pictures, step_names([name], bank.steps), list(bank.properties))
         for key, item in bank.properties.items():
-            standardised = bank.standardisations[key].apply(item.target(maps[key]))[:, None]
-            target = bank.standardisations[key].apply(item.target(probed.targets[key][[row]]))
-            grid = grid_of(standardised)
-            pooled = pooled_targets(item, target, [grid])[grid]
-            for metric, scores in score_maps(item, standardised, pooled, [CUT] * len(pictures)).items():
+            standardisation = bank.standardisations[key]
+            predicted = item.of_labels(item.target(maps[key]), standardisation)[:, None]
+            grid = grid_of(predicted)
+            prepared = item.prepared(item.target(probed.targets[key][[row]]), standardisation, [grid])[grid]
+            for metric, scores in item.scores(predicted, prepared, [CUT] * len(pictures)).items():
                 values.setdefault((key, metric), []).append(scores)
         if len(examples) < shown:
             examples.append((_example_image(probed, row, pictures), maps))

@@ -129,7 +129,8 @@ def report(
     differences = [row for one in property_summaries for row in one.differences]
     layers = {choice.property: choice.best for choice in choices}
     examples = [
-        PredictionExample.of_image(image, captions[image.row], bank.steps, layers, maps) for image, maps in images
+        PredictionExample.of_image(image, captions[image.row], bank.steps, layers, bank.properties, maps)
+        for image, maps in images
     ]
     return Report(
         title=f"Probes against image models in {model}",

@@ -15,8 +15,9 @@ from diffprobe.analyses.emergence.image_models import IMAGE_MODEL
 from diffprobe.backbone.layers import short_names
 from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP, Step
-from diffprobe.probes.properties import property_named
 from diffprobe.probes.score_table import over_steps, select
+from diffprobe.probes.summaries import headline_metric
+from diffprobe.properties.metrics import Metric
 from diffprobe.report.choices import LayerChoice, control_curve, curve, metric_name
 from diffprobe.report.report import PaperCell, Table
 from diffprobe.report.wording import images_text, interval_text, rounded, significant, steps_text, too_few
@@ -86,8 +87,8 @@ def find_leads(scores: pd.DataFrame, fractions: Sequence[float] = (0.95,)) -> li
     test = select(scores, split="test")
     real = select(test, control="none")[["model", "layer", "property", "probe"]].drop_duplicates()
     for model, layer, name, probe in real.itertuples(index=False):
-        metric = property_named(name).headline
-        own = select(test, model=model, property=name, probe=probe, metric=metric)
+        metric = headline_metric(test, name)
+        own = select(test, model=model, property=name, probe=probe, metric=metric.name)
         image_model = select(own, layer=IMAGE_MODEL, control=IMAGE_MODEL)
         if not len(image_model):
             raise UserError(f"there are no scores of image models for {name}, so there is nothing to be ahead of.")
@@ -97,19 +98,22 @@ def find_leads(scores: pd.DataFrame, fractions: Sequence[float] = (0.95,)) -> li
             raise UserError(f"the scores of probes and image models for {name} are of different images or steps.")
         others = others[:, [other_images.index(image) for image in images]]
         for definition, fraction in product(DEFINITIONS, fractions):
-            cells = _lead(np.array(steps, float), values, others, definition, fraction)
-            row: tuple = (model, layer, name, probe, metric, definition, fraction, *cells, len(images))
+            cells = _lead(np.array(steps, float), values, others, definition, fraction, metric)
+            row: tuple = (model, layer, name, probe, metric.name, definition, fraction, *cells, len(images))
             leads.append(Lead(*row))
     return leads
 
 
-def _lead(steps: np.ndarray, probe: np.ndarray, image: np.ndarray, definition: str, fraction: float) -> tuple:
-    """The cells of `Lead` from its levels to its lead, of scores [steps, images]."""
-    image_levels = fraction * (probe[-1] if definition == COMMON else image[-1])
-    last = mean_intervals(np.stack([fraction * probe[-1], image_levels]))
+def _lead(
+    steps: np.ndarray, probe: np.ndarray, image: np.ndarray, definition: str, fraction: float, metric: Metric
+) -> tuple:
+    """The cells of `Lead` from its levels to its lead, of scores [steps, images]; errors reach a level from above."""
+    share = fraction if metric.higher_is_better else 1 / fraction
+    image_levels = share * (probe[-1] if definition == COMMON else image[-1])
+    last = mean_intervals(np.stack([share * probe[-1], image_levels]))
     if not (last.mean > 0).all():
         return (None, None, *[NO_STEP] * 6, None, None, None)
-    above = probe - fraction * probe[-1], image - image_levels
+    above = metric.sign * (probe - share * probe[-1]), metric.sign * (image - image_levels)
     # Two values have intervals that just touch at this level where their difference has one of `LEVEL` that starts at
     # 0: 83 % for 95 % (Goldstein and Healy 1995, JRSS A 158:175). Values of the same images are nearer than that.
     of_each = float(2 * stats.norm.cdf(stats.norm.ppf((1 + LEVEL) / 2) / 2**0.5) - 1)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffprobe.report.report import Report
 
 OTHER_SCENES = 500  # added to the seed: scenes to edit are others than those that any run is likely to train on
+EDITABLE = ("binary", "continuous", "depth")  # kinds of properties
 METHODS = ("pattern", "minimum_norm", "steering", "gradient")
 
 
@@ -84,8 +85,13 @@ class Intervention:
         settings = inputs.settings
         if class_name(settings.trajectory) != "generation":
             raise UserError(f"trajectory={class_name(settings.trajectory)}: interventions are in trajectory=generation")
-        if len(settings.property.names) != 1:
-            raise UserError(f"property.names={list(settings.property.names)}: intervene on one property at a time")
+        items = inputs.properties
+        if len(items) != 1:
+            raise UserError(f"property.names={[item.name for item in items]}: intervene on one property at a time")
+        if items[0].kind not in EDITABLE:
+            raise UserError(
+                f"property {items[0].name} is {items[0].kind}; targets are masks and quantities ({', '.join(EDITABLE)})"
+            )
         prompts = load_prompts(self.prompts, self.count, settings.seed + OTHER_SCENES, inputs.log)
         probing, bank = None, None
         if not self.probes:
@@ -170,7 +176,7 @@ class Intervention:
             raise UserError(f"analysis.methods: {wrong[0]} is for linear probes, not probe.head={head}")
         return [
             Editing(
-                inputs.settings.property.names[0],
+                inputs.properties[0].name,
                 layers,
                 steps,
                 method=method,
@@ -186,7 +192,6 @@ class Intervention:
     def _targets(self, inputs: Inputs) -> Targets:
         from diffprobe.analyses.intervention.target_maps import check_range, read_mask
         from diffprobe.analyses.intervention.trials import Targets
-        from diffprobe.probes.properties import property_named
 
         size = inputs.backbone.image_size
         if self.target != "file" and self.mask is not None:
@@ -197,8 +202,8 @@ class Intervention:
             low, high = self.range
             check_range(self.target, low, high, size)
             return Targets(self.target, low, high, self.trials)
-        if self.mask is None or not property_named(inputs.settings.property.names[0]).binary:
-            raise UserError("analysis.target=file needs analysis.mask=PICTURE and property=saliency")
+        if self.mask is None or not inputs.properties[0].binary:
+            raise UserError("analysis.target=file needs analysis.mask=PICTURE and a property that is a mask")
         return Targets("file", trials=1, mask=read_mask(self.mask, size))
 
 
@@ -223,7 +228,7 @@ def _check_labeler(task: InterventionTask) -> None:
     from diffprobe.labels.labeler import check_reference_maps
 
     inputs, names = task.inputs, [prompt.name for prompt in task.prompts]
-    properties, size = list(inputs.settings.property.names), inputs.backbone.image_size
+    properties, size = [item.name for item in inputs.properties], inputs.backbone.image_size
     edits = product([editing.method for editing in task.editings], range(task.targets.trials), (False, True))
     edited = [edited_name(name, *edit) for edit in edits for name in names]
     inputs.labeler.check(names, properties, size)

@@ -27,7 +27,7 @@ from diffprobe.probes.editing import (
     steer,
     token_lengths,
 )
-from diffprobe.probes.scoring import token_means
+from diffprobe.properties.tokens import token_means
 
 METHODS = ("pattern", "minimum_norm", "steering", "gradient")
 OF_LINEAR_PROBES = METHODS[:3]
@@ -177,7 +177,7 @@ def _edit(bank: ProbeBank, editing: Editing, layer: str, step: int, covariances:
     if editing.method == "gradient":
         probe = probe_at(bank, editing.property, layer, step)
         how = {"learning_rate": editing.learning_rate, "iterations": editing.iterations}
-        return lambda activation, target: descend(activation, probe, item.loss, target, **how)
+        return lambda activation, target: descend(activation, probe, item.loss, target[:, None], **how)
     readout = readout_at(bank, editing.property, layer, step)
     if editing.method == "steering":
         towards = (lambda target: 2 * target - 1) if item.binary else (lambda target: target)

@@ -18,7 +18,7 @@ from diffprobe.probes.bank import save_bank
 from diffprobe.probes.score_table import select
 from diffprobe.report.choices import metric_name
 from diffprobe.report.report import Animation, Plot, Report, Table
-from diffprobe.report.style import BLUE, COLOUR_MAPS, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style
+from diffprobe.report.style import BLUE, DOUBLE_COLUMN, GREY, ORANGE, SINGLE_COLUMN, VERMILION, style
 from diffprobe.report.wording import interval, rounded
 from diffprobe.statistics.differences import images_needed
 from diffprobe.statistics.intervals import SIGNIFICANT
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from diffprobe.analyses.intervention.trials import InterventionExample, InterventionResults
     from diffprobe.probes.bank import ProbeBank
+    from diffprobe.properties import Property
 
 COLUMNS = {  # what tables call each metric that there may be, in this order
     "dice": "Dice with\nthe target",
@@ -64,12 +65,12 @@ def report(model: str, name: str, bank: ProbeBank, results: InterventionResults)
     }
     if results.examples:
         figures["intervention_examples"] = Plot(
-            partial(intervention_grid, results.examples, name),
+            partial(intervention_grid, results.examples, bank.properties[name]),
             "Images, their maps, the maps asked for, and what came of it.",
         )
     if results.animation is not None:
         images, targets = results.animation
-        figures["intervention"] = Animation(animation_frames(_picture(images), targets.numpy(), name))
+        figures["intervention"] = Animation(animation_frames(_picture(images), targets.numpy(), bank.properties[name]))
     return Report(
         title=f"Intervening in {model}",
         findings=intervention_lines(results.summaries, results.gains),
@@ -161,7 +162,7 @@ def intervention_scores(summaries: pd.DataFrame, metric: str) -> Figure:
 
 
 @style()
-def intervention_grid(examples: Sequence[InterventionExample], name: str) -> Figure:
+def intervention_grid(examples: Sequence[InterventionExample], item: Property) -> Figure:
     """The papers' rows, a column an image: original, its label, the target, and for each method the new image and its
     label, with the target's outline where it is a mask.
 
@@ -178,10 +179,10 @@ def intervention_grid(examples: Sequence[InterventionExample], name: str) -> Fig
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)  # type: ignore[union-attr]
     panels = figure.subplots(len(rows), len(examples), squeeze=False)
     for column, example in zip(panels.T, examples, strict=True):
-        outline = example.target.numpy() if name == "saliency" else None
+        outline = example.target.numpy() if item.binary else None
         original, label = example.original
-        low, high = (0.0, 1.0) if name == "saliency" else np.percentile(label.numpy(), [2, 98])
-        colours = {"cmap": COLOUR_MAPS.get(name, "viridis"), "vmin": low, "vmax": high, "interpolation": "nearest"}
+        look = item.picture(label.numpy(), label.numpy())
+        colours = {"cmap": look.colours, "vmin": look.low, "vmax": look.high, "interpolation": "nearest"}
         _draw_picture(column[0], _picture(original), None)
         column[1].imshow(label.numpy(), **colours)
         column[2].imshow(example.target.numpy(), **colours)
@@ -203,15 +204,17 @@ def _draw_picture(axes: Axes, picture: np.ndarray, target: np.ndarray | None) ->
             axes.contour(target, [0.5], colors=colour, linewidths=breadth)
 
 
-def animation_frames(images: np.ndarray, targets: np.ndarray, name: str) -> np.ndarray:
-    """The target map of property `name` beside the image made for it, [frames, H, W, 3] in [0, 255].
+def animation_frames(images: np.ndarray, targets: np.ndarray, item: Property) -> np.ndarray:
+    """The target map of a property beside the image made for it, [frames, H, W, 3] in [0, 255].
 
     Args:
         images: [frames, h, w, 3] in [0, 1].
         targets: [frames, h, w].
     """
     low, high = targets.min(), targets.max()
-    maps = matplotlib.colormaps[COLOUR_MAPS.get(name, "viridis")]((targets - low) / max(high - low, 1e-9))[..., :3]
+    maps = matplotlib.colormaps[item.picture(targets, targets).colours]((targets - low) / max(high - low, 1e-9))[
+        ..., :3
+    ]
     gap = np.ones((*images.shape[:2], max(images.shape[2] // 16, 1), 3))
     both = np.concatenate([maps, gap, images], 2)
     times = LARGE if images.shape[1] < 256 else 1

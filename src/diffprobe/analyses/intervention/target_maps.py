@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffprobe.errors import UserError
-from diffprobe.labels.files import read_plane
+from diffprobe.labels.map_files import read_plane
 from diffprobe.pocket.scenes import COLOURS, SHAPES
 from diffprobe.ranges import Number
 from diffprobe.user_files import KINDS as KINDS_OF_PICTURE

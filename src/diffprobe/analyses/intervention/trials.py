@@ -24,9 +24,10 @@ from diffprobe.backbone.load import Backbone
 from diffprobe.backbone.trajectory import TrajectoryStep, generate
 from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
-from diffprobe.probes.scoring import METRICS, dice
 from diffprobe.probes.study.study import Labeler
-from diffprobe.probes.summaries import RANGES
+from diffprobe.properties.binary import dice
+from diffprobe.properties.continuous import spearman
+from diffprobe.properties.metrics import metric_named
 from diffprobe.statistics.differences import holm, paired_differences
 from diffprobe.statistics.intervals import mean_intervals
 
@@ -236,7 +237,8 @@ class InterventionStudy:
         images, maps = labelled
         item = self.bank.properties[self.name]
         difference = (images - originals[0]).abs().mean(1)
-        values = {item.headline: METRICS[item.headline](maps, targets), "pixels": difference.mean((1, 2))}
+        agree = dice if item.binary else spearman
+        values = {item.headline: agree(maps, targets), "pixels": difference.mean((1, 2))}
         if item.binary:
             outside = ((originals[1] == 0) & (targets == 0)).float()
             values["dice_source"] = dice(maps, originals[1])
@@ -278,7 +280,8 @@ def summarise_interventions(scores: pd.DataFrame, *, seed: int = 0) -> tuple[pd.
     means = scores.groupby([*KEYS, "image"], sort=False)["value"].mean().unstack("image", sort=False)
     intervals = mean_intervals(means.to_numpy())
     summaries = means.index.to_frame(index=False)
-    least, most = np.array([RANGES.get(metric, (-np.inf, np.inf)) for metric in summaries["metric"]]).T
+    metrics = [metric_named(metric) for metric in summaries["metric"]]
+    least, most = np.array([(metric.low, metric.high) for metric in metrics]).T
     low, high = np.maximum(intervals.low, least), np.minimum(intervals.high, most)
     summaries = summaries.assign(mean=intervals.mean, low=low, high=high, n=intervals.n)
     by_key = dict(zip(means.index, means.to_numpy(), strict=True))

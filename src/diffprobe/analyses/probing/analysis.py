@@ -49,12 +49,13 @@ class Probing:
         from diffprobe.report.grid import PredictionExample
 
         probing_config = task.probing_config
-        best = {name: best_layer(result.summaries, name) for name in probing_config.properties}
+        items, captions = probing_config.items, task.source.captions
+        best = {name: best_layer(result.summaries, name) for name in items}
         more = {"learning_curve": learning_points(probing_config, result, best.values(), self.learning_curve)}
         if "labels" in probing_config.controls:
             more["selectivity"] = selectivity(result.scores)
         examples = [
-            PredictionExample.of_image(each, task.source.captions[each.row], probing_config.steps, best)
+            PredictionExample.of_image(each, captions[each.row], probing_config.steps, best, items)
             for each in result.examples
         ]
         first = result.examples[0].predictions if result.examples else {}

@@ -18,7 +18,7 @@ from diffprobe.analyses.probing.findings import cell_rows, controls_at, grouped,
 from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.errors import UserError
 from diffprobe.probes.score_table import select
-from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, metric_name, or_nan
+from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, or_nan
 from diffprobe.report.grid import PredictionExample, prediction_grid
 from diffprobe.report.report import Plot
 from diffprobe.report.style import (
@@ -70,7 +70,8 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -
             draw_control(axes, control_curve(summaries, choice, control), control)
         emergence = choice.emergence
         if emergence.step is not None:
-            label = f"{100 * choice.fraction:.0f} % of the last score reached"
+            share = choice.fraction if choice.sign > 0 else 1 / choice.fraction
+            label = f"{100 * share:.0f} % of the last {'score' if choice.sign > 0 else 'error'} reached"
             draw_step(axes, emergence.step, emergence.low, emergence.high, label, EMERGENCE_STYLE)
         axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}")
         label_scores(axes, choice.metric, [row.step for row in best])
@@ -137,7 +138,7 @@ def layer_step_heatmap(summaries: pd.DataFrame, choice: LayerChoice, layers: Seq
     names = [layer.name for layer in layers if layer.name in present] or network_order(layer for layer, _ in scores)
     steps = sorted({step for _, step in scores})
     values = np.array([[scores.get((name, step), math.nan) for step in steps] for name in names])
-    figure, axes = draw_cells(values, names, steps, metric_name(choice.metric), layers)
+    figure, axes = draw_cells(values, names, steps, choice.metric, layers)
     axes.set_title(f"{choice.property} (test)")
     # Marks right of the rows of two layers; x: a little right of the axes, y: the row, in data coordinates
     beside = axes.get_yaxis_transform() + ScaledTranslation(8 / 72, 0, figure.dpi_scale_trans)

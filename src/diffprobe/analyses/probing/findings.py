@@ -26,7 +26,15 @@ from diffprobe.report.choices import (
     or_nan,
 )
 from diffprobe.report.report import Table
-from diffprobe.report.wording import difference_text, images_text, interval_text, significant, steps_text, too_few
+from diffprobe.report.wording import (
+    difference_text,
+    direction,
+    images_text,
+    interval_text,
+    significant,
+    steps_text,
+    too_few,
+)
 from diffprobe.statistics.differences import images_needed
 from diffprobe.statistics.intervals import MINIMUM_IMAGES
 
@@ -142,7 +150,8 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     last, emergence = rows[-1], choice.emergence
     if len(rows) == 1:
         return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
-    score = f"final {choice.property} score, {metric_name(choice.metric)} {interval_text(last)}"
+    what = "score" if choice.sign > 0 else "error"
+    score = f"final {choice.property} {what}, {metric_name(choice.metric)} {interval_text(last)}"
     if last.n < MINIMUM_IMAGES:
         return (
             f"No step is named by which the probe on {choice.best} comes near its {score}: it takes "
@@ -151,8 +160,8 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     if emergence.step is None:
         return f"No step was determined by which the probe on {choice.best} comes near its {score}."
     sentence = (
-        f"By step {emergence_text(emergence)} of {last.step + 1} the probe on {choice.best} reaches "
-        f"{100 * choice.fraction:.0f} % of its {score}"
+        f"By step {emergence_text(emergence)} of {last.step + 1} the probe on {choice.best} "
+        f"{_reached(choice)} of its {score}"
     )
     if emergence.step == last.step:
         return f"{sentence}: not before the last step, so it may still be rising."
@@ -161,8 +170,15 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     return f"{sentence}."
 
 
+def _reached(choice: LayerChoice) -> str:
+    """'reaches 95 %', of an error 'comes down to 105 %'."""
+    share = f"{100 * choice.fraction:.0f} %"
+    return f"reaches {share}" if choice.sign > 0 else f"comes down to {100 / choice.fraction:.0f} %"
+
+
 def _controls_line(summaries: pd.DataFrame, choice: LayerChoice, real: Summary) -> str:
-    score = f"At step {real.step + 1} {choice.property} ({interval_text(real)}, n = {real.n})"
+    lower = direction(choice.metric).replace(" (", ", ").rstrip(")")
+    score = f"At step {real.step + 1} {choice.property} ({interval_text(real)}, n = {real.n}{lower})"
     rows = controls_at(summaries, choice, real.step)
     if not rows:
         return f"{score} was held against no control."
@@ -173,21 +189,22 @@ def _controls_line(summaries: pd.DataFrame, choice: LayerChoice, real: Summary) 
         )
     them = {1: "the control", 2: "both controls"}.get(len(rows), f"all {len(rows)} controls")
     texts = {name: f"{control_name(name)} {interval_text(row)}" for name, row in rows.items()}
-    relations = {name: _relation(real, row) for name, row in rows.items()}
+    relations = {name: _relation(real, row, choice.sign) for name, row in rows.items()}
+    better = "above" if choice.sign > 0 else "below"
     near = {name: relation for name, relation in relations.items() if relation != SEPARATED}
     if not near:
-        nearest = max((row.mean or 0.0, name) for name, row in rows.items() if row is not None)[1]
+        nearest = max((choice.sign * (row.mean or 0.0), name) for name, row in rows.items() if row is not None)[1]
         details = "; ".join(texts.values()) if len(rows) <= FEW else f"the nearest is {texts[nearest]}"
-        return f"{score} is above {them} with separated intervals ({details})."
+        return f"{score} is {better} {them} with separated intervals ({details})."
     named = relations if len(rows) <= FEW else near
     details = "; ".join(f"{texts[name]}, {relation}" for name, relation in named.items())
     if len(named) < len(rows):
         details += f"; {len(rows) - len(named)} others, {SEPARATED}"
-    return f"{score} is not shown to be above {them} ({details})."
+    return f"{score} is not shown to be {better} {them} ({details})."
 
 
-def _relation(real: Summary, control: Summary | None) -> str:
-    """How the real score stands to a control, judged by their 95 % intervals."""
+def _relation(real: Summary, control: Summary | None, sign: int) -> str:
+    """How the real score stands to a control, judged by their 95 % intervals; `sign` is -1 of errors."""
     if control is None:
         return "no interval to compare"
     real_low, real_high, control_low, control_high = ends = [
@@ -195,9 +212,9 @@ def _relation(real: Summary, control: Summary | None) -> str:
     ]
     if not all(math.isfinite(end) for end in ends):
         return "no interval to compare"
-    if real_low > control_high:
-        return SEPARATED
-    return "the control is ahead" if control_low > real_high else "the intervals overlap"
+    if real_low <= control_high and control_low <= real_high:
+        return "the intervals overlap"
+    return SEPARATED if sign * (real_low - control_low) > 0 else "the control is ahead"
 
 
 def _paired_lines(summaries: pd.DataFrame, choice: LayerChoice, step: int) -> list[str]:
@@ -213,7 +230,7 @@ def _paired_lines(summaries: pd.DataFrame, choice: LayerChoice, step: int) -> li
             if name not in few and significant(row) == sign
         ]
         parts += [f"{words} {'; '.join(texts)}"] if texts else []
-    where = f"{choice.property} at step {step + 1}"
+    where = f"{choice.property}{direction(choice.metric)} at step {step + 1}"
     lines = [f"Paired on the same images, {where} is {', and '.join(parts)}."] if parts else []
     if few:
         texts = [f"{name}, {difference_text(row)}" for name, row in few.items()]

@@ -195,16 +195,17 @@ def _heat_map(
         notes = [f"Controls: {'; '.join(scored)}."] if scored else []
         cells[layer, step] = Cell(row.mean, row.low, row.high, row.n, notes)
     title = f"{choice.property} ({group})" if group else choice.property
-    heat = HeatMap(title, metric_name(choice.metric), cells)
+    heat = HeatMap(title, choice.metric, cells)
     if not examples or not maps:
         return heat
     example, label = examples[0], examples[0].labels[choice.property]
+    item = example.items[choice.property]
     return replace(
         heat,
-        frames={layer: map_frames(choice.property, values, label) for layer, values in maps.items()},
+        frames={layer: map_frames(item, values, label) for layer, values in maps.items()},
         beside={
             "decoded image": Frames(example.images),
-            f"{choice.property}: label": map_frames(choice.property, label[None], label),
+            f"{choice.property}: label": map_frames(item, label[None], label),
         },
         caption=f"Of one test image: {example.title}",
     )

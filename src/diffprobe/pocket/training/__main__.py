@@ -1,9 +1,10 @@
 """Trains the pocket world from nothing: `python -m diffprobe.pocket.training all`, or one part at a time.
 
-Parts, in the order in which they need each other: text, vae, labeler, classifier, unet, card. Each resumes where it
-was stopped, is skipped where it is done, and keeps its checkpoints and the rendered scenes in --folder. `card` puts
-the weights together as a pipeline, measures everything on scenes and prompts that were not trained on, writes the model
-card and the contact sheet, and with --install replaces the weights inside the package.
+Parts, in the order in which they need each other: text, vae, labeler, surfaces, classifier, unet, card. Each resumes
+where it was stopped, is skipped where it is done, and keeps its checkpoints and the rendered scenes in --folder.
+Trained alone, a part takes those that it needs from the package where the folder has none. `card` puts the weights
+together as a pipeline, measures everything on scenes and prompts that were not trained on, writes the model card and
+the contact sheet, and with --install replaces the weights inside the package.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
 from diffprobe.threads import share_threads
 
-STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "classifier": 7000, "unet": 40_000}
+STEPS = {"text": 600, "vae": 4000, "labeler": 16_000, "surfaces": 16_000, "classifier": 7000, "unet": 40_000}
 DEGRADED = 4000
 TRAIN_SCENES_MEASURED, TEST_SCENES_MEASURED = 2000, 1000
 
@@ -28,12 +29,15 @@ def train(part: str, folder: Path, count: int, steps: int, devices: int, precisi
     """Trains a part on `count` scenes and saves it in `folder/<part>`."""
     from transformers import CLIPTextModel
 
+    from diffprobe.pocket.networks import LabelerNetwork, load_weights
+    from diffprobe.pocket.training.card import part_of
     from diffprobe.pocket.training.fit import PocketModule, fit, load_scenes
     from diffprobe.pocket.training.modules import (
         AutoencoderModule,
         ClassifierModule,
         DenoiserModule,
         LabelerModule,
+        SurfaceModule,
         TextModule,
     )
 
@@ -44,11 +48,15 @@ def train(part: str, folder: Path, count: int, steps: int, devices: int, precisi
         module = AutoencoderModule(load_scenes(folder / "scenes", "train", count).images, steps)
     elif part == "unet":
         encoded = latents(folder, count)
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text" / "text_encoder", dtype=torch.float32)
+        text_encoder = CLIPTextModel.from_pretrained(part_of(folder, "text_encoder"), dtype=torch.float32)
         module = DenoiserModule(encoded["latents"], encoded["tokens"].long(), text_encoder, steps)
     else:
         scenes = load_scenes(folder / "scenes", "train", count)
-        module = (LabelerModule if part == "labeler" else ClassifierModule)(scenes, degraded(folder), steps)
+        if part == "surfaces":
+            labeler = load_weights(LabelerNetwork(), part_of(folder, "labeler.safetensors"))
+            module = SurfaceModule(scenes, degraded(folder), steps, labeler)
+        else:
+            module = (LabelerModule if part == "labeler" else ClassifierModule)(scenes, degraded(folder), steps)
     fit(module, folder / part, devices, precision)
 
 
@@ -56,6 +64,7 @@ def latents(folder: Path, count: int) -> dict[str, torch.Tensor]:
     """The training scenes as scaled latents, and their captions as tokens with the empty caption last."""
     from transformers import CLIPTokenizer
 
+    from diffprobe.pocket.training.card import part_of
     from diffprobe.pocket.training.fit import load_scenes, read_undamaged, write_sealed
     from diffprobe.pocket.training.modules import encode
 
@@ -63,7 +72,7 @@ def latents(folder: Path, count: int) -> dict[str, torch.Tensor]:
     values = read_undamaged(path, {})
     if values is None:
         scenes = load_scenes(folder / "scenes", "train", count)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "text" / "tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained(part_of(folder, "tokenizer"))
         tokens = tokenizer([*scenes.captions, ""], padding="max_length", return_tensors="pt").input_ids
         values = {"latents": encode(_trained_vae(folder), scenes.images), "tokens": tokens.to(torch.int16)}
         write_sealed(path, values, {})
@@ -88,7 +97,9 @@ def degraded(folder: Path) -> torch.Tensor:
 def _trained_vae(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(folder / "vae" / "vae", dtype=torch.float32).eval()
+    from diffprobe.pocket.training.card import part_of
+
+    return AutoencoderKL.from_pretrained(part_of(folder, "vae"), dtype=torch.float32).eval()
 
 
 def main() -> None:

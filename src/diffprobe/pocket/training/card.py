@@ -16,23 +16,46 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.functional.classification import multiclass_jaccard_index
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from diffprobe.pocket.networks import ClassifierNetwork, LabelerNetwork, build_scheduler, load_weights
+from diffprobe.pocket.networks import (
+    ClassifierNetwork,
+    LabelerNetwork,
+    SurfaceNetwork,
+    build_scheduler,
+    load_weights,
+)
 from diffprobe.pocket.render import RenderedScenes, render_indices
 from diffprobe.pocket.scenes import COLOURS, SHAPES, sample_scene
 from diffprobe.pocket.training.fit import SceneArrays, load_scenes
 from diffprobe.pocket.training.modules import numbered, to_signed
 from diffprobe.weights import record_checksums
 
+INSTALLED = Path(str(files("diffprobe.pocket"))) / "weights"  # inside the package
 # What the model is meant to reach, by part and measure.
 BARS = {
     ("autoencoder", "psnr_db"): 30.0,
     ("labeler", "saliency_dice"): 0.97,
     ("labeler", "depth_rank_correlation"): 0.95,
     ("labeler", "shading_rank_correlation"): 0.90,
+    ("surfaces", "normals_mean_angle"): 12.0,
+    ("surfaces", "albedo_rank_correlation"): 0.90,
+    ("surfaces", "shape_mean_iou"): 0.80,
+    ("surfaces", "shadow_dice"): 0.85,
     ("one object", "colours_and_shapes_right"): 0.90,
     ("two objects", "colours_right"): 0.70,
+}
+ERRORS = ("normals_mean_angle",)  # degrees; lower is better
+# Where a part of the model is in the folder of its training, and among the weights of the package
+PARTS = {
+    **{name: (f"{name}/{name}", f"pipeline/{name}") for name in ("vae", "unet")},
+    **{name: (f"text/{name}", f"pipeline/{name}") for name in ("text_encoder", "tokenizer")},
+    **{
+        f"{name}.safetensors": (f"{name}/{name}.safetensors", f"{name}.safetensors")
+        for name in ("labeler", "surfaces", "classifier")
+    },
 }
 SHEET = (4, 8)  # rows, columns
 GUIDANCE = 2.5
@@ -40,17 +63,24 @@ STEPS = 15
 CAPTIONS = 200
 
 
+def part_of(folder: Path, name: str) -> Path:
+    """A trained part: that of the folder, or the package's where the folder has none."""
+    trained, installed = PARTS[name]
+    own = folder / trained
+    return own if own.exists() else INSTALLED / installed
+
+
 def assemble(folder: Path) -> None:
-    """Writes `folder/weights`: the pipeline in float16 safetensors, labeler and classifier."""
+    """Writes `folder/weights`: the pipeline in float16 safetensors, labeler, its second decoder and classifier."""
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     build: Any = StableDiffusionPipeline
     pipeline = build(
-        vae=AutoencoderKL.from_pretrained(folder / "vae" / "vae", dtype=torch.float32),
-        text_encoder=CLIPTextModel.from_pretrained(folder / "text" / "text_encoder", dtype=torch.float32),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "text" / "tokenizer"),
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet" / "unet", dtype=torch.float32),
+        vae=AutoencoderKL.from_pretrained(part_of(folder, "vae"), dtype=torch.float32),
+        text_encoder=CLIPTextModel.from_pretrained(part_of(folder, "text_encoder"), dtype=torch.float32),
+        tokenizer=CLIPTokenizer.from_pretrained(part_of(folder, "tokenizer")),
+        unet=UNet2DConditionModel.from_pretrained(part_of(folder, "unet"), dtype=torch.float32),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -63,18 +93,17 @@ def assemble(folder: Path) -> None:
     for path in fresh.rglob("config.json"):
         config = {key: value for key, value in json.loads(path.read_text()).items() if key != "_name_or_path"}
         path.write_text(json.dumps(config, indent=2) + "\n")
-    for name in ("labeler", "classifier"):
-        shutil.copy(folder / name / f"{name}.safetensors", fresh)
+    for name in ("labeler", "surfaces", "classifier"):
+        shutil.copy(part_of(folder, f"{name}.safetensors"), fresh)
     _replace(folder / "weights", fresh)
 
 
 def install(folder: Path) -> None:
     """Replaces the weights inside the package by `folder/weights`."""
-    target = Path(str(files("diffprobe.pocket"))) / "weights"
-    fresh = target.with_name("weights.new")
+    fresh = INSTALLED.with_name("weights.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(folder / "weights", fresh)
-    _replace(target, fresh)
+    _replace(INSTALLED, fresh)
 
 
 def _replace(target: Path, fresh: Path) -> None:
@@ -93,26 +122,24 @@ def write_card(folder: Path, train_count: int, test_count: int) -> None:
     )
     pipeline.set_progress_bar_config(disable=True)
     labeler = load_weights(LabelerNetwork(), weights / "labeler.safetensors")
+    surfaces = load_weights(SurfaceNetwork(), weights / "surfaces.safetensors")
     classifier = load_weights(ClassifierNetwork(), weights / "classifier.safetensors")
     measures: dict[str, Mapping[str, float]] = {
         "position only": measure_position(train, test),
         "autoencoder": measure_autoencoder(pipeline.vae, test.images),
         "labeler": measure_labeler(labeler, test),
+        "surfaces": measure_surfaces(labeler, surfaces, test),
         "classifier": measure_classifier(classifier, test),
         "one object": measure_samples(pipeline, classifier, 1),
         "two objects": measure_samples(pipeline, classifier, 2),
-        "training steps": {
-            part: torch.load(folder / part / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)[
-                "global_step"
-            ]
-            for part in ("text", "vae", "labeler", "classifier", "unet")
-        },
+        "training steps": training_steps(folder),
     }
     networks: dict[str, nn.Module] = {
         "U-Net": pipeline.unet,
         "VAE": pipeline.vae,
         "text encoder": pipeline.text_encoder,
         "labeler": labeler,
+        "its second decoder": surfaces,
         "classifier": classifier,
     }
     (weights / "measures.json").write_text(json.dumps(measures, indent=2) + "\n")
@@ -123,6 +150,16 @@ def write_card(folder: Path, train_count: int, test_count: int) -> None:
     images, _ = sample_images(pipeline, captions, first_seed=20_000_000)
     save_sheet(images, captions, folder / "contact_sheet.png")
     save_scenes(render_indices(range(10), "test"), folder / "scenes.png")
+
+
+def training_steps(folder: Path) -> dict[str, int]:
+    """Of each part that the folder has; of the package's parts as their card says."""
+    steps = dict(json.loads((INSTALLED / "measures.json").read_text())["training steps"])
+    for part in ("text", "vae", "labeler", "surfaces", "classifier", "unet"):
+        path = folder / part / "last.ckpt"
+        if path.exists():
+            steps[part] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    return steps
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
@@ -177,6 +214,27 @@ def measure_labeler(labeler: LabelerNetwork, scenes: SceneArrays) -> dict[str, f
         "depth_rank_correlation": rank_correlation(maps["depth"], scenes.depth.float()),
         "shading_rank_correlation": rank_correlation(maps["shading"], scenes.shading.float()),
     }
+
+
+@torch.no_grad()
+def measure_surfaces(labeler: LabelerNetwork, surfaces: SurfaceNetwork, scenes: SceneArrays) -> dict[str, float]:
+    """Agreement with the exact maps of rendered scenes; means over images, of classes over classes of the whole set."""
+    batches = [surfaces.maps(labeler.features(batch.float() / 255)) for batch in scenes.images.split(100)]
+    maps = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    cosines = functional.cosine_similarity(maps["normals"], scenes.normals.float()).clamp(-1, 1)
+    with_shadow = scenes.shadow.any(-1).any(-1)
+    return {
+        "normals_mean_angle": float(cosines.acos().rad2deg().mean()),
+        "albedo_rank_correlation": rank_correlation(maps["albedo"], scenes.albedo.float()),
+        "shape_mean_iou": mean_iou(maps["shape"], scenes.shape, 1 + len(SHAPES)),
+        "colour_mean_iou": mean_iou(maps["colour"], scenes.colour, 1 + len(COLOURS)),
+        "shadow_dice": mean_dice(maps["shadow"][with_shadow] > 0.5, scenes.shadow[with_shadow]),
+    }
+
+
+def mean_iou(predicted: Tensor, target: Tensor, classes: int) -> float:
+    """Mean over classes of intersection over union, summed over all images, of maps of class numbers."""
+    return float(multiclass_jaccard_index(predicted.long(), target.long(), classes))
 
 
 @torch.no_grad()
@@ -236,7 +294,9 @@ def render_card(measures: Mapping[str, Mapping[str, float]], networks: Mapping[s
     for part, values in measures.items():
         for measure, value in values.items():
             bar = BARS.get((part, measure))
-            verdict = "" if bar is None else f">= {bar:g}: {'reached' if value >= bar else 'missed'}"
+            lower = measure in ERRORS
+            reached = bar is not None and (value <= bar if lower else value >= bar)
+            verdict = "" if bar is None else f"{'<=' if lower else '>='} {bar:g}: {'reached' if reached else 'missed'}"
             number = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
             rows.append(f"| {part} | {measure.replace('_', ' ')} | {number} | {verdict} |\n")
     return f"""# The pocket model
@@ -280,18 +340,16 @@ def save_sheet(images: Tensor, captions: list[str], path: Path) -> None:
 
 
 def save_scenes(scenes: RenderedScenes, path: Path) -> None:
-    """Rendered scenes, one a column: image, salient mask, depth, shading."""
+    """Rendered scenes, one a column: the image, then every map."""
     count = len(scenes.images)
-    figure = Figure(figsize=(1.0 * count, 4.1), layout="constrained")
-    rows = {
-        "image": scenes.images.permute(0, 2, 3, 1),
-        "saliency": scenes.salient.float(),
-        "depth": scenes.depth,
-        "shading": scenes.shading,
-    }
-    for line, (name, maps) in zip(figure.subplots(4, count), rows.items(), strict=True):
-        for axes, values in zip(line, maps.numpy(), strict=True):
-            axes.imshow(values, cmap={"depth": "viridis"}.get(name, "gray"), interpolation="nearest")
+    rows = {"image": scenes.images.permute(0, 2, 3, 1), **scenes.maps()}
+    rows["normals"] = (scenes.normals.permute(0, 2, 3, 1) + 1) / 2
+    figure = Figure(figsize=(1.0 * count, 1.02 * len(rows)), layout="constrained")
+    looks = {"depth": "viridis", "shape": "tab10", "colour": "tab10"}
+    for line, (name, maps) in zip(figure.subplots(len(rows), count), rows.items(), strict=True):
+        for axes, values in zip(line, maps.float().numpy(), strict=True):
+            low, high = (0, 9) if name in ("shape", "colour") else (None, None)
+            axes.imshow(values, cmap=looks.get(name, "gray"), vmin=low, vmax=high, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
         line[0].set_ylabel(name, fontsize=8)
     figure.savefig(path, dpi=130)

@@ -41,7 +41,10 @@ class SceneArrays:
     Attributes:
         images: [scenes, 3, size, size] uint8.
         salient: [scenes, size, size] bool.
-        depth, shading: [scenes, size, size] float16.
+        depth, shading, albedo: [scenes, size, size] float16.
+        normals: [scenes, 3, size, size] int8, times 127.
+        shape, colour: [scenes, size, size] uint8, class of each pixel, 0 where there is no object.
+        shadow: [scenes, size, size] bool.
         classes, colours: [scenes, 3] int64, index into SHAPES / COLOURS, -1 where there is no object.
         captions: one a scene.
     """
@@ -50,6 +53,11 @@ class SceneArrays:
     salient: Tensor
     depth: Tensor
     shading: Tensor
+    albedo: Tensor
+    normals: Tensor
+    shape: Tensor
+    colour: Tensor
+    shadow: Tensor
     classes: Tensor
     colours: Tensor
     captions: list[str]
@@ -108,6 +116,11 @@ def _write_shard(folder: Path, stream: str, size: int, start: int) -> None:
                 "salient": scenes.salient,
                 "depth": scenes.depth.half(),
                 "shading": scenes.shading.half(),
+                "albedo": scenes.albedo.half(),
+                "normals": (scenes.normals * 127).round().to(torch.int8),
+                "shape": scenes.shapes.to(torch.uint8),
+                "colour": scenes.colours.to(torch.uint8),
+                "shadow": scenes.shadow,
                 "classes": scenes.classes,
             }
         )

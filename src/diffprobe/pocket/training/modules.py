@@ -19,6 +19,7 @@ from diffprobe.pocket.networks import (
     TEXT_WIDTH,
     ClassifierNetwork,
     LabelerNetwork,
+    SurfaceNetwork,
     build_autoencoder,
     build_denoiser,
     build_scheduler,
@@ -276,6 +277,49 @@ class LabelerModule(_ImageModule):
             "saliency": functional.binary_cross_entropy_with_logits(logit, salient) + (1 - overlap).mean(),
             "depth": functional.mse_loss(depth, scaled[:, 1]) + disagreement(depth, scaled[:, 1]),
             "shading": functional.mse_loss(shading, scaled[:, 2]) + disagreement(shading, scaled[:, 2]),
+        }
+        self.log_dict(parts, prog_bar=True)
+        return sum(parts.values())  # type: ignore[return-value]
+
+
+class SurfaceModule(_ImageModule):
+    """The second decoder, on the features of the trained labeler, which stays as it is: cosine distance for normals,
+    squared error for albedo, cross entropy for classes, cross entropy and soft Dice for shadow."""
+
+    network: SurfaceNetwork
+    file = "surfaces.safetensors"
+
+    def __init__(
+        self, scenes: SceneArrays, degraded: Tensor, steps: int, labeler: LabelerNetwork, batch_size: int = 16
+    ) -> None:
+        super().__init__(scenes, degraded, steps, batch_size, weight_decay=0.01)
+        self.labeler = labeler.requires_grad_(False).eval()
+        self.network = SurfaceNetwork()
+        for network in (self.labeler, self.network):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        albedo = scenes.albedo[:2000].float()
+        self.network.mean.fill_(albedo.mean())
+        self.network.scale.fill_(albedo.std())
+
+    def on_train_epoch_start(self) -> None:
+        self.labeler.eval()
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        images, rows = self.images()
+        with torch.no_grad():
+            features = self.labeler.features(images)
+        outputs, scenes = self.network(features), self.scenes
+        normals = functional.normalize(scenes.normals[rows].float(), dim=1).to(self.device)
+        albedo = (scenes.albedo[rows].float().to(self.device) - self.network.mean) / self.network.scale
+        shadow, logit = scenes.shadow[rows].float().to(self.device), outputs["shadow"][:, 0]
+        share = logit.sigmoid()
+        overlap = 2 * (share * shadow).sum((1, 2)) / (share.sum((1, 2)) + shadow.sum((1, 2)) + 1)
+        parts = {
+            "normals": 2 * (1 - functional.cosine_similarity(outputs["normals"], normals)).mean(),
+            "albedo": functional.mse_loss(outputs["albedo"][:, 0], albedo),
+            "shape": functional.cross_entropy(outputs["shape"], scenes.shape[rows].long().to(self.device)),
+            "colour": functional.cross_entropy(outputs["colour"], scenes.colour[rows].long().to(self.device)),
+            "shadow": functional.binary_cross_entropy_with_logits(logit, shadow) + (1 - overlap).mean(),
         }
         self.log_dict(parts, prog_bar=True)
         return sum(parts.values())  # type: ignore[return-value]

@@ -127,9 +127,10 @@ class _OnePassStudy:
         """Shows the images of a batch to every pass."""
         names = batch.batch.names
         self.overlap.add(batch.images, names, part)
-        labels = self.labeler(batch.images.cpu().float(), names, self.probing_config.properties)
-        targets = {key: target_maps(labels, key, names).to(batch.images.device) for key in labels}
-        self.flat += one_valued(targets, names)
+        items = self.probing_config.items
+        labels = self.labeler(batch.images.cpu().float(), names, list(items))
+        targets = {key: target_maps(labels, item, names).to(batch.images.device) for key, item in items.items()}
+        self.flat += one_valued(targets, names, items)
         inputs = self._control_inputs(batch)
         for control, one in self.passes.items():
             labeled = LabeledBatch(self._values(control, batch, inputs), targets, names)

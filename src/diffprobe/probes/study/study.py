@@ -20,11 +20,12 @@ from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.controls import CONTROL_NAMES, CONTROLS, NETWORK, POSITION, Control
 from diffprobe.probes.exact import solve_bank
-from diffprobe.probes.properties import property_named
 from diffprobe.probes.ridge import Strengths, edge_lines, ridge_bank
 from diffprobe.probes.score_table import ScoreBlock, score_table, select
 from diffprobe.probes.scoring import Threshold, check_threshold
 from diffprobe.probes.splits import PARTS, Split, split_images
+from diffprobe.properties import PAPERS, Property, as_properties
+from diffprobe.properties.metrics import metric_named
 from diffprobe.ranges import Choice, Items
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from diffprobe.activations.extraction import Extraction, StoreFolder
 
 Labeler = Callable[[Tensor, Sequence[str], Sequence[str]], dict[str, Tensor]]
-"""(images [images, 3, H, W], their names, properties) -> label maps {property: [images, H, W]}."""
+"""(images [images, 3, H, W], their names, names of properties) -> label maps {property: [images, H, W]}, of vectors
+[images, channels, H, W]."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,16 @@ class ProbingConfig:
     layers: Sequence[Layer]
     steps: Sequence[int]  # of the source's steps, from 0
     groups: Sequence[LayerGroup] = ()  # layers that are probed together, as one input each, beside `layers`
-    properties: Sequence[str] = ("saliency", "depth", "shading")
+    properties: Sequence[str | Property] = PAPERS
     controls: Sequence[str] = ("permuted", "position")  # names of `CONTROLS`
     fractions: Sequence[float] = (0.6, 0.2, 0.2)  # of the images, to train, select and test on
     test: Sequence[str] = ()  # names of the images to test on, if they are given; the others train and select
     probe_config: ProbeConfig = field(default_factory=ProbeConfig)
-    threshold: Threshold = "validation"  # of a saliency probability
+    threshold: Threshold = "validation"  # of the probability of a binary property
     seed: int = 0  # of split, probes, shuffling and permutation; images have their own
 
     def __post_init__(self) -> None:
-        for name in self.properties:
-            property_named(name)
+        as_properties(self.properties)
         if self.threshold != "validation":
             check_threshold(self.threshold)
         unknown = [name for name in self.controls if name not in CONTROLS]
@@ -69,6 +70,11 @@ class ProbingConfig:
         for group in self.groups:
             if group.name in CONTROLS:
                 raise UserError(f"layers.groups.{group.name}: a control has that name; call the group something else")
+
+    @property
+    def items(self) -> dict[str, Property]:
+        """The properties by name. Raises UserError for an unknown name, and for one twice."""
+        return as_properties(self.properties)
 
     @property
     def inputs(self) -> list[Layer]:
@@ -133,6 +139,7 @@ class ExampleImage:
     final: Tensor  # as it is at the end, [3, H, W]
     labels: dict[str, Tensor]  # its label maps, {property: [H, W]}
     predictions: dict[str, dict[str, Tensor]]  # in the labels' units, {property: {layer: [steps, h, w]}}
+    # Both of vectors with channels: [channels, H, W] and [steps, channels, h, w]
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def fit_bank(
     activations: ReadableActivations,
     targets: Mapping[str, Tensor],
     split: Split,
-    properties: Sequence[str],
+    properties: Sequence[str | Property],
     probe_config: ProbeConfig,
     *,
     seed: int = 0,
@@ -174,48 +181,61 @@ def fit_bank(
     return train_bank(activations, targets, split, properties, probe_config, seed=seed, trainer=trainer, images=images)
 
 
-EASY = 0.95  # a score of the mean training label from which on labels are taken to be nearly the same in every image
+# Scores of the best map that sees no image, beyond which labels are taken to be nearly the same in every image
+EASY = 0.95
+EASY_ERRORS = {"mean_angle": 5.0, "rmse": 0.3}  # degrees, and standard deviations: 1 - 0.3^2 is 91 % of the variance
 SHOWN = 3  # names of images in a warning
 
 
-def one_valued(targets: Mapping[str, Tensor], names: Sequence[str]) -> list[tuple[str, str]]:
-    """(property, image) of every target map [images, H, W] that has one value everywhere."""
+def one_valued(
+    targets: Mapping[str, Tensor], names: Sequence[str], items: Mapping[str, Property]
+) -> list[tuple[str, str]]:
+    """(property, image) of every target that has one value everywhere."""
     found = []
     for name, maps in targets.items():
-        flat = maps.flatten(1)
-        constant = (flat.amax(1) == flat.amin(1)).tolist()
+        constant = items[name].one_valued(maps).tolist()
         found += [(name, image) for image, is_constant in zip(names, constant, strict=True) if is_constant]
     return found
 
 
-def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], items: Mapping[str, Property]) -> pd.DataFrame:
     """The scores, without those of masks that are `flat` (of `one_valued`), whose Dice says little."""
     value = scores["value"]
-    for name in dict.fromkeys(name for name, _ in flat if property_named(name).binary):
+    for name in dict.fromkeys(name for name, _ in flat if items[name].binary):
         images = [image for item, image in flat if item == name]
         value = value.mask((scores["property"] == name) & scores["image"].isin(images))
     return scores.assign(value=value)
 
 
-def label_warnings(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], images: int) -> list[str]:
+# What labels of one value in an image are, and what follows, by kind of property
+_FLAT = {
+    "binary": ("no foreground pixel, or no background", ", so their Dice is left out of all scores"),
+    "continuous": ("the same value everywhere", ", so they have no rank correlation"),
+    "depth": ("the same value everywhere", ", so they have no rank correlation"),
+    "categorical": ("one class everywhere", ""),
+    "vector": ("the same vector everywhere", ""),
+}
+
+
+def label_warnings(
+    scores: pd.DataFrame, flat: Sequence[tuple[str, str]], items: Mapping[str, Property], images: int
+) -> list[str]:
     """Sentences on labels that are flat (of `one_valued`) or, by the position control's scores, nearly the same in all
     of so many images."""
     lines = []
     for name in dict.fromkeys(name for name, _ in flat):
         names = [image for item, image in flat if item == name]
         shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-        binary = property_named(name).binary
-        what = "no salient pixel, or no background" if binary else "the same value everywhere"
-        means = "their Dice is left out of all scores" if binary else "they have no rank correlation"
-        lines.append(f"the {name} labels of {len(names)} of {images} images have {what}, so {means}: {shown}")
+        what, means = _FLAT[items[name].kind]
+        lines.append(f"the {name} labels of {len(names)} of {images} images have {what}{means}: {shown}")
     for name in scores["property"].unique():
-        headline = property_named(name).headline
+        headline = items[name].headline
         mean = select(scores, layer=POSITION, split="test", property=name, metric=headline)["value"].mean()
-        if mean > EASY:
+        if mean > EASY if metric_named(headline).higher_is_better else mean < EASY_ERRORS.get(headline, 0):
             lines.append(
-                f"the {name} labels are nearly the same in every image: a map that sees no image, the mean training "
-                f"label, reaches {headline} {mean:.2f} on test images, so that high scores show nothing; look at "
-                "the label maps"
+                f"the {name} labels are nearly the same in every image: a map that sees no image, what suits the "
+                f"training labels best, reaches {metric_named(headline).label} {mean:.2f} on test images, so that good "
+                "scores show nothing; look at the label maps"
             )
     return [f"Warning: {line}." for line in lines]
 
@@ -231,10 +251,10 @@ def scores_and_warnings(
 
     `blocks` and chosen `strengths` are by the name of each of `probe_sets`, in their order; `flat` is of `one_valued`.
     """
-    asked = (NETWORK.name, *probing_config.controls)
+    asked, items = (NETWORK.name, *probing_config.controls), probing_config.items
     scores = score_table([block for name, several in blocks.items() if name in asked for block in several])
-    warnings = label_warnings(skip_flat(score_table(blocks[POSITION]), flat), flat, images)
-    return skip_flat(scores, flat), warnings + edge_lines(strengths, probing_config.probe_config.strengths)
+    warnings = label_warnings(skip_flat(score_table(blocks[POSITION]), flat, items), flat, items, images)
+    return skip_flat(scores, flat, items), warnings + edge_lines(strengths, probing_config.probe_config.strengths)
 
 
 class SplitOverlapCheck:

@@ -56,7 +56,7 @@ def run_probing(
     execution = execution or ExecutionConfig()
     if execution.one_pass:
         return run_probing_in_one_pass(backbone, source, labeler, probing_config, execution)
-    split, properties = probing_config.split(source.names), probing_config.properties
+    split, items = probing_config.split(source.names), probing_config.items
     execution.log(f"running {len(source.names)} images through {len(source.timesteps(backbone))} steps")
     extraction = extract(
         backbone,
@@ -72,12 +72,13 @@ def run_probing(
     )
     images = extraction.images
     check_parts(images, source.names, split)
-    targets = labeler(images, source.names, properties)
-    probes = len(probing_config.inputs) * len(probing_config.steps) * len(properties)
+    targets = labeler(images, source.names, list(items))
+    probes = len(probing_config.inputs) * len(probing_config.steps) * len(items)
     execution.log(f"training {probes} probes on {len(split.train)} images")
     study = _TwoPassStudy(backbone, probing_config, execution, extraction, split, targets)
     blocks = {control.name: study.scored(control) for control in probing_config.probe_sets}
-    flat = one_valued({name: target_maps(targets, name, source.names) for name in properties}, source.names)
+    maps = {name: target_maps(targets, item, source.names) for name, item in items.items()}
+    flat = one_valued(maps, source.names, items)
     scores, warnings = scores_and_warnings(probing_config, blocks, study.strengths, flat, len(source.names))
     for line in warnings:
         execution.log(line)
