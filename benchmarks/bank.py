@@ -34,7 +34,7 @@ from diffprobe.probes.bank import ProbeBank
 from diffprobe.probes.score_table import score_table, select
 from diffprobe.probes.scoring import score_bank
 from diffprobe.probes.splits import Split
-from diffprobe.properties import PROPERTIES
+from diffprobe.properties import PAPERS, as_properties, property_named
 
 LAYERS = {"16x16": (64, 16), "8x8": (80, 8), "4x4": (96, 4)}  # name -> channels, tokens along a side
 STEPS, IMAGES, BATCH, EPOCHS = 15, 60, 4, 3
@@ -44,21 +44,21 @@ SAMPLED = ("16x16", STEPS - 1)  # layer and step of the probes that the plain lo
 
 
 def data() -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
-    """Activations [steps, images, channels, h, w] and token targets [images, h, w], by layer."""
+    """Activations [steps, images, channels, h, w] and token targets [images, 1, h, w], by layer."""
     random = torch.Generator().manual_seed(0)
     values = {
         name: torch.randn(STEPS, IMAGES, channels, side, side, generator=random)
         for name, (channels, side) in LAYERS.items()
     }
     targets = {
-        name: {item: torch.rand(IMAGES, side, side, generator=random) for item in PROPERTIES}
+        name: {item: torch.rand(IMAGES, 1, side, side, generator=random) for item in PAPERS}
         for name, (_, side) in LAYERS.items()
     }
     return values, targets
 
 
 def new_bank() -> ProbeBank:
-    return ProbeBank({name: channels for name, (channels, _) in LAYERS.items()}, range(STEPS), list(PROPERTIES))
+    return ProbeBank({name: channels for name, (channels, _) in LAYERS.items()}, range(STEPS), list(PAPERS))
 
 
 def joint(values, targets) -> tuple[ProbeBank, float]:
@@ -69,7 +69,7 @@ def joint(values, targets) -> tuple[ProbeBank, float]:
             "params": [p for layer in bank.layers for p in bank.head_of(name, layer).parameters()],
             "lr": item.learning_rate,
         }
-        for name, item in PROPERTIES.items()
+        for name, item in as_properties(PAPERS).items()
     ]
     optimizer = torch.optim.Adam(groups, fused=True)
     for _ in range(EPOCHS):
@@ -79,7 +79,7 @@ def joint(values, targets) -> tuple[ProbeBank, float]:
                 outputs = bank(layer, values[layer][:, rows])
                 losses += [
                     item.loss(outputs[name], targets[layer][name][rows]).mean(-1).sum()
-                    for name, item in PROPERTIES.items()
+                    for name, item in as_properties(PAPERS).items()
                 ]
             optimizer.zero_grad()
             torch.stack(losses).sum().backward()
@@ -92,7 +92,7 @@ def separate(values, targets) -> tuple[dict[tuple[str, str, int], torch.Tensor],
     weights = {}
     start = time.perf_counter()
     for layer in bank.layers:
-        for name, item in PROPERTIES.items():
+        for name, item in as_properties(PAPERS).items():
             for step in range(STEPS):
                 weight = bank.weight(name, layer)[step].detach().clone().requires_grad_()
                 optimizer = torch.optim.Adam([weight], lr=item.learning_rate, fused=True)
@@ -111,7 +111,7 @@ def stored(folder: Path) -> tuple[StoredActivations, dict[str, torch.Tensor]]:
     """A store of all layers and steps, some channels telling of the labels, and label maps [images, 512, 512]."""
     random = torch.Generator().manual_seed(0)
     count = len(SPLIT.train) + len(SPLIT.validation) + len(SPLIT.test)
-    tokens = {name: torch.randn(count, 16, 16, generator=random) for name in PROPERTIES}
+    tokens = {name: torch.randn(count, 16, 16, generator=random) for name in PAPERS}
     layers = [
         Layer(name, "self_attention", "decoder", channels, side, side) for name, (channels, side) in LAYERS.items()
     ]
@@ -160,7 +160,7 @@ def plain_probe(
 ) -> torch.Tensor:
     """One probe trained over pixels from `weight`: activations [images, c, h, w], target [images, 512, 512]."""
     weight = weight.clone().requires_grad_()
-    optimizer = torch.optim.Adam([weight], lr=PROPERTIES[name].learning_rate)
+    optimizer = torch.optim.Adam([weight], lr=property_named(name).learning_rate)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         outputs = F.interpolate(torch.einsum("oc,bchw->bohw", weight, values[rows]), SIZE, mode="nearest")
@@ -204,10 +204,10 @@ def plain(
     """Scores of one probe a property by (property, image, metric), and the seconds that all probes would take."""
     layer, step = SAMPLED
     values = activations.values[layer][step, :].float()
-    start_weights = ProbeBank({layer: values.shape[1]}, [step], list(PROPERTIES))
+    start_weights = ProbeBank({layer: values.shape[1]}, [step], list(PAPERS))
     found: dict[tuple, float] = {}
     start = time.perf_counter()
-    for name, item in PROPERTIES.items():
+    for name, item in as_properties(PAPERS).items():
         target = item.target(labels[name])
         target = item.standardisation(target[SPLIT.train]).apply(target)
         weight = plain_probe(name, values, target, start_weights.weight(name, layer)[0].detach(), batches)
@@ -243,7 +243,7 @@ def whole(folder: Path) -> None:
         enable_model_summary=False,
     )
     start = time.perf_counter()
-    bank = train_bank(activations, labels, SPLIT, list(PROPERTIES), trainer=trainer)
+    bank = train_bank(activations, labels, SPLIT, list(PAPERS), trainer=trainer)
     scores = score_bank(bank, activations, labels, SPLIT, model="random")
     together = time.perf_counter() - start
     expected, apart = plain(activations, labels, batches.epochs)
@@ -251,16 +251,15 @@ def whole(folder: Path) -> None:
     found = dict(
         zip(rows[["property", "image", "metric"]].itertuples(index=False, name=None), rows["value"], strict=True)
     )
-    ours, theirs = mean_scores(found), mean_scores(expected)
-    assert ours.keys() == theirs.keys()
+    ours, theirs = mean_scores({key: found[key] for key in expected}), mean_scores(expected)
     worst = max(abs(ours[key] - theirs[key]) for key in theirs)
     assert worst < 5e-4, (ours, theirs)
     shown = ", ".join(f"{name} {metric} {value:.2f}" for (name, metric), value in ours.items() if metric != "rmse")
-    probes = len(LAYERS) * STEPS * len(PROPERTIES)
+    probes = len(LAYERS) * STEPS * len(PAPERS)
     print(f"{probes} probes, {WHOLE_EPOCHS} epochs of {len(SPLIT.train)} images and their scores, from a store on disk")
     print(
-        f"plain loop over {SIZE}x{SIZE} pixels and scipy {apart:.0f} s ({len(PROPERTIES)} probes measured, times "
-        f"{probes // len(PROPERTIES)}), one bank {together:.1f} s: {apart / together:.0f} times faster; "
+        f"plain loop over {SIZE}x{SIZE} pixels and scipy {apart:.0f} s ({len(PAPERS)} probes measured, times "
+        f"{probes // len(PAPERS)}), one bank {together:.1f} s: {apart / together:.0f} times faster; "
         f"mean scores of these probes {shown}, equal to {worst:.0e}"
     )
 

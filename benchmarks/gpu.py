@@ -269,17 +269,17 @@ def solvers(tiny: bool) -> Iterator[Row]:
     """Seconds on GPU and CPU of adding to the sums, of the closed form, and of training a bank."""
     from diffprobe.probes.bank import ProbeConfig
     from diffprobe.probes.ridge import Moments
-    from diffprobe.properties import PROPERTIES
+    from diffprobe.properties import PAPERS
 
     channels, steps, images, side = (16, 2, 4, 8) if tiny else (1280, 15, 8, 16)
     random = torch.Generator().manual_seed(0)
     values = torch.randn(steps, images, channels, side, side, generator=random)
-    maps = {name: torch.rand(images, 8 * side, 8 * side, generator=random) for name in PROPERTIES}
+    maps = {name: torch.rand(images, 8 * side, 8 * side, generator=random) for name in PAPERS}
     maps["saliency"] = maps["saliency"].round()
     config = ProbeConfig("ridge", solver="ridge")
 
     def added(device: str) -> Moments:
-        moments = Moments(list(PROPERTIES), config)
+        moments = Moments(PAPERS, config)
         there = {name: value.to(device) for name, value in maps.items()}
         moments.add({"layer": values.to(device)}, there)
         return moments
@@ -304,7 +304,7 @@ def _train(tiny: bool, device: str) -> None:
     from diffprobe.probes.adam import train_bank
     from diffprobe.probes.bank import ProbeConfig
     from diffprobe.probes.splits import Split
-    from diffprobe.properties import PROPERTIES
+    from diffprobe.properties import PAPERS
 
     sizes = {"4x4": (16, 4)} if tiny else {"16x16": (640, 16), "32x32": (320, 32)}
     steps, images = (2, 8) if tiny else (15, 40)
@@ -315,7 +315,7 @@ def _train(tiny: bool, device: str) -> None:
         for layer in layers
     }
     activations = Activations(layers, list(range(steps)), [0.0] * steps, [str(row) for row in range(images)], values)
-    maps = {name: torch.rand(images, 64, 64, generator=random) for name in PROPERTIES}
+    maps = {name: torch.rand(images, 64, 64, generator=random) for name in PAPERS}
     maps["saliency"] = maps["saliency"].round()
     rows = list(range(images))
     split = Split(rows[: images // 2], rows[images // 2 : -2], rows[-2:])
@@ -328,7 +328,7 @@ def _train(tiny: bool, device: str) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    train_bank(activations, maps, split, list(PROPERTIES), ProbeConfig(), trainer=trainer)
+    train_bank(activations, maps, split, PAPERS, ProbeConfig(), trainer=trainer)
 
 
 @torch.no_grad()

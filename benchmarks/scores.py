@@ -26,7 +26,7 @@ import pyarrow as pa
 from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.score_table import ScoreBlock, read_scores, score_table, write_scores
 from diffprobe.probes.summaries import summarise
-from diffprobe.properties import PROPERTIES
+from diffprobe.properties import PAPERS, as_properties
 
 LAYERS, MOMENTS, REPEATS = 16, [(step, 999.0 - 66 * step) for step in range(15)], 5
 
@@ -121,7 +121,7 @@ def made_up(images: dict[str, int], controls: Sequence[str]) -> list[ScoreBlock]
         for control in controls
         for split, there in named.items()
         for layer in range(LAYERS)
-        for name, item in PROPERTIES.items()
+        for name, item in as_properties(PAPERS).items()
         for metric in item.metrics
     ]
 

@@ -48,7 +48,7 @@ def analysis_settings(*overrides: str):
 def given(config):
     """The configuration with a value for everything that a choice leaves to the user."""
     for key in OmegaConf.missing_keys(config):
-        OmegaConf.update(config, key, "somewhere")
+        OmegaConf.update(config, key, "binary" if key == "property.kind" else "somewhere")
     return config
 
 
@@ -83,7 +83,9 @@ def test_the_default_is_the_papers_protocol_on_the_built_in_model():
     assert chosen_steps(found.steps.select, range(found.steps.sampling)) == list(range(15))
     assert list(found.property.names) == ["saliency", "depth", "shading"]
     assert (found.probe.epochs, found.probe.batch_size, found.probe.bias) == (30, 4, False)
-    assert found.probe.learning_rates == {name: item.learning_rate for name, item in PROPERTIES.items() if name in PAPERS}
+    assert found.probe.learning_rates == {
+        name: item.learning_rate for name, item in PROPERTIES.items() if name in PAPERS
+    }
     assert list(found.control.names) == ["permuted", "position"]
 
 

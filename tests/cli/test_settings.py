@@ -61,13 +61,13 @@ def refusal(key: str, value: Any) -> str:
 NONSENSE = {
     "steps.select": [[0.7], True, [True], 1.2, [], [0, 0], [-1], -1, "frist", {"a": 1}, None, [None], [1000]],
     "steps.sampling": [0, -1, 1001, 1.5, "many", True, None, "", []],
-    "probe.learning_rates": [{"depth": -1}, {"depth": float("nan")}, {"depth": 0}, {"dept": 0.1}, {"depth": 1e30}, 3],
+    "probe.learning_rates": [{"depth": -1}, {"depth": float("nan")}, {"depth": 0}, {"depth": 1e30}, 3],
     "probe.strengths": [[], [0], [-1], [float("nan")], [float("inf")], [1e300], [1e-300], "abc", [1, 1], 0.1],
     "probe.l1": [-1, float("nan"), 1e300, "", True],
     "probe.name": ["", " ", "a/b", "../x", "..", 1.5, True, "x" * 200, "a\nb", []],
     "probe.solver": ["adma", "", None, 3],
     "probe.bias": [0, 1, "yes", 2.0, None],
-    "property.names": [[], ["depth", "depth"], ["normals"], "depth", None, [1]],
+    "property.names": [["depth", "depth"], ["normal"], "depth", None, [1]],
     "property.threshold": [0, 1, 2, -1, float("nan"), "abc", None, [0.5], True],
     "control.names": [["permuted", "permuted"], ["foo"], None, "permuted"],
     "layers.select": [True, float("nan"), [1.5], [], ["resnet", "resnet"], "", {"a": 1}, [None]],
@@ -95,7 +95,7 @@ NONSENSE = {
     "trainer.strategy": ["foo", "", 0],
     "report.examples": [-1, 10**6, 1.5],
     "report.learning_curve": [[0], [-5], [2, 2], "", [1.5]],
-    "report.published": [[1], {"depth": {"foo": 1}}, {"normals": {"spearman": 1}}, {"depth": {"spearman": "high"}}],
+    "report.published": [[1], {"depth": {"foo": 1}}, {"depth": {"spearman": "high"}}],
     "seed": [-1, 2**32, 10**20, 1.5, "abc", None, True],
     "job": ["", "..", "../../x", "/x", float("nan"), True, "a\\b"],
     "dry_run": [1, -1, "yes", None],
@@ -140,7 +140,7 @@ def test_nonsense_is_refused_with_its_key(key):
 def test_the_range_is_told():
     assert "must be at least 1 and at most 1000" in refusal("steps.sampling", 0)
     assert "must be above 0 and below 1" in refusal("property.threshold", 2)
-    assert "choose one of saliency, depth, shading" in refusal("property.names", ["normals"])
+    assert "choose one of saliency, depth, shading" in refusal("property.names", ["normal"])
     assert "must be above 0 and at most 10" in refusal("probe.learning_rates", {"depth": -1})
     assert "must be a whole number, not true" in refusal("steps.select", True)
     assert refusal("property.names", ["depth", "depth"]).endswith("depth is there twice; give each once")
@@ -232,6 +232,7 @@ def test_choices_that_are_written_twice_are_the_same():
     from diffprobe.data.image_changes import CHANGES, STRENGTHS
     from diffprobe.probes.controls import CONTROL_NAMES, CONTROLS
     from diffprobe.properties import KIND_NAMES, KINDS, PROPERTIES
+    from diffprobe.report.report import PUBLISHED
 
     declared = dict(_settings())
 
@@ -240,6 +241,8 @@ def test_choices_that_are_written_twice_are_the_same():
 
     assert options("property.names") == set(PROPERTIES)
     assert tuple(KINDS) == KIND_NAMES
+    of_probes = {metric for item in PROPERTIES.values() for metric in item.metrics if " " not in metric}
+    assert {*PUBLISHED} - {"step"} == of_probes
     assert options("control.names") == set(CONTROLS)
     assert tuple(CONTROLS) == CONTROL_NAMES
     assert options("features.dtype") == set(DTYPES)

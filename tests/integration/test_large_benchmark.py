@@ -35,7 +35,7 @@ def test_plans_are_held_against_their_goal(large: ModuleType, capsys: pytest.Cap
 
 
 def test_memory_is_taken_without_the_scores(large: ModuleType) -> None:
-    rows = 4 * (4 * 3 * 8 * 2 + 8)  # images; layers, steps, metrics of all properties, two networks, and position
+    rows = 4 * (4 * 3 * 11 * 2 + 11)  # images; layers, steps, metrics of all properties, two networks, and position
     assert large.one_pass_memory(10) == ONE_GIGABYTE - 52 * rows
 
 
@@ -45,7 +45,7 @@ def test_a_report_is_made_from_scores_alone(large: ModuleType, monkeypatch: pyte
     found: list[Any] = []
     large.made_up_report(20, Sender(found))
     ((rows, size, *seconds),) = found
-    assert rows == 2 * 40 * 16 * 15 * 8  # with controls; images, layers, steps, metrics of all properties
+    assert rows == 2 * 40 * 16 * 15 * 11  # with controls; images, layers, steps, metrics of all properties
     assert size > 500_000
     assert all(value > 0 for value in seconds)
 

@@ -149,6 +149,6 @@ def test_one_command_makes_every_part_from_nothing(tmp_path, monkeypatch):
     assert (tmp_path / "contact_sheet.png").is_file()
     assert (tmp_path / "scenes.png").is_file()
     measures = json.loads((weights / "measures.json").read_text())
-    assert measures["training steps"] == dict.fromkeys(("text", "vae", "labeler", "classifier", "unet"), 1)
+    assert measures["training steps"] == dict.fromkeys(("text", "vae", "labeler", "surfaces", "classifier", "unet"), 1)
     assert f"{measures['autoencoder']['psnr_db']:.4g}" in (weights / "MODEL_CARD.md").read_text()
     assert not [path for path in weights.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]

@@ -10,8 +10,8 @@ import numpy as np
 
 from diffprobe.files import NO_STEP
 from diffprobe.probes.comparisons import ScoreDifference
-from diffprobe.properties import property_named
 from diffprobe.probes.summaries import EmergenceStep, Summary
+from diffprobe.properties import property_named
 from diffprobe.report.choices import LayerChoice
 from diffprobe.report.grid import PredictionExample
 

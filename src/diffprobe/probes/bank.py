@@ -23,7 +23,7 @@ from diffprobe.ranges import Choice, Count, Items, Name, Number
 SOLVERS = ("adam", "ridge", "exact")
 HEADS = ("linear", "mlp")
 Rate = Annotated[float, Number(above=0, high=10)]
-Rates = Mapping[str, Rate]
+Rates = Annotated[Mapping[str, Rate], Items()]  # by property
 Strengths = Annotated[Sequence[Annotated[float, Number(1e-12, 1_000_000)]], Items(1)]
 
 

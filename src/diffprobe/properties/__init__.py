@@ -9,14 +9,14 @@ from functools import cached_property
 from typing import Annotated, Any, get_type_hints
 
 from diffprobe.errors import UserError
+from diffprobe.properties.base import Picture, Property, Standardisation
 from diffprobe.properties.binary import Binary
 from diffprobe.properties.categorical import Categorical
 from diffprobe.properties.continuous import Continuous
 from diffprobe.properties.depth import Depth
 from diffprobe.properties.known import PROPERTIES
-from diffprobe.properties.base import Picture, Property, Standardisation
 from diffprobe.properties.vector import Vector
-from diffprobe.ranges import Choice, Items, Name, Number, WordOr, checked_value
+from diffprobe.ranges import Choice, Folder, Items, Name, Number, Text, WordOr, checked_value
 from diffprobe.user_files import read_file
 
 __all__ = [
@@ -86,8 +86,8 @@ class CustomProperty:
 
     name: Annotated[str, Name()]
     kind: Annotated[str, Choice(*KIND_NAMES)]
-    classes: list[str] | str | None = None
-    ignore: int | None = None
+    classes: Annotated[list[Annotated[str, Text()]], Items(2)] | Folder | None = None
+    ignore: Annotated[int, Number(-(2**31), 2**31)] | None = None
     channels: Annotated[int, Number(1, 1000)] = 3
     unit: bool = True
     learning_rate: Annotated[float, Number(above=0, high=10)] = 1e-3
@@ -132,7 +132,7 @@ class PropertySelection:
     """
 
     names: Annotated[list[Annotated[str, Choice(*PROPERTY_NAMES)]], Items()]
-    own: Annotated[list[dict[str, Any]], Items()] = field(default_factory=list)
+    own: Annotated[list[Annotated[dict[str, Any], Items(2)]], Items()] = field(default_factory=list)
     threshold: Annotated[Any, Threshold] = "validation"
 
     @cached_property

@@ -70,16 +70,18 @@ class ClassAreas(NamedTuple):
 
 
 def class_areas(prediction: Tensor, fractions: Tensor) -> ClassAreas:
-    """Of class numbers [..., images, h, w] and class fractions [images, classes, h, w], or on a finer grid."""
-    numbers = upsampled(prediction, grid_of(fractions)).flatten(-2).long()  # [..., images, n]
+    """Of class numbers [..., images, h, w] (-1: no class is predicted) and class fractions [images, classes, h, w], or
+    on a finer grid."""
+    predicted = upsampled(prediction, grid_of(fractions)).flatten(-2)  # [..., images, n]
+    some, numbers = (predicted >= 0).double(), predicted.clamp(min=0).long()
     classes = fractions.shape[-3]
     of_tokens = fractions.flatten(-2).double() / fractions.shape[-2:].numel()  # [images, classes, n]
     labelled = of_tokens.sum(-2)
     shape = (*numbers.shape[:-1], classes)
-    at = of_tokens.transpose(-1, -2).expand(*numbers.shape, classes).gather(-1, numbers[..., None])[..., 0]
+    at = some * of_tokens.transpose(-1, -2).expand(*numbers.shape, classes).gather(-1, numbers[..., None])[..., 0]
     empty = of_tokens.new_zeros(shape)
     return ClassAreas(
-        predicted=empty.scatter_add(-1, numbers, labelled.expand(numbers.shape)),
+        predicted=empty.scatter_add(-1, numbers, some * labelled),
         target=of_tokens.sum(-1).expand(shape),
         overlap=empty.scatter_add(-1, numbers, at),
         labelled=labelled.sum(-1),

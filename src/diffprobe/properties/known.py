@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from diffprobe.pocket.scenes import COLOURS, SHAPES
+from diffprobe.properties.base import Property
 from diffprobe.properties.binary import Binary
 from diffprobe.properties.categorical import Categorical
 from diffprobe.properties.continuous import Continuous
 from diffprobe.properties.depth import Depth
-from diffprobe.properties.base import Property
 from diffprobe.properties.vector import Vector
 
 BACKGROUND = "background"

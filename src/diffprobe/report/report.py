@@ -12,11 +12,16 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from diffprobe.files import NO_STEP, Step
-from diffprobe.ranges import Count, Items, Number
+from diffprobe.ranges import Count, Items, Keys, Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Of `diffprobe.properties.metrics`, as plain text, for checks of settings, which import nothing
+PUBLISHED = (
+    *("dice", "dice_background", "spearman", "pearson", "rmse", "ssi_error", "abs_rel", "delta1"),
+    *("mean_iou", "accuracy", "mean_angle", "median_angle", "within_11.25", "within_22.5", "within_30", "step"),
+)
 STEP = "denoising_step"  # what curves of the tracker go over
 WIDEST = 8  # columns of cells in a paper's table
 Numbers = dict[str, float]
@@ -44,7 +49,9 @@ class ReportConfig:
 
     examples: Annotated[int, Number(0, 1000)] = 3
     learning_curve: Annotated[list[Count], Items()] = field(default_factory=list)
-    published: dict[str, Numbers] = field(default_factory=dict)
+    published: Annotated[dict[str, Annotated[Numbers, Keys(*PUBLISHED, noun="score")]], Items()] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from diffprobe.analyses.intervention.report import (
 from diffprobe.analyses.intervention.trials import GAIN_COLUMNS, KEYS, InterventionExample
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
+from diffprobe.properties import property_named
 from diffprobe.report.publish import report_text
 from diffprobe.report.report import Report
 
@@ -67,13 +68,13 @@ def test_the_table_has_a_line_for_the_edit_and_each_control():
 
 
 def test_the_grid_has_the_papers_rows_and_a_column_an_image():
-    figure = intervention_grid([example()] * 3, "saliency")
+    figure = intervention_grid([example()] * 3, property_named("saliency"))
     assert len(figure.axes) == 5 * 3
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == [
         "original", "its label", "target", "edited:\npattern", "its label",
     ]  # fmt: skip
     with pytest.raises(UserError, match="no edited image"):
-        intervention_grid([], "saliency")
+        intervention_grid([], property_named("saliency"))
 
 
 def test_bars_are_as_high_as_the_means():
@@ -84,7 +85,7 @@ def test_bars_are_as_high_as_the_means():
 def test_frames_hold_the_target_beside_the_image_made_for_it():
     images = np.linspace(0, 1, 4)[:, None, None, None] * np.ones((4, 8, 8, 3))
     targets = np.stack([np.roll(example().target.numpy(), at, 1) for at in range(4)])
-    frames = animation_frames(images, targets, "saliency")
+    frames = animation_frames(images, targets, property_named("saliency"))
     assert frames.shape == (4, 3 * 8, 3 * (8 + 1 + 8), 3)
     assert frames[3, :, -1].tolist() == [[255] * 3] * 24
     assert frames[0, :, -1].tolist() == [[0] * 3] * 24

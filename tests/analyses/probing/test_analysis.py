@@ -18,6 +18,7 @@ from diffprobe.activations.store.folder import open_store
 from diffprobe.probes.bank import load_bank
 from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.summaries import read_summary, summary_rows
+from diffprobe.properties import PROPERTIES
 from tests.commands import IMAGES, ROOT, Forked, command_apart, one_line, overrides, train
 from tests.reference.score_rows import rows_of
 from tests.report.test_tracking import exit_codes
@@ -32,7 +33,10 @@ def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(materia
     scores, summary = rows_of(read_scores(runs)), summary_rows(read_summary(runs / "summary.csv"))
     assert {row.control for row in scores} == {"none", "permuted", "position"}
     assert {row.image for row in scores} <= {f"prompt_{row + 100}_seed_{row + 50}" for row in range(IMAGES)}
-    assert {row.metric for row in summary} == {"dice", "dice_background", "spearman", "pearson", "rmse"}
+    assert {row.metric for row in summary} == {
+        *PROPERTIES["saliency"].metrics,
+        *PROPERTIES["depth"].metrics,
+    }
     (layer,) = load_bank(runs / "probes").layers
     assert layer == "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_out.0"
     environment = json.loads((runs / "environment.json").read_text())

@@ -157,7 +157,7 @@ def test_a_cell_of_the_map_opens_its_controls_and_what_the_probe_there_sees(scor
     found = report(scores, summaries, examples=[example], maps=maps)
 
     heat = found.heatmaps[1]
-    assert (heat.title, heat.score, heat.layers) == ("depth", "rank correlation", LAYERS[10:12])
+    assert (heat.title, heat.metric, heat.layers) == ("depth", "spearman", LAYERS[10:12])
     assert heat.cells[BEST, 14].n == 8
     assert "permuted network" in heat.cells[BEST, 14].notes[0]
     assert set(heat.frames) == set(LAYERS)

@@ -24,7 +24,9 @@ def row(value: float | None, **changes) -> Score:
 def test_maps_of_one_value_are_found():
     maps = torch.eye(4).expand(3, 4, 4).clone()
     maps[1] = 1
-    assert one_valued({"saliency": maps, "depth": torch.rand(3, 4, 4)}, ["a", "b", "c"], PROPERTIES) == [("saliency", "b")]
+    assert one_valued({"saliency": maps, "depth": torch.rand(3, 4, 4)}, ["a", "b", "c"], PROPERTIES) == [
+        ("saliency", "b")
+    ]
 
 
 def test_only_what_a_blind_map_reaches_on_test_images_is_told():

@@ -62,7 +62,7 @@ class Emergence:
             tested = list(range(len(probing.source.names)))
         names, probing_config = [probing.source.names[row] for row in tested], probing.probing_config
         size = inputs.backbone.image_size
-        check_labeler(inputs.labeler, names, probing_config.steps, probing_config.properties, size)
+        check_labeler(inputs.labeler, names, probing_config.steps, list(probing_config.items), size)
         return EmergenceTask(probing, given, tested)
 
     def plan(self, task: EmergenceTask) -> Plan:
@@ -130,7 +130,7 @@ def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes
         controls=[],
         seed=inputs.settings.seed,
     )
-    inputs.labeler.check(source.names, probing_config.properties, backbone.image_size)
+    inputs.labeler.check(source.names, list(probing_config.items), backbone.image_size)
     return task_of(inputs, source, probing_config), given
 
 
@@ -155,7 +155,7 @@ def _score_given(
         trainer=context.trainer("generate"),
         log=context.log,
     )
-    targets = inputs.labeler(extraction.images, source.names, probing_config.properties)
+    targets = inputs.labeler(extraction.images, source.names, list(probing_config.items))
     rows = range(len(source.names))
     probed = ProbesUnderTest(given.bank, extraction, extraction.activations, targets, rows, given.name)
     scores = concatenate([given.validation, score_loaded_bank(probed, inputs.backbone.name)])
