@@ -52,7 +52,9 @@ def test_class_loss_is_the_cross_entropy_over_labelled_pixels_with_its_gradient(
             pixels = F.interpolate(outputs[step, image][None], (16, 16), mode="nearest")
             wanted = F.cross_entropy(pixels, labels[image][None].long(), ignore_index=-1)
             torch.testing.assert_close(ours[step, image], wanted)
-            gradients = (torch.autograd.grad(loss, outputs, retain_graph=True)[0] for loss in (ours[step, image], wanted))
+            gradients = (
+                torch.autograd.grad(loss, outputs, retain_graph=True)[0] for loss in (ours[step, image], wanted)
+            )
             torch.testing.assert_close(*gradients)
 
 
@@ -63,7 +65,9 @@ def test_vector_loss_has_the_gradient_of_half_the_squared_distance_over_pixels_w
     ours = NORMALS.loss(outputs, planes)
     for image in range(2):
         there = labels[image].abs().sum(0) > 0
-        wanted = (standardisation.apply(labels[image]) - upsampled(outputs[image], 16)).square().sum(0)[there].mean() / 2
+        wanted = (standardisation.apply(labels[image]) - upsampled(outputs[image], 16)).square().sum(0)[
+            there
+        ].mean() / 2
         gradients = (torch.autograd.grad(loss, outputs, retain_graph=True)[0] for loss in (ours[image], wanted))
         torch.testing.assert_close(*gradients)
 
@@ -86,7 +90,11 @@ def test_class_scores_are_counted_pixel_by_pixel(size):
             mine, true = whole[there], labels[image].numpy()[there]
             accuracy, ious = (mine == true).mean(), []
             for number, name in enumerate(CLASSES.classes):
-                both, one, other = ((mine == number) & (true == number)).sum(), (mine == number).sum(), (true == number).sum()
+                both, one, other = (
+                    ((mine == number) & (true == number)).sum(),
+                    (mine == number).sum(),
+                    (true == number).sum(),
+                )
                 ious += [both / (one + other - both)] if one + other else []
                 expected = 2 * both / (one + other) if one + other else np.nan
                 assert found[f"dice {name}"][step, image].item() == pytest.approx(expected, nan_ok=True)

@@ -53,8 +53,9 @@ class FilesLabeler:
         """Reads every map before any work is done.
 
         Raises:
-            UserError: maps are missing, cannot be used, or have no content: a mask without foreground or without
-                background, a quantity that is the same everywhere, no class or vector at all. The first few are named.
+            UserError: maps are missing, cannot be used, or have no content: a quantity that is the same everywhere, no
+                class or vector at all, and masks if more than half of them lack foreground or background (a few may,
+                and are left out of the scores). The first few are named.
         """
         for name in properties:
             folder = self.path / name
@@ -69,29 +70,31 @@ class FilesLabeler:
                 )
         for name in properties:
             with decoding_threads() as pool:
-                problems = list(pool.map(partial(self._problem, name, image_size, may_be_constant), names))
-            problems = [problem for problem in problems if problem]
+                found = list(pool.map(partial(self._problem, name, image_size, may_be_constant), names))
+            few = 2 * sum(is_flat_mask for _, is_flat_mask in found) <= len(names)
+            problems = [problem for problem, is_flat_mask in found if problem and not (is_flat_mask and few)]
             if problems:
                 raise UserError(
                     f"{len(problems)} of the {len(names)} maps of {name} cannot be used: {'; '.join(problems[:3])}"
                 )
 
-    def _problem(self, name: str, size: int, may_be_constant: bool, image: str) -> str:
-        """Why a map cannot be used; '' if it can."""
+    def _problem(self, name: str, size: int, may_be_constant: bool, image: str) -> tuple[str, bool]:
+        """Why a map cannot be used, '' if it can; and whether it is a mask of one value."""
         try:
             values = self._read(name, image, size, size)
         except UserError as error:
-            return str(error)
+            return str(error), False
         item, value = self._property(name), values.max()
         shown = f"the map {self._files(name, image)[0]}, as its image shows it at {size} pixels,"
         if may_be_constant or (values.min() < value and item.kind != "vector"):
-            return ""
+            return "", False
         if item.binary:
-            return f"{shown} is all {'foreground' if value else 'background'}; a mask needs both"
+            return f"{shown} is all {'foreground' if value else 'background'}; a mask needs both", True
         if item.kind in ("categorical", "vector"):
-            empty = value < 0 if item.kind == "categorical" else not np.abs(values).max()
-            return f"{shown} has no {'class' if item.kind == 'categorical' else 'vector'} at all" if empty else ""
-        return f"{shown} is {value:g} everywhere; a constant map has no ranks to learn or to score"
+            classes = item.kind == "categorical"
+            empty = value < 0 if classes else not np.abs(values).max()
+            return (f"{shown} has no {'class' if classes else 'vector'} at all" if empty else ""), False
+        return f"{shown} is {value:g} everywhere; a constant map has no ranks to learn or to score", False
 
     def _property(self, name: str) -> Property:
         return self._properties.get(name) or property_named(name)

@@ -174,6 +174,10 @@ class Property(ABC):
     def picture(self, maps: np.ndarray, label: np.ndarray) -> Picture:
         """Maps [steps, h, w] (of vectors [steps, channels, h, w]) in label units, in the range of their label."""
 
+    def legend(self) -> list[tuple[str, tuple[float, float, float]]]:
+        """What colours in a picture mean, where they stand for something by themselves."""
+        return []
+
     def definition(self) -> dict[str, Any]:
         """What `property_from` makes this property from, as JSON values."""
         return {"name": self.name, "kind": self.kind, "learning_rate": self.learning_rate}

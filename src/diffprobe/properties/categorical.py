@@ -174,5 +174,10 @@ class Categorical(Property):
         colours = np.array([*(colour_of(number) for number in range(len(self.classes))), IGNORED])
         return Picture(colours[maps.astype(int)])
 
+    def legend(self) -> list[tuple[str, tuple[float, float, float]]]:
+        """Every class, and the grey of pixels without one where there may be some."""
+        named = [(name, colour_of(number)) for number, name in enumerate(self.classes)]
+        return named if self.ignore is None else [*named, ("no class", IGNORED)]
+
     def definition(self) -> dict[str, Any]:
         return {**super().definition(), "classes": list(self.classes), "ignore": self.ignore}

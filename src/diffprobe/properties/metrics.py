@@ -51,11 +51,11 @@ METRICS = {
         Metric("overlap", "overlap"),
         Metric("union", "union"),
         # Of vectors
-        Metric("mean_angle", "mean angular error in degrees", high=180.0, higher_is_better=False),
-        Metric("median_angle", "median angular error in degrees", high=180.0, higher_is_better=False),
-        Metric("within_11.25", "share within 11.25 degrees"),
-        Metric("within_22.5", "share within 22.5 degrees"),
-        Metric("within_30", "share within 30 degrees"),
+        Metric("mean_angle", "mean angular error (°)", high=180.0, higher_is_better=False),
+        Metric("median_angle", "median angular error (°)", high=180.0, higher_is_better=False),
+        Metric("within_11.25", "share within 11.25°"),
+        Metric("within_22.5", "share within 22.5°"),
+        Metric("within_30", "share within 30°"),
         # Of classifiers
         Metric("confidence", "confidence"),
         Metric("top1", "right class first"),

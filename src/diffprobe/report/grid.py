@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from diffprobe.errors import UserError
 from diffprobe.properties import Property
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PAPER_STEPS = (0, 1, 2, 4, 7, 10, 14)  # steps 1, 2, 3, 5, 8, 11, 15 of 15
 WIDE = 8  # steps; with more, only the first has more than its number written over it
+NAMED = 24  # classes of a property in a legend; a picture of more has colours twice
 NAMES = 0.95  # inches for the names of rows, where these have two lines
 
 
@@ -140,7 +142,24 @@ def prediction_grid(example: PredictionExample, shown: Sequence[int] | None = No
     upright = {"rotation": 0, "ha": "right", "va": "center"} if example.image_models else {}
     for panel, label in zip(panels, ["decoded image", *(label for _, label, _ in lines)], strict=True):
         panel[0].set_ylabel(label, **upright)
+    _add_legend(figure, list(example.items.values()))
     return figure
+
+
+def _add_legend(figure: Figure, items: Sequence[Property]) -> None:
+    """Below the panels, what colours of classes mean; one line a property, as far as they are few."""
+    named = [(item.name, item.legend()) for item in items if item.legend()]
+    several = len(named) > 1
+    handles = [
+        Patch(facecolor=colour, edgecolor="0.5", linewidth=0.4, label=f"{name}: {label}" if several else label)
+        for name, legend in named
+        for label, colour in legend[:NAMED]
+    ]
+    if handles:
+        width, height = figure.get_size_inches()
+        columns = max(1, int(width / (1.5 if several else 1.1)))
+        figure.set_size_inches(width, height + 0.16 * -(-len(handles) // columns))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1, handleheight=1)
 
 
 def _default_steps(steps: Sequence[int]) -> list[int]:

@@ -32,6 +32,7 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#7F7F7F"
 
+PANELS = 4  # of curves, side by side
 SEQUENTIAL = "viridis"  # even in lightness, so that it also reads in grey and with any colour vision
 
 
@@ -157,12 +158,17 @@ def draw_step(axes: Axes, step: int, low: int | None, high: int | None, label: s
 
 
 def curve_panels(count: int, xlabel: str = "denoising step") -> tuple[Figure, Sequence[Axes]]:
-    """A figure of `count` panels side by side for curves of scores."""
-    width, height = (SINGLE_COLUMN, 2.4) if count == 1 else (DOUBLE_COLUMN, 2.2)
+    """A figure of `count` panels for curves of scores, at most `PANELS` side by side."""
+    rows = -(-count // PANELS)
+    width, height = (SINGLE_COLUMN, 2.4) if count == 1 else (DOUBLE_COLUMN, 2.2 * rows)
     figure = Figure(figsize=(width, height), layout="constrained")
     if xlabel:
         figure.supxlabel(xlabel, fontsize=8)
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+    columns = -(-count // rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for empty in panels[count:]:
+        empty.remove()
+    return figure, panels[:count]
 
 
 def label_scores(axes: Axes, metric: str, steps: Sequence[int] = ()) -> None:
@@ -212,7 +218,7 @@ def draw_cells(
     colours = colours_of(metric)
     mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, edgecolors="white", linewidth=0.3)
     bar = figure.colorbar(mesh, ax=axes, pad=0.4 / width, fraction=0.06, aspect=height / 0.09)
-    bar.set_label(metric_name(metric) + direction(metric))
+    bar.set_label(metric_name(metric) + direction(metric).replace(" (", "\n("))
     bar.outline.set_visible(False)
     short = short_names(names)
     sizes = {layer.name: f"{layer.height}\N{MULTIPLICATION SIGN}{layer.width}" for layer in layers}
