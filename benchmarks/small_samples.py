@@ -18,6 +18,7 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 from diffprobe.analyses.emergence.tables import COMMON, OWN, _lead
+from diffprobe.properties.metrics import METRICS
 from diffprobe.prototypes.resampling import between_images, set_intervals
 from diffprobe.prototypes.retrieval import retrieve
 from diffprobe.prototypes.sets import DistanceMatrix
@@ -183,7 +184,7 @@ def lead(kind: str, n: int, simulations: int, random: Random) -> Counts:
             for _ in range(simulations // 4):
                 steps = np.arange(STEPS, dtype=float)
                 probe, image = curves(kind, n, random, 2.5, 0.15), curves(kind, n, random, other, 0.15)
-                low, high = _lead(steps, probe, image, definition, 0.95)[-2:]
+                low, high = _lead(steps, probe, image, definition, 0.95, METRICS["dice"])[-2:]
                 beyond = np.inf if low is not None and high is None else high
                 level = 0.95 * rising(2.5)[-1] if definition == COMMON else 0.95 * rising(other)[-1]
                 truth = int((rising(other) >= level).argmax()) - true_step(2.5)

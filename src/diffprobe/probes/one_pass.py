@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffprobe.probes.ridge import Moments, PixelSums, Reduce, RidgePath
+from diffprobe.probes.ridge import Moments, PixelSums, Reduce
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import Threshold, candidate_thresholds
 from diffprobe.properties import Property, Standardisation, as_properties
@@ -143,7 +143,7 @@ class OnePass:
         """After the last image of a part. Raises UserError for training labels that do not vary."""
         if part == "train":
             self.learner.merge(reduce)
-            self.candidates: RidgePath | PositionMap = self.learner.solve()
+            self.candidates: Any = self.learner.solve()  # a RidgePath or a PositionMap
             return
         if part == "validation":
             self._choose(reduce)

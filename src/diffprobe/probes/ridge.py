@@ -105,7 +105,11 @@ class Moments:
         place = self.places[name]
         self.own[name] = {
             layer: LayerSums(
-                *(total.clone() for total in sums[:3]), sums.products[..., place].clone(), sums.targets[place].clone()
+                count=sums.count.clone(),
+                squares=sums.squares.clone(),
+                sums=sums.sums.clone(),
+                products=sums.products[..., place].clone(),
+                targets=sums.targets[place].clone(),
             )
             for layer, sums in self.layers.items()
         }

@@ -61,10 +61,11 @@ def as_properties(properties: Sequence[str | Property]) -> dict[str, Property]:
 
 def property_from(definition: Mapping[str, Any]) -> Property:
     """The property with this `Property.definition`. Raises UserError for one of no kind."""
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in definition.items()}
-    kind = settings.pop("kind", None)
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in definition.items() if key != "kind"
+    }
     try:
-        return KINDS[kind](**settings)
+        return KINDS[str(definition.get("kind"))](**settings)
     except (KeyError, TypeError) as error:
         raise UserError(f"{dict(definition)} defines no property: {error}") from error
 

@@ -51,11 +51,6 @@ class LayerChoice:
     fraction: float = 0.95
     headline: str = HEADLINE_LAYER
 
-    @property
-    def sign(self) -> int:
-        """1 where higher scores are better, -1 of an error."""
-        return metric_named(self.metric).sign
-
     def against(self, family: str, **other: str) -> ScoreDifference | None:
         """The comparison of this family with what has these fields, such as other_control='permuted'."""
         wanted = {"family": family, **other}
@@ -118,6 +113,11 @@ def control_curve(summaries: pd.DataFrame, choice: LayerChoice, control: str) ->
 def metric_name(metric: str) -> str:
     """What a metric is called in sentences and figures."""
     return metric_named(metric).label
+
+
+def sign_of(metric: str) -> int:
+    """1 where higher scores are better, -1 of an error."""
+    return metric_named(metric).sign
 
 
 def control_name(control: str) -> str:

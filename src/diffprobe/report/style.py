@@ -168,7 +168,7 @@ def curve_panels(count: int, xlabel: str = "denoising step") -> tuple[Figure, Se
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for empty in panels[count:]:
         empty.remove()
-    return figure, panels[:count]
+    return figure, list(panels[:count])
 
 
 def label_scores(axes: Axes, metric: str, steps: Sequence[int] = ()) -> None:

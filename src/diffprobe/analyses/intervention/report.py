@@ -212,9 +212,8 @@ def animation_frames(images: np.ndarray, targets: np.ndarray, item: Property) ->
         targets: [frames, h, w].
     """
     low, high = targets.min(), targets.max()
-    maps = matplotlib.colormaps[item.picture(targets, targets).colours]((targets - low) / max(high - low, 1e-9))[
-        ..., :3
-    ]
+    colours = matplotlib.colormaps[item.picture(targets, targets).colours or "gray"]
+    maps = colours((targets - low) / max(high - low, 1e-9))[..., :3]
     gap = np.ones((*images.shape[:2], max(images.shape[2] // 16, 1), 3))
     both = np.concatenate([maps, gap, images], 2)
     times = LARGE if images.shape[1] < 256 else 1

@@ -18,7 +18,7 @@ from diffprobe.analyses.probing.findings import cell_rows, controls_at, grouped,
 from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.errors import UserError
 from diffprobe.probes.score_table import select
-from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, or_nan
+from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, or_nan, sign_of
 from diffprobe.report.grid import PredictionExample, prediction_grid
 from diffprobe.report.report import Plot
 from diffprobe.report.style import (
@@ -70,8 +70,8 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -
             draw_control(axes, control_curve(summaries, choice, control), control)
         emergence = choice.emergence
         if emergence.step is not None:
-            share = choice.fraction if choice.sign > 0 else 1 / choice.fraction
-            label = f"{100 * share:.0f} % of the last {'score' if choice.sign > 0 else 'error'} reached"
+            share = choice.fraction if sign_of(choice.metric) > 0 else 1 / choice.fraction
+            label = f"{100 * share:.0f} % of the last {'score' if sign_of(choice.metric) > 0 else 'error'} reached"
             draw_step(axes, emergence.step, emergence.low, emergence.high, label, EMERGENCE_STYLE)
         axes.set_title(f"{choice.property}: {short.get(choice.best, choice.best)}")
         label_scores(axes, choice.metric, [row.step for row in best])

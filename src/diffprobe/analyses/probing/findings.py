@@ -24,6 +24,7 @@ from diffprobe.report.choices import (
     curve,
     metric_name,
     or_nan,
+    sign_of,
 )
 from diffprobe.report.report import Table
 from diffprobe.report.wording import (
@@ -150,7 +151,7 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     last, emergence = rows[-1], choice.emergence
     if len(rows) == 1:
         return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
-    what = "score" if choice.sign > 0 else "error"
+    what = "score" if sign_of(choice.metric) > 0 else "error"
     score = f"final {choice.property} {what}, {metric_name(choice.metric)} {interval_text(last)}"
     if last.n < MINIMUM_IMAGES:
         return (
@@ -173,7 +174,7 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
 def _reached(choice: LayerChoice) -> str:
     """'reaches 95 %', of an error 'comes down to 105 %'."""
     share = f"{100 * choice.fraction:.0f} %"
-    return f"reaches {share}" if choice.sign > 0 else f"comes down to {100 / choice.fraction:.0f} %"
+    return f"reaches {share}" if sign_of(choice.metric) > 0 else f"comes down to {100 / choice.fraction:.0f} %"
 
 
 def _controls_line(summaries: pd.DataFrame, choice: LayerChoice, real: Summary) -> str:
@@ -189,11 +190,12 @@ def _controls_line(summaries: pd.DataFrame, choice: LayerChoice, real: Summary) 
         )
     them = {1: "the control", 2: "both controls"}.get(len(rows), f"all {len(rows)} controls")
     texts = {name: f"{control_name(name)} {interval_text(row)}" for name, row in rows.items()}
-    relations = {name: _relation(real, row, choice.sign) for name, row in rows.items()}
-    better = "above" if choice.sign > 0 else "below"
+    relations = {name: _relation(real, row, sign_of(choice.metric)) for name, row in rows.items()}
+    better = "above" if sign_of(choice.metric) > 0 else "below"
     near = {name: relation for name, relation in relations.items() if relation != SEPARATED}
     if not near:
-        nearest = max((choice.sign * (row.mean or 0.0), name) for name, row in rows.items() if row is not None)[1]
+        sign = sign_of(choice.metric)
+        nearest = max((sign * (row.mean or 0.0), name) for name, row in rows.items() if row is not None)[1]
         details = "; ".join(texts.values()) if len(rows) <= FEW else f"the nearest is {texts[nearest]}"
         return f"{score} is {better} {them} with separated intervals ({details})."
     named = relations if len(rows) <= FEW else near

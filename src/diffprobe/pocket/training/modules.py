@@ -284,7 +284,8 @@ class LabelerModule(_ImageModule):
 
 class SurfaceModule(_ImageModule):
     """The second decoder, on the features of the trained labeler, which stays as it is: cosine distance for normals,
-    squared error for albedo, cross entropy for classes, cross entropy and soft Dice for shadow."""
+    squared error and 1 - Pearson correlation for albedo, cross entropy for classes, cross entropy and soft Dice for
+    shadow."""
 
     network: SurfaceNetwork
     file = "surfaces.safetensors"
@@ -312,11 +313,11 @@ class SurfaceModule(_ImageModule):
         normals = functional.normalize(scenes.normals[rows].float(), dim=1).to(self.device)
         albedo = (scenes.albedo[rows].float().to(self.device) - self.network.mean) / self.network.scale
         shadow, logit = scenes.shadow[rows].float().to(self.device), outputs["shadow"][:, 0]
-        share = logit.sigmoid()
+        share, reflected = logit.sigmoid(), outputs["albedo"][:, 0]
         overlap = 2 * (share * shadow).sum((1, 2)) / (share.sum((1, 2)) + shadow.sum((1, 2)) + 1)
         parts = {
             "normals": 2 * (1 - functional.cosine_similarity(outputs["normals"], normals)).mean(),
-            "albedo": functional.mse_loss(outputs["albedo"][:, 0], albedo),
+            "albedo": functional.mse_loss(reflected, albedo) + disagreement(reflected, albedo),
             "shape": functional.cross_entropy(outputs["shape"], scenes.shape[rows].long().to(self.device)),
             "colour": functional.cross_entropy(outputs["colour"], scenes.colour[rows].long().to(self.device)),
             "shadow": functional.binary_cross_entropy_with_logits(logit, shadow) + (1 - overlap).mean(),
