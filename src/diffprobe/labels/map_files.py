@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> 
 
 def _as_stored(values: np.ndarray, picture: ImageFile) -> np.ndarray:
     """Numbers of a TIFF file with the sign that it says: Pillow takes 32 bits for signed, and 8 bits for unsigned."""
-    tags = getattr(picture, "tag_v2", {})
+    tags: dict[int, Any] = dict(getattr(picture, "tag_v2", {}))
     signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
     if values.dtype == np.int32 and picture.format == "TIFF" and not signed and tags.get(_BITS, (1,))[0] == 32:
         return values.view(np.uint32)
@@ -154,8 +154,9 @@ def _as_stored(values: np.ndarray, picture: ImageFile) -> np.ndarray:
 
 def _has_16_bits(picture: ImageFile) -> bool:
     """Whether a picture that is not decoded yet has channels of 16 bits, which Pillow would cut to 8."""
-    raw_modes = (tile[3][0] if isinstance(tile[3], tuple) else tile[3] for tile in picture.tile)
-    return picture.mode != "L" and any(";16" in str(mode) for mode in raw_modes)
+    found: list[Any] = [tile[3] for tile in picture.tile]
+    raw_modes = (str(each[0] if isinstance(each, tuple) else each) for each in found)  # of TIFF with offsets after it
+    return picture.mode != "L" and any(";16" in mode for mode in raw_modes)
 
 
 def _read_numbers(path: Path, what: str, kinds: Sequence[str]) -> np.ndarray:

@@ -63,7 +63,9 @@ def as_properties(properties: Sequence[str | Property]) -> dict[str, Property]:
 
 def property_from(definition: Mapping[str, Any]) -> Property:
     """The property with this `Property.definition`. Raises UserError for one of no kind."""
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in definition.items()}
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in definition.items()
+    }
     kind = settings.pop("kind", None)
     if kind not in KIND_NAMES:
         raise UserError(f"{dict(definition)} defines no property: its kind must be one of {', '.join(KIND_NAMES)}")

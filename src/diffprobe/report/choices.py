@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class LayerChoice:
     fraction: float = 0.95
     headline: str = HEADLINE_LAYER
 
-    @property
+    @builtins.property  # the field above has the name
     def sign(self) -> int:
         """1 where higher scores are better, -1 of an error."""
         return metric_named(self.metric).sign

@@ -161,8 +161,8 @@ def emergence_lines(summaries: pd.DataFrame, property_summaries: Sequence[Proper
         if len(rows) < 2:
             lines.append(f"Only one step was probed for {name}, so nothing is said of when it emerges.")
             continue
-        share, what = _share(own), "score" if one.choice.sign > 0 else "error"
-        reaches = "reaches" if one.choice.sign > 0 else "comes down to"
+        share, is_score = _share(own), metric_named(own.metric).higher_is_better
+        reaches, what = ("reaches", "score") if is_score else ("comes down to", "error")
         score = f"{metric_name(one.choice.metric)} {interval_text(rows[-1])}"
         lines += [
             f"{name}: the probe on {one.choice.best} {reaches} {share} of its final {what} ({score}) by step "
