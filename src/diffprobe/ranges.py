@@ -267,7 +267,13 @@ def _in_ranges(value: Any, ranges: Iterable[Any], key: str) -> Any:
 
 
 def _by_first_that_fits(options: Sequence[Any], value: Any, key: str) -> Any:
-    """The value by the first of some hints that takes it; the hint of its own type is tried before the others."""
+    """The value by the first of some hints that takes it; the hint of its own type is tried before the others.
+
+    A list is held against the only hint of a list, which says what is wrong with its items.
+    """
+    lists = [option for option in options if (get_origin(_parted(option)[0]) or _parted(option)[0]) in _LISTS]
+    if isinstance(value, _LISTS[0]) and len(lists) == 1 and not {Any, object} & {_parted(each)[0] for each in options}:
+        options = lists
     for option in sorted(options, key=lambda option: _parted(option)[0] is not type(value)):
         hint, ranges = _parted(option)
         try:

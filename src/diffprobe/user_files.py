@@ -116,18 +116,24 @@ def read_tensor(path: str | Path, what: str = "the tensor") -> np.ndarray:
     """The one tensor of numbers in a .safetensors file.
 
     Raises:
-        UserError: it cannot be read, holds none or several, or one of bfloat16, which numpy lacks.
+        UserError: it cannot be read, holds none or several, one of bfloat16, which numpy lacks, or one that
+            is not of real numbers.
     """
     from safetensors.numpy import load
 
     content = read_file(path, what)
     try:
         tensors = load(content)
-    except Exception as error:  # of Rust, and KeyError for a type that numpy lacks
+    except KeyError as error:
+        raise UserError(f"cannot read {what} {path}: its values are of type {error}; save them as float32") from error
+    except Exception as error:  # of Rust
         raise UserError(f"cannot read {what} {path}: {_reason(error)}") from error
     if len(tensors) != 1:
         raise UserError(f"cannot read {what} {path}: it holds {len(tensors)} tensors, not one")
-    return next(iter(tensors.values()))
+    (values,) = tensors.values()
+    if values.dtype.kind not in "buif":
+        raise UserError(f"cannot read {what} {path}: its values are of type {values.dtype}, not real numbers")
+    return values
 
 
 def _check_regular(mode: int, path: str | Path, what: str) -> None:

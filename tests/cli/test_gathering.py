@@ -113,3 +113,17 @@ def test_what_was_gathered_before_does_not_stand_beside_what_is_gathered_now(tmp
 def test_a_group_of_jobs_gets_no_folder_above_its_own(name):
     assert ".." not in _as_folder(name)
     assert "/" not in _as_folder(name)
+
+
+def test_the_objective_of_errors_is_higher_the_lower_they_are():
+    normals = replace(MEAN, property="normals", metric="mean_angle", mean=20.0)
+    shares = replace(normals, metric="within_30", mean=0.7)
+    assert objective(summary_table([normals, shares])) == pytest.approx(-20)
+    assert objective(summary_table([replace(normals, mean=30.0), shares])) == pytest.approx(-30)
+    assert objective(summary_table([normals, shares, MEAN])) == pytest.approx((0.5 - 20) / 2)
+
+
+def test_the_objective_counts_a_metric_only_of_properties_whose_headline_it_is():
+    flow = replace(MEAN, property="flow", metric="rmse", mean=2.0)
+    rows = [MEAN, replace(MEAN, metric="rmse", mean=9.0), flow]
+    assert objective(summary_table(rows)) == objective(summary_table(rows[::-1])) == pytest.approx((0.5 - 2) / 2)

@@ -155,3 +155,73 @@ def test_emergence_in_few_images_has_no_interval() -> None:
 def test_emergence_needs_scores_of_that_layer() -> None:
     with pytest.raises(UserError, match="'b'"):
         emergence_step(table_of(column([1.0])), "b", "depth")
+
+
+# Errors, of which the lower is the better
+
+
+def error(values: list[float | None], **changes: object) -> list[Score]:
+    return column(values, **{"property": "normals", "metric": "mean_angle", **changes})
+
+
+def test_the_best_layer_of_an_error_is_the_lowest_and_of_a_share_beside_it_nothing_is_asked() -> None:
+    scores = []
+    for layer, angle, share in (("far", 60.0, 0.9), ("near", 20.0, 0.1), ("middle", 35.0, 0.5)):
+        scores += error([angle] * 5, layer=layer, split="validation")
+        scores += error([share] * 5, layer=layer, split="validation", metric="within_30")
+    assert best_layer(summarise(table_of(scores)), "normals") == "near"
+    rmse = [replace(row, metric="rmse") for row in scores if row.metric == "mean_angle"]
+    assert best_layer(summarise(table_of(rmse)), "normals") == "near"
+    depth = [replace(row, metric="spearman") for row in rmse]
+    assert best_layer(summarise(table_of(depth + rmse)), "normals") == "far"  # where there are both, the correlation
+
+
+def test_a_layer_is_not_best_for_the_few_images_on_which_its_error_is_known() -> None:
+    scores = error([30.0] * 10, layer="whole", split="validation")
+    scores += error([25.0] * 4 + [None] * 6, layer="degenerate", split="validation")
+    assert best_layer(summarise(table_of(scores)), "normals") == "whole"
+
+
+def test_intervals_of_angles_end_at_nothing_and_at_half_a_turn() -> None:
+    (near,) = summarised(error([0.0, 0.1, 0.0, 9.0, 0.2]))
+    (far,) = summarised(error([180.0, 179.9, 180.0, 171.0, 179.8]))
+    (free,) = summarised(column([0.0, 0.1, 0.0, 9.0, 0.2], metric="of my own"))
+    assert (near.low, far.high) == (0, 180)
+    assert free.low is not None
+    assert free.low < 0
+    assert near.high == free.high
+
+
+def test_an_error_emerges_at_the_first_step_at_which_it_is_nearly_as_low_as_in_the_end() -> None:
+    curve = [80.0, 40.0, 21.2, 21.0, 30.0, 20.0]  # 20 / 0.95 = 21.05
+    scores = [row for step, value in enumerate(curve) for row in error([value] * 5, step=2 * step)]
+    assert emergence_step(table_of(scores), "a", "normals") == EmergenceStep(6, 6, 10, 5)  # at step 8 it is above again
+    assert emergence_step(table_of(scores), "a", "normals", fraction=0.5) == EmergenceStep(2, 2, 2, 5)
+    assert emergence_step(table_of(scores), "a", "normals", fraction=0.25) == EmergenceStep(0, 0, 0, 5)
+
+
+def test_an_error_that_only_grows_has_emerged_at_the_first_step() -> None:
+    scores = [row for step in range(4) for row in error([10.0 + step] * 5, step=step)]
+    assert emergence_step(table_of(scores), "a", "normals") == EmergenceStep(0, 0, 0, 5)
+
+
+def test_the_steps_of_an_error_are_those_of_its_mirrored_score_with_their_interval() -> None:
+    random = np.random.default_rng(0)
+    values = 20 + 60 * np.exp(-np.arange(8) / 2)[:, None] + random.normal(0, 4, (8, 20))
+    scores = [row for step, line in enumerate(values.tolist()) for row in error(line, step=step)]
+    found = emergence_step(table_of(scores), "a", "normals", fraction=0.8)
+    below = values - values[-1] / 0.8
+    first = next(step for step in range(8) if below[step].mean() <= 0)
+    means = below.mean(1)
+    half = stats.t.ppf(0.975, 19) * stats.sem(below, axis=1)  # without the correction for skew, which is small here
+    assert found.step == first
+    assert 0 < first < 7
+    assert found.low is not None
+    assert found.high is not None
+    assert abs(found.low - next(step for step in range(8) if means[step] - half[step] <= 0)) <= 1
+    assert found.low <= found.step <= found.high
+
+
+def test_an_error_of_nothing_has_no_level_to_come_down_to() -> None:
+    scores = [row for step in range(3) for row in error([2.0 - step] * 5 if step < 2 else [0.0] * 5, step=step)]
+    assert emergence_step(table_of(scores), "a", "normals") == EmergenceStep(None, None, None, 5)

@@ -221,3 +221,41 @@ def test_a_configuration_that_is_composed_from_a_run_folder_names_no_class_of_a_
     done = command("train.py", "-cp", str(path.parent), "-cn", "config", f"hydra.run.dir={tmp_path / 'run'}")
     assert "only classes of this package are made" in one_line(done)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_run_that_names_the_old_place_of_a_class_is_still_read(tmp_path, reader, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    new = run_folder(tmp_path / "new" / "0", "property.names=[depth]")
+    old = run_folder(tmp_path / "old" / "0", "property.names=[depth]")
+    rewrite(old, lambda text: text.replace("diffprobe.properties.PropertySelection", OLD_SELECTION))
+    assert OLD_SELECTION in (old / ".hydra" / "config.yaml").read_text()
+    assert outcome(reader, old).replace(str(tmp_path / "old"), str(tmp_path / "new")) == outcome(reader, new)
+
+
+OLD_SELECTION = "diffprobe.probes.properties.PropertySelection"
+
+
+def outcome(reader: str, folder: Path) -> str:
+    """What a reader makes of a folder, or says of it."""
+    try:
+        return f"read: {READERS[reader](folder)}"
+    except UserError as error:
+        return f"refused: {error}"
+
+
+def test_an_older_run_is_the_finished_one_of_its_settings_and_probes_the_same(tmp_path):
+    old = run_folder(tmp_path, "property.names=[depth,saliency]")
+    rewrite(old, lambda text: text.replace("diffprobe.properties.PropertySelection", OLD_SELECTION))
+    assert is_finished(old, checked(composed("property.names=[depth,saliency]")))
+    with pytest.raises(UserError, match=r"property\.names is .* there"):
+        is_finished(old, checked(composed("property.names=[depth]")))
+    assert [item.name for item in make(read_settings(old).property).properties] == ["depth", "saliency"]
+
+
+@pytest.mark.parametrize("target", ["[a]", "{a: 1}", "???", "null", "3", "diffprobe.probes.properties.Other"])
+def test_no_other_class_passes_for_the_one_that_moved(tmp_path, target):
+    folder = run_folder(tmp_path)
+    rewrite(folder, lambda text: text.replace("diffprobe.properties.PropertySelection", target))
+    with pytest.raises(UserError, match=r"property\._target_=.*PropertySelection"):
+        read_settings(folder)

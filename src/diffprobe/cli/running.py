@@ -100,9 +100,11 @@ def objective(summaries: pd.DataFrame) -> float:
     from diffprobe.probes.summaries import headline_metric
 
     rows = select(summaries, control="none", split="validation")
-    metrics = [headline_metric(rows, name) for name in rows["property"].unique()]
-    of_each = {metric.name: rows["mean"][rows["metric"] == metric.name] * metric.sign for metric in metrics}
-    return float(pd.concat(list(of_each.values())).mean()) if of_each else math.nan
+    means = []
+    for name in rows["property"].unique():
+        metric = headline_metric(rows, name)
+        means.append(select(rows, property=name, metric=metric.name)["mean"] * metric.sign)
+    return float(pd.concat(means).mean()) if means else math.nan
 
 
 def rebuild_report(folder: Path, seed: int) -> None:

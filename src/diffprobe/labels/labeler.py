@@ -296,11 +296,11 @@ class PerProperty:
             raise UserError(f"no labeler for {name}; there is one for {', '.join(self._makers) or 'nothing'}")
         if name not in self._labelers:
             labeler = self._makers[name]()
-            if self._cache is not None and not isinstance(labeler, FilesLabeler):
-                labeler = CachedLabeler(labeler, self._cache)
             if isinstance(labeler, DefinitionAwareLabeler):
                 labeler.set_properties(self._properties)
             if isinstance(labeler, GeometryAwareLabeler):
                 labeler.set_geometries(self._geometries)
+            if self._cache is not None and not isinstance(labeler, FilesLabeler):
+                labeler = CachedLabeler(labeler, self._cache)
             self._labelers[name] = labeler
         return self._labelers[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +13,12 @@ from diffprobe.properties.categorical import NONE, Categorical
 from diffprobe.properties.vector import Vector
 from diffprobe.user_files import opened_picture, read_array, read_tensor
 
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
 EXTENSIONS = (".npy", ".safetensors", ".png", ".tif", ".tiff")
 PICTURES = ("PNG", "TIFF")
+_BITS, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2  # of TIFF 6.0
 SHORTEST, LONGEST = 0.5, 1.5  # of unit vectors, which a file may round; shorter ones mean that a pixel has none
 
 
@@ -112,12 +117,12 @@ def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> 
         UserError: the file cannot be read, is of another kind, or has colours or transparent pixels.
     """
     with opened_picture(path, what, kinds=kinds) as (picture, _):
-        cut_to_8_bits = picture.mode != "L" and any(";16B" in str(tile[3]) for tile in picture.tile)
+        cut_to_8_bits = _has_16_bits(picture)
         picture.load()
         if picture.mode == "1":
             return np.array(picture)
         if picture.mode == "F" or picture.mode.startswith("I"):
-            values = np.array(picture)
+            values = _as_stored(np.array(picture), picture)
             if (values == picture.info.get("transparency")).any():
                 raise ValueError("it has transparent pixels; save one grey channel alone")
             return values
@@ -129,13 +134,29 @@ def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> 
                 "told; save one grey channel alone"
             )
         if picture.mode in ("L", "LA"):
-            return np.array(picture.getchannel("L"))
+            return _as_stored(np.array(picture.getchannel("L")), picture)
         channels = np.asarray(picture.convert("RGB"))
         if (channels != channels[..., :1]).any():
             raise ValueError(
                 "it is in colour, and colours have no order; save the values themselves, as grey PNG or as .npy"
             )
         return channels[..., 0].copy()
+
+
+def _as_stored(values: np.ndarray, picture: ImageFile) -> np.ndarray:
+    """Numbers of a TIFF file with the sign that it says: Pillow takes 32 bits for signed, and 8 bits for unsigned."""
+    tags: dict[int, Any] = dict(getattr(picture, "tag_v2", {}))
+    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
+    if values.dtype == np.int32 and picture.format == "TIFF" and not signed and tags.get(_BITS, (1,))[0] == 32:
+        return values.view(np.uint32)
+    return values.view(np.int8) if values.dtype == np.uint8 and signed else values
+
+
+def _has_16_bits(picture: ImageFile) -> bool:
+    """Whether a picture that is not decoded yet has channels of 16 bits, which Pillow would cut to 8."""
+    found: list[Any] = [tile[3] for tile in picture.tile]
+    raw_modes = (str(each[0] if isinstance(each, tuple) else each) for each in found)  # of TIFF with offsets after it
+    return picture.mode != "L" and any(";16" in mode for mode in raw_modes)
 
 
 def _read_numbers(path: Path, what: str, kinds: Sequence[str]) -> np.ndarray:
@@ -149,7 +170,7 @@ def _read_numbers(path: Path, what: str, kinds: Sequence[str]) -> np.ndarray:
 def _read_colours(path: Path) -> np.ndarray:
     """Red, green and blue of a picture of 8 bits, [height, width, 3], uint8."""
     with opened_picture(path, "the map", kinds=PICTURES) as (picture, _):
-        deep = any("16" in str(tile[3]) for tile in picture.tile)
+        deep = _has_16_bits(picture)
         if picture.has_transparency_data:
             raise ValueError("it has an alpha channel, and vectors have none; save red, green and blue alone")
         if picture.mode != "RGB" or deep:

@@ -55,18 +55,23 @@ def as_properties(properties: Sequence[str | Property]) -> dict[str, Property]:
     items = [property_named(item) if isinstance(item, str) else item for item in properties]
     found = {item.name: item for item in items}
     if len(found) < len(items):
-        raise UserError(f"properties {[item.name for item in items]}: each once")
+        names = [item.name for item in items]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"property {twice} is there twice, among {', '.join(names)}; give each a name of its own, once")
     return found
 
 
 def property_from(definition: Mapping[str, Any]) -> Property:
     """The property with this `Property.definition`. Raises UserError for one of no kind."""
     settings: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in definition.items() if key != "kind"
+        key: tuple(value) if isinstance(value, list) else value for key, value in definition.items()
     }
+    kind = settings.pop("kind", None)
+    if kind not in KIND_NAMES:
+        raise UserError(f"{dict(definition)} defines no property: its kind must be one of {', '.join(KIND_NAMES)}")
     try:
-        return KINDS[str(definition.get("kind"))](**settings)
-    except (KeyError, TypeError) as error:
+        return KINDS[kind](**settings)
+    except TypeError as error:
         raise UserError(f"{dict(definition)} defines no property: {error}") from error
 
 
@@ -100,11 +105,17 @@ class CustomProperty:
 
     @cached_property
     def properties(self) -> list[Property]:
-        """The one property. Raises UserError for classes that are missing, unreadable, or of another kind."""
+        """The one property. Raises UserError for classes that are missing or unreadable, and for classes or `ignore` of
+        another kind."""
         definition: dict[str, Any] = {"name": self.name, "kind": self.kind, "learning_rate": self.learning_rate}
-        if (self.kind == "categorical") != (self.classes is not None):
-            what = "needs its classes: a list of names, or a file" if self.classes is None else "has no classes"
-            raise UserError(f"property {self.name}: kind {self.kind} {what} (property.classes)")
+        if self.kind == "categorical" and self.classes is None:
+            raise UserError(
+                f"property {self.name}: kind categorical needs its classes; give a list of names, or a text file with "
+                "one a line, as classes"
+            )
+        for setting, value in (("classes", self.classes), ("ignore", self.ignore)):
+            if self.kind != "categorical" and value is not None:
+                raise UserError(f"property {self.name}: kind {self.kind} has no {setting}; leave {setting} out")
         if self.classes is not None:
             names = _class_names(self.classes) if isinstance(self.classes, str) else self.classes
             definition |= {"classes": tuple(names), "ignore": self.ignore}
@@ -114,12 +125,14 @@ class CustomProperty:
 
 
 def _class_names(path: str) -> list[str]:
-    """The lines of a text file that are not empty. Raises UserError if it cannot be read as UTF-8."""
+    """The lines of a text file that are not empty. Raises UserError if it cannot be read as UTF-8, or holds no two
+    different names."""
     try:
         lines = read_file(path, "the classes").decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"the classes {path} are no text in UTF-8: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    return checked_value(names, Annotated[list[Annotated[str, Text()]], Items(2)], f"the classes in {path}")
 
 
 @dataclass(frozen=True)

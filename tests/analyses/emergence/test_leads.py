@@ -139,3 +139,39 @@ def test_image_models_on_other_images_or_none_at_all_are_refused():
     other = [replace(row, image=f"other_{row.image}") if row.control == IMAGE_MODEL else row for row in scores]
     with pytest.raises(UserError, match="different images"):
         find_leads(table_of(other))
+
+
+# Errors, of which the lower is the better
+
+
+def as_errors(scores: list[Score]) -> list[Score]:
+    return [replace(row, metric="mean_angle") for row in scores]
+
+
+def test_an_error_reaches_its_level_from_above_and_the_earlier_one_leads():
+    scores = as_errors(both(from_step(2, high=20.0, low=80.0), from_step(9, high=10.0, low=80.0)))
+    own, common = find_leads(table_of(scores))
+    for lead in (own, common):
+        assert (lead.metric, lead.probe_step, lead.image_model_step) == ("mean_angle", 2, 9)
+        assert (lead.lead, lead.lead_low, lead.lead_high) == (7, 7, 7)
+    assert (own.probe_level, own.image_model_level) == pytest.approx((20 / 0.95, 10 / 0.95))
+    assert common.probe_level == common.image_model_level == pytest.approx(20 / 0.95)
+
+
+def test_an_image_model_that_never_comes_down_to_the_probes_error_is_later_than_all_steps():
+    _, common = find_leads(table_of(as_errors(both(from_step(5, 20.0, 80.0), from_step(2, 60.0, 80.0)))))
+    assert (common.probe_step, common.image_model_step, common.lead) == (5, NO_STEP, None)
+    assert common.lead_low == STEPS - 5
+    _, common = find_leads(table_of(as_errors(both(from_step(5, 60.0, 80.0), from_step(2, 20.0, 80.0)))))
+    assert (common.probe_step, common.image_model_step, common.lead) == (5, 2, -3)
+
+
+def test_the_steps_of_errors_at_ones_own_level_are_those_of_emergence_step():
+    scores = as_errors(both(90 - 80 * gradual(0, 0.7, 2), 90 - 80 * gradual(1, 0.9, 4)))
+    for fraction in (0.95, 0.5):
+        (own, _) = find_leads(table_of(scores), [fraction])
+        probe = emergence_step(table_of(scores), "layer", "depth", fraction=fraction)
+        image = emergence_step(table_of(scores), IMAGE_MODEL, "depth", fraction=fraction, control=IMAGE_MODEL)
+        assert (own.probe_step, own.probe_low, own.probe_high) == (probe.step, probe.low, probe.high)
+        assert (own.image_model_step, own.image_model_low, own.image_model_high) == (image.step, image.low, image.high)
+    assert probe.step < image.step

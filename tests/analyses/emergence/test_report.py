@@ -158,3 +158,18 @@ def test_there_are_curves_and_both_grids_of_every_example(summaries):
     figures = emergence_figures(summary_table(summaries), told(), [made_up_example(3)])
     assert set(figures) == {"emergence", "example_1", "example_1_all_steps"}
     assert all(figure.draw().axes and figure.caption for figure in figures.values())
+
+
+def test_errors_are_told_as_errors_that_come_down(summaries):
+    rows = [replace(row, metric="mean_angle") for row in summaries if row.property == "depth"]
+    own = replace(LEAD, metric="mean_angle", probe_level=21.0, image_model_level=31.0)
+    common = replace(own, definition="common", image_model_level=21.0)
+    choice = replace(CHOICE, metric="mean_angle")
+    told_errors = [PropertySummary(choice, [own, common], differences(range(0), range(7)))]
+    first, second, third = emergence_lines(summary_table(rows), told_errors)
+    assert f"the probe on {BEST} comes down to 105 % of its final error (mean angular error (°)" in first
+    assert "the image model 105 % of its own by step 10" in first
+    assert "at one level for both, 21.00 (105 % of the probe's final error)" in second
+    assert third.startswith("depth: on the same images (lower is better) the image model is above the probe at steps 1")
+    levels = emergence_tables(summary_table(rows), told_errors)["closing"].data["level"]
+    assert list(levels) == ["105 % of its own final error: 21.00, 31.00", "105 % of the probe's: 21.00"]

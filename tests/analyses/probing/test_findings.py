@@ -207,3 +207,100 @@ def test_choices_are_grouped_by_what_tells_models_and_probes_apart():
         "sd14, linear",
     ]
     assert list(grouped([ridge])) == [""]
+
+
+# Errors, of which the lower is the better
+
+ERROR = replace(DEPTH, property="normals", metric="mean_angle")
+
+
+def scaled(summaries):
+    """The rows of depth as angles: the better the score, the smaller the angle."""
+    return [
+        replace(
+            row,
+            property="normals",
+            metric="mean_angle",
+            mean=100 - 80 * row.mean,
+            low=100 - 80 * row.high,
+            high=100 - 80 * row.low,
+        )
+        for row in summaries
+        if row.property == "depth"
+    ]
+
+
+def test_an_error_is_said_to_come_down(summaries):
+    assert lines(scaled(summaries), ERROR)[0] == (
+        f"By step 5 [4, 7] of 15 the probe on {BEST} comes down to 105 % of its final normals error, "
+        "mean angular error (°) 36.00 [33.60, 38.40]."
+    )
+    half = lines(scaled(summaries), replace(ERROR, fraction=0.5))[0]
+    assert "comes down to 200 % of its final normals error" in half
+
+
+def test_an_error_below_both_controls_is_said_to_be_so_and_which_way_is_better(summaries):
+    assert lines(scaled(summaries), ERROR)[1] == (
+        "At step 15 normals (36.00 [33.60, 38.40], n = 100, lower is better) is below both controls with separated "
+        "intervals (permuted network 71.97 [68.77, 75.17]; pixel position 76.00 [72.80, 79.20])."
+    )
+
+
+def test_the_nearest_control_of_an_error_is_the_one_with_the_lowest(summaries):
+    rows = scaled(summaries)
+    for name, shift in (("fresh", -3), ("latent", 9)):
+        permuted = [row for row in rows if row.control == "permuted"]
+        rows += [
+            replace(row, control=name, mean=row.mean + shift, low=row.low + shift, high=row.high + shift)
+            for row in permuted
+        ]
+    line = lines(rows, ERROR)[1]
+    assert "is below all 4 controls with separated intervals (the nearest is untrained network 68.97 " in line
+
+
+def test_a_control_with_the_lower_error_is_ahead_and_one_that_overlaps_is_not(summaries):
+    rows = scaled(summaries)
+
+    def placed(low, high):
+        return [
+            replace(row, mean=(low + high) / 2, low=low, high=high) if row.control == "position" else row
+            for row in rows
+        ]
+
+    assert "is not shown to be below both controls" in lines(placed(10, 12), ERROR)[1]
+    assert "pixel position 11.00 [10.00, 12.00], the control is ahead" in lines(placed(10, 12), ERROR)[1]
+    assert "pixel position 40.00 [37.00, 43.00], the intervals overlap" in lines(placed(37, 43), ERROR)[1]
+
+
+def test_paired_differences_of_errors_are_told_with_the_way_that_is_better(summaries):
+    compared = tuple(
+        replace(make_comparison(name, value, half=2.0), property="normals", metric="mean_angle")
+        for name, value in (("permuted", -30.0), ("position", 12.0))
+    )
+    assert lines(scaled(summaries), replace(ERROR, comparisons=compared))[2] == (
+        "Paired on the same images, normals (lower is better) at step 15 is above pixel position by 12.00 [10.00, "
+        "14.00], and below permuted network by 30.00 [28.00, 32.00]."
+    )
+
+
+def test_the_whole_way_from_scores_of_errors_to_sentences():
+    scores = table_of(
+        Score("m", layer, step, 1.0, "normals", "linear", control, part, str(at), "mean_angle", value + 0.1 * (at % 3))
+        for part in ("validation", "test")
+        for at in range(8)
+        for layer, end in (("good", 20.0), ("bad", 40.0))
+        for step, more in ((0, 50.0), (1, 0.0), (2, 0.0))
+        for control, value in (("none", end + more), ("permuted", 70.0 + 0.5 * (at % 2)))
+    )
+    summaries = summarise(scores)
+    (choice,) = choose(summaries, scores, compare_run(scores, summaries))
+    assert (choice.best, sign_of(choice.metric), choice.emergence.step) == ("good", -1, 1)
+    told = verdict_lines(summaries, [choice])
+    assert "By step 2 [2, 2] of 3 the probe on good comes down to 105 % of its final normals error" in told[0]
+    assert "is below the control with separated intervals" in told[1]
+    assert told[2].startswith(
+        "Paired on the same images, normals (lower is better) at step 3 is below permuted network"
+    )
+    against = choice.against("layer", other_layer="bad")
+    assert against is not None
+    assert against.difference == pytest.approx(-20)

@@ -17,10 +17,10 @@ from diffprobe.errors import UserError
 from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.score_table import over_steps, select
 from diffprobe.probes.summaries import headline_metric
-from diffprobe.properties.metrics import Metric
+from diffprobe.properties.metrics import Metric, metric_named
 from diffprobe.report.choices import LayerChoice, control_curve, curve, metric_name
 from diffprobe.report.report import PaperCell, Table
-from diffprobe.report.wording import images_text, interval_text, rounded, significant, steps_text, too_few
+from diffprobe.report.wording import direction, images_text, interval_text, rounded, significant, steps_text, too_few
 from diffprobe.statistics.differences import StepInterval, steps_reaching
 from diffprobe.statistics.intervals import LEVEL, MINIMUM_IMAGES, mean_intervals
 
@@ -161,18 +161,25 @@ def emergence_lines(summaries: pd.DataFrame, property_summaries: Sequence[Proper
         if len(rows) < 2:
             lines.append(f"Only one step was probed for {name}, so nothing is said of when it emerges.")
             continue
-        share = f"{100 * own.fraction:g} %"
+        share, is_score = _share(own), metric_named(own.metric).higher_is_better
+        reaches, what = ("reaches", "score") if is_score else ("comes down to", "error")
         score = f"{metric_name(one.choice.metric)} {interval_text(rows[-1])}"
         lines += [
-            f"{name}: the probe on {one.choice.best} reaches {share} of its final score ({score}) by step "
+            f"{name}: the probe on {one.choice.best} {reaches} {share} of its final {what} ({score}) by step "
             f"{steps_text(*own.probe_steps())} of {rows[-1].step + 1}, the image model {share} of its own by step "
             f"{steps_text(*own.image_model_steps())}: {_verdict(own)}.",
-            f"{name}: at one level for both, {rounded(common.probe_level)} ({share} of the probe's final score), it is "
-            f"step {steps_text(*common.probe_steps())} and step {steps_text(*common.image_model_steps())}: "
+            f"{name}: at one level for both, {rounded(common.probe_level)} ({share} of the probe's final {what}), it "
+            f"is step {steps_text(*common.probe_steps())} and step {steps_text(*common.image_model_steps())}: "
             f"{_verdict(common)}.",
-            f"{name}: on the same images {_ahead(one.differences)}.",
+            f"{name}: on the same images{direction(one.choice.metric)} {_ahead(one.differences)}.",
         ]
     return lines
+
+
+def _share(lead: Lead) -> str:
+    """'95 %' of a final score, of a final error '105 %'."""
+    error = not metric_named(lead.metric).higher_is_better
+    return f"{100 / lead.fraction:.0f} %" if error else f"{100 * lead.fraction:g} %"
 
 
 def lead_text(lead: Lead) -> str:
@@ -244,10 +251,11 @@ def _leads_table(leads: Sequence[Lead], **options: Any) -> Table:
     for lead in leads:
         whose, level = "of the probe's", rounded(lead.probe_level)
         if lead.definition == OWN:
-            whose, level = "of its own final score", f"{level}, {rounded(lead.image_model_level)}"
+            what = "score" if metric_named(lead.metric).higher_is_better else "error"
+            whose, level = f"of its own final {what}", f"{level}, {rounded(lead.image_model_level)}"
         keys = {
             "property": f"{lead.property}, {metric_name(lead.metric)}",
-            "level": f"{100 * lead.fraction:g} % {whose}: {level}",
+            "level": f"{_share(lead)} {whose}: {level}",
         }
         cells = {
             "probe": _steps_cell(lead.probe_steps()),
