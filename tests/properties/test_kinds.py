@@ -187,7 +187,7 @@ def test_labels_as_their_own_prediction_are_as_good_as_can_be_at_full_resolution
 def test_values_that_are_no_labels_are_refused():
     with pytest.raises(UserError, match="has the value 3; its 3 classes are numbered from 0 to 2"):
         CLASSES.target(torch.full((1, 2, 2), 3.0))
-    with pytest.raises(UserError, match="has the value 0.5"):
+    with pytest.raises(UserError, match=r"has the value 0\.5"):
         CLASSES.target(torch.full((1, 2, 2), 0.5))
     with pytest.raises(UserError, match=r"expected \[images, 3, height, width\]"):
         NORMALS.target(torch.zeros(1, 2, 4, 4))
