@@ -21,6 +21,9 @@ from diffprobe.labels.files import FilesLabeler
 from diffprobe.labels.labeler import DefinitionAwareLabeler, PerProperty
 from diffprobe.labels.map_files import EXTENSIONS, read_map
 from diffprobe.properties import CustomProperty, Property
+from diffprobe.properties.categorical import Categorical
+from diffprobe.properties.continuous import Continuous
+from diffprobe.properties.vector import Vector
 
 MASK = CustomProperty("mask", "binary").properties[0]
 HEIGHT = CustomProperty("height", "continuous").properties[0]
@@ -405,3 +408,18 @@ def test_a_property_of_nobody_has_no_kind(tmp_path):
     write(tmp_path / "parts/x.npy", NUMBERS[:, :6])
     with pytest.raises(UserError, match="unknown property 'parts'"):
         FilesLabeler(tmp_path).check(["x"], ["parts"], 6)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "continuous", "vector"])
+def test_a_lossy_tiff_is_refused(tmp_path, kind):
+    item = {
+        "categorical": Categorical("x", classes=tuple(f"class {number}" for number in range(256))),
+        "continuous": Continuous("x"),
+        "vector": Vector("x", unit=False),
+    }[kind]
+    values = np.full((16, 16, 3), 200, np.uint8) if kind == "vector" else np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="jpeg")
+    with pytest.raises((UserError, ValueError), match="compressed as jpeg"):
+        read_map(tmp_path / "a.tif", item)
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="tiff_lzw")
+    assert read_map(tmp_path / "a.tif", item).shape[:2] == (16, 16)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".npy", ".safetensors", ".png", ".tif", ".tiff")
 PICTURES = ("PNG", "TIFF")
+LOSSLESS = (  # Pillow's names of codes of TIFF
+    *("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd", "lzma"),
+    *("group3", "group4", "tiff_ccitt"),
+)
 _BITS, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2  # of TIFF 6.0
 SHORTEST, LONGEST = 0.5, 1.5  # of unit vectors, which a file may round; shorter ones mean that a pixel has none
 
@@ -117,6 +121,7 @@ def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> 
         UserError: the file cannot be read, is of another kind, or has colours or transparent pixels.
     """
     with opened_picture(path, what, kinds=kinds) as (picture, _):
+        _check_lossless(picture)
         cut_to_8_bits = _has_16_bits(picture)
         picture.load()
         if picture.mode == "1":
@@ -162,14 +167,25 @@ def _has_16_bits(picture: ImageFile) -> bool:
 def _read_numbers(path: Path, what: str, kinds: Sequence[str]) -> np.ndarray:
     """The numbers of a palette's colours, or as `read_plane`."""
     with opened_picture(path, what, kinds=kinds) as (picture, _):
+        _check_lossless(picture)
         if picture.mode == "P":
             return np.array(picture)
     return read_plane(path, what, kinds)
 
 
+def _check_lossless(picture: ImageFile) -> None:
+    """Raises ValueError for a TIFF that holds JPEG or another lossy code."""
+    code = str(picture.info.get("compression", "raw"))
+    if picture.format == "TIFF" and code not in LOSSLESS:
+        raise ValueError(
+            f"it is compressed as {code}, which changes its numbers; save it as PNG, or with deflate or lzw"
+        )
+
+
 def _read_colours(path: Path) -> np.ndarray:
     """Red, green and blue of a picture of 8 bits, [height, width, 3], uint8."""
     with opened_picture(path, "the map", kinds=PICTURES) as (picture, _):
+        _check_lossless(picture)
         deep = _has_16_bits(picture)
         if picture.has_transparency_data:
             raise ValueError("it has an alpha channel, and vectors have none; save red, green and blue alone")

@@ -7,7 +7,7 @@ import pytest
 from diffprobe.analyses.probing.findings import controls_at, grouped, score_at, verdict_lines
 from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.summaries import EmergenceStep, summarise
-from diffprobe.report.choices import choose
+from diffprobe.report.choices import choose, sign_of
 from diffprobe.report.wording import interval_text
 from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, make_choices, make_comparison
