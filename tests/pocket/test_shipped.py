@@ -13,9 +13,15 @@ import torch
 from diffprobe.backbone.load import denoiser_without_weights, load_backbone
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
-from diffprobe.pocket.networks import LabelerNetwork, load_classifier, load_labeler, load_weights
+from diffprobe.pocket.networks import LabelerNetwork, load_classifier, load_labeler, load_surfaces, load_weights
 from diffprobe.pocket.scenes import COLOURS, sample_scene
-from diffprobe.pocket.training.card import measure_autoencoder, measure_classifier, measure_labeler
+from diffprobe.pocket.training.card import (
+    BARS,
+    measure_autoencoder,
+    measure_classifier,
+    measure_labeler,
+    measure_surfaces,
+)
 from diffprobe.pocket.training.fit import load_scenes
 from diffprobe.weights import check_unchanged, record_checksums
 
@@ -71,6 +77,12 @@ def test_the_labeler_is_as_good_as_the_card_says(scenes, card):
         assert value == pytest.approx(card["labeler"][name], abs=0.03)
 
 
+def test_its_second_decoder_is_as_good_as_the_card_says(scenes, card):
+    for name, value in measure_surfaces(load_labeler(), load_surfaces(), scenes).items():
+        expected = card["surfaces"][name]
+        assert value == pytest.approx(expected, abs=2 if name == "normals_mean_angle" else 0.06)
+
+
 def test_the_classifier_is_as_good_as_the_card_says(scenes, card):
     for name, value in measure_classifier(load_classifier(), scenes).items():
         assert value == pytest.approx(card["classifier"][name], abs=0.06)
@@ -90,8 +102,8 @@ def test_pictures_of_one_object_mostly_show_its_colour(pocket, card):
 
 def test_the_card_states_every_bar_and_what_was_measured(card):
     text = (WEIGHTS / "MODEL_CARD.md").read_text()
-    assert text.count("reached") + text.count("missed") == 6
-    for part in ("autoencoder", "labeler", "one object", "two objects"):
+    assert text.count("reached") + text.count("missed") == len(BARS)
+    for part in ("autoencoder", "labeler", "surfaces", "one object", "two objects"):
         for value in card[part].values():
             assert f"{value:.4g}" in text
 
