@@ -214,6 +214,7 @@ FREE = (
     "labeler.weights",
     "analysis.classes",
     "report.published",
+    "property.own",
     "layers.groups",
     "prototypes.groups",
 )

@@ -196,7 +196,7 @@ OWN = {
     "{name:a,kind:binary,threshold:0.5}": "property.own[0]: no setting 'threshold'; a property has name, kind,",
     "{name:a,classes:[x,y]}": "property.own[0]: no kind; a property has name, kind, classes, ignore, channels, unit,",
     "{kind:binary,unit:true}": "property.own[0]: no name; a property has name, kind,",
-    "{name:a}": "property.own={name: a}: give at least 2",
+    "{name:a}": "property.own[0]: no kind; a property has",
     "3": "property.own: must be a mapping such as",
     "{name:a,kind:binry}": "property.own[0].kind=binry: did you mean binary? choose one of binary, continuous,",
     "{name:a,kind:[binary]}": "property.own[0].kind: must be text, not [binary]",

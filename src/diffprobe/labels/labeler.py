@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from urllib.parse import quote
@@ -27,6 +27,7 @@ FORMAT = "diffprobe-map/2"
 CHUNK = 32  # images labelled before their maps are written
 
 
+@runtime_checkable
 class Labeler(Protocol):
     """Gives images their maps: masks 0 or 1, quantities, class numbers or vectors, as `diffprobe.properties` has them.
 
@@ -245,6 +246,10 @@ def _write(path: Path, values: Tensor, label: Mapping[str, str]) -> None:
         raise UserError(f"cannot keep a label map in {path}: {error}; the maps before it are kept") from error
 
 
+def _same(labeler: Labeler) -> Labeler:
+    return labeler
+
+
 class PerProperty:
     """Labels each property with a labeler of its own, which is made when the property is first labelled or checked.
 
@@ -258,7 +263,10 @@ class PerProperty:
         for name, make in makers.items():
             if not callable(make):
                 raise UserError(f"labeler.{name}={make} is no labeler; the parts here are named after properties")
-        self._cache, self._makers, self._labelers = cache, makers, dict[str, Labeler]()
+        # A part that a configuration does not mark as partial is made already
+        made = {name: make for name, make in makers.items() if isinstance(make, Labeler)}
+        self._cache, self._labelers = cache, dict[str, Labeler]()
+        self._makers = {**makers, **{name: partial(_same, labeler) for name, labeler in made.items()}}
         self._geometries: Mapping[str, Geometry] = {}
         self._properties: Mapping[str, Property] = {}
 

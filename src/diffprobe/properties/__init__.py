@@ -85,7 +85,7 @@ class CustomProperty:
             'vector'.
         classes: of a categorical property: names in the order of their numbers, or a text file with one a line.
         ignore: the number that stands for no class in files.
-        channels, unit: of vectors; with `unit` only their directions count.
+        channels, unit: of vectors, 3 and True by default; with `unit` only their directions count.
         learning_rate: Adam's.
         threshold: as of `PropertySelection`, of a binary property.
     """
@@ -94,8 +94,8 @@ class CustomProperty:
     kind: Annotated[str, Choice(*KIND_NAMES)]
     classes: Annotated[list[Annotated[str, Text()]], Items(2)] | Folder | None = None
     ignore: Annotated[int, Number(-(2**31), 2**31)] | None = None
-    channels: Annotated[int, Number(1, 1000)] = 3
-    unit: bool = True
+    channels: Annotated[int, Number(1, 1000)] | None = None
+    unit: bool | None = None
     learning_rate: Annotated[float, Number(above=0, high=10)] = 1e-3
     threshold: Annotated[Any, Threshold] = "validation"
 
@@ -105,22 +105,24 @@ class CustomProperty:
 
     @cached_property
     def properties(self) -> list[Property]:
-        """The one property. Raises UserError for classes that are missing or unreadable, and for classes or `ignore` of
-        another kind."""
+        """The one property. Raises UserError for classes that are missing or unreadable, and for settings of another
+        kind."""
         definition: dict[str, Any] = {"name": self.name, "kind": self.kind, "learning_rate": self.learning_rate}
         if self.kind == "categorical" and self.classes is None:
             raise UserError(
                 f"property {self.name}: kind categorical needs its classes; give a list of names, or a text file with "
                 "one a line, as classes"
             )
-        for setting, value in (("classes", self.classes), ("ignore", self.ignore)):
-            if self.kind != "categorical" and value is not None:
+        of_kinds = {"classes": "categorical", "ignore": "categorical", "channels": "vector", "unit": "vector"}
+        for setting, kind in of_kinds.items():
+            if self.kind != kind and getattr(self, setting) is not None:
                 raise UserError(f"property {self.name}: kind {self.kind} has no {setting}; leave {setting} out")
         if self.classes is not None:
             names = _class_names(self.classes) if isinstance(self.classes, str) else self.classes
             definition |= {"classes": tuple(names), "ignore": self.ignore}
         if self.kind == "vector":
-            definition |= {"channels": self.channels, "unit": self.unit}
+            own = {"channels": self.channels, "unit": self.unit}
+            definition |= {setting: value for setting, value in own.items() if value is not None}
         return [property_from(definition)]
 
 
@@ -146,7 +148,7 @@ class PropertySelection:
     """
 
     names: Annotated[list[Annotated[str, Choice(*PROPERTY_NAMES)]], Items()]
-    own: Annotated[list[Annotated[dict[str, Any], Items(2)]], Items()] = field(default_factory=list)
+    own: Annotated[list[dict[str, Any]], Items()] = field(default_factory=list)
     threshold: Annotated[Any, Threshold] = "validation"
 
     @cached_property

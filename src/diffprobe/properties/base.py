@@ -64,6 +64,8 @@ class Property(ABC):
     learning_rate: float = 1e-3
 
     kind: ClassVar[str]
+    # What a label of one value everywhere is, and what follows from it for its scores, for warnings
+    flat: ClassVar[tuple[str, str]] = ("the same value everywhere", "")
 
     @property
     def binary(self) -> bool:

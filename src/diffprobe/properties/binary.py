@@ -103,6 +103,10 @@ class Binary(Property):
     """A mask: every label above 0 is foreground."""
 
     kind: ClassVar[str] = "binary"
+    flat: ClassVar[tuple[str, str]] = (
+        "no foreground pixel, or no background",
+        ", so their Dice is left out of all scores",
+    )
 
     @property
     def binary(self) -> bool:

@@ -101,6 +101,7 @@ class Categorical(Property):
     ignore: int | None = None
 
     kind: ClassVar[str] = "categorical"
+    flat: ClassVar[tuple[str, str]] = ("one class everywhere", "")
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):

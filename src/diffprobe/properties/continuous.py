@@ -112,6 +112,7 @@ class Continuous(Property):
     colours: str = "viridis"
 
     kind: ClassVar[str] = "continuous"
+    flat: ClassVar[tuple[str, str]] = ("the same value everywhere", ", so they have no rank correlation")
 
     @property
     def outputs(self) -> int:

@@ -77,6 +77,7 @@ class Vector(Property):
     unit: bool = True
 
     kind: ClassVar[str] = "vector"
+    flat: ClassVar[tuple[str, str]] = ("the same vector everywhere", "")
 
     @property
     def outputs(self) -> int:

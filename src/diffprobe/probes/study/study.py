@@ -181,9 +181,6 @@ def fit_bank(
     return train_bank(activations, targets, split, properties, probe_config, seed=seed, trainer=trainer, images=images)
 
 
-# Scores of the best map that sees no image, beyond which labels are taken to be nearly the same in every image
-EASY = 0.95
-EASY_ERRORS = {"mean_angle": 5.0, "rmse": 0.3}  # degrees, and standard deviations: 1 - 0.3^2 is 91 % of the variance
 SHOWN = 3  # names of images in a warning
 
 
@@ -207,16 +204,6 @@ def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], items: Mapp
     return scores.assign(value=value)
 
 
-# What labels of one value in an image are, and what follows, by kind of property
-_FLAT = {
-    "binary": ("no foreground pixel, or no background", ", so their Dice is left out of all scores"),
-    "continuous": ("the same value everywhere", ", so they have no rank correlation"),
-    "depth": ("the same value everywhere", ", so they have no rank correlation"),
-    "categorical": ("one class everywhere", ""),
-    "vector": ("the same vector everywhere", ""),
-}
-
-
 def label_warnings(
     scores: pd.DataFrame, flat: Sequence[tuple[str, str]], items: Mapping[str, Property], images: int
 ) -> list[str]:
@@ -226,15 +213,15 @@ def label_warnings(
     for name in dict.fromkeys(name for name, _ in flat):
         names = [image for item, image in flat if item == name]
         shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-        what, means = _FLAT[items[name].kind]
+        what, means = items[name].flat
         lines.append(f"the {name} labels of {len(names)} of {images} images have {what}{means}: {shown}")
     for name in scores["property"].unique():
-        headline = items[name].headline
-        mean = select(scores, layer=POSITION, split="test", property=name, metric=headline)["value"].mean()
-        if mean > EASY if metric_named(headline).higher_is_better else mean < EASY_ERRORS.get(headline, 0):
+        metric = metric_named(items[name].headline)
+        mean = select(scores, layer=POSITION, split="test", property=name, metric=metric.name)["value"].mean()
+        if metric.sign * (mean - metric.easy) > 0:
             lines.append(
                 f"the {name} labels are nearly the same in every image: a map that sees no image, what suits the "
-                f"training labels best, reaches {metric_named(headline).label} {mean:.2f} on test images, so that good "
+                f"training labels best, reaches {metric.label} {mean:.2f} on test images, so that good "
                 "scores show nothing; look at the label maps"
             )
     return [f"Warning: {line}." for line in lines]
