@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("gradio")
 
 from diffprobe.app.page import LINE, SIDE, apply_colours, draw_outline, picture
+from diffprobe.properties import property_named
 
 
 def test_pictures_are_enlarged_without_blending():
@@ -30,6 +31,15 @@ def test_an_outline_is_black_outside_and_white_inside_the_mask_and_leaves_the_re
     assert (found[: edge - LINE] == 128).all()
 
 
+def corners(found) -> list[list[int]]:
+    return [found[y, x].tolist() for y in (0, -1) for x in (0, -1)]
+
+
 def test_colours_run_from_low_to_high():
-    found = apply_colours(torch.tensor([[-1.0, 0.0], [1.0, 3.0]]), 0.0, 1.0, "gray")
-    assert [found[y, x].tolist() for y in (0, -1) for x in (0, -1)] == [[0] * 3, [0] * 3, [255] * 3, [255] * 3]
+    maps = torch.tensor([[[-1.0, 0.0], [1.0, 3.0]]])
+    assert corners(apply_colours(property_named("saliency"), maps, 0)) == [[0] * 3, [0] * 3, [255] * 3, [255] * 3]
+
+
+def test_directions_are_red_green_and_blue():
+    maps = torch.stack([torch.zeros(3, 2, 2), torch.tensor([1.0, -1.0, 0.0])[:, None, None].expand(3, 2, 2)])
+    assert corners(apply_colours(property_named("normals"), maps, 1)) == [[255, 0, 128]] * 4

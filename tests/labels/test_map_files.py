@@ -423,3 +423,10 @@ def test_a_lossy_tiff_is_refused(tmp_path, kind):
         read_map(tmp_path / "a.tif", item)
     Image.fromarray(values).save(tmp_path / "a.tif", compression="tiff_lzw")
     assert read_map(tmp_path / "a.tif", item).shape[:2] == (16, 16)
+
+
+def test_a_tiff_of_several_pages_is_refused(tmp_path):
+    page = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
+    with pytest.raises((UserError, ValueError), match="it holds 2 pictures"):
+        read_map(tmp_path / "a.tif", Continuous("x"))

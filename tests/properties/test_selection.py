@@ -237,3 +237,8 @@ def test_known_names_and_properties_mix_and_none_comes_twice():
     assert as_properties(["depth", own]) == {"depth": PROPERTIES["depth"], "mine": own}
     for twice in (["depth", "depth"], ["depth", Binary("depth")], [own, Continuous("mine")]):
         assert "is there twice" in refused(lambda twice=twice: as_properties(twice))
+
+
+def test_a_threshold_is_of_masks():
+    with pytest.raises(UserError, match="kind continuous has no threshold"):
+        _ = CustomProperty("albedo", "continuous", threshold=0.5).properties

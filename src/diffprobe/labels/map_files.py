@@ -121,7 +121,7 @@ def read_plane(path: str | Path, what: str, kinds: Sequence[str] = ("PNG",)) -> 
         UserError: the file cannot be read, is of another kind, or has colours or transparent pixels.
     """
     with opened_picture(path, what, kinds=kinds) as (picture, _):
-        _check_lossless(picture)
+        _check_one_lossless(picture)
         cut_to_8_bits = _has_16_bits(picture)
         picture.load()
         if picture.mode == "1":
@@ -167,14 +167,16 @@ def _has_16_bits(picture: ImageFile) -> bool:
 def _read_numbers(path: Path, what: str, kinds: Sequence[str]) -> np.ndarray:
     """The numbers of a palette's colours, or as `read_plane`."""
     with opened_picture(path, what, kinds=kinds) as (picture, _):
-        _check_lossless(picture)
+        _check_one_lossless(picture)
         if picture.mode == "P":
             return np.array(picture)
     return read_plane(path, what, kinds)
 
 
-def _check_lossless(picture: ImageFile) -> None:
-    """Raises ValueError for a TIFF that holds JPEG or another lossy code."""
+def _check_one_lossless(picture: ImageFile) -> None:
+    """Raises ValueError for a TIFF that holds JPEG or another lossy code, and for a file of several pictures."""
+    if getattr(picture, "n_frames", 1) > 1:
+        raise ValueError(f"it holds {picture.n_frames} pictures; save each as a file of its own")
     code = str(picture.info.get("compression", "raw"))
     if picture.format == "TIFF" and code not in LOSSLESS:
         raise ValueError(
@@ -185,7 +187,7 @@ def _check_lossless(picture: ImageFile) -> None:
 def _read_colours(path: Path) -> np.ndarray:
     """Red, green and blue of a picture of 8 bits, [height, width, 3], uint8."""
     with opened_picture(path, "the map", kinds=PICTURES) as (picture, _):
-        _check_lossless(picture)
+        _check_one_lossless(picture)
         deep = _has_16_bits(picture)
         if picture.has_transparency_data:
             raise ValueError("it has an alpha channel, and vectors have none; save red, green and blue alone")

@@ -117,6 +117,8 @@ class CustomProperty:
         for setting, kind in of_kinds.items():
             if self.kind != kind and getattr(self, setting) is not None:
                 raise UserError(f"property {self.name}: kind {self.kind} has no {setting}; leave {setting} out")
+        if self.kind != "binary" and self.threshold != "validation":
+            raise UserError(f"property {self.name}: kind {self.kind} has no threshold; leave threshold out")
         if self.classes is not None:
             names = _class_names(self.classes) if isinstance(self.classes, str) else self.classes
             definition |= {"classes": tuple(names), "ignore": self.ignore}
