@@ -175,8 +175,9 @@ def _read_numbers(path: Path, what: str, kinds: Sequence[str]) -> np.ndarray:
 
 def _check_one_lossless(picture: ImageFile) -> None:
     """Raises ValueError for a TIFF that holds JPEG or another lossy code, and for a file of several pictures."""
-    if getattr(picture, "n_frames", 1) > 1:
-        raise ValueError(f"it holds {picture.n_frames} pictures; save each as a file of its own")
+    pictures = getattr(picture, "n_frames", 1)
+    if pictures > 1:
+        raise ValueError(f"it holds {pictures} pictures; save each as a file of its own")
     code = str(picture.info.get("compression", "raw"))
     if picture.format == "TIFF" and code not in LOSSLESS:
         raise ValueError(
