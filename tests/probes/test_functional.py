@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from diffprobe.properties.binary import background_dice, dice
+from diffprobe.properties.binary import dice, mask_areas
 from diffprobe.properties.continuous import average_ranks, pearson, rank_maps, rmse, spearman
 from diffprobe.properties.tokens import Grid, PooledTarget, pool_target, token_means
 from tests.reference.scores import SCORES
+
+
+def background_dice(prediction, target) -> torch.Tensor:
+    return mask_areas(prediction, target).scores()["dice_background"]
+
 
 FUNCTIONS = {
     "dice": dice,

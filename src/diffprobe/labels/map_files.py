@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ def _unit_vectors(values: np.ndarray) -> np.ndarray:
     return np.where(there, values / np.where(there, lengths, 1), 0)
 
 
-def _plane(path: Path, read_picture) -> np.ndarray:
+def _plane(path: Path, read_picture: Callable[[Path, str, Sequence[str]], np.ndarray]) -> np.ndarray:
     """One plane of numbers, [height, width]."""
     values = _array(path) if path.suffix in (".npy", ".safetensors") else read_picture(path, "the map", PICTURES)
     values = values.reshape([side for side in values.shape if side > 1]) if values.ndim > 2 else values

@@ -89,16 +89,14 @@ class Moments:
             for layer, activation in values.items():
                 grid = grid_of(activation)
                 planes = {name: item.planes(targets[name].double(), grid) for name, item in self.properties.items()}
-                wanted = torch.cat([_of_tokens(own[:, : self._maps(name)]) for name, own in planes.items()], 1)
+                regressed = {name: own[:, : self.properties[name].regressed] for name, own in planes.items()}
+                wanted = torch.cat([_of_tokens(own) for own in regressed.values()], 1)
                 self._add_layer(self.layers, layer, activation, wanted)
                 for name, layers in self.own.items():
                     weights = self.properties[name].weights(planes[name])
                     assert weights is not None
                     own = wanted[:, self.places[name]]
                     self._add_layer(layers, layer, activation, own, _of_tokens(weights[:, None])[:, 0])
-
-    def _maps(self, name: str) -> int:
-        return self.properties[name].regressed
 
     def _separate(self, name: str) -> None:
         """Gives a property sums of its own; so far they are those of all, since all pixels had labels."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffprobe.properties.base import Picture, Property, Standardisation
-from diffprobe.properties.tokens import Grid, PooledTarget, aligned, pool_target, upsampled
+from diffprobe.properties.tokens import Grid, PooledTarget, aligned, grid_of, pool_target, upsampled
 
 SLOPE = 4.0  # the log odds of a probability p are 4 (p - 1/2) to first order
 
@@ -55,7 +55,7 @@ def areas_at_thresholds(maps: Tensor, target: PooledTarget, thresholds: Sequence
     Args:
         thresholds: in increasing order.
     """
-    values = upsampled(maps.nan_to_num(nan=-torch.inf), grid_of_target(target)).flatten(-2)
+    values = upsampled(maps.nan_to_num(nan=-torch.inf), grid_of(target.mean)).flatten(-2)
     means = target.mean.flatten(-2)
     bounds = torch.tensor(thresholds, dtype=values.dtype, device=values.device)
     below = torch.bucketize(values.contiguous(), bounds)  # thresholds below each value
@@ -69,18 +69,9 @@ def areas_at_thresholds(maps: Tensor, target: PooledTarget, thresholds: Sequence
     return MaskAreas(predicted, means.sum(-1), overlap, means.shape[-1])
 
 
-def grid_of_target(target: PooledTarget) -> Grid:
-    return target.mean.shape[-2], target.mean.shape[-1]
-
-
 def dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
     """`MaskAreas.dice` of masks [..., images, h, w] and [images, H, W] in {0, 1}."""
     return mask_areas(prediction, target).dice()
-
-
-def background_dice(prediction: Tensor, target: Tensor | PooledTarget) -> Tensor:
-    """Dice of the complements of two masks, see `dice`."""
-    return mask_areas(prediction, target).complements().dice()
 
 
 def log_odds(outputs: Tensor) -> Tensor:
