@@ -56,9 +56,10 @@ class PocketLabeler:
         return {name: (values > 0.5).float() if name in MASKS else values for name, values in maps.items()}
 
     def _maps(self, images: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
-        found = self.network.maps(images)
+        features = self.network.features(images)
+        found = self.network.maps(features)
         if any(name in SURFACES for name in properties):
-            found |= self.surfaces.maps(self.network.features(images))
+            found |= self.surfaces.maps(features)
         return found
 
     def fingerprint(self, name: str) -> str:

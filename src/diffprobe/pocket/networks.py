@@ -150,7 +150,10 @@ class LabelerNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[batch, 3, size, size] in [0, 1] -> the same shape: logit of saliency, standardised depth and shading."""
-        return self.head(_decoded(self.up, self.features(images)))
+        return self._outputs(self.features(images))
+
+    def _outputs(self, features: Sequence[Tensor]) -> Tensor:
+        return self.head(_decoded(self.up, features))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What the encoder makes of images [batch, 3, size, size] in [0, 1], from fine to coarse."""
@@ -159,9 +162,9 @@ class LabelerNetwork(nn.Module):
             features.append(block(features[-1]))
         return features
 
-    def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Probability of saliency, inverse depth, and irradiance, each [batch, size, size]."""
-        logit, depth, shading = self(images).float().unbind(1)
+    def maps(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Of `features`: probability of saliency, inverse depth, and irradiance, each [batch, size, size]."""
+        logit, depth, shading = self._outputs(features).float().unbind(1)
         return {
             "saliency": logit.sigmoid(),
             "depth": depth * self.scale[1] + self.mean[1],

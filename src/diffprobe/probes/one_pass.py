@@ -47,7 +47,8 @@ class PositionLearner:
         for name, item in self.pixels.properties.items():
             planes = item.planes(targets[name], grid_of(targets[name])).double().sum(0)
             self.sums[name] = self.sums.get(name, 0) + planes
-        self.images = self.images.to(planes.device) + len(targets[name])
+        maps = next(iter(targets.values()))
+        self.images = self.images.to(maps.device) + len(maps)
 
     def merge(self, reduce: Reduce) -> None:
         self.pixels.merge(reduce)

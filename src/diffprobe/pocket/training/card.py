@@ -207,7 +207,7 @@ def measure_autoencoder(autoencoder: Any, images: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def measure_labeler(labeler: LabelerNetwork, scenes: SceneArrays) -> dict[str, float]:
     """Agreement with the exact maps of rendered scenes."""
-    batches = [labeler.maps(batch.float() / 255) for batch in scenes.images.split(100)]
+    batches = [labeler.maps(labeler.features(batch.float() / 255)) for batch in scenes.images.split(100)]
     maps = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     return {
         "saliency_dice": mean_dice(maps["saliency"] > 0.5, scenes.salient),
