@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -149,7 +150,7 @@ def capture_costs(tiny: bool) -> Iterator[Row]:
         count = 4 * batch  # of which two batches train ridge probes, one selects and one scores them
         with tempfile.TemporaryDirectory() as folder, _timed_closed_form() as closed_form:
             ways = _ways(backbone, count, batch, 3 if tiny else 15, Path(folder))
-            seconds, memory = _measured(ways, repeats=1 if tiny else 3)
+            seconds, memory = _measured(ways, repeats=1 if tiny else 3, after=partial(_emptied, Path(folder)))
         once = statistics.median(closed_form)
         for name, value in seconds.items():
             row: Row = {"dtype": dtype, "batch": batch, "way": name}
@@ -401,8 +402,19 @@ def _full_size_pipeline(folder: Path) -> Path:
     return folder
 
 
-def _measured(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, int]]:
-    """Median seconds of each, run in turns after a first run of each, and the most bytes that it held on the GPU."""
+def _emptied(folder: Path) -> None:
+    """Removes what a run wrote: a store of 32 images is 11 GB."""
+    for path in folder.iterdir():
+        shutil.rmtree(path)
+
+
+def _measured(
+    ways: dict[str, Callable[[], Any]], repeats: int, after: Callable[[], None] = lambda: None
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Median seconds of each, run in turns after a first run of each, and the most bytes that it held on the GPU.
+
+    Calls `after` when a run has been timed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     memory: dict[str, int] = {}
     for turn in range(repeats + 1):
@@ -415,6 +427,7 @@ def _measured(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[st
                 memory[name] = torch.cuda.max_memory_allocated()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
+            after()
     return {name: statistics.median(values) for name, values in seconds.items()}, dict.fromkeys(ways, 0) | memory
 
 
