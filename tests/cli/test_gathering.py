@@ -118,9 +118,9 @@ def test_a_group_of_jobs_gets_no_folder_above_its_own(name):
 def test_the_objective_of_errors_is_higher_the_lower_they_are():
     normals = replace(MEAN, property="normals", metric="mean_angle", mean=20.0)
     shares = replace(normals, metric="within_30", mean=0.7)
-    assert objective(summary_table([normals, shares])) == pytest.approx(-20)
-    assert objective(summary_table([replace(normals, mean=30.0), shares])) == pytest.approx(-30)
-    assert objective(summary_table([normals, shares, MEAN])) == pytest.approx((0.5 - 20) / 2)
+    assert objective(summary_table([normals, shares])) == pytest.approx(-20 / 180)
+    assert objective(summary_table([replace(normals, mean=30.0), shares])) == pytest.approx(-30 / 180)
+    assert objective(summary_table([normals, shares, MEAN])) == pytest.approx((0.5 - 20 / 180) / 2)
 
 
 def test_the_objective_counts_a_metric_only_of_properties_whose_headline_it_is():

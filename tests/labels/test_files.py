@@ -11,7 +11,9 @@ from diffprobe.data.images import ImageFileCollection, load_images, read_image
 from diffprobe.errors import UserError
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
+from diffprobe.properties import as_properties
 from diffprobe.properties.binary import dice
+from diffprobe.properties.categorical import Categorical
 
 NAMES = ["prompt_1_seed_2", "prompt_3_seed_4"]
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -68,13 +70,18 @@ def test_the_exact_maps_of_rendered_scenes_are_read_as_they_were_written(tmp_pat
     write_scenes(tmp_path / "scenes", 3)
     scenes = render_indices(range(3), "test")
     names = [path.stem for path in sorted((tmp_path / "scenes" / "images").glob("*.png"))]
-    properties = ["saliency", "depth", "shading"]
     labeler = FilesLabeler(tmp_path / "scenes" / "maps")
+    instance = Categorical("instance", classes=("ground and wall", "left", "second", "third"))
+    properties = ["saliency", "depth", "shading", "instance"]
+    labeler.set_properties({"instance": instance, **as_properties(properties[:-1])})
     labeler.check(names, properties, 64)
     found = labeler(scenes.images, names, properties)
     assert torch.equal(found["saliency"], scenes.salient.float())
     assert torch.equal(found["depth"], scenes.depth)
     assert torch.equal(found["shading"], scenes.shading)
+    for number, mask in enumerate(scenes.instances.unbind(1), 1):
+        assert torch.equal(found["instance"] == number, mask)
+    assert found["instance"].amax() > 1  # some scene has several objects
 
 
 def test_the_fingerprint_tells_the_contents_of_one_propertys_maps(maps):

@@ -91,8 +91,10 @@ def _report_finished(config: DictConfig) -> None:
 
 
 def objective(summaries: pd.DataFrame) -> float:
-    """What a search maximises: the mean headline score on *validation* images over all probes of the network itself;
-    errors count as negative. NaN if no such score is defined.
+    """What a search maximises: the mean headline score on *validation* images over all probes of the network itself.
+
+    Errors count as negative, angles as shares of 180 degrees, so that they do not outweigh scores between 0 and 1. NaN
+    if no such score is defined.
     """
     import pandas as pd
 
@@ -103,7 +105,8 @@ def objective(summaries: pd.DataFrame) -> float:
     means = []
     for name in rows["property"].unique():
         metric = headline_metric(rows, name)
-        means.append(select(rows, property=name, metric=metric.name)["mean"] * metric.sign)
+        unit = metric.sign if metric.higher_is_better or math.isinf(metric.high) else -metric.high
+        means.append(select(rows, property=name, metric=metric.name)["mean"] / unit)
     return float(pd.concat(means).mean()) if means else math.nan
 
 

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m diffprobe.pocket",
         description="Write rendered scenes: FOLDER/images/*.png, FOLDER/images/captions.csv, and exact maps of all "
-        "properties of the built-in world, FOLDER/maps/PROPERTY.",
+        "properties of the built-in world, FOLDER/maps/PROPERTY, and of its objects by number, FOLDER/maps/instance.",
     )
     parser.add_argument("folder", type=typed_path)
     parser.add_argument("--count", type=int, default=100, help="number of scenes (100)")
@@ -55,7 +55,7 @@ def write_scenes(folder: Path, count: int, stream: str = "test") -> None:
         for place, caption in enumerate(scenes.captions):
             name = f"scene_{start + place:05d}"
             Image.fromarray(pictures[place]).save(folder / "images" / f"{name}.png")
-            for kind, maps in scenes.maps().items():
+            for kind, maps in {**scenes.maps(), "instance": scenes.numbered()}.items():
                 write_map(folder / "maps" / kind, name, maps[place])
             rows.append((f"{name}.png", caption))
     with (folder / "images" / "captions.csv").open("w", newline="") as file:

@@ -63,6 +63,10 @@ class RenderedScenes:
             "shadow": self.shadow,
         }
 
+    def numbered(self) -> Tensor:
+        """The object at each pixel, [batch, size, size]: 1, 2 or 3 from left to right, 0 on ground and wall."""
+        return (self.instances * torch.arange(1, MAX_OBJECTS + 1)[:, None, None]).sum(1)
+
 
 def render_indices(indices: list[int] | range, stream: str = "train", size: int = 64) -> RenderedScenes:
     """Renders the scenes with these indices of a stream."""
