@@ -146,14 +146,16 @@ class Objective:
 
     def _add_curvature(self, hessian: Tensor, slope: Tensor, maps: Tensor, tokens: Tensor) -> None:
         """Adds to the Hessians [some, maps x inputs, maps x inputs]. Each token's loss depends on its own outputs
-        alone, so the block of two maps is X' diag(c) X with the second derivatives c of the tokens."""
+        alone, so the block of two maps is X' diag(c) X with the second derivatives c of the tokens; it is symmetric."""
         inputs = tokens.shape[1]
         for one in range(self.item.regressed):
             curvature = torch.autograd.grad(slope[:, one].sum(), maps, retain_graph=True)[0]
-            for other in range(self.item.regressed):
+            for other in range(one, self.item.regressed):
                 block = (tokens * curvature[:, other : other + 1]) @ tokens.mT
                 rows, columns = (slice(at * inputs, (at + 1) * inputs) for at in (one, other))
                 hessian[:, rows, columns] += block
+                if other > one:
+                    hessian[:, columns, rows] += block
 
     def losses(self, points: Tensor) -> Tensor:
         """Mean loss of probes [steps, maps x inputs], without the penalty: [steps]."""
