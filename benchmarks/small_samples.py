@@ -22,7 +22,14 @@ from diffprobe.properties.metrics import METRICS
 from diffprobe.prototypes.resampling import between_images, set_intervals
 from diffprobe.prototypes.retrieval import retrieve
 from diffprobe.prototypes.sets import DistanceMatrix
-from diffprobe.statistics.differences import holm, median_step, paired_differences, steps_reaching
+from diffprobe.statistics.differences import (
+    holm,
+    images_needed,
+    median_step,
+    paired_differences,
+    step_differences,
+    steps_reaching,
+)
 from diffprobe.statistics.intervals import SIGNIFICANT, Interval, cluster_mean, mean_intervals, stratified_difference
 
 NUMBERS = (5, 8, 20, 40)
@@ -195,6 +202,24 @@ def lead(kind: str, n: int, simulations: int, random: Random) -> Counts:
     return counts
 
 
+def emergence_order(kind: str, n: int, simulations: int, random: Random) -> Counts:
+    """Two properties, the second three times as noisy, of the same and of another speed; claims are counted of the
+    same."""
+    counts, claimed = Counts(), 0
+    for other in (2.5, 4.0):
+        for seed in range(simulations // 2):
+            scores = curves(kind, n, random, 2.5, 0.1), curves(kind, n, random, other, 0.3)
+            above = np.stack([values - 0.95 * values[-1] for values in scores])
+            (found,) = step_differences(above, [(0, 1)], seed=seed)
+            if found is None:
+                continue
+            counts.one(Interval(found.difference, found.low, found.high), true_step(other) - true_step(2.5))
+            counts.runs += other == 2.5
+            claimed += other == 2.5 and n >= images_needed() and found.p <= SIGNIFICANT
+    counts.claimed(claimed)
+    return counts
+
+
 def half_of_images(kind: str, n: int, simulations: int, random: Random) -> Counts:
     counts = Counts()
     centre = 6.0 if kind == NORMAL else 4 * np.log(2)
@@ -314,6 +339,7 @@ SLOW: dict[str, Kind] = {
     "share of sightings": share_of_sightings,
     "step of emergence": emergence,
     "lead": lead,
+    "order of emergence": emergence_order,
     "step of half the images": half_of_images,
     "difference within classes": within_classes,
     "order of the sets": order,

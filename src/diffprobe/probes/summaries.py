@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from diffprobe.files import NO_STEP, Step
 from diffprobe.probes.score_table import COLUMNS, group_rows, over_steps, read_csv, select
 from diffprobe.properties.metrics import Metric, headline_of, metric_named
 from diffprobe.statistics.differences import best_of, steps_reaching
-from diffprobe.statistics.intervals import mean_intervals
+from diffprobe.statistics.intervals import MeanIntervals, mean_intervals
 
 _VALUES_AT_ONCE = 2**15  # of which a few copies are held while means are computed
 _MEANS = ("mean", "low", "high")
@@ -145,20 +146,44 @@ def emergence_step(
     Each image's score is compared with `fraction` of its own last one (`steps_reaching`); scores whose last mean is not
     above zero have no step. `model` and `probe` as in `best_layer`. Raises UserError as it does.
     """
+    steps, _, above, last = levelled(scores, layer, name, fraction=fraction, model=model, probe=probe, control=control)
+    n = int(last.n[0])
+    if not last.mean[0] > 0:
+        return EmergenceStep(None, None, None, n)
+    found = steps_reaching(above)
+    if found.low is None or found.high is None or not last.low[0] > 0:
+        return EmergenceStep(steps[found.first], None, None, n)
+    return EmergenceStep(steps[found.first], steps[found.low], steps[found.high], n)
+
+
+class LevelledScores(NamedTuple):
+    """Steps and images of scores, by how much each image's score is better than its own level [steps, images], and the
+    mean score at the last step."""
+
+    steps: list[int]
+    images: list[str]
+    above: np.ndarray
+    last: MeanIntervals
+
+
+def levelled(
+    scores: pd.DataFrame,
+    layer: str,
+    name: str,
+    *,
+    fraction: float,
+    model: str | None = None,
+    probe: str | None = None,
+    control: str = "none",
+) -> LevelledScores:
+    """Headline scores of the test images, each held against `fraction` of its own last one, as in `emergence_step`."""
     rows = select(scores, layer=layer, property=name, split="test", control=control)
     if not len(rows):
         raise UserError(f"no test scores of {name} at layer {layer!r}.")
     metric = headline_metric(rows, name)
-    steps, _, values = over_steps(_rows_of(select(rows, metric=metric.name), model, probe))
-    last = mean_intervals(values[-1:])
-    n = int(last.n[0])
-    if not last.mean[0] > 0:
-        return EmergenceStep(None, None, None, n)
+    steps, images, values = over_steps(_rows_of(select(rows, metric=metric.name), model, probe))
     level = values[-1] * (fraction if metric.higher_is_better else 1 / fraction)
-    found = steps_reaching(metric.sign * (values - level))
-    if found.low is None or found.high is None or not last.low[0] > 0:
-        return EmergenceStep(steps[found.first], None, None, n)
-    return EmergenceStep(steps[found.first], steps[found.low], steps[found.high], n)
+    return LevelledScores(steps, images, metric.sign * (values - level), mean_intervals(values[-1:]))
 
 
 def headline_metric(rows: pd.DataFrame, name: str) -> Metric:

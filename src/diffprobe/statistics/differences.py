@@ -140,7 +140,7 @@ def steps_reaching(above: np.ndarray, level: float = LEVEL) -> StepInterval:
     the means of all later ones above it too.
     """
     found = mean_intervals(above, level)
-    counts = found.n * 2 >= found.n.max(initial=1)
+    counts = _well_covered(found.n)
     reached = counts & (found.mean >= -1e-12)
     stays = np.logical_and.accumulate((reached | ~counts)[::-1])[::-1]
     first = _first(reached)
@@ -149,6 +149,76 @@ def steps_reaching(above: np.ndarray, level: float = LEVEL) -> StepInterval:
     possible = counts & ~(found.high < -1e-12)  # unknown where too few images are left: not shown to be below
     sure = counts & (found.low >= -1e-12) & stays
     return StepInterval(first, min(_first(possible), first), max(_first(sure), first))
+
+
+class StepDifference(NamedTuple):
+    """By how many steps one curve reaches its level before another, with its interval, and p."""
+
+    difference: int
+    low: int
+    high: int
+    p: float
+    n: int
+
+
+def step_differences(
+    above: np.ndarray, pairs: Sequence[tuple[int, int]], *, seed: int = 0
+) -> list[StepDifference | None]:
+    """By how many steps the first curve of each pair reaches its level before the second, on the images of both.
+
+    above [curves, steps, images] is as that of `steps_reaching`. Images are drawn anew, with replacement and the same
+    ones for both curves. Each time a curve's step is the first at which its mean is not negative. The interval is that
+    of the percentiles of the differences; p is twice the share of draws in which the first is not earlier, or not
+    later, whichever is smaller. Draws with the same step count against both, so p is rather too large
+    (benchmarks/small_samples.py). None where a pair has no image.
+    """
+    there = np.isfinite(above[:, -1])
+    drawn: dict[int, np.ndarray] = {}
+    found: list[StepDifference | None] = []
+    for first, second in pairs:
+        both = there[first] & there[second]
+        n = int(both.sum())
+        if n and n not in drawn:
+            drawn = {n: _drawn(n, seed)}  # the last one alone, since it may be large
+        found.append(_step_difference(above[first][:, both], above[second][:, both], drawn[n]) if n else None)
+    return found
+
+
+def _drawn(images: int, seed: int) -> np.ndarray:
+    """How often each image is drawn, [draws, images].
+
+    As many are drawn as make the interval of a mean that of Student's t: less than there are, since the spread among
+    few images is smaller than that among all, and known badly (Bickel, Goetze and van Zwet 1997 draw fewer).
+    """
+    degrees = max(images - 1, 1)
+    few = degrees * (stats.norm.ppf((1 + LEVEL) / 2) / stats.t.ppf((1 + LEVEL) / 2, degrees)) ** 2
+    return np.random.default_rng(seed).multinomial(max(round(float(few)), 1), np.full(images, 1 / images), FLIPS)
+
+
+def _step_difference(first: np.ndarray, second: np.ndarray, drawn: np.ndarray) -> StepDifference:
+    """Of two curves [steps, images]; drawn [draws, images]: how often each image is drawn."""
+
+    def ahead(weights: np.ndarray) -> np.ndarray:
+        return _steps_of_means(weights, second) - _steps_of_means(weights, first)
+
+    found, images = ahead(drawn), first.shape[1]
+    rarer = min((found <= 0).sum(), (found >= 0).sum())
+    p = min(1.0, 2 * (1 + rarer) / (1 + len(found)))
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return StepDifference(int(ahead(np.ones((1, images)))[0]), int(low), int(high), p, images)
+
+
+def _steps_of_means(weights: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """The first step at which the weighted mean of above [steps, images] is not negative, [draws]."""
+    there = np.isfinite(above)
+    totals, counts = weights @ np.where(there, above, 0.0).T, weights @ there.T
+    reached = (totals >= -1e-12 * counts) & (counts > 0) & _well_covered(there.sum(1))
+    return np.where(reached.any(1), reached.argmax(1), len(above))
+
+
+def _well_covered(images: np.ndarray) -> np.ndarray:
+    """Which steps have scores of at least half as many images as the fullest: else a mean is of other images."""
+    return images * 2 >= images.max(initial=1)
 
 
 def _first(there: np.ndarray) -> int:
