@@ -1,6 +1,7 @@
 """report.html: one file, well nested, that says what the report says."""
 
 import io
+import re
 from base64 import b64decode
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +12,7 @@ from PIL import Image
 
 from diffprobe.report.page import LARGEST, MANY, MOST, figure_uri, page_html, strip_uri
 from diffprobe.report.publish import publish
-from diffprobe.report.report import Cell, Frames, HeatMap, Report
+from diffprobe.report.report import Cell, Frames, Headed, HeatMap, Report
 from tests.report.checking import Checked
 from tests.report.made_up_report import LAYERS, STEPS, MadeUpRun, make_report, make_table
 
@@ -125,3 +126,13 @@ def test_a_figure_of_photographs_is_made_smaller_and_one_of_lines_is_left_as_it_
     small = figure_uri(tmp_path / "noise.png")
     assert small.startswith("data:image/jpeg;")
     assert len(small) < 4 / 3 * (tmp_path / "noise.png").stat().st_size
+
+
+def test_findings_stand_under_their_headings():
+    page = page_html(Report("Two", findings=["Before.", Headed("depth", ["First.", "Second."]), "After.", "Last."]))
+    lists = re.findall(r'(<h3>\w+</h3>\s*)?<ul class="verdict">(.*?)</ul>', page, re.DOTALL)
+    assert [(heading.strip(), re.findall("<li>(.*?)</li>", lines)) for heading, lines in lists] == [
+        ("", ["Before."]),
+        ("<h3>depth</h3>", ["First.", "Second."]),
+        ("", ["After.", "Last."]),
+    ]

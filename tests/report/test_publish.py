@@ -7,7 +7,7 @@ import pytest
 from pandas import read_csv
 
 from diffprobe.report.publish import publish, report_text
-from diffprobe.report.report import Animation
+from diffprobe.report.report import Animation, Headed
 from tests.report.made_up_report import MadeUpRun, MadeUpTracker, make_report
 
 
@@ -69,3 +69,8 @@ def test_frames_that_move_are_a_file_for_the_tracker_and_no_picture_of_the_page(
 
 def test_names_in_square_brackets_are_printed_as_they_are():
     assert "- a[b] :smile:" in report_text(replace(make_report(), findings=["a[b] :smile:"]))
+
+
+def test_findings_under_a_heading_stand_below_it():
+    text = report_text(replace(make_report(), findings=[Headed("depth", ["First.", "Second."]), "Of all."]))
+    assert text.endswith("depth\n- First.\n- Second.\n- Of all.\n")

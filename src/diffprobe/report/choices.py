@@ -83,6 +83,16 @@ def choose(
     return choices
 
 
+def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:
+    """The choices of each model and probe, by what tells these apart: '' if there is one alone, 'pocket, ridge'."""
+    models, probes = {choice.model for choice in choices}, {choice.probe for choice in choices}
+    groups: dict[str, list[LayerChoice]] = {}
+    for choice in choices:
+        names = [choice.model] * (len(models) > 1) + [choice.probe] * (len(probes) > 1)
+        groups.setdefault(", ".join(names), []).append(choice)
+    return groups
+
+
 def curve(summaries: pd.DataFrame, choice: LayerChoice, layer: str, control: str = "none") -> list[Summary]:
     """Test scores of one layer (or control) over the steps, in step order; rows without a score are kept."""
     rows = select(_of(summaries, choice), metric=choice.metric, layer=layer, control=control, split="test")

@@ -16,7 +16,7 @@ from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.parts import class_name
 from diffprobe.report.choices import metric_name
-from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
+from diffprobe.report.report import Cell, Frames, Headed, HeatMap, Report, Table
 from diffprobe.report.style import colours_of
 from diffprobe.report.tables import columns_of, notes_of
 from diffprobe.report.wording import direction, interval, is_number, rounded
@@ -71,13 +71,20 @@ def page_html(
     )
 
 
-def _shortened(lines: Sequence[str], layers: Iterable[str]) -> list[str]:
-    """The lines with the short names of layers, as heat maps and tables of the page have them."""
+def _shortened(findings: Sequence[str | Headed], layers: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Headings ('' for none), each with its sentences, with the short names of layers as heat maps and tables of the
+    page have them."""
     names = sorted(short_names(layers).items(), key=lambda pair: -len(pair[0]))  # none is cut by a shorter one
-    shortened = list(lines)
-    for name, short in names:
-        shortened = [line.replace(name, short) for line in shortened]
-    return shortened
+    found: list[tuple[str, list[str]]] = []
+    for finding in findings:
+        heading, lines = (finding.heading, finding.lines) if isinstance(finding, Headed) else ("", [finding])
+        shortened = list(lines)
+        for name, short in names:
+            shortened = [line.replace(name, short) for line in shortened]
+        if heading or not found or found[-1][0]:
+            found.append((heading, []))
+        found[-1][1].extend(shortened)
+    return found
 
 
 def _figure(report: Report, name: str, path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from diffprobe.files import replacing, write_text
 from diffprobe.probes.score_table import write_scores
 from diffprobe.report.page import page_html, questions
-from diffprobe.report.report import Animation, Report, Table
+from diffprobe.report.report import Animation, Headed, Report, Table
 from diffprobe.report.tables import latex_table, lines_of, markdown_table, notes_of
 from diffprobe.terminal import plain_console
 
@@ -106,8 +106,11 @@ def print_report(report: Report, console: Console | None = None) -> None:
             for note in notes_of(table):
                 console.print(Text(note))
             console.print()
-    for line in report.findings:
-        console.print(Text(f"- {line}"))
+    for finding in report.findings:
+        if isinstance(finding, Headed):
+            console.print(Text(finding.heading))
+        for line in finding.lines if isinstance(finding, Headed) else [finding]:
+            console.print(Text(f"- {line}"))
 
 
 def report_text(report: Report) -> str:

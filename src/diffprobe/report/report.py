@@ -22,6 +22,7 @@ PUBLISHED = (
     *("dice", "dice_background", "spearman", "pearson", "rmse", "ssi_error", "abs_rel", "delta1"),
     *("mean_iou", "accuracy", "mean_angle", "median_angle", "within_11.25", "within_22.5", "within_30", "step"),
 )
+UNHEADED = 4  # so many groups of findings need no headings
 STEP = "denoising_step"  # what curves of the tracker go over
 WIDEST = 8  # columns of cells in a paper's table
 Numbers = dict[str, float]
@@ -224,13 +225,30 @@ class HeatMap:
         return sorted({step for _, step in self.cells})
 
 
+@dataclass(frozen=True)
+class Headed:
+    """Findings under a heading."""
+
+    heading: str
+    lines: Sequence[str]
+
+
+def with_headings(findings: Mapping[str, Sequence[str]], of_all: Sequence[str] = ()) -> list[str | Headed]:
+    """Sentences by heading, and at the end those on all of them; the headings are left out where there are few."""
+    if len(findings) <= UNHEADED:
+        return [*(line for lines in findings.values() for line in lines), *of_all]
+    headed: list[str | Headed] = [Headed(heading, lines) for heading, lines in findings.items()]
+    return [*headed, Headed("all of them", of_all)] if of_all else headed
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """Everything that an analysis found.
 
     Attributes:
         title: the heading of the page.
-        findings: sentences, with their intervals; what the intervals do not support is not claimed.
+        findings: sentences, with their intervals, some under a heading; what the intervals do not support is not
+            claimed.
         topics: the groups of the configuration that the analysis reads, such as 'model' and 'layers'.
         questions: what was asked beside the configuration, as (what, answer).
         tables: by the name of the file, without its ending: 'summary', 'tables/means'.
@@ -242,7 +260,7 @@ class Report:
     """
 
     title: str
-    findings: Sequence[str] = ()
+    findings: Sequence[str | Headed] = ()
     topics: Sequence[str] = ()
     questions: Sequence[tuple[str, str]] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)

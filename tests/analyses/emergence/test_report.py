@@ -46,6 +46,12 @@ def told(own: Lead = LEAD, common: Lead = LEAD, above: range = range(7), below: 
     return [PropertySummary(CHOICE, [own, common], differences(above, below))]
 
 
+def lines(summaries, property_summaries):
+    """The sentences on the only property."""
+    (found,) = emergence_lines(summary_table(summaries), property_summaries).values()
+    return found
+
+
 @pytest.fixture
 def summaries():
     rows = [row for row in make_summaries() if row.control == "none"]
@@ -54,7 +60,7 @@ def summaries():
 
 
 def test_the_verdict_names_both_steps_the_lead_and_their_intervals_from_one(summaries):
-    first, second, third = emergence_lines(summary_table(summaries), told())
+    first, second, third = lines(summaries, told())
     assert "by step 4 [3, 5] of 15, the image model 95 % of its own by step 10 [9, 11]" in first
     assert first.endswith("the probe leads by 6 [5, 8] steps.")
     assert "at one level for both, 0.76" in second
@@ -74,11 +80,27 @@ def test_the_verdict_names_both_steps_the_lead_and_their_intervals_from_one(summ
 )
 def test_a_lead_is_claimed_only_where_the_interval_is_on_one_side_of_nothing(summaries, lead, words):
     row = replace(LEAD, lead=lead[0], lead_low=lead[1], lead_high=lead[2])
-    assert emergence_lines(summary_table(summaries), told(row))[0].endswith(f"{words}.")
+    assert lines(summaries, told(row))[0].endswith(f"{words}.")
+
+
+def test_a_probe_without_a_final_score_above_0_has_no_step(summaries):
+    nothing = replace(LEAD, probe_level=None, image_model_level=None, probe_step=NO_STEP, image_model_step=NO_STEP)
+    first, second = lines(summaries, told(nothing, nothing))
+    assert first == (
+        f"depth: no step is told, since the probe on {BEST} or the image model has no final score above 0 "
+        "(rank correlation 0.80 [0.77, 0.83])."
+    )
+    assert "on the same images" in second
+    levels = emergence_tables(summary_table(summaries), told(nothing))["closing"].data["level"]
+    assert levels[0] == "95 % of its own final score: none"
+
+
+def test_one_step_is_told_as_one(summaries):
+    assert lines(summaries, told(above=range(3, 4), below=range(0)))[2].endswith("above the image model at step 4.")
 
 
 def test_no_step_at_which_one_is_ahead_is_said_so(summaries):
-    assert "neither is shown" in emergence_lines(summary_table(summaries), told(above=range(0), below=range(0)))[2]
+    assert "neither is shown" in lines(summaries, told(above=range(0), below=range(0)))[2]
 
 
 def test_what_is_not_reached_is_later_or_more_and_never_a_number():
@@ -166,7 +188,7 @@ def test_errors_are_told_as_errors_that_come_down(summaries):
     common = replace(own, definition="common", image_model_level=21.0)
     choice = replace(CHOICE, metric="mean_angle")
     told_errors = [PropertySummary(choice, [own, common], differences(range(0), range(7)))]
-    first, second, third = emergence_lines(summary_table(rows), told_errors)
+    first, second, third = lines(rows, told_errors)
     assert f"the probe on {BEST} comes down to 105 % of its final error (mean angular error (°)" in first
     assert "the image model 105 % of its own by step 10" in first
     assert "at one level for both, 21.00 (105 % of the probe's final error)" in second

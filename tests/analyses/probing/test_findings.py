@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.probing.findings import controls_at, grouped, score_at, verdict_lines
+from diffprobe.analyses.probing.findings import controls_at, score_at, verdict
 from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.summaries import EmergenceStep, summarise
-from diffprobe.report.choices import choose, sign_of
+from diffprobe.report.choices import choose, grouped, sign_of
 from diffprobe.report.wording import interval_text
 from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, make_choices, make_comparison
@@ -15,8 +15,13 @@ from tests.report.made_up_run import BEST, make_choices, make_comparison
 DEPTH = make_choices()[1]
 
 
+def told(summaries, choices):
+    """The sentences on all choices."""
+    return [line for lines in verdict(summaries, choices).values() for line in lines]
+
+
 def lines(summaries, choice=DEPTH):
-    return verdict_lines(summary_table(summaries), [choice])
+    return told(summary_table(summaries), [choice])
 
 
 def with_control(summaries, control, low, high):
@@ -184,7 +189,7 @@ def told_of(images: int):
     ]
     scores = table_of(scores)
     summaries = summarise(scores)
-    return verdict_lines(summaries, choose(summaries, scores, compare_run(scores, summaries)))
+    return told(summaries, choose(summaries, scores, compare_run(scores, summaries)))
 
 
 def test_a_control_without_steps_holds_at_every_step(summaries, choices):
@@ -295,12 +300,22 @@ def test_the_whole_way_from_scores_of_errors_to_sentences():
     summaries = summarise(scores)
     (choice,) = choose(summaries, scores, compare_run(scores, summaries))
     assert (choice.best, sign_of(choice.metric), choice.emergence.step) == ("good", -1, 1)
-    told = verdict_lines(summaries, [choice])
-    assert "By step 2 [2, 2] of 3 the probe on good comes down to 105 % of its final normals error" in told[0]
-    assert "is below the control with separated intervals" in told[1]
-    assert told[2].startswith(
-        "Paired on the same images, normals (lower is better) at step 3 is below permuted network"
-    )
+    emerged, held, paired = told(summaries, [choice])
+    assert "By step 2 [2, 2] of 3 the probe on good comes down to 105 % of its final normals error" in emerged
+    assert "is below the control with separated intervals" in held
+    assert paired.startswith("Paired on the same images, normals (lower is better) at step 3 is below permuted network")
     against = choice.against("layer", other_layer="bad")
     assert against is not None
     assert against.difference == pytest.approx(-20)
+
+
+def test_sentences_stand_by_what_tells_their_choices_apart(summaries):
+    table, choices = summary_table(summaries), make_choices()
+    assert list(verdict(table, choices)) == ["saliency", "depth", "shading"]
+    several = [*choices, replace(choices[0], model="other"), replace(choices[0], probe="mlp")]
+    found = verdict(table, several)
+    assert list(found) == [
+        "saliency (pocket, linear)", "depth (pocket, linear)", "shading (pocket, linear)", "saliency (other, linear)",
+        "saliency (pocket, mlp)",
+    ]  # fmt: skip
+    assert found["depth (pocket, linear)"] == [f"pocket, linear: {line}" for line in lines(summaries)]

@@ -15,8 +15,9 @@ from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.score_table import read_csv, select
 from diffprobe.probes.splits import Split
-from diffprobe.probes.study.study import ProbingConfig
+from diffprobe.probes.study.study import ProbingConfig, fit_bank
 from diffprobe.properties import property_named
+from diffprobe.properties.categorical import Categorical
 from tests.probes.planted import DEEP, TELLING_CHANNEL, label_maps, planted
 from tests.reference.score_rows import cells_of
 
@@ -98,3 +99,21 @@ def test_points_come_back_from_their_file(tmp_path: Path) -> None:
     points.to_csv(tmp_path / "learning_curve.csv", index=False)
     assert cells_of(read_csv(tmp_path / "learning_curve.csv", COLUMNS)) == cells_of(points)
     assert (tmp_path / "learning_curve.csv").read_text().splitlines()[0].endswith("mean,low,high,n,images")
+
+
+def test_classes_and_vectors_have_curves_of_their_own_scores() -> None:
+    depth = label_maps(20)["depth"]
+    near = (depth > depth.flatten(1).mean(1)[:, None, None]).float()
+    leaning = torch.stack([depth - depth.mean(), torch.zeros_like(depth), torch.ones_like(depth)], 1)
+    targets = {"side": near, "normals": leaning}
+    side = Categorical("side", classes=("far", "near"))
+    config = ProbingConfig([], [0, 1], properties=[side, "normals"], probe_config=ProbeConfig(solver="ridge"))
+    activations = planted(20, label_maps(20), steps=2)
+    points = learning_curve(activations, targets, SPLIT, config, [3, 12], model="pocket", fit=fit_bank)
+    for name, metric, sign in (("side", "mean_iou", 1), ("normals", "mean_angle", -1)):
+        rows = select(points, property=name, metric=metric, split="test", layer=DEEP, step=1, control="none")
+        assert sorted(rows["images"]) == [3, 12]
+        assert (rows["low"] <= rows["mean"]).all()
+        position = select(points, property=name, metric=metric, split="test", control="position", images=12)
+        better = sign * (select(rows, images=12)["mean"].item() - position["mean"].item())
+        assert better > 0

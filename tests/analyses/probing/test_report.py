@@ -6,13 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-from diffprobe.analyses.probing.findings import verdict_lines
+from diffprobe.analyses.probing.findings import verdict
 from diffprobe.analyses.probing.report import best_layers, closing_tables, report
 from diffprobe.files import NO_STEP
 from diffprobe.probes.score_table import ScoreBlock, score_table
 from diffprobe.probes.summaries import EmergenceStep, summarise
 from diffprobe.report.publish import report_text, write_tables
-from diffprobe.report.report import Report
+from diffprobe.report.report import Report, with_headings
 from diffprobe.report.tables import lines_of
 from tests.reference.score_rows import summary_table
 from tests.report.made_up_run import BEST, FINAL, LAYERS, make_choices, make_comparison, make_example, make_summaries
@@ -47,7 +47,9 @@ def scored():
 
 def text_of(summaries, choices):
     tables = summary_table(summaries)
-    return report_text(Report("", findings=verdict_lines(tables, choices), tables=closing_tables(tables, choices)))
+    return report_text(
+        Report("", findings=with_headings(verdict(tables, choices)), tables=closing_tables(tables, choices))
+    )
 
 
 def closing(summaries, choices):
@@ -173,7 +175,7 @@ def test_a_run_folder_gets_the_same_tables_and_figures_whatever_was_probed(score
 
     assert found.title == "Saliency, depth, shading in pocket"
     assert {name for name, table in found.tables.items() if {"csv", "parquet"} & set(table.show)} == {
-        "scores", "summary", "comparisons", "selectivity", "tables/best_layers",
+        "scores", "summary", "comparisons", "selectivity", "tables/best_layers", "emergence_order",
     }  # fmt: skip
     assert set(found.figures) == {"scores_over_steps", "layers_saliency", "layers_depth", "layers_shading"}
     assert found.findings[-1] == "Two images are alike."

@@ -26,8 +26,9 @@ from diffprobe.probes.bank import save_bank
 from diffprobe.probes.comparisons import ScoreDifference, ScoreKey, compare
 from diffprobe.probes.summaries import summarise
 from diffprobe.report.choices import choose, control_curve, controls, curve, curve_scalars
+from diffprobe.report.emergence_order import emergence_order
 from diffprobe.report.grid import PredictionExample, example_over_steps, prediction_grid
-from diffprobe.report.report import Plot, Report, Table
+from diffprobe.report.report import Plot, Report, Table, with_headings
 from diffprobe.report.style import (
     BEST_STYLE,
     GREY,
@@ -112,6 +113,7 @@ def report(
     """
     summaries = summarise(scores)
     choices = choose(summaries, scores, fraction=fractions[0])
+    order, order_tables = emergence_order(scores, choices, seed=seed)
     leads = find_leads(scores, fractions)
     property_summaries = []
     for choice in choices:
@@ -134,10 +136,11 @@ def report(
     ]
     return Report(
         title=f"Probes against image models in {model}",
-        findings=emergence_lines(summaries, property_summaries),
+        findings=with_headings(emergence_lines(summaries, property_summaries), order),
         topics=TOPICS,
         tables={
             "leads": Table.of(Lead, leads),
+            **order_tables,
             "comparisons": Table.of(ScoreDifference, differences, show=["csv", "tracker"]),
             "summary": Table(summaries, title="scores"),
             "scores": Table(scores, show=["parquet"]),

@@ -26,6 +26,7 @@ from diffprobe.statistics.intervals import LEVEL, MINIMUM_IMAGES, mean_intervals
 
 if TYPE_CHECKING:
     from diffprobe.probes.comparisons import ScoreDifference
+    from diffprobe.probes.summaries import Summary
 
 
 OWN, COMMON = "own", "common"
@@ -152,28 +153,36 @@ class PropertySummary:
         return next(lead for lead in self.leads if lead.definition == definition)
 
 
-def emergence_lines(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> list[str]:
-    """Three sentences a property: the lead with each at its own level, with both at one, and who is ahead when."""
-    lines = []
-    for one in property_summaries:
-        name, own, common = one.choice.property, one.lead(OWN), one.lead(COMMON)
-        rows = curve(summaries, one.choice, one.choice.best)
-        if len(rows) < 2:
-            lines.append(f"Only one step was probed for {name}, so nothing is said of when it emerges.")
-            continue
-        share, is_score = _share(own), metric_named(own.metric).higher_is_better
-        reaches, what = ("reaches", "score") if is_score else ("comes down to", "error")
-        score = f"{metric_name(one.choice.metric)} {interval_text(rows[-1])}"
-        lines += [
-            f"{name}: the probe on {one.choice.best} {reaches} {share} of its final {what} ({score}) by step "
-            f"{steps_text(*own.probe_steps())} of {rows[-1].step + 1}, the image model {share} of its own by step "
-            f"{steps_text(*own.image_model_steps())}: {_verdict(own)}.",
+def emergence_lines(summaries: pd.DataFrame, property_summaries: Sequence[PropertySummary]) -> dict[str, list[str]]:
+    """Three sentences a property, by its name: the lead with each at its own level, with both at one, and who is ahead
+    when."""
+    return {
+        one.choice.property: _lines(curve(summaries, one.choice, one.choice.best), one) for one in property_summaries
+    }
+
+
+def _lines(rows: Sequence[Summary], one: PropertySummary) -> list[str]:
+    name, own, common = one.choice.property, one.lead(OWN), one.lead(COMMON)
+    if len(rows) < 2:
+        return [f"Only one step was probed for {name}, so nothing is said of when it emerges."]
+    is_score = metric_named(own.metric).higher_is_better
+    share, what = _share(own), "score" if is_score else "error"
+    probe, score = f"the probe on {one.choice.best}", f"{metric_name(own.metric)} {interval_text(rows[-1])}"
+    if own.probe_level is None:
+        lines = [f"{name}: no step is told, since {probe} or the image model has no final {what} above 0 ({score})."]
+    else:
+        lines = [
+            f"{name}: {probe} {'reaches' if is_score else 'comes down to'} {share} of its final {what} ({score}) by "
+            f"step {steps_text(*own.probe_steps())} of {rows[-1].step + 1}, the image model {share} of its own by step "
+            f"{steps_text(*own.image_model_steps())}: {_verdict(own)}."
+        ]
+    if common.probe_level is not None:
+        lines.append(
             f"{name}: at one level for both, {rounded(common.probe_level)} ({share} of the probe's final {what}), it "
             f"is step {steps_text(*common.probe_steps())} and step {steps_text(*common.image_model_steps())}: "
-            f"{_verdict(common)}.",
-            f"{name}: on the same images{direction(one.choice.metric)} {_ahead(one.differences)}.",
-        ]
-    return lines
+            f"{_verdict(common)}."
+        )
+    return [*lines, f"{name}: on the same images{direction(own.metric)} {_ahead(one.differences)}."]
 
 
 def _share(lead: Lead) -> str:
@@ -208,7 +217,7 @@ def _ahead(differences: Sequence[ScoreDifference]) -> str:
     parts = []
     for sign, who in ((1, "the probe is above the image model"), (-1, "the image model is above the probe")):
         steps = [row.step for row in differences if significant(row) == sign]
-        parts += [f"{who} at steps {_ranges(steps)}"] if steps else []
+        parts += [f"{who} at step{'s' * (len(steps) > 1)} {_ranges(steps)}"] if steps else []
     needed = [too_few(row, len(differences)) for row in differences]
     if needed and all(needed):
         return f"no step has a verdict: it takes {needed[0]} images to show one of {len(needed)} differences"
@@ -253,6 +262,8 @@ def _leads_table(leads: Sequence[Lead], **options: Any) -> Table:
         if lead.definition == OWN:
             what = "score" if metric_named(lead.metric).higher_is_better else "error"
             whose, level = f"of its own final {what}", f"{level}, {rounded(lead.image_model_level)}"
+        if lead.probe_level is None:
+            level = "none"
         keys = {
             "property": f"{lead.property}, {metric_name(lead.metric)}",
             "level": f"{_share(lead)} {whose}: {level}",

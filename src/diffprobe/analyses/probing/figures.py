@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from diffprobe.analyses.probing.findings import cell_rows, controls_at, grouped, score_at
+from diffprobe.analyses.probing.findings import cell_rows, controls_at, score_at
 from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.errors import UserError
 from diffprobe.probes.score_table import select
-from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, or_nan, sign_of
+from diffprobe.report.choices import LayerChoice, control_curve, control_name, controls, curve, grouped, or_nan, sign_of
 from diffprobe.report.grid import PredictionExample, prediction_grid
 from diffprobe.report.report import Plot
 from diffprobe.report.style import (

@@ -22,6 +22,7 @@ from diffprobe.report.choices import (
     control_name,
     controls,
     curve,
+    grouped,
     metric_name,
     or_nan,
     sign_of,
@@ -45,16 +46,6 @@ if TYPE_CHECKING:
 STEP = "step"  # in `report.published`, beside metrics: the step, from 1, by which the property was found
 SEPARATED = "separated intervals"
 FEW = 2  # so many controls are named one by one
-
-
-def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:
-    """The choices of each model and probe, by what tells these apart: '' if there is one alone, 'pocket, ridge'."""
-    models, probes = {choice.model for choice in choices}, {choice.probe for choice in choices}
-    groups: dict[str, list[LayerChoice]] = {}
-    for choice in choices:
-        names = [choice.model] * (len(models) > 1) + [choice.probe] * (len(probes) > 1)
-        groups.setdefault(", ".join(names), []).append(choice)
-    return groups
 
 
 def cell_rows(summaries: pd.DataFrame, choice: LayerChoice) -> list[Summary]:
@@ -125,15 +116,17 @@ def published_table(
     return {"published": Table(table, title, show=["console", "page"], text=table)}
 
 
-def verdict_lines(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> list[str]:
-    """Three sentences a property: when it has emerged, whether it beats its controls at the last step by their
-    intervals, and by how much on the same images. The last needs `LayerChoice.comparisons`, which are of test
-    images."""
-    lines = []
+def verdict(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> dict[str, list[str]]:
+    """Three sentences a choice, by its property, model and probe: when it has emerged, whether it beats its controls at
+    the last step by their intervals, and by how much on the same images. The last needs `LayerChoice.comparisons`,
+    which are of test images."""
+    found = {}
     for group, members in grouped(choices).items():
         for choice in members:
-            lines += [f"{group}: {line}" if group else line for line in _lines(summaries, choice)]
-    return lines
+            lines = _lines(summaries, choice)
+            heading = f"{choice.property} ({group})" if group else choice.property
+            found[heading] = [f"{group}: {line}" if group else line for line in lines]
+    return found
 
 
 def _lines(summaries: pd.DataFrame, choice: LayerChoice) -> list[str]:

@@ -17,19 +17,19 @@ from diffprobe.analyses.probing.findings import (
     control_curves,
     controls_at,
     emergence_text,
-    grouped,
     published_table,
     score_at,
-    verdict_lines,
+    verdict,
 )
 from diffprobe.backbone.layers import network_order, short_names
 from diffprobe.files import NO_STEP
 from diffprobe.probes.bank import save_bank
 from diffprobe.probes.comparisons import ScoreDifference, compare_run
 from diffprobe.probes.score_table import select
-from diffprobe.report.choices import LayerChoice, choose, control_name, curve, curve_scalars, metric_name
+from diffprobe.report.choices import LayerChoice, choose, control_name, curve, curve_scalars, grouped, metric_name
+from diffprobe.report.emergence_order import emergence_order
 from diffprobe.report.grid import PredictionExample, example_over_steps, map_frames
-from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table
+from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table, with_headings
 from diffprobe.report.style import BEST_LABEL, HEADLINE_LABEL
 from diffprobe.report.wording import interval, interval_text, is_number
 
@@ -142,6 +142,7 @@ def report(
     """
     comparisons = compare_run(scores, summaries, seed=seed)
     choices = choose(summaries, scores, comparisons)
+    order, order_tables = emergence_order(scores, choices, seed=seed)
     more = more or {}
     names = ", ".join(dict.fromkeys(choice.property for choice in choices))
     models = ", ".join(dict.fromkeys(choice.model for choice in choices))
@@ -149,12 +150,13 @@ def report(
     of_headlines = [select(summaries, split="test", property=name, metric=metric) for name, metric in headlines]
     return Report(
         title=f"{names[:1].upper()}{names[1:]} in {models}",
-        findings=[*verdict_lines(summaries, choices), *warnings],
+        findings=with_headings(verdict(summaries, choices), [*order, *warnings]),
         topics=TOPICS,
         tables={
             **closing_tables(summaries, choices),
             **published_table(published or {}, summaries, scores),
             "tables/best_layers": best_layers(summaries, choices),
+            **order_tables,
             "comparisons": Table.of(ScoreDifference, comparisons, show=["csv", "page"]),
             "scores on test images": Table(pd.concat(of_headlines), show=["page"]),
             "summary": Table(summaries, show=["csv", "tracker"]),
