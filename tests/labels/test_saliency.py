@@ -109,6 +109,15 @@ def test_the_fingerprint_tells_the_file_and_the_settings(tmp_path):
     assert OnnxSaliency(moved, device="cpu").fingerprint("saliency") == labelers[0].fingerprint("saliency")
 
 
+def test_maps_that_were_kept_stay_valid(tmp_path):
+    """Another determinant is another folder of maps, and those of the last release would be computed again."""
+    _, *rest = OnnxSaliency(save(tmp_path / "model.onnx"), family="u2net", device="cpu").determinants()
+    colours = [[[[0.48500001430511475]], [[0.4560000002384186]], [[0.4059999883174896]]]]
+    spread = [[[[0.2290000021457672]], [[0.2240000069141388]], [[0.22499999403953552]]]]
+    family = {"size": 320, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    assert rest == [{**family, "to_brightest": True, "logits": False}, (16, 16), colours, spread, 0.5]
+
+
 def test_what_is_no_saliency_model_is_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match=r"no model is set .*labeler\.saliency\.path"):
         OnnxSaliency(None)
