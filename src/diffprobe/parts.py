@@ -26,6 +26,8 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "diffprobe.labels.files.FilesLabeler",
         "diffprobe.labels.labeler.PerProperty",
         "diffprobe.labels.depth.TransformersDepth",
+        "diffprobe.labels.onnx_depth.OnnxDepth",
+        "diffprobe.labels.onnx_normals.OnnxNormals",
         "diffprobe.labels.saliency.OnnxSaliency",
         "diffprobe.labels.shading.IntrinsicShading",
     ),

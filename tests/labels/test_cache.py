@@ -52,6 +52,22 @@ def test_maps_are_computed_once_and_come_back_bit_for_bit(tmp_path, images):
         assert torch.equal(again[name], values)
 
 
+@pytest.mark.parametrize("map_of", [lambda image: image * 2 - 1, lambda image: (image[0] * 4).floor() - 1])
+def test_vectors_and_class_numbers_come_back_bit_for_bit(tmp_path, images, map_of):
+    """[channels, height, width], and whole numbers from -1 on."""
+
+    class Other(Brightness):
+        def __call__(self, images, names, properties):
+            self.asked += names
+            return {name: torch.stack([map_of(image) for image in images]) for name in properties}
+
+    expected = torch.stack([map_of(image) for image in images])
+    for asked in (NAMES, []):
+        labeler = Other()
+        assert torch.equal(CachedLabeler(labeler, tmp_path)(images, NAMES, ["mine"])["mine"], expected)
+        assert labeler.asked == asked
+
+
 def test_only_missing_images_are_computed_and_the_order_is_that_of_the_images(tmp_path, images):
     label(tmp_path, images[1:2], NAMES[1:2])
     maps, asked = label(tmp_path, images, NAMES)

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.labels.labeler import PerProperty
+from tests.labels.tiny_onnx import SCRAMBLED, save_maps
 
 CONF = Path(__file__).parents[2] / "conf"
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -116,3 +117,27 @@ def test_the_configuration_gives_each_image_model_its_settings(tmp_path):
         labeler.check(NAMES, ["depth"], 512)
     with pytest.raises(UserError, match=r"labeler\.saliency\.family=tracer"):
         labeler.check(NAMES, ["saliency"], 512)
+
+
+def test_normals_and_depth_by_onnx_files_are_parts_too(tmp_path):
+    normals = save_maps(tmp_path / "normals.onnx")
+    depth = save_maps(tmp_path / "depth.onnx", SCRAMBLED[:1])
+    overrides = ("model.device=cpu", f"labeler.cache={tmp_path / 'kept'}", "labeler/depth=onnx")
+    labeler = configured(*overrides, f"labeler.normals.path={normals}", f"labeler.depth.path={depth}")
+    labeler.check(NAMES, ["normals", "depth"], 4)
+    for _ in range(2):
+        maps = labeler(IMAGES, NAMES, ["normals", "depth"])
+        assert maps["normals"].shape == (2, 3, 4, 4)
+        assert maps["depth"].shape == (2, 4, 4)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["depth", "normals"]
+    with pytest.raises(UserError, match=r"no model is set to label normals with; give labeler\.normals\.path=FILE"):
+        configured().check(NAMES, ["normals"], 4)
+
+
+def test_normals_may_be_files_beside_image_models(tmp_path):
+    (tmp_path / "normals").mkdir()
+    for name in NAMES:
+        np.save(tmp_path / "normals" / f"{name}.npy", np.broadcast_to([0.0, 0.0, 1.0], (4, 4, 3)))
+    labeler = configured("labeler/normals=files", f"labeler.normals.path={tmp_path}", "labeler.cache=null")
+    labeler.check(NAMES, ["normals"], 4)
+    assert labeler(IMAGES, NAMES, ["normals"])["normals"][0, :, 1, 2].tolist() == [0, 0, 1]

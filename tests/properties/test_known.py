@@ -13,7 +13,7 @@ OWN = (
     "properties/known.py",
     "properties/__init__.py",
     "pocket/",
-    *(f"labels/{name}.py" for name in (*PAPERS, "pocket")),
+    *(f"labels/{name}.py" for name in (*PAPERS, "pocket", "onnx_normals")),
 )
 WORDS = {"shape", "colour", "depth"}  # also of tensors, of objects, and a kind
 

@@ -157,7 +157,7 @@ class SinglePropertyLabeler(ABC):
             )
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
-        """[images, 3, height, width] in [0, 1] -> {the property: [images, height, width]}."""
+        """[images, 3, height, width] in [0, 1] -> {the property: its `maps`}."""
         self.check(names, properties, images.shape[-1])
         return {self.labels: self.maps(images)}
 
@@ -175,7 +175,7 @@ class SinglePropertyLabeler(ABC):
 
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
-        """[images, 3, height, width] in [0, 1] -> [images, height, width]."""
+        """[images, 3, height, width] in [0, 1] -> [images, height, width]; of vectors [images, channels, h, w]."""
 
 
 class CachedLabeler:
@@ -230,7 +230,7 @@ class CachedLabeler:
 
 
 def _read(path: Path, label: Mapping[str, str]) -> Tensor | None:
-    """The map [height, width] of an undamaged file with this label; None without one."""
+    """The map of an undamaged file with this label; None without one."""
     try:
         return read_sealed(path, ["map"], label)[0].get("map")
     except (FileNotFoundError, Damaged):

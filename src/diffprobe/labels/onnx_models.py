@@ -26,7 +26,7 @@ class OnnxFamily:
     """How a kind of model wants its pictures.
 
     Attributes:
-        size: height and width where the file leaves them open.
+        size: height and width where the file leaves them open; 0 for those of the image.
         mean, std: of each colour, subtracted and divided by after scaling to [0, 1].
     """
 
@@ -80,17 +80,19 @@ class OnnxLabeler(SinglePropertyLabeler):
             raise UserError(
                 f"{path} takes {entry.type} {entry.shape}; a {name} model takes float pictures [1, 3, height, width]"
             )
-        self.size = size
+        self.size, self._more = size, self.session.get_inputs()[1:]
 
     def weights(self) -> str:
         """SHA-256 of the file."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def run(self, picture: Tensor) -> list[Tensor]:
-        """A picture [1, 3, height, width] in [0, 1], of `size` -> the network's outputs in float32."""
-        inputs = ((picture - self.mean) / self.std).numpy().astype(self._type)
-        answers = self.session.run(None, {self._input: inputs})
+    def run(self, picture: Tensor, *more: Tensor) -> list[Tensor]:
+        """A picture [1, 3, height, width] in [0, 1], of `size`, and what goes into inputs after the first -> the
+        network's outputs in float32."""
+        inputs = {self._input: (picture - self.mean) / self.std}
+        inputs |= {entry.name: values for entry, values in zip(self._more, more, strict=False)}
+        answers = self.session.run(None, {name: values.numpy().astype(self._type) for name, values in inputs.items()})
         return [torch.from_numpy(np.asarray(answer, np.float32)) for answer in answers]
 
 
