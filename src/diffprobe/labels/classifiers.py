@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffprobe.backbone.load import chosen_device
 from diffprobe.errors import UserError, one_line
+from diffprobe.labels.class_names import class_named, synonyms
 from diffprobe.labels.labeler import eight_bit, load_image_model, processed, try_on_noise
 from diffprobe.ranges import Number, Text
 
@@ -57,7 +58,7 @@ def class_in_text(text: str, classes: Sequence[str], patterns: Mapping[str, str]
     mentions = [
         (match.span(), index)
         for index, name in enumerate(classes)
-        for synonym in _synonyms(name)
+        for synonym in synonyms(name)
         for match in re.finditer(rf"(?<!\w){re.escape(synonym)}(?!\w)", text.casefold())
     ]
     outer = {
@@ -66,12 +67,6 @@ def class_in_text(text: str, classes: Sequence[str], patterns: Mapping[str, str]
         if not any(span != other and other[0] <= span[0] and span[1] <= other[1] for other, _ in mentions)
     }
     return outer.pop()[1] if len(outer) == 1 else None
-
-
-def class_named(name: str, classes: Sequence[str]) -> int | None:
-    """The index of the class with this name or synonym, whatever the case."""
-    wanted = name.casefold().strip()
-    return next((index for index, each in enumerate(classes) if wanted in (each.casefold(), *_synonyms(each))), None)
 
 
 def checked_patterns(patterns: Mapping[str, str], classes: Sequence[str], classifier: str) -> dict[str, str]:
@@ -87,10 +82,6 @@ def checked_patterns(patterns: Mapping[str, str], classes: Sequence[str], classi
                 f"{'; '.join(classes[:3])}"
             )
     return {pattern: str(name) for pattern, name in patterns.items()}
-
-
-def _synonyms(name: str) -> list[str]:
-    return [part.strip().casefold() for part in name.split(",") if part.strip()]
 
 
 class TransformersClassifier:

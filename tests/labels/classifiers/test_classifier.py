@@ -3,7 +3,8 @@
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.labels.classifiers import checked_patterns, class_in_text, class_named
+from diffprobe.labels.class_names import class_named
+from diffprobe.labels.classifiers import checked_patterns, class_in_text
 from diffprobe.labels.pocket import PocketClassifier
 
 IMAGENET = ["tench, Tinca tinca", "tiger", "tiger cat", "lemon", "crane", "crane"]
