@@ -52,11 +52,6 @@ class TransformersDepth(SinglePropertyLabeler):
         self.output = output or _output_of(self.network.config, model)
         if self.output not in (INVERSE, DISTANCE):
             raise UserError(f"labeler.depth.output={output}: use {INVERSE} or {DISTANCE}")
-        # transformers draws missing weights at random. NaN keeps the fingerprint the same, and the trial shows any use.
-        weights = self.network.state_dict()
-        for name in missing:
-            if name in weights and weights[name].is_floating_point():
-                weights[name].fill_(float("nan"))
         self.network.to(self.device).requires_grad_(False).eval()
         values = try_on_noise(self._depth, f"the depth model {model!r} does not run here")
         if not values.isfinite().all():

@@ -22,6 +22,7 @@ from diffprobe.files import Damaged, read_sealed, remove_leftovers, replacing, s
 from diffprobe.fitting import Geometry
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.properties import Property
+from diffprobe.weights import matching
 
 FORMAT = "diffprobe-map/2"
 CHUNK = 32  # images labelled before their maps are written
@@ -89,21 +90,13 @@ def try_on_noise(model: Callable[[Tensor], Tensor], problem: str) -> Tensor:
         raise UserError(f"{problem}: {one_line(error)}") from error
 
 
-def load_image_model(
-    model: str, task: str, what: str, setting: str, example: str, unused: Mapping[str, str] | None = None
-) -> tuple[Any, Any, list[str]]:
-    """An image model of transformers from a folder or the hub, with an image processor that does not need torchvision.
+def image_model_folder(model: str, what: str, setting: str, example: str, patterns: Sequence[str]) -> Path:
+    """The folder of an image model of transformers, with those of its files on the hub that have these patterns.
 
-    Args:
-        task: in the name of the loader: 'DepthEstimation' of AutoModelForDepthEstimation.
-        what: such as 'depth model'; with `setting` and an `example` of a hub id, for messages.
-        unused: as in `diffprobe.weights.check_names`.
-
-    Returns:
-        Image processor, network in float32, and names of unused weights that its files lack.
+    what, setting, example: as in `load_image_model`.
 
     Raises:
-        UserError: there is no such model, it is of another kind, or its files do not hold exactly its weights.
+        UserError: there is no such model, or it has no configuration.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir() and "/" not in model:
@@ -112,15 +105,44 @@ def load_image_model(
             f"{example}"
         )
     if not folder.is_dir():
-        folder = download(model, ["*.json", "*.safetensors"])
+        folder = download(model, patterns)
     if not (folder / "config.json").is_file():
         raise UserError(f"cannot load {model!r} as the {what} of transformers: {folder} has no config.json")
+    return folder
+
+
+def load_image_model(
+    model: str,
+    task: str,
+    what: str,
+    setting: str,
+    example: str,
+    unused: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> tuple[Any, Any, list[str]]:
+    """An image model of transformers from a folder or the hub, with an image processor that does not need torchvision.
+
+    Args:
+        task: in the name of the loader: 'DepthEstimation' of AutoModelForDepthEstimation.
+        what: such as 'depth model'; with `setting` and an `example` of a hub id, for messages.
+        unused: as in `diffprobe.weights.check_names`.
+        settings: of the image processor, in place of those in its file.
+
+    Returns:
+        Image processor, network in float32, and names of unused weights that its files lack, which are NaN.
+
+    Raises:
+        UserError: there is no such model, it is of another kind, or its files do not hold exactly its weights.
+    """
+    folder = image_model_folder(model, what, setting, example, ["*.json", "merges.txt", "*.safetensors"])
     check_files(folder, "model")
     with quiet():
         import transformers
 
         try:
-            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                folder, backend="pil", trust_remote_code=False, **settings
+            )
             network, loaded = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -134,7 +156,13 @@ def load_image_model(
                 f"cannot load {model!r} as the {what} of transformers in safetensors: {one_line(error)}"
             ) from error
     check_loaded(f"the {what} {model}", network, loaded, unused)
-    return processor, network, sorted(loaded["missing_keys"])
+    missing = sorted(loaded["missing_keys"])
+    # transformers draws missing weights at random. NaN keeps the fingerprint the same, and a trial shows any use.
+    weights = network.state_dict()
+    for name in missing:
+        if matching(name, unused or {}) and name in weights and weights[name].is_floating_point():
+            weights[name].fill_(float("nan"))
+    return processor, network, missing
 
 
 def processed(processor: Any, images: Tensor) -> Any:
