@@ -96,6 +96,19 @@ def test_vectors_are_those_of_the_familys_recipe(tmp_path, family):
     assert torch.allclose(PROPERTIES["normals"].target(found), found, atol=1e-5)
 
 
+@pytest.mark.parametrize(("family", "brightness"), [("dsine", 0.25), ("omnidata", 0.25), ("david", 0.0)])
+def test_a_picture_that_shrinks_is_smoothed_as_by_pillow_or_not_as_by_opencv(tmp_path, family, brightness):
+    """Of four rows the first is bright; without smoothing a pixel of the smaller picture sees the two in the middle."""
+    kernel = pixelwise([[1, 0, 0], [0, 0, 0], [0, 0, 0]])
+    path = save_maps(tmp_path / "model.onnx", kernel, [0.6, 0.5, 0.9], size=16)
+    image = torch.zeros(1, 3, 64, 64)
+    image[:, :, ::4] = 1
+    labeler = OnnxNormals(path, family, mean=[0, 0, 0], std=[1, 1, 1], device="cpu")
+    found = labeler(image, ["a"], ["normals"])["normals"][0, :, 32, 32].abs()
+    right, towards = (2 * each - 1 if family == "omnidata" else each for each in (brightness + 0.6, 0.9))
+    assert float(found[0] / found[2]) == pytest.approx(right / towards, abs=0.01)
+
+
 @pytest.mark.parametrize(("side", "before", "after"), [(32, 0, 0), (40, 12, 12), (51, 6, 7)])
 def test_dsine_gets_the_picture_with_black_margins_and_the_matrix_of_the_camera(tmp_path, side, before, after):
     path = save_maps(tmp_path / "model.onnx", camera=True, outputs=["other", "map"])
@@ -158,6 +171,8 @@ def test_the_fingerprint_tells_the_file_and_the_settings(tmp_path):
         OnnxNormals(path, "omnidata", device="cpu"),
         OnnxNormals(path, mean=[0, 0, 0], device="cpu"),
         OnnxNormals(path, std=[1, 1, 1], device="cpu"),
+        OnnxNormals(tmp_path / "b.onnx", "omnidata", device="cpu"),
+        OnnxNormals(tmp_path / "b.onnx", "david", device="cpu"),  # of the same size, mean and std
         OnnxNormals(camera, device="cpu"),
         OnnxNormals(camera, field_of_view=50, device="cpu"),
     ]
