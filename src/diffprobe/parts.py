@@ -29,6 +29,8 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "diffprobe.labels.onnx_depth.OnnxDepth",
         "diffprobe.labels.onnx_normals.OnnxNormals",
         "diffprobe.labels.saliency.OnnxSaliency",
+        "diffprobe.labels.segmentation.TransformersSegmentation",
+        "diffprobe.labels.segmentation.segmentation_labeler",
         "diffprobe.labels.shading.IntrinsicShading",
     ),
     "classifier": (

@@ -26,6 +26,7 @@ POINTER = b"version https://git-lfs"
 # Patterns of names in files that may be there without a place in the network, with the reason.
 HARMLESS: Mapping[str, str] = {
     r"(^|\.)position_ids$": "0, 1, 2, ...: older versions of transformers saved this buffer",
+    r"(^|\.)relative_position_index$": "of windows, computed from the configuration; older versions saved it",
     r"(^|\.)rotary_emb\.inv_freq$": "computed from the configuration; older versions saved it",
     r"^pos_embed\.pos_embed$": "PixArt's table of sines, computed from the configuration; older versions saved it",
     r"(^|\.)num_batches_tracked$": "counts batches in training; with a fixed momentum it is never read",

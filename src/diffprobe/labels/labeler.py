@@ -216,6 +216,11 @@ class CachedLabeler:
     def __init__(self, labeler: Labeler, folder: str | Path) -> None:
         self.labeler, self.folder = labeler, Path(folder)
 
+    def set_properties(self, properties: Mapping[str, Property]) -> None:
+        """As `DefinitionAwareLabeler`, if the labeler is one."""
+        if isinstance(self.labeler, DefinitionAwareLabeler):
+            self.labeler.set_properties(properties)
+
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """As the labeler's. Raises UserError also if the folder cannot be written to."""
         there = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
@@ -329,7 +334,10 @@ class PerProperty:
 
     def _labeler(self, name: str) -> Labeler:
         if name not in self._makers:
-            raise UserError(f"no labeler for {name}; there is one for {', '.join(self._makers) or 'nothing'}")
+            raise UserError(
+                f"no labeler for {name}; there is one for {', '.join(self._makers) or 'nothing'}. Give it one: "
+                f"+labeler/own@labeler.{name}=files, or segmentation"
+            )
         if name not in self._labelers:
             labeler = self._makers[name]()
             if isinstance(labeler, DefinitionAwareLabeler):

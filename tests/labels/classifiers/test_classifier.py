@@ -3,7 +3,6 @@
 import pytest
 
 from diffprobe.errors import UserError
-from diffprobe.labels.class_names import class_named, classes_named
 from diffprobe.labels.classifiers import checked_patterns, class_in_text
 from diffprobe.labels.pocket import PocketClassifier
 
@@ -38,21 +37,6 @@ def test_the_first_pattern_that_is_found_goes_before_the_words():
     patterns = {"citrus|lemons": "lemon", "lemons": "tiger"}
     assert class_in_text("two Lemons beside a tench", IMAGENET, patterns) == 3
     assert class_in_text("a tench", IMAGENET, patterns) == 0
-
-
-def test_a_class_is_found_by_any_of_its_names_in_any_case():
-    assert class_named("TINCA tinca", IMAGENET) == 0
-    assert class_named("tench, tinca tinca", IMAGENET) == 0
-    assert class_named("cat", IMAGENET) is None
-
-
-def test_a_whole_name_goes_before_a_first_synonym_and_that_before_others():
-    classes = ["screen door, screen", "screen, projection screen", "crt screen", "Screen"]
-    assert class_named("screen", classes) == 3
-    assert class_named("screen", classes[:3]) == 1
-    assert class_named("screen", classes[:1]) == 0
-    assert classes_named("crane", IMAGENET) == [4, 5]
-    assert classes_named("cat", IMAGENET) == []
 
 
 def test_a_pattern_of_an_unknown_class_and_a_broken_one_are_refused():
