@@ -96,7 +96,7 @@ class TransformersSegmentation:
     def fingerprint(self, name: str) -> str:
         """Of the model, its preparation of images, and the property's class of each class of the model."""
         task = None if self.task is None else self.task.tolist()
-        described = [self._weights, self.processor.to_dict(), task, self.names, self._mapping(name).tolist()]
+        described = [self._weights, self.processor.to_dict(), task, self._mapping(name).tolist()]
         described.append(self._classes(name))
         return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
