@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diffprobe.analyses.analysis import Analysis, RunContext
+    from diffprobe.analyses.inputs import Inputs
     from diffprobe.report.tracking import RunName, Tracker
 
 REPORT_WIDTH = 100  # columns; fewer would cut the closing table's numbers
@@ -155,6 +156,7 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
     Raises:
         UserError: of what the user got wrong, before any work is done.
     """
+    from diffprobe.backbone.certify import copy_certificate
     from diffprobe.report.tracking import RunName
     from diffprobe.runs.environment import environment
 
@@ -178,7 +180,7 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
         if is_finished(folder, settings, check):
             return _skipped(folder, console)
         check_trainer(settings)
-        task = _check(analysis, settings, console)
+        task, inputs = _check(analysis, settings, console)
         if settings.dry_run:
             return None
         gc.enable()
@@ -193,6 +195,8 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
             place = folder.resolve()
             name = RunName(kind, f"{place.parent.name}/{place.name}", sweep.resolve().name if sweep else None)
             evaluations = _run(analysis, task, settings, config, folder, console, name)
+            if "backbone" in vars(inputs):  # the analysis has loaded one
+                copy_certificate(inputs.backbone, folder)
             wall = time.perf_counter() - started
             record = environment(seeds={"seed": settings.seed}, wall_seconds=wall, network_evaluations=evaluations)
             # The file that marks the run as finished: the last one, when tracker and tables are complete
@@ -236,16 +240,17 @@ def _run(
     return report.evaluations
 
 
-def _check(analysis: Analysis, settings: Any, console: Console) -> Any:
-    """The validated inputs of an analysis; prints its plan, in full if the run is dry."""
+def _check(analysis: Analysis, settings: Any, console: Console) -> tuple[Any, Inputs]:
+    """The validated inputs of an analysis, and what they were made of; prints its plan, in full if the run is dry."""
     from diffprobe.analyses.inputs import Inputs
 
     log = _log(console)
-    task = analysis.check(Inputs(settings, log, read_settings))
+    inputs = Inputs(settings, log, read_settings)
+    task = analysis.check(inputs)
     plan = analysis.plan(task)
     for line in (*plan.summary, *(plan.details if settings.dry_run else ())):
         log(line)
-    return task
+    return task, inputs
 
 
 def _context(settings: Any, console: Console, tracker: Tracker | None) -> RunContext:

@@ -23,6 +23,7 @@ _RESULTS = (
     "scores.parquet",
     "report.txt",
     "report.html",
+    "certificate.json",
     "tables/*",
     "figures/*",
     "probes/*",

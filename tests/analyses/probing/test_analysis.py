@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from diffprobe.activations.store.folder import open_store
+from diffprobe.backbone.certify import write_certificate
+from diffprobe.backbone.load import load_backbone
 from diffprobe.probes.bank import load_bank
 from diffprobe.probes.score_table import read_scores
 from diffprobe.probes.summaries import read_summary, summary_rows
@@ -25,10 +27,13 @@ from tests.report.test_tracking import exit_codes
 
 
 @pytest.mark.slow
-def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(material, tmp_path):
+def test_a_study_on_ones_own_model_prompts_and_maps_fills_the_run_folder(material, tmp_path, monkeypatch):
     runs = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    certificate = write_certificate(load_backbone(str(material / "model")), "mine", [])
     done = train(*overrides(material, runs), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (runs / "certificate.json").read_bytes() == certificate.read_bytes()
     assert "24 network evaluations" in done.stdout  # 6 images x (2 steps + 2 of the permuted control)
     scores, summary = rows_of(read_scores(runs)), summary_rows(read_summary(runs / "summary.csv"))
     assert {row.control for row in scores} == {"none", "permuted", "position"}
