@@ -157,6 +157,17 @@ class TestWandb:
         assert over["predictions/saliency"] == "denoising_step"
         assert over["*"] == "trainer/global_step"
 
+    def test_the_summary_of_a_run_has_scores_and_not_the_ends_of_their_intervals(self, tmp_path, home):
+        names = ["denoising_step", "depth/spearman/best", "depth/spearman/best_low", "depth/spearman/best_high"]
+        with wandb_tracker(tmp_path) as tracker:
+            tracker.log_report(Report("x", scalars=DataFrame([[1.0, 0.5, 0.4, 0.6]], columns=names)))
+
+        assert exit_codes(tmp_path) == [0]
+        metrics = [record.metric for record in records(tmp_path) if record.WhichOneof("record_type") == "metric"]
+        in_summary = {metric.name: not metric.summary.none for metric in metrics if metric.name in names[1:]}
+        assert in_summary == {names[1]: True, names[2]: False, names[3]: False}
+        assert history(tmp_path)[0]["depth/spearman/best_low"] == 0.4  # it is in the curves all the same
+
     def test_a_run_is_listed_by_its_folder_and_grouped_by_its_sweep(self, tmp_path, home):
         with wandb_tracker(tmp_path, name=RunName("emergence", "seeds/0", "seeds")):
             pass

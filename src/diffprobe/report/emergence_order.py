@@ -30,7 +30,7 @@ def emergence_order(
         model, probe = members[0].model, members[0].probe
         own = [row for row in rows if (row.model, row.probe) == (model, probe)]
         lines += [f"{group}: {line}" if group else line for line in order_lines(own)]
-    table = Table.of(EmergenceDifference, rows, title="Order in which properties emerge", show=["csv", "page"])
+    table = Table.of(EmergenceDifference, rows, title="Order in which properties emerge")
     return lines, {"emergence_order": table} if rows else {}
 
 

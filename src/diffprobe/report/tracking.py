@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.loggers import Logger
 
+ENDS = ("_low", "_high")  # of the names of curves: ends of intervals
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -168,7 +169,8 @@ class Tracker:
     def _log_curves(self, scalars: DataFrame) -> None:
         self._run.define_metric(STEP, hidden=True)
         for key in scalars.columns.drop(STEP):
-            self._run.define_metric(key, step_metric=STEP)
+            # The summary of a run is read as a list, in a terminal too: the ends of intervals are in the curves alone
+            self._run.define_metric(key, step_metric=STEP, summary="none" if key.endswith(ENDS) else "last")
         for row in scalars.to_dict("records"):
             self._run.log({str(key): value for key, value in row.items() if value == value})
 
