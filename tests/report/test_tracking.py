@@ -259,3 +259,90 @@ class TestWandb:
         monkeypatch.setitem(sys.modules, "wandb", None)
         with pytest.raises(UserError, match=r"pip install wandb.*logger=csv"), wandb_tracker(tmp_path):
             pass
+
+
+def report_with_curves() -> Report:
+    names = ["denoising_step", "depth/spearman/best", "depth/spearman/best_low"]
+    return Report("x", scalars=DataFrame([[1.0, 0.5, 0.4], [2.0, 0.7, float("nan")]], columns=names))
+
+
+def picture_file(folder: Path) -> Path:
+    from PIL import Image
+
+    path = folder / "scores.png"
+    Image.fromarray(np.full((4, 6, 3), 128, np.uint8)).save(path)
+    return path
+
+
+def test_tensorboard_gets_losses_settings_curves_and_figures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    chosen = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}
+    with Tracker(chosen, tmp_path, {"probe": {"name": "linear"}}) as tracker:
+        logger = tracker.training_logger("train")
+        logger.log_metrics({"loss": 0.5}, step=3)
+        logger.finalize("success")
+        tracker.log_report(report_with_curves(), {"scores": picture_file(tmp_path)})
+        assert "curves.csv" in tracker.describe()
+    found = EventAccumulator(str(tmp_path / "training" / "curves"))
+    found.Reload()
+    assert [(each.step, each.value) for each in found.Scalars("depth/spearman/best")] == [
+        (1, 0.5),
+        (2, pytest.approx(0.7)),
+    ]
+    assert [each.step for each in found.Scalars("depth/spearman/best_low")] == [1]
+    assert found.Images("figures/scores")
+    losses = EventAccumulator(str(tmp_path / "training" / "train"))
+    losses.Reload()
+    assert [each.value for each in losses.Scalars("loss")] == [0.5]
+    assert "name: linear" in (tmp_path / "training" / "curves" / "hparams.yaml").read_text()
+
+
+class TestMlflow:
+    """With the real package, where it is installed."""
+
+    @pytest.fixture
+    def chosen(self, tmp_path, monkeypatch):
+        pytest.importorskip("mlflow")
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        monkeypatch.chdir(tmp_path)
+        return {
+            "_target_": "lightning.pytorch.loggers.MLFlowLogger",
+            "experiment_name": "diffprobe",
+            "tracking_uri": f"file:{tmp_path / 'mlruns'}",
+        }
+
+    def the_run(self, chosen):
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(chosen["tracking_uri"])
+        (run,) = client.search_runs([client.get_experiment_by_name("diffprobe").experiment_id])
+        return client, run
+
+    def test_one_run_gets_losses_settings_curves_and_files(self, tmp_path, chosen):
+        config = {"probe": {"name": "linear"}, "seed": 3}
+        with Tracker(chosen, tmp_path / "run", config, RunName("probing", "probing/first")) as tracker:
+            for stage in ("train", "train_control"):
+                tracker.training_logger(stage).log_metrics({"loss": 0.5}, step=3)
+            picture = picture_file(tmp_path)
+            tracker.log_report(report_with_curves(), {"scores": picture}, {"tables": [picture]})
+            told = tracker.describe()
+        client, run = self.the_run(chosen)
+        assert run.info.run_id in told
+        assert (run.info.status, run.info.run_name) == ("FINISHED", "probing/first")
+        assert run.data.params == {"probe/name": "linear", "seed": "3"}
+        assert {"train-loss", "train_control-loss"} <= run.data.metrics.keys()
+        points = client.get_metric_history(run.info.run_id, "depth/spearman/best")
+        assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.7)]
+        assert [each.path for each in client.list_artifacts(run.info.run_id, "figures")] == ["figures/scores.png"]
+
+    def test_a_run_that_is_interrupted_has_failed(self, tmp_path, chosen):
+        with pytest.raises(KeyboardInterrupt), Tracker(chosen, tmp_path):
+            raise KeyboardInterrupt
+        assert self.the_run(chosen)[1].info.status == "FAILED"
+
+    def test_a_server_that_is_not_there_is_one_line_before_any_work(self, tmp_path, chosen):
+        away = {**chosen, "tracking_uri": "unknown://nowhere"}
+        with pytest.raises(UserError, match="MLFlowLogger"), Tracker(away, tmp_path):
+            pass

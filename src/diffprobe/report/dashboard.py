@@ -82,9 +82,7 @@ def verdict_of_run(folder: Path) -> list[str]:
 def make_workspace(entity: str, project: str, curves: Sequence[Curves]) -> Any:
     """A workspace of W&B: scores over steps, layers and steps, objects, a sweep's runs side by side, training."""
     panels, workspaces = _packages()
-    sections = [
-        workspaces.Section(name=one.name, panels=_score_panels(panels, one), is_open=True) for one in curves
-    ]
+    sections = [workspaces.Section(name=one.name, panels=_score_panels(panels, one), is_open=True) for one in curves]
     sections += [
         workspaces.Section(name="layers and steps", panels=_layer_panels(panels, curves), is_open=True),
         workspaces.Section(

@@ -46,11 +46,12 @@ class RunName:
 class Tracker:
     """Logs one run, within a `with` block; however the block ends (Ctrl-C too), the run ends in its logger.
 
-    A `WandbLogger` gets curves, tables, figures, examples and files; with any other logger the run folder has them, and
-    the curves as curves.csv. The logger's arguments win over those that the run would give.
+    A `WandbLogger` gets curves, tables, figures, examples and files, an `MLFlowLogger` settings, curves and files, a
+    `TensorBoardLogger` settings, curves and figures. With a `CSVLogger` the run folder has them, and the curves as
+    curves.csv. The logger's arguments win over those that the run would give.
 
     Args:
-        chosen: `_target_` and arguments of a logger that takes `save_dir`, `name` and `version`, or of `WandbLogger`.
+        chosen: `_target_` and arguments of one of these, or of a logger that takes `save_dir`, `name` and `version`.
         folder: the run folder. Nothing is written elsewhere.
         config: the resolved configuration, plain values.
     """
@@ -60,6 +61,7 @@ class Tracker:
     ) -> None:
         self._chosen, self._folder, self._config, self._name = chosen, folder, dict(config), name
         self._run: Any = None  # of W&B
+        self._mlflow_run: str | None = None
         self._environment: dict[str, str | None] = {}
 
     def __enter__(self) -> Tracker:
@@ -75,11 +77,16 @@ class Tracker:
         try:
             if self._run is not None:
                 self._run.finish(exit_code=_exit_code(error))
+            if self._mlflow_run is not None:
+                client: Any = self.training_logger("").experiment
+                client.set_terminated(self._mlflow_run, "FINISHED" if error is None else "FAILED")
         finally:
             self._restore_environment()
 
     def training_logger(self, stage: str) -> Logger:
         """For a Trainer. The stage, 'train' or 'train_control', tells its metrics from those of another."""
+        if self._is("MLFlowLogger"):
+            return self._mlflow_logger(stage)
         if self._run is None:
             return make({"save_dir": str(self._folder), "name": "training", "version": stage, **self._chosen})
         from lightning.pytorch.loggers import WandbLogger
@@ -100,9 +107,13 @@ class Tracker:
         elif report.scalars is not None:
             with replacing(self._folder / "curves.csv") as temporary:
                 report.scalars.to_csv(temporary, index=False, lineterminator="\n")
+        if self._is("MLFlowLogger", "TensorBoardLogger"):
+            self._log_to_another(report.scalars, figures, files)
 
     def describe(self) -> str:
         """One line: where to look."""
+        if self._mlflow_run is not None:
+            return f"MLflow, run {self._mlflow_run} of {self._chosen.get('tracking_uri') or 'the default server'}"
         if self._run is None:
             places = {"curves": self._folder / "curves.csv", "training metrics": self._folder / "training"}
             there = [f"{what}: {place}" for what, place in places.items() if place.exists()]
@@ -117,15 +128,49 @@ class Tracker:
         """Raises UserError, before any work, for a logger that cannot be made."""
         target = self._chosen["_target_"]
         takes = signature_of(target)
-        if takes is None or not {"save_dir", "name", "version"} <= takes.arguments.keys():
+        writes = takes is not None and {"save_dir", "name", "version"} <= takes.arguments.keys()
+        if not writes and not self._is("MLFlowLogger"):
             raise UserError(
                 f"logger._target_={target}: is no logger that writes into a folder; choose CSVLogger, "
-                "TensorBoardLogger or WandbLogger of lightning.pytorch.loggers"
+                "TensorBoardLogger, MLFlowLogger or WandbLogger of lightning.pytorch.loggers"
             )
         try:
             self.training_logger("train")
-        except (ImportError, TypeError, ValueError) as error:
+        except Exception as error:  # a missing package, an argument, or whatever a server makes its client raise
             raise UserError(f"logger._target_={target}: {one_line(error)}") from error
+
+    def _is(self, *names: str) -> bool:
+        """Whether the logger is one of these classes of Lightning."""
+        return self._chosen["_target_"].rpartition(".")[2] in names
+
+    def _mlflow_logger(self, stage: str) -> Any:
+        """A logger of the same MLflow run for every stage; the first one begins it, with the settings."""
+        of_run = {"save_dir": str(self._folder), "run_name": self._name.name if self._name else None}
+        logger: Any = make({**of_run, **self._chosen, "run_id": self._mlflow_run, "prefix": stage})
+        if self._mlflow_run is None:
+            self._mlflow_run = logger.run_id
+            logger.log_hyperparams(self._config)
+        return logger
+
+    def _log_to_another(
+        self, scalars: DataFrame | None, figures: Mapping[str, Path], files: Mapping[str, Sequence[Path]]
+    ) -> None:
+        """Curves by the denoising step; to MLflow files, to TensorBoard settings and figures."""
+        logger: Any = self.training_logger("" if self._is("MLFlowLogger") else "curves")
+        for row in [] if scalars is None else scalars.to_dict("records"):
+            values = {str(key): value for key, value in row.items() if key != STEP and value == value}
+            if values and row[STEP] == row[STEP]:
+                logger.log_metrics(values, step=int(row[STEP]))
+        if self._is("MLFlowLogger"):
+            for name, paths in {**files, "figures": figures.values()}.items():
+                for path in paths:
+                    logger.experiment.log_artifact(self._mlflow_run, str(path), name)
+            return
+        logger.log_hyperparams(self._config)
+        for name, path in figures.items():
+            if path.suffix == ".png":
+                logger.experiment.add_image(f"figures/{name}", _pixels(path), dataformats="HWC")
+        logger.finalize("success")
 
     def _start_wandb(self) -> None:
         home = self._folder.resolve() / "wandb"
@@ -226,6 +271,14 @@ def _figure(path: Path) -> Any:
     """A PNG file as a picture, a GIF as a film."""
     wandb = import_wandb()
     return wandb.Video(str(path), format="gif") if path.suffix == ".gif" else wandb.Image(str(path))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """A picture file as [height, width, 3] uint8."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        return np.asarray(opened.convert("RGB"))
 
 
 def _overlaid(example: Example, name: str, step: int) -> Any:
