@@ -232,6 +232,10 @@ class CachedLabeler:
         """The labeler's."""
         return self.labeler.fingerprint(name)
 
+    def place(self, name: str) -> Path:
+        """The folder of the maps of property `name`."""
+        return self.folder / name / self.fingerprint(name)[:16]
+
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
         """As the labeler's, which computes only maps that are not in the folder."""
         hashes = []
@@ -244,7 +248,7 @@ class CachedLabeler:
     def _maps(self, images: Tensor, names: Sequence[str], hashes: Sequence[str], wanted: str) -> Tensor:
         fingerprint = self.fingerprint(wanted)
         labels = [{"format": FORMAT, "labeler": fingerprint, "picture": each} for each in hashes]
-        folder = self.folder / wanted / fingerprint[:16]
+        folder = self.place(wanted)
         paths = [
             folder / f"{quote(name, safe=' ')[:80]}-{each[:16]}.safetensors"
             for name, each in zip(names, hashes, strict=True)
@@ -317,22 +321,23 @@ class PerProperty:
     def check(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """The check of each property's labeler. Raises UserError also if there is none for a property."""
         for name in properties:
-            self._labeler(name).check(names, [name], image_size)
+            self.labeler_of(name).check(names, [name], image_size)
 
     def check_reference_maps(self, names: Sequence[str], properties: Sequence[str], image_size: int) -> None:
         """As `check`, for maps that may be empty or constant."""
         for name in properties:
-            check_reference_maps(self._labeler(name), names, [name], image_size)
+            check_reference_maps(self.labeler_of(name), names, [name], image_size)
 
     def __call__(self, images: Tensor, names: Sequence[str], properties: Sequence[str]) -> dict[str, Tensor]:
         """[images, 3, height, width] in [0, 1], one name each -> {property: [images, height, width]}."""
-        return {name: self._labeler(name)(images, names, [name])[name] for name in properties}
+        return {name: self.labeler_of(name)(images, names, [name])[name] for name in properties}
 
     def fingerprint(self, name: str) -> str:
         """That of the property's own labeler."""
-        return self._labeler(name).fingerprint(name)
+        return self.labeler_of(name).fingerprint(name)
 
-    def _labeler(self, name: str) -> Labeler:
+    def labeler_of(self, name: str) -> Labeler:
+        """The labeler of a property, which is made now if it has not been. Raises UserError if there is none."""
         if name not in self._makers:
             raise UserError(
                 f"no labeler for {name}; there is one for {', '.join(self._makers) or 'nothing'}. Give it one: "
