@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, get_type_hints
 
 from diffprobe.errors import UserError
-from diffprobe.properties.base import Picture, Property, Standardisation
+from diffprobe.properties.base import Legend, Picture, Property, Standardisation
 from diffprobe.properties.binary import Binary
 from diffprobe.properties.categorical import Categorical
 from diffprobe.properties.continuous import Continuous
@@ -23,6 +23,7 @@ __all__ = [
     "PAPERS",
     "PROPERTIES",
     "CustomProperty",
+    "Legend",
     "Picture",
     "Property",
     "PropertySelection",

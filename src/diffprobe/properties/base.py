@@ -37,6 +37,10 @@ class Standardisation:
         return torch.tensor(self.mean, dtype=like.dtype, device=like.device)[:, None, None]
 
 
+# What colours (red, green and blue in [0, 1]) stand for
+Legend = list[tuple[str, tuple[float, float, float]]]
+
+
 class Picture(NamedTuple):
     """A map to be drawn: values [..., h, w] in a colour map, from `low` to `high`; or colours [..., h, w, 3] in [0, 1]
     with no colour map."""
@@ -176,7 +180,7 @@ class Property(ABC):
     def picture(self, maps: np.ndarray, label: np.ndarray) -> Picture:
         """Maps [steps, h, w] (of vectors [steps, channels, h, w]) in label units, in the range of their label."""
 
-    def legend(self) -> list[tuple[str, tuple[float, float, float]]]:
+    def legend(self) -> Legend:
         """What colours in a picture mean, where they stand for something by themselves."""
         return []
 

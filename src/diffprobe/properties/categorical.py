@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffprobe.errors import UserError
-from diffprobe.properties.base import Picture, Property, Standardisation
+from diffprobe.properties.base import Legend, Picture, Property, Standardisation
 from diffprobe.properties.tokens import Grid, divides, grid_of, token_means, upsampled
 
 NONE = -1.0  # in a label map: no class, the pixel is ignored
@@ -175,7 +175,7 @@ class Categorical(Property):
         colours = np.array([*(colour_of(number) for number in range(len(self.classes))), IGNORED])
         return Picture(colours[maps.astype(int)])
 
-    def legend(self) -> list[tuple[str, tuple[float, float, float]]]:
+    def legend(self) -> Legend:
         """Every class, and the grey of pixels without one where there may be some."""
         named = [(name, colour_of(number)) for number, name in enumerate(self.classes)]
         return named if self.ignore is None else [*named, ("no class", IGNORED)]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from diffprobe.errors import UserError
-from diffprobe.properties import Property
+from diffprobe.properties import Legend, Property
 from diffprobe.report.report import Example, Frames, Overlay
 from diffprobe.report.style import DOUBLE_COLUMN, VERMILION, style
 
@@ -142,17 +142,17 @@ def prediction_grid(example: PredictionExample, shown: Sequence[int] | None = No
     upright = {"rotation": 0, "ha": "right", "va": "center"} if example.image_models else {}
     for panel, label in zip(panels, ["decoded image", *(label for _, label, _ in lines)], strict=True):
         panel[0].set_ylabel(label, **upright)
-    _add_legend(figure, list(example.items.values()))
+    add_legend(figure, {name: item.legend() for name, item in example.items.items()})
     return figure
 
 
-def _add_legend(figure: Figure, items: Sequence[Property]) -> None:
-    """Below the panels, what colours of classes mean; one line a property, as far as they are few."""
-    named = [(item.name, item.legend()) for item in items if item.legend()]
+def add_legend(figure: Figure, legends: Mapping[str, Legend]) -> None:
+    """Below the panels, what colours of classes mean, of each property as far as they are few."""
+    named = {name: legend for name, legend in legends.items() if legend}
     several = len(named) > 1
     handles = [
         Patch(facecolor=colour, edgecolor="0.5", linewidth=0.4, label=f"{name}: {label}" if several else label)
-        for name, legend in named
+        for name, legend in named.items()
         for label, colour in legend[:NAMED]
     ]
     if handles:
