@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffprobe.probes.controls import fresh_weights, permute_weights, shuffled_targets
+from diffprobe.probes.controls import fresh_weights, permute_weights, permuted_weights, shuffled_targets
 from diffprobe.probes.splits import Split
 from tests.probes.planted import label_maps
 from tests.tiny import build_tiny_denoiser
@@ -129,3 +129,22 @@ def test_an_image_alone_in_its_part_keeps_its_labels_and_so_does_one_in_no_part(
 def _row_of(maps: torch.Tensor, one: torch.Tensor) -> int:
     (row,) = [row for row, each in enumerate(maps) if torch.equal(each, one)]
     return row
+
+
+def test_weights_are_permuted_in_place_as_in_a_copy_and_put_back(tiny_backbone):
+    denoiser = tiny_backbone.denoiser
+    before = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    copied = permute_weights(denoiser, seed=3).state_dict()
+    with permuted_weights(denoiser, seed=3) as permuted:
+        assert permuted is denoiser
+        inside = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    assert all(torch.equal(inside[name], copied[name]) for name in copied)
+    assert any(not torch.equal(inside[name], before[name]) for name in before)
+    assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
+
+
+def test_weights_are_put_back_when_something_goes_wrong(tiny_backbone):
+    before = {name: value.clone() for name, value in tiny_backbone.denoiser.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt), permuted_weights(tiny_backbone.denoiser):
+        raise KeyboardInterrupt
+    assert all(torch.equal(value, before[name]) for name, value in tiny_backbone.denoiser.state_dict().items())

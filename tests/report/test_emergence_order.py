@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 
+import numpy as np
+
 from diffprobe.probes.emergence_order import EmergenceDifference
-from diffprobe.report.emergence_order import order_lines
+from diffprobe.probes.score_table import ScoreBlock, score_table
+from diffprobe.report.emergence_order import emergence_order, order_lines
+from tests.report.made_up_run import BEST, make_choices, make_comparison
 
 ROW = EmergenceDifference(
     *("pocket", "linear", "saliency", "a", 3, "depth", "b", 8, 0.95),
@@ -59,3 +63,28 @@ def test_few_images_get_no_verdict() -> None:
 def test_a_pair_without_common_images_is_not_told() -> None:
     nothing = replace(ROW, difference=None, low=None, high=None, p=None, p_holm=None, n=0, left_out=70)
     assert order_lines([nothing]) == []
+
+
+def rising(name: str, at: int, metric: str = "dice") -> ScoreBlock:
+    """Scores of 40 images that come to their last one at step `at`."""
+    random = np.random.default_rng(at)
+    steps = np.arange(8)[:, None]
+    values = np.where(steps < at, 0.4, 0.9) + 0.02 * random.normal(size=(8, 40))
+    moments = [(step, 900.0 - step) for step in range(8)]
+    return ScoreBlock(
+        "pocket", BEST, name, "linear", "none", "test", metric, moments, [f"i{row}" for row in range(40)], values
+    )
+
+
+def test_a_property_that_does_not_beat_its_controls_has_no_place_in_the_order() -> None:
+    names = ("saliency", "depth", "shading")
+    metrics = ("dice", "spearman", "spearman")
+    scores = score_table([rising(name, at, metric) for name, at, metric in zip(names, (2, 4, 6), metrics, strict=True)])
+    first, second, third = make_choices()
+    lines, tables = emergence_order(scores, [first, second, third])
+    assert "saliency emerges before depth" in lines[0]
+    assert len(tables["emergence_order"].data) == 3
+    weak = make_comparison("permuted", 0.01, p=0.4, property="saliency")
+    lines, tables = emergence_order(scores, [replace(first, comparisons=(weak,)), second, third])
+    assert lines[-1] == "Not compared in this: saliency, not shown to be better than all controls."
+    assert len(tables["emergence_order"].data) == 1

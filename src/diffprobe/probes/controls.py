@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -33,11 +34,35 @@ def permute_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
     Drawn on the CPU, so it depends on nothing but the seed.
     """
     permuted = copy.deepcopy(denoiser)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in permuted.parameters():
-        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+    for parameter, order in _orders(permuted, seed):
         parameter.copy_(parameter.flatten()[order].view_as(parameter))
     return permuted
+
+
+@contextmanager
+def permuted_weights(denoiser: Denoiser, seed: int = 0) -> Iterator[Denoiser]:
+    """As `permute_weights`, in the denoiser itself, whose weights are put back when the block ends.
+
+    So no second network is held.
+    """
+    with torch.no_grad():
+        for parameter, order in _orders(denoiser, seed):
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    try:
+        yield denoiser
+    finally:
+        with torch.no_grad():
+            for parameter, order in _orders(denoiser, seed):
+                before = torch.empty_like(parameter).flatten()
+                before[order] = parameter.flatten()
+                parameter.copy_(before.view_as(parameter))
+
+
+def _orders(denoiser: nn.Module, seed: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Each parameter with the random order of its elements."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in denoiser.parameters():
+        yield parameter, torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
 
 
 @torch.no_grad()
@@ -73,6 +98,14 @@ class Control:
     kind: Literal["network", "other_network", "input", "shuffled_labels", "position"]
     description: str  # of what its probes are trained on, for the log
     make_denoiser: Callable[[Any, int], Any] | None = None  # the other one, from the run's and a seed
+    in_its_place: Callable[[Any, int], AbstractContextManager[Any]] | None = None  # the run's, made into the other one
+
+    def other_network(self, denoiser: Any, seed: int) -> AbstractContextManager[Any]:
+        """The other denoiser, for as long as it is needed. The run's own may not be used meanwhile."""
+        assert self.make_denoiser is not None, self.name
+        if self.in_its_place is not None:
+            return self.in_its_place(denoiser, seed)
+        return nullcontext(self.make_denoiser(denoiser, seed))
 
     def probe_config(self, network: ProbeConfig) -> ProbeConfig:
         """How its probes are made, given those of the network.
@@ -88,7 +121,7 @@ CONTROL_NAMES = ("permuted", "fresh", *CONTROL_INPUTS, "labels", POSITION)  # fo
 CONTROLS = {  # in the order of the score table
     control.name: control
     for control in (
-        Control("permuted", "other_network", "a network with permuted weights", permute_weights),
+        Control("permuted", "other_network", "a network with permuted weights", permute_weights, permuted_weights),
         Control("fresh", "other_network", "a network with new, untrained weights", fresh_weights),
         *(Control(name, "input", f"{name}, without the network") for name in CONTROL_INPUTS),
         Control("labels", "shuffled_labels", "shuffled labels"),

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from diffprobe.probes.emergence_order import EmergenceDifference, ProbedLayer, compare_emergence
-from diffprobe.report.choices import LayerChoice, grouped, or_nan
+from diffprobe.report.choices import LayerChoice, grouped, or_nan, sign_of
 from diffprobe.report.report import Table
-from diffprobe.report.wording import images_text
+from diffprobe.report.wording import images_text, significant
 from diffprobe.statistics.differences import images_needed
 from diffprobe.statistics.intervals import SIGNIFICANT
 
@@ -21,8 +21,11 @@ def emergence_order(
 ) -> tuple[list[str], dict[str, Table]]:
     """Which properties are shown to emerge before others at their best layers: sentences, and 'emergence_order'.
 
-    Nothing of one property, nor of one step. The choices are of one fraction.
+    Nothing of one property, nor of one step. A property that its comparisons do not show to be better than all of its
+    controls is left out: a score that never rises has emerged at once. The choices are of one fraction.
     """
+    left_out = [choice.property for choice in choices if not _beats_controls(choice)]
+    choices = [choice for choice in choices if _beats_controls(choice)]
     probed = [ProbedLayer(choice.model, choice.probe, choice.property, choice.best) for choice in choices]
     rows = compare_emergence(scores, probed, fraction=choices[0].fraction, seed=seed) if choices else []
     lines = []
@@ -30,8 +33,17 @@ def emergence_order(
         model, probe = members[0].model, members[0].probe
         own = [row for row in rows if (row.model, row.probe) == (model, probe)]
         lines += [f"{group}: {line}" if group else line for line in order_lines(own)]
+    if lines and left_out:
+        names = _listed(list(dict.fromkeys(left_out)))
+        lines.append(f"Not compared in this: {names}, not shown to be better than all controls.")
     table = Table.of(EmergenceDifference, rows, title="Order in which properties emerge")
     return lines, {"emergence_order": table} if rows else {}
+
+
+def _beats_controls(choice: LayerChoice) -> bool:
+    """Whether all comparisons with controls show it to be better; True without any."""
+    rows = [row for row in choice.comparisons if row.family == "control"]
+    return all(significant(row) == sign_of(choice.metric) for row in rows)
 
 
 def order_lines(rows: Sequence[EmergenceDifference]) -> list[str]:

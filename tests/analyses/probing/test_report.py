@@ -189,3 +189,11 @@ def test_curves_hold_best_headline_and_every_control_over_the_steps(scored):
     assert scalars["depth/spearman/position"].nunique() == 1  # the same at every step
     assert (scalars["saliency/dice/best_low"] <= scalars["saliency/dice/best"]).all()
     assert "saliency/dice/headline" not in scalars  # was not probed
+
+
+def test_many_properties_are_in_tables_that_fit_a_terminal(summaries, choices):
+    several = [*choices, replace(choices[0], property="depth"), replace(choices[1], property="shading")]
+    first, second = closing_tables(summary_table(summaries), several).values()
+    assert [len(table.data.columns) for table in (first, second)] == [5, 2]
+    assert second.data.columns[1].startswith("shading")
+    assert (first.notes, len(second.notes)) == ([], 1)

@@ -64,7 +64,7 @@ def test_a_control_network_or_input_is_looked_at_too(tiny_backbone, layers, way,
         run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
     probing_config = replace(probing_config, controls=("permuted",))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CONTROLS, "permuted", replace(CONTROLS["permuted"], make_denoiser=broken))
+        patch.setitem(CONTROLS, "permuted", replace(CONTROLS["permuted"], make_denoiser=broken, in_its_place=None))
         with pytest.raises(UserError, match=rf"{layers[0].name} of {IMAGE} at step 0, .*1 weights of the denoiser"):
             run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
 

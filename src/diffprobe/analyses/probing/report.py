@@ -43,25 +43,33 @@ BEST_COLUMNS = (
     *("difference", "difference_low", "difference_high", "p_holm"),
 )
 TOPICS = ("model", "data", "layers", "steps", "property", "labeler", "probe", "control", "seed")
+COLUMNS = 4  # of a table in a terminal of 100 columns
 LayerMaps = Mapping[str, Mapping[str, np.ndarray]]  # property -> layer -> [steps, h, w]
 
 
 def closing_tables(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> dict[str, Table]:
     """For each model and probe, one column a property: the best layer's score at each step, then what it is to be
-    compared with."""
+    compared with. More than `COLUMNS` properties are in several tables."""
     title = "Scores on test images at the best layer, with 95 % intervals over images"
     note = "Best layer: chosen on validation images at the last step. Steps count from 1."
     tables = {}
     for group, members in grouped(choices).items():
-        headings = [f"{choice.property}\n{metric_name(choice.metric)}" for choice in members]
-        scores = [{row.step: row for row in curve(summaries, choice, choice.best)} for choice in members]
-        steps = sorted(set().union(*scores))
-        lines = [[str(step + 1), *(interval_text(rows.get(step)) for rows in scores)] for step in steps]
-        lines += _compared(summaries, members, steps) if steps else []
-        text = pd.DataFrame(lines, columns=["step", *headings])
         own_title = f"{group}: {title}" if group else title
-        tables[f"closing {group}".strip()] = Table(text, own_title, show=["console"], text=text, notes=[note])
+        for start in range(0, len(members), COLUMNS):
+            text = _closing_lines(summaries, members[start : start + COLUMNS])
+            notes = [note] if start + COLUMNS >= len(members) else []
+            name = f"closing {group} {start // COLUMNS + 1 if start else ''}".strip()
+            tables[name] = Table(text, own_title, show=["console"], text=text, notes=notes)
     return tables
+
+
+def _closing_lines(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> pd.DataFrame:
+    headings = [f"{choice.property}\n{metric_name(choice.metric)}" for choice in choices]
+    scores = [{row.step: row for row in curve(summaries, choice, choice.best)} for choice in choices]
+    steps = sorted(set().union(*scores))
+    lines = [[str(step + 1), *(interval_text(rows.get(step)) for rows in scores)] for step in steps]
+    lines += _compared(summaries, choices, steps) if steps else []
+    return pd.DataFrame(lines, columns=["step", *headings])
 
 
 def _compared(summaries: pd.DataFrame, choices: Sequence[LayerChoice], steps: Sequence[int]) -> Iterator[list[str]]:

@@ -161,15 +161,16 @@ class _TwoPassStudy:
             return self._control_inputs.activations.select([control.name], self.probing_config.steps)
         if control.make_denoiser is None:
             return self.activations
-        found = extract_replayed(
-            self.backbone,
-            control.make_denoiser(self.backbone.denoiser, self.probing_config.seed),
-            self.extraction,
-            self.probing_config.replayed[control.name],
-            batch_size=self.execution.batch_size,
-            stores=self.execution.stores,
-            trainer=self.execution.make_trainer("replay"),
-        )
+        with control.other_network(self.backbone.denoiser, self.probing_config.seed) as denoiser:
+            found = extract_replayed(
+                self.backbone,
+                denoiser,
+                self.extraction,
+                self.probing_config.replayed[control.name],
+                batch_size=self.execution.batch_size,
+                stores=self.execution.stores,
+                trainer=self.execution.make_trainer("replay"),
+            )
         self.evaluations += found.computed * len(found.manifest.steps) * found.source.draws
         return self.probing_config.read(found.activations)
 
