@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from diffprobe.signals import Stopped, check, inside, stoppable
+from diffprobe.signals import STOPPING, Stopped, check, inside, stoppable
 
 
 def send(number: int) -> None:
@@ -37,7 +37,7 @@ def stopped(work: Callable[[], object]) -> Stopped:
     return caught.value
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)])
 def test_a_signal_unwinds_what_is_open_and_has_its_exit_code(number, code):
     closed = []
 
@@ -52,6 +52,18 @@ def test_a_signal_unwinds_what_is_open_and_has_its_exit_code(number, code):
     assert closed == [True]
     assert (error.code, error.line) == (code, f"stopped by {signal.Signals(number).name}")
     assert not inside()
+
+
+def test_sigusr2_is_left_to_the_program_that_listens_for_it():
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: heard.append(True))  # as submitit does, which requeues the job
+    try:
+        with stoppable():
+            send(signal.SIGUSR2)
+            wait(0.05)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [True]
 
 
 def test_ctrl_c_is_one_word():
@@ -120,7 +132,7 @@ def test_an_error_that_comes_of_being_stopped_is_not_told_as_an_error():
 
 
 def test_afterwards_signals_go_where_they_went_before():
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGALRM)
+    numbers = (*STOPPING, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
     with stoppable():
         assert signal.getsignal(signal.SIGTERM) != before[1]

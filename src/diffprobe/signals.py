@@ -18,8 +18,10 @@ from typing import Any
 
 from diffprobe.threads import share_threads
 
-# SIGTERM: of kill, and of SLURM at a job's end; SIGUSR1: of `sbatch --signal=USR1@120`; SIGHUP: the terminal has gone.
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+# SIGTERM: of kill, and of SLURM at a job's end; SIGUSR1 and SIGUSR2: of `sbatch --signal=USR1@120`; SIGHUP: the
+# terminal has gone.
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 _LOOK = 0.1  # seconds between repeated stops
 _AGAIN = 0.5  # seconds after which another Ctrl-C is a person's second, not an echo of the first
 
@@ -52,11 +54,17 @@ class _State:
 
 
 def listen() -> None:
-    """Installs the handlers. Signals that the caller's shell ignores stay ignored."""
+    """Installs the handlers. Signals that the caller's shell ignores stay ignored.
+
+    SIGUSR2 is left to another program's handler: that of submitit, which has SLURM start the job again.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     for number in STOPPING:
-        if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
+        there = signal.getsignal(number)
+        if number == getattr(signal, "SIGUSR2", None) and there not in (signal.SIG_DFL, _stop):
+            continue
+        if there != signal.SIG_IGN or number == signal.SIGTERM:
             signal.signal(number, _stop)
     if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
         signal.signal(signal.SIGALRM, _stop_again)  # now, so that code that restores handlers restores this one

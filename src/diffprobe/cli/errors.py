@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from diffprobe.cli.keys import SCRIPTS, explain_key, read_conf, typed_arguments
-from diffprobe.errors import UserError
+from diffprobe.errors import SharedError, UserError
+from diffprobe.runs.preemption import requeue_if_preempted
 from diffprobe.runs.processes import end_children, is_helper
 from diffprobe.signals import Stopped, inside, listen, stoppable
 
+_OURS = "DIFFPROBE_RAISES"  # set where not the user has set HYDRA_FULL_ERROR; jobs of a sweep inherit both
 # Read before Hydra is told to raise instead of printing and exiting.
-_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and _OURS not in os.environ
 # Choices of Hydra's own groups that come with an extra of this package.
 _EXTRAS = {
     "hydra/launcher": dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "sweep"),
@@ -36,7 +38,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def guarded(*arguments: Any) -> Any:
-        os.environ["HYDRA_FULL_ERROR"] = "1"
+        if os.environ.get("HYDRA_FULL_ERROR") != "1":
+            os.environ.update({"HYDRA_FULL_ERROR": "1", _OURS: "1"})
         try:
             with stoppable():
                 sys.argv[1:] = typed_arguments(sys.argv[1:], _conf())
@@ -54,7 +57,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             line = explanation(error, _conf())
             if line is None or _WANTS_TRACEBACK:
                 raise
-            print(f"error: {line}", file=sys.stderr)
+            if not _told_by_another(error):
+                print(f"error: {line}", file=sys.stderr)
             raise SystemExit(1) from None
         finally:
             gc.enable()  # which the scripts disable for the time of their imports
@@ -84,6 +88,8 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                 return function(*arguments)
         except Stopped as stopped:
             if alone:
+                if requeue_if_preempted():
+                    stopped.hint = "SLURM needs its place, and starts it again later"
                 print(f"job {HydraConfig.get().job.num} {stopped.line}", file=sys.stderr, flush=True)
             raise
         except Exception as error:
@@ -118,8 +124,7 @@ def explanation(error: BaseException, conf: Path, script: str | None = None) -> 
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key} is not set; give it as {cause.full_key}=VALUE"
         if type(cause).__name__ == "UncompletedJobError":  # submitit's, which need not be installed
-            first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-            return f"a job of the sweep ended before it was done, the same command goes on: {first}"
+            return _lost_job(str(cause))
     text = " ".join(str(error).split())
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
         return _no_choice(sys.argv[1:], conf)
@@ -143,6 +148,30 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _told_by_another(error: BaseException) -> bool:
+    """Whether the first of several tasks of SLURM prints the same error."""
+    return os.environ.get("SLURM_PROCID", "0") != "0" and any(isinstance(each, SharedError) for each in _chain(error))
+
+
+def _lost_job(text: str) -> str:
+    """Of submitit, whose job has left no result, or has reached its time limit."""
+    if "timed-out" in text:
+        return (
+            "a job of the sweep has reached its time limit, hydra.launcher.timeout_min; the same command with the same "
+            "hydra.sweep.dir goes on, and with hydra.launcher.max_num_timeout=N SLURM starts it again up to N times"
+        )
+    found = re.search(r"Job (\S+) .*with path (\S+)_result\.pkl\s.*\(state: ([^)]*)\)", text)
+    if found is None:
+        return f"a job of the sweep ended before it was done: {' '.join(text.split())[:200] or 'it left no result'}"
+    job, path, state = found.groups()
+    place = Path(path).parents[1]  # SWEEP/.submitit/JOB/...
+    again = f" with hydra.sweep.dir={place.parent}" if place.name == ".submitit" else ""
+    return (
+        f"job {job} of the sweep ended before it was done (state {state}); the same command{again} makes it again and "
+        f"skips finished ones. What it said is in {path}_log.err"
+    )
 
 
 def _no_run_folder(error: OSError) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from diffprobe.errors import UserError
+from diffprobe.errors import SharedError
 from diffprobe.threads import usable_cores
 
 _CONTROLLER = "submitit.local._local"  # the module that runs a job of submitit's local launcher
@@ -17,7 +17,7 @@ _PATIENCE = 8.0  # seconds that a child has to close its files
 
 
 def check_processes(trainer: Any, hydra: Any, environment: Mapping[str, str] = os.environ) -> None:
-    """Raises UserError where a run would not get the processes that its trainer asks for, or others beside them.
+    """Raises SharedError where a run would not get the processes that its trainer asks for, or others beside them.
 
     A job of a sweep must not start processes of its own, which would each run the sweep. Under SLURM, `srun` starts one
     task for each device, and Lightning reads in the environment what it has started.
@@ -28,12 +28,12 @@ def check_processes(trainer: Any, hydra: Any, environment: Mapping[str, str] = o
     tasks = _slurm_tasks(environment)
     if tasks is None:
         if several and hydra.mode.name == "MULTIRUN":
-            raise UserError(
+            raise SharedError(
                 f"trainer.devices={devices} in a sweep: a job of a sweep has one process, unless SLURM "
                 "starts several (docs/sweeps.md); use trainer.devices=1"
             )
         if nodes > 1 and not {"NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID"} & environment.keys():
-            raise UserError(
+            raise SharedError(
                 f"trainer.num_nodes={nodes}, but nobody has started this command on other machines: use "
                 f"'{right}', or trainer.num_nodes=1"
             )
@@ -41,24 +41,24 @@ def check_processes(trainer: Any, hydra: Any, environment: Mapping[str, str] = o
     wanted = f"trainer.devices={devices} trainer.num_nodes={nodes}"
     per_node = environment.get("SLURM_NTASKS_PER_NODE")
     if tasks > 1 and not {"SLURM_STEP_ID", "SLURM_STEPID"} & environment.keys():
-        raise UserError(
+        raise SharedError(
             f"SLURM gives this job {tasks} tasks, and one process was started by hand: begin the command with "
             f"'{right}', or ask sbatch for one task"
         )
     if tasks > 1 and per_node is None:
         if several:
-            raise UserError(
+            raise SharedError(
                 f"srun has started {tasks} tasks by --ntasks={tasks}, which does not say how many run on a machine: "
                 f"use --ntasks-per-node, '{right}' for {wanted}"
             )
-        raise UserError(
+        raise SharedError(
             f"srun has started {tasks} tasks, and each would do the whole work: use --ntasks=1, or one task a "
             f"device with 'srun --ntasks-per-node={tasks} ... trainer=slurm trainer.devices={tasks}'"
         )
     there = int(environment.get("SLURM_NNODES", nodes))
     each = int(per_node or tasks)
     if (each, there, tasks) != (devices, nodes, devices * nodes) and (several or tasks > 1):
-        raise UserError(
+        raise SharedError(
             f"SLURM has started {tasks} task{'s' * (tasks > 1)} (--nodes={there} --ntasks-per-node={each}) for "
             f"{wanted}: they must agree. Use '{right}', or 'trainer=slurm trainer.devices={each} "
             f"trainer.num_nodes={there}'"
