@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -188,3 +190,53 @@ def test_garbage_is_not_collected_before_the_work_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(Probing, "run", stop)
     ended = train("data.count=5", "layers=headline", "steps=last", f"hydra.run.dir={tmp_path / 'run'}")
     assert (one_line(ended), collected, gc.isenabled()) == ("error: this is enough", [False, True], True)
+
+
+class UncompletedJobError(RuntimeError):
+    """As submitit's, which is known by its name."""
+
+
+def test_a_lost_job_of_a_sweep_is_named_with_its_state_and_its_log(tmp_path):
+    result = tmp_path / "sweep" / ".submitit" / "6_1" / "6_1_0_result.pkl"
+    text = f"Job 6_1 (task: 0) with path {result}\nhas not produced any output (state: CANCELLED by 0)\nError stream:\n"
+    line = explanation(UncompletedJobError(text), CONF, "train")
+    assert line is not None
+    assert line.startswith("job 6_1 of the sweep ended before it was done (state CANCELLED by 0); ")
+    assert f"hydra.sweep.dir={tmp_path / 'sweep'} " in line
+    assert line.endswith(f"{result.parent / '6_1_0_log.err'}")
+    late = explanation(UncompletedJobError("Job not requeued because: timed-out too many times."), CONF, "train")
+    assert late is not None
+    assert "hydra.launcher.timeout_min" in late
+    assert "hydra.launcher.max_num_timeout=N" in late
+    assert explanation(UncompletedJobError(), CONF, "train") == (
+        "a job of the sweep ended before it was done: it left no result"
+    )
+
+
+@pytest.mark.parametrize(("task", "printed"), [("0", 1), ("1", 0)])
+def test_an_error_that_all_tasks_find_is_printed_by_the_first(task, printed, tmp_path, monkeypatch):
+    slurm = {"SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "python"}
+    for name, value in {**slurm, "SLURM_PROCID": task}.items():
+        monkeypatch.setenv(name, value)
+    done = train("trainer.devices=2", "logger=csv", f"hydra.run.dir={tmp_path / 'run'}")
+    assert (done.returncode, done.stderr.count("use --ntasks-per-node"), "Traceback" in done.stderr) == (
+        1,
+        printed,
+        False,
+    )
+    other = train("seed=-1", "logger=csv", f"hydra.run.dir={tmp_path / 'run'}")  # which one task alone may find
+    assert "error: seed=-1" in other.stderr
+
+
+def test_a_job_that_inherits_the_environment_of_its_sweep_does_not_want_tracebacks(tmp_path):
+    ask = "import diffprobe.cli.errors as errors; print(errors._WANTS_TRACEBACK)"
+    look = (
+        f"from diffprobe.cli.errors import plain_errors; import subprocess, sys; "
+        f"plain_errors(lambda: subprocess.run([sys.executable, '-c', {ask!r}], check=True))()"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in ("HYDRA_FULL_ERROR", "DIFFPROBE_RAISES")}
+    for wanted, more in ((False, {}), (True, {"HYDRA_FULL_ERROR": "1"})):
+        done = subprocess.run(
+            [sys.executable, "-c", look], env={**plain, **more}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{wanted}\n"
