@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,6 +17,7 @@ from diffprobe.errors import UserError, one_line
 from diffprobe.files import replacing
 from diffprobe.parts import make
 from diffprobe.report.report import STEP, Example, Report
+from diffprobe.signals import Stopped
 from diffprobe.signatures import signature_of
 
 if TYPE_CHECKING:
@@ -76,12 +77,22 @@ class Tracker:
     ) -> None:
         try:
             if self._run is not None:
-                self._run.finish(exit_code=_exit_code(error))
+                self._finish(error)
             if self._mlflow_run is not None:
                 client: Any = self.training_logger("").experiment
                 client.set_terminated(self._mlflow_run, "FINISHED" if error is None else "FAILED")
         finally:
             self._restore_environment()
+
+    def _finish(self, error: BaseException | None) -> None:
+        """Ends the run. SLURM sends SIGTERM to all processes of a job, and W&B's own ends before it can note that."""
+        try:
+            self._run.finish(exit_code=_exit_code(error))
+        except Exception:
+            if not isinstance(error, Stopped):
+                raise
+            with suppress(Exception):  # that process is gone; without this W&B would tell so again at the very end
+                import_wandb().teardown()
 
     def training_logger(self, stage: str) -> Logger:
         """For a Trainer. The stage, 'train' or 'train_control', tells its metrics from those of another."""
