@@ -1,11 +1,27 @@
 """What the documentation tells people to type works."""
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+
+from diffprobe.cli.keys import typed_arguments
+from diffprobe.runs.settings import checked
 
 ROOT = Path(__file__).parents[1]
+
+
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
+
+
+def commands_of(page: str) -> list[str]:
+    """The lines of its blocks that run train.py."""
+    lines = "\n".join(blocks_of(page)).replace("\\\n", " ").splitlines()
+    return [line for line in lines if "python train.py" in line]
 
 
 def shorter(number: re.Match[str]) -> str:
@@ -54,11 +70,32 @@ def test_the_page_of_reports_runs_as_written(capsys):
 
 
 def test_every_choice_the_pages_name_exists():
-    text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/prototypes.md"))
+    text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/prototypes.md", "docs/cluster.md"))
     groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "data")]
     for group, names in re.findall(rf"(?<![\w.])({'|'.join(groups)})=([\w/,]+)", text):
         for name in names.split(","):
             assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), f"{group}={name}"
+
+
+@pytest.mark.parametrize("command", commands_of("cluster"))
+def test_the_commands_of_the_cluster_page_are_settings(command):
+    """Each is composed, and checked as before a run; of a sweep its first job."""
+    words = shlex.split(re.sub(r"\$\w+", "7", command), comments=True)
+    at = words.index("train.py")
+    typed = typed_arguments(words[at + 1 :], ROOT / "conf")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        first = [item.split(",")[0] for item in typed if item != "-m"]
+        settings = checked(compose("train", first))
+    assert settings.features.store == "disk"
+
+
+def test_the_scripts_of_the_cluster_page_are_bash():
+    scripts = [block for block in blocks_of("cluster") if block.startswith("#!/bin/bash\n")]
+    assert len(scripts) == 3
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK\nsrun python train.py " in script
 
 
 def test_links_and_figures_of_the_pages_exist():

@@ -30,7 +30,7 @@ def check_processes(trainer: Any, hydra: Any, environment: Mapping[str, str] = o
         if several and hydra.mode.name == "MULTIRUN":
             raise SharedError(
                 f"trainer.devices={devices} in a sweep: a job of a sweep has one process, unless SLURM "
-                "starts several (docs/sweeps.md); use trainer.devices=1"
+                "starts several (docs/cluster.md); use trainer.devices=1"
             )
         if nodes > 1 and not {"NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID"} & environment.keys():
             raise SharedError(

@@ -1,0 +1,88 @@
+"""Sweeps as jobs of SLURM: by the launcher, beyond their time limit, and as an array of which a job is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from diffprobe.runs.folder import FINISHED
+from tests.integration.slurm.cluster import (
+    LAUNCHER,
+    PATIENCE,
+    SMALL,
+    Cluster,
+    held,
+    scores,
+    script_of_page,
+    wait_for,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def late_sweep(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Popen[str]]]:
+    """A sweep whose job waits at a gate until its time limit of a minute, while other tests run."""
+    folder = tmp_path_factory.mktemp("late")
+    limits = ("timeout_min=1", "signal_delay_s=20", "max_num_timeout=5")  # the signal comes after 10 to 40 s
+    options = [*LAUNCHER, *(f"hydra.launcher.{limit}" for limit in limits), f"hydra.sweep.dir={folder / 'sweep'}"]
+    process = cluster.begin("-m", *SMALL, *options, *held(folder), "seed=0", cwd=folder, said=folder / "said")
+    yield folder, process
+    process.kill()
+    process.wait()
+
+
+def evaluations(folder: Path) -> int:
+    return json.loads((folder / FINISHED).read_text())["network_evaluations"]
+
+
+def test_a_sweep_gives_the_results_of_runs_without_slurm(cluster, undisturbed, tmp_path):
+    sweep = tmp_path / "sweep"
+    done = cluster.train("-m", *SMALL, *LAUNCHER, "seed=0,1", f"hydra.sweep.dir={sweep}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for seed in "01":
+        assert scores(sweep / seed) == scores(undisturbed / seed)
+        assert evaluations(sweep / seed) == evaluations(undisturbed / seed) == 24
+
+
+def test_of_an_array_with_a_killed_job_the_others_finish_and_it_can_be_made_again(cluster, undisturbed, tmp_path):
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    gate.mkdir()
+    places = {"runs/seeds": str(runs), "%x-": f"{tmp_path}/%x-", "0-2": "0-1"}
+    seed = ("$SLURM_ARRAY_TASK_ID", "'$SLURM_ARRAY_TASK_ID'")  # for the shell, between quoted overrides
+    wait = [each.replace("name=run", f"name={seed[1]}") for each in held(gate)]
+    script = script_of_page("seeds", tmp_path, places, *SMALL, f"features.folder={tmp_path / 'stores'}", *wait)
+    array = cluster.submit(script)
+    wait_for(lambda: all((gate / f"reached-{task}").exists() for task in "01"), "both jobs to be in the middle")
+    os.kill(cluster.process(f"{array}_1", "train.py"), signal.SIGKILL)
+    cluster.wait_for_state(f"{array}_1", "FAILED")
+    (gate / "open").touch()
+    cluster.wait_for_state(f"{array}_0", "COMPLETED")
+    assert cluster.shown(f"{array}_1")["ExitCode"] == "137:0"
+    assert "task 0: Killed" in (tmp_path / f"seeds-{array}_1.log").read_text()
+    assert not (runs / "1" / FINISHED).exists()
+    assert not (runs / "1" / "scores.parquet").exists()
+    again = cluster.submit(script, "--array=0-1")
+    for task in "01":
+        cluster.wait_for_state(f"{again}_{task}", "COMPLETED")
+        assert scores(runs / task) == scores(undisturbed / task)
+    assert "skipped, since it is finished" in (tmp_path / f"seeds-{again}_0.log").read_text()
+    assert 0 < evaluations(runs / "1") < 24  # of what was stored before it was killed, none was made again
+    assert not list((tmp_path / "stores").rglob("*.tmp*"))
+
+
+def test_a_job_beyond_its_time_limit_is_started_again_and_goes_on(late_sweep, undisturbed):
+    folder, sweep = late_sweep
+    assert sweep.wait(PATIENCE) == 0, (folder / "said").read_text()
+    (said,) = (folder / "sweep" / ".submitit").glob("*/*_log.err")
+    assert "DUE TO JOB REQUEUE" in said.read_text()
+    assert "Traceback" not in said.read_text()
+    assert said.with_suffix(".out").read_text().count("Starting with JobEnvironment") >= 2
+    assert scores(folder / "sweep" / "0") == scores(undisturbed / "0")
+    assert evaluations(folder / "sweep" / "0") <= 24 - 3 * 4  # three batches of two images at two steps were stored
