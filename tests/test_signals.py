@@ -101,6 +101,21 @@ def test_a_signal_in_a_destructor_which_drops_exceptions_is_neither_lost_nor_tol
     assert capfd.readouterr().err == ""
 
 
+def test_an_exit_in_a_destructor_by_the_handler_of_another_program_is_not_told_as_a_traceback(capfd):
+    class Dropped:
+        def __del__(self) -> None:
+            send(signal.SIGUSR2)
+            wait(0.05)
+
+    before = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(-1))  # as submitit's ends
+    try:
+        with stoppable():
+            Dropped()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert capfd.readouterr().err == ""
+
+
 def test_closing_what_is_open_is_not_interrupted_by_the_reminder_or_an_echo():
     closed = []
 

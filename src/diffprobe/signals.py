@@ -139,8 +139,11 @@ def _stop_again(number: int, frame: FrameType | None) -> None:
 
 
 def _quiet_about_stops(hook: Callable[[Any], object]) -> Callable[[Any], object]:
-    """`sys.unraisablehook` without a report of `Stopped`, which is raised again where Python drops it (`__del__`)."""
-    return lambda dropped: None if isinstance(dropped.exc_value, Stopped) else hook(dropped)
+    """`sys.unraisablehook` without a report of `Stopped`, which is raised again where Python drops it (`__del__`).
+
+    Nor of the SystemExit of submitit's handler, which SIGTERM follows: SLURM ends what is to start again.
+    """
+    return lambda dropped: None if isinstance(dropped.exc_value, SystemExit) else hook(dropped)
 
 
 def _word(number: int) -> str:
