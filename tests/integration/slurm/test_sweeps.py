@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 
@@ -16,7 +14,6 @@ from tests.integration.slurm.cluster import (
     LAUNCHER,
     PATIENCE,
     SMALL,
-    Cluster,
     held,
     scores,
     script_of_page,
@@ -24,18 +21,6 @@ from tests.integration.slurm.cluster import (
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def late_sweep(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Popen[str]]]:
-    """A sweep whose job waits at a gate until its time limit of a minute, while other tests run."""
-    folder = tmp_path_factory.mktemp("late")
-    limits = ("timeout_min=1", "signal_delay_s=20", "max_num_timeout=5")  # the signal comes after 10 to 40 s
-    options = [*LAUNCHER, *(f"hydra.launcher.{limit}" for limit in limits), f"hydra.sweep.dir={folder / 'sweep'}"]
-    process = cluster.begin("-m", *SMALL, *options, *held(folder), "seed=0", cwd=folder, said=folder / "said")
-    yield folder, process
-    process.kill()
-    process.wait()
 
 
 def evaluations(folder: Path) -> int:
@@ -77,12 +62,21 @@ def test_of_an_array_with_a_killed_job_the_others_finish_and_it_can_be_made_agai
     assert not list((tmp_path / "stores").rglob("*.tmp*"))
 
 
-def test_a_job_beyond_its_time_limit_is_started_again_and_goes_on(late_sweep, undisturbed):
-    folder, sweep = late_sweep
-    assert sweep.wait(PATIENCE) == 0, (folder / "said").read_text()
-    (said,) = (folder / "sweep" / ".submitit").glob("*/*_log.err")
-    assert "DUE TO JOB REQUEUE" in said.read_text()
+def test_a_job_beyond_its_time_limit_is_started_again_and_goes_on(cluster, undisturbed, tmp_path):
+    sweep = tmp_path / "sweep"
+    limits = ("timeout_min=1", "signal_delay_s=20", "max_num_timeout=2")  # the signal comes after 10 to 40 s
+    options = [*LAUNCHER, *(f"hydra.launcher.{limit}" for limit in limits), f"hydra.sweep.dir={sweep}", "seed=0"]
+    process = cluster.begin("-m", *SMALL, *options, *held(tmp_path), cwd=tmp_path, said=tmp_path / "said")
+    try:
+        wait_for((tmp_path / "reached-run").exists, "the job to be in the middle")
+        (said,) = sweep.glob(".submitit/*/*_log.err")
+        wait_for(lambda: "DUE TO JOB REQUEUE" in said.read_text(), "the time limit")
+        assert cluster.run("scontrol", "update", f"JobId={said.parent.name}", "TimeLimit=60").returncode == 0
+        assert process.wait(PATIENCE) == 0, (tmp_path / "said").read_text()
+    finally:
+        process.kill()
+        process.wait()
     assert "Traceback" not in said.read_text()
-    assert said.with_suffix(".out").read_text().count("Starting with JobEnvironment") >= 2
-    assert scores(folder / "sweep" / "0") == scores(undisturbed / "0")
-    assert evaluations(folder / "sweep" / "0") <= 24 - 3 * 4  # three batches of two images at two steps were stored
+    assert said.with_suffix(".out").read_text().count("Starting with JobEnvironment") == 2
+    assert scores(sweep / "0") == scores(undisturbed / "0")
+    assert evaluations(sweep / "0") == 24 - 3 * 4  # three batches of two images at two steps were stored
