@@ -80,3 +80,24 @@ def test_a_job_beyond_its_time_limit_is_started_again_and_goes_on(cluster, undis
     assert said.with_suffix(".out").read_text().count("Starting with JobEnvironment") == 2
     assert scores(sweep / "0") == scores(undisturbed / "0")
     assert evaluations(sweep / "0") == 24 - 3 * 4  # three batches of two images at two steps were stored
+
+
+def test_a_preempted_job_of_a_sweep_is_started_again_and_goes_on(cluster, undisturbed, tmp_path):
+    sweep = tmp_path / "sweep"
+    partition = ("hydra.launcher.partition=preemptible", "hydra.launcher.cpus_per_task=2")  # all of a node
+    options = [*(each for each in LAUNCHER if "partition" not in each and "cpus" not in each), *partition, "seed=0"]
+    options += [f"hydra.sweep.dir={sweep}", *held(tmp_path)]
+    process = cluster.begin("-m", *SMALL, *options, cwd=tmp_path, said=tmp_path / "said")
+    try:
+        wait_for((tmp_path / "reached-run").exists, "the job to be in the middle")
+        (said,) = sweep.glob(".submitit/*/*_log.err")
+        node = cluster.shown(said.parent.name)["NodeList"]
+        urgent = cluster.run("srun", "--partition=urgent", f"--nodelist={node}", "--exclusive", "true")
+        assert urgent.returncode == 0, urgent.stderr
+        assert process.wait(PATIENCE) == 0, (tmp_path / "said").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "job 0 stopped by SIGTERM; SLURM needs its place, and starts it again later" in said.read_text()
+    assert scores(sweep / "0") == scores(undisturbed / "0")
+    assert evaluations(sweep / "0") == 24 - 3 * 4
