@@ -83,7 +83,10 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.EarlyStopping",
     ),
-    "logger": ("lightning.pytorch.loggers.CSVLogger", "lightning.pytorch.loggers.WandbLogger"),
+    "logger": tuple(
+        f"lightning.pytorch.loggers.{name}"
+        for name in ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")
+    ),
 }
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 

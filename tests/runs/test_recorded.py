@@ -176,7 +176,7 @@ def test_labelers_are_made_with_their_parts(tmp_path):
     config = composed("labeler=image_models", "labeler/depth=files", f"labeler.depth.path={tmp_path}")
     found = make(config.labeler)
     assert isinstance(found, PerProperty)
-    assert isinstance(found._labeler("depth"), FilesLabeler)
+    assert isinstance(found.labeler_of("depth"), FilesLabeler)
 
 
 @pytest.mark.parametrize("target", TARGETS[:2])
