@@ -79,7 +79,7 @@ class Tracker:
             if self._run is not None:
                 self._finish(error)
             if self._mlflow_run is not None:
-                client: Any = self.training_logger("").experiment
+                client: Any = self._mlflow_logger("").experiment
                 client.set_terminated(self._mlflow_run, "FINISHED" if error is None else "FAILED")
         finally:
             self._restore_environment()
