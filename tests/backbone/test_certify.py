@@ -18,8 +18,8 @@ from diffusers import AutoencoderKL, LMSDiscreteScheduler
 
 from diffprobe.backbone import certify as module
 from diffprobe.backbone import published
+from diffprobe.backbone.certificate import Check, certificate_path, copy_certificate, write_certificate
 from diffprobe.backbone.certify import (
-    certificate_path,
     certify,
     check_halves,
     check_image,
@@ -30,9 +30,7 @@ from diffprobe.backbone.certify import (
     check_sizes,
     check_tokens,
     check_weights,
-    copy_certificate,
     main,
-    write_certificate,
 )
 from diffprobe.backbone.load import Backbone, denoiser_without_weights, load_backbone
 from diffprobe.backbone.model_folder import SD14
@@ -49,7 +47,7 @@ def backbone(folder: Path) -> Backbone:
     return load_backbone(str(folder), device="cpu")
 
 
-def results(checks: list[module.Check]) -> dict[str, bool | None]:
+def results(checks: list[Check]) -> dict[str, bool | None]:
     return {check.what: check.passed for check in checks}
 
 

@@ -10,17 +10,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import platform
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +23,18 @@ from torch import Tensor
 
 from diffprobe.backbone import published
 from diffprobe.backbone.capture import decode_latents, encode_images
+from diffprobe.backbone.certificate import Check, write_certificate
 from diffprobe.backbone.layers import catalogue, select_layers
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.model_folder import find_model, quiet
 from diffprobe.backbone.samplers import SCHEDULERS
 from diffprobe.backbone.trajectory import fresh_scheduler, generate, normal_noise
 from diffprobe.errors import UserError, one_line
-from diffprobe.files import replacing
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
 from diffprobe.terminal import plain_console
 
 SD14 = "CompVis/stable-diffusion-v1-4"
-FOLDER, COPY = Path("certificates"), "certificate.json"  # where they are kept, and their name in a run folder
 PROMPTS = tuple(published.PROMPT_TOKENS)
 PSNR = 25.0  # dB, of a picture through the VAE and back; published VAEs of Stable Diffusion have more
 LEAST = 1e-4  # by which two prompts' activations differ at least, as a share of the largest
@@ -49,19 +42,6 @@ SAME_IMAGE = 2 / 255  # of the largest difference: the rounding of half precisio
 WIDTH = 120  # of the table where it is no terminal's
 STUDY = 617  # images of the papers' list
 PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the certificate; `passed` is None where there is nothing to compare with.
-
-    `found` is what was measured. `advice` says what to do, or why nothing was compared.
-    """
-
-    what: str
-    passed: bool | None
-    found: str
-    advice: str = ""
 
 
 def certify(backbone: Backbone, path: str, *, steps: int = published.LMS_STEPS) -> list[Check]:
@@ -302,47 +282,6 @@ def _memory(backbone: Backbone) -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def certificate_path(backbone: Backbone) -> Path:
-    """Where the certificate of a model is kept: by name, weights, settings, precision and kind of device."""
-    described = [backbone.fingerprints, str(backbone.dtype), backbone.device.type, backbone.autocast]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
-    name = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in backbone.name)
-    return FOLDER / f"{name}-{digest[:12]}.json"
-
-
-def write_certificate(backbone: Backbone, path: str, checks: Sequence[Check]) -> Path:
-    """Writes the checks with what they are of, the whole file or nothing."""
-    packages = ("torch", "diffusers", "transformers", "safetensors")
-    record = {
-        "model": path,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": _device(backbone),
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "passed": all(check.passed is not False for check in checks),
-        "checks": [asdict(check) for check in checks],
-        "fingerprints": backbone.fingerprints,
-    }
-    target = certificate_path(backbone)
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-    return target
-
-
-def copy_certificate(backbone: Backbone, folder: Path) -> None:
-    """Copies the model's certificate, if it has one, into a run folder."""
-    if not FOLDER.is_dir():
-        return
-    certificate = certificate_path(backbone)
-    if certificate.is_file():
-        with replacing(folder / COPY) as temporary:
-            shutil.copyfile(certificate, temporary)
-
-
-def _device(backbone: Backbone) -> str:
-    return torch.cuda.get_device_name() if backbone.device.type == "cuda" else backbone.device.type
 
 
 def print_checks(checks: Sequence[Check]) -> None:

@@ -156,7 +156,7 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
     Raises:
         UserError: of what the user got wrong, before any work is done.
     """
-    from diffprobe.backbone.certify import copy_certificate
+    from diffprobe.backbone.certificate import copy_certificate
     from diffprobe.report.tracking import RunName
     from diffprobe.runs.environment import environment
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from diffprobe.activations.store.folder import open_store
-from diffprobe.backbone.certify import write_certificate
+from diffprobe.backbone.certificate import write_certificate
 from diffprobe.backbone.load import load_backbone
 from diffprobe.probes.bank import load_bank
 from diffprobe.probes.score_table import read_scores
