@@ -80,6 +80,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "trainer": ("lightning.Trainer",),
     "callbacks": (
         "diffprobe.activations.progress.ImageProgressBar",
+        "diffprobe.activations.progress.TqdmProgressBar",
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.EarlyStopping",
     ),

@@ -147,11 +147,11 @@ def trial_settings(asked: Asked) -> Any:
     # train.py has no group of classifiers in its defaults, to which a choice is added
     overrides = [f"+{item}" if item.startswith("classifier=") else item for item in asked.overrides]
     if asked.images is None:
-        return checked(compose_typed(overrides, conf_folder()), TrialSettings)
+        return checked(compose_typed(overrides, conf_folder())[0], TrialSettings)
     twice = [item for item in overrides if item.startswith(("data=", "data.images="))]
     if twice:
         raise UserError(f"--images and {twice[0]} both say which images to take; leave one of them out")
-    config = compose_typed(["data=images", *overrides], conf_folder())
+    config, _ = compose_typed(["data=images", *overrides], conf_folder())
     config.data.images = str(asked.images)
     return checked(config, TrialSettings)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.callbacks import RichProgressBar
 from rich import get_console
 from rich.console import Console, RenderableType
@@ -119,6 +121,68 @@ class ImageProgressBar(RichProgressBar):
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def quiet_tqdm(**arguments: Any) -> Any:
+    """A bar of tqdm: a widget in notebooks that can show one, else text on stderr."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
+
+        return tqdm(**arguments)
+
+
+class TqdmProgressBar(LightningProgressBar):
+    """One bar for a pass over images and one for the epochs of training, by tqdm, which notebooks show as widgets.
+
+    They vanish when they are full.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled, self._bar = True, None
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        self._begin(pl_module.progress.images, "image")
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._reach(pl_module.progress.done)
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        self._end()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._begin(trainer.max_epochs, "epoch")
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self._reach(trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._end()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._end()
+
+    def _begin(self, total: int, unit: str) -> None:
+        if self._enabled:
+            self._bar = quiet_tqdm(total=total, unit=unit, leave=False)
+
+    def _reach(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def duration(seconds: float) -> str:

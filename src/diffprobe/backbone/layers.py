@@ -142,8 +142,9 @@ def _stage(name: str, modules: Mapping[str, nn.Module]) -> str:
 def select_layers(layers: list[Layer], wanted: str | Sequence[str]) -> list[Layer]:
     """The layers that match any of the items, in the order of `layers` and without duplicates.
 
-    An item is a full name, a glob (`up_blocks.*.resnets.*`), a kind (`self_attention`), a condition (`kind=resnet`,
-    `stage=decoder`, `resolution=16x24`; values may be globs, `stage=block1?`), or several joined by `&`.
+    An item is a full name, a glob (`up_blocks.*.resnets.*`), a kind (`self_attention`), a stage (`decoder`), a
+    condition (`kind=resnet`, `stage=decoder`, `resolution=16x24`; values may be globs, `stage=block1?`), or several
+    joined by `&`.
 
     Raises:
         UserError: an item matches nothing; the message has the nearest names or the values there are.
@@ -170,10 +171,11 @@ def _meeting(layers: list[Layer], condition: str) -> set[Layer]:
     if equals and key not in _KEYS:
         raise UserError(f"cannot choose layers by {key!r} (in {condition!r}); choose by one of {', '.join(_KEYS)}")
     if not equals:
-        key, value = "kind" if condition in {layer.kind for layer in layers} else "name", condition
+        bare = [key for key in ("name", "kind", "stage") if condition in {getattr(layer, key) for layer in layers}]
+        key, value = bare[0] if bare else "name", condition
     meeting = {layer for layer in layers if fnmatchcase(getattr(layer, key), value)}
     if not meeting and key == "name":
-        raise unknown_layer(condition, [*(layer.name for layer in layers), *(layer.kind for layer in layers)])
+        raise unknown_layer(condition, [getattr(layer, key) for key in ("name", "kind", "stage") for layer in layers])
     if not meeting:
         have = ", ".join(dict.fromkeys(getattr(layer, key) for layer in layers))
         raise UserError(f"no layer has {key} {value!r}; this model has: {have}")

@@ -23,14 +23,17 @@ def conf_folder() -> Path:
     raise UserError("there is no conf/train.yaml here; run this in the folder that holds train.py")
 
 
-def compose_typed(overrides: Sequence[str], conf: Path) -> DictConfig:
-    """What `train.py OVERRIDES` composes. Raises Hydra's errors, and UserError as `check_typed`."""
+def compose_typed(overrides: Sequence[str], conf: Path, script: str = "train") -> tuple[DictConfig, DictConfig]:
+    """What `train.py OVERRIDES`, or another script, composes: the settings, and those of Hydra.
+
+    Raises Hydra's errors, and UserError as `check_typed`.
+    """
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose("train", typed_arguments(list(overrides), conf), return_hydra_config=True)
+        config = compose(script, typed_arguments(list(overrides), conf), return_hydra_config=True)
     hydra = config.hydra
     with open_dict(config):
         del config.hydra
     check_typed(config, hydra)
-    return config
+    return config, hydra

@@ -164,7 +164,7 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
     hydra: Any = HydraConfig.get()
     check_typed(config, hydra)
     settings = check(config)
-    kind, analysis = _analysis(settings)
+    kind, analysis = chosen_analysis(settings)
     check_processes(settings.trainer, hydra)
     if not analysis.distributed and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(f"analysis={kind} runs in one process; use trainer.devices=1")
@@ -205,7 +205,7 @@ def carry_out(config: DictConfig, check: Callable[[DictConfig], Any]) -> Path | 
     return folder
 
 
-def _analysis(settings: Any) -> tuple[str, Analysis]:
+def chosen_analysis(settings: Any) -> tuple[str, Analysis]:
     """The name of the analysis that the settings ask for, and the analysis; probing where they name none."""
     chosen = OmegaConf.select(settings, "analysis")
     if chosen is not None:

@@ -60,7 +60,7 @@ def page_html(
         css=css,
         script=script,
         title=report.title,
-        findings=_shortened(report.findings, (layer for heat in report.heatmaps for layer in heat.layers)),
+        findings=shortened(report.findings, (layer for heat in report.heatmaps for layer in heat.layers)),
         questions=[*report.questions, *questions],
         heatmaps=[_heat_map(heat) for heat in report.heatmaps],
         examples=report.examples,
@@ -71,7 +71,7 @@ def page_html(
     )
 
 
-def _shortened(findings: Sequence[str | Headed], layers: Iterable[str]) -> list[tuple[str, list[str]]]:
+def shortened(findings: Sequence[str | Headed], layers: Iterable[str]) -> list[tuple[str, list[str]]]:
     """Headings ('' for none), each with its sentences, with the short names of layers as heat maps and tables of the
     page have them."""
     names = sorted(short_names(layers).items(), key=lambda pair: -len(pair[0]))  # none is cut by a shorter one
@@ -114,7 +114,7 @@ def _table(name: str, table: Table) -> dict[str, Any]:
 def _heat_map(heat: HeatMap) -> dict[str, Any]:
     """What the template draws, and what the script opens: of every cell its sentences, of every layer its pictures."""
     short, layers, steps = short_names(heat.layers), heat.layers, heat.steps
-    colours = _colours([cell.value for cell in heat.cells.values()], colours_of(heat.metric))
+    colours = cell_colours([cell.value for cell in heat.cells.values()], colours_of(heat.metric))
     grid = [[heat.cells.get((layer, step), Cell(None)) for step in steps] for layer in layers]
     return {
         "title": heat.title,
@@ -156,7 +156,7 @@ def _strip(frames: Frames) -> dict[str, Any]:
     return {"src": strip_uri(frames), "count": count, "ratio": f"{width}/{height}"}
 
 
-def _colours(values: Sequence[float | None], name: str) -> dict[float | None, tuple[str, str]]:
+def cell_colours(values: Sequence[float | None], name: str) -> dict[float | None, tuple[str, str]]:
     """Score -> its colour in a colour map, between those of the lowest and the highest, and black or white to be read
     on it."""
     from matplotlib import colormaps
