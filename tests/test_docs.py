@@ -24,32 +24,29 @@ def commands_of(page: str) -> list[str]:
     return [line for line in lines if "python train.py" in line]
 
 
-def shorter(number: re.Match[str]) -> str:
-    """The last of three steps, or their number, where a page has fifteen."""
-    return {"14": "2", "15": "3"}[number[0]]
-
-
 @pytest.mark.slow
 def test_the_python_page_runs_as_written(capsys, tmp_path, monkeypatch):
+    """With fewer images and steps."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    study, scores, store, consumer, activations = (re.sub(r"\b1([45])\b", shorter, block) for block in blocks)
-    images, steps = "load_prompts(count=40))", "range(3)"
-    assert study.count(images) == study.count(steps) == 1
+    text = (ROOT / "docs" / "python.md").read_text()
+    for longer, shorter in (
+        (r"\b14\b", "2"), (r"\b15\b", "3"), (r"count=[46]0\b", "count=10"),
+        (r"(?<=properties=\[\"saliency\", \"depth\"\]), layers=layers", ", layers=layers[-1:], sampling_steps=3"),
+        (r"dp.separation\(model", "dp.separation(model, overrides=['statistics.permutations=19']"),
+    ):  # fmt: skip
+        text = re.sub(longer, shorter, text)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 10
     scope: dict[str, object] = {}
-    exec(study.replace(images, "load_prompts(count=6), sampling_steps=3)").replace(steps, "[0, 2]"), scope)
-    assert "best layer" in capsys.readouterr().out
-    exec(scores, scope)
-    assert re.search(r"step +0 +2\n", capsys.readouterr().out)
-    exec(store, scope)
-    exec(store, scope)
-    first, second = capsys.readouterr().out.splitlines()[-2:]
-    assert first == "4 torch.Size([2, 2, 96, 4, 4])"
-    assert second.startswith("0 ")
-    exec(consumer, scope)
-    assert capsys.readouterr().out.splitlines()[-1] == str(dict.fromkeys(range(3), 4))
-    exec(activations, scope)
-    assert "'up_blocks.3.attentions.2.transformer_blocks.0.attn1.to_out.0': (1, 64, 16, 16)" in capsys.readouterr().out
+    printed = []
+    for block in blocks:
+        exec(block.replace("steps=[0, 2])\nfound", "steps=[0, 2], sampling_steps=3)\nfound"), scope)
+        printed.append(capsys.readouterr().out)
+    assert len(printed[2].splitlines()) == 3
+    assert printed[7].splitlines()[-1] == "4 torch.Size([2, 2, 96, 4, 4])"
+    assert printed[8].splitlines()[-1] == str(dict.fromkeys(range(3), 4))
+    assert "'up_blocks.3.attentions.2.transformer_blocks.0.attn1.to_out.0': (1, 64, 16, 16)" in printed[9]
+    assert (tmp_path / "runs" / "python" / "first" / "report.html").exists()
 
 
 @pytest.mark.slow
