@@ -17,6 +17,7 @@ def plain_console(least_width: int = 0, **options: Any) -> Console:
     """
     from rich.console import Console
 
-    console = Console(markup=False, emoji=False, **options)
+    # In a notebook rich would show what is written to any file
+    console = Console(markup=False, emoji=False, force_jupyter=False, **options)
     console.width = max(console.width, least_width)
     return console

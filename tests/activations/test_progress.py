@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from diffprobe.activations.module import run_pass
-from diffprobe.activations.progress import ImageProgressBar, PassProgress, duration
+from diffprobe.activations.progress import ImageProgressBar, PassProgress, TqdmProgressBar, duration
 from tests.activations.test_module import Recorded, data_of, module_of
 
 
-def trainer(bar: ImageProgressBar) -> lightning.Trainer:
+def trainer(bar: ImageProgressBar | TqdmProgressBar) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False, callbacks=[bar]
     )
@@ -56,6 +56,28 @@ def test_a_terminal_shows_a_bar_that_ends_with_the_pass(tiny_backbone):
     run_pass(module_of(tiny_backbone, Recorded()), data_of(3), trainer(bar))
     assert "3/3 images" in file.getvalue()
     assert "about" not in file.getvalue()
+
+
+def test_tqdm_counts_images_and_leaves_nothing_behind(tiny_backbone, capsys):
+    bar = TqdmProgressBar()
+    run_pass(module_of(tiny_backbone, Recorded()), data_of(3), trainer(bar))
+    err = capsys.readouterr().err
+    assert "0/3" in err
+    assert "2/3" in err or "3/3" in err
+    assert err.split("\r")[-1].strip() == ""
+
+
+def test_tqdm_ends_its_bar_when_the_pass_fails(tiny_backbone, monkeypatch):
+    bar = TqdmProgressBar()
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("the pass fails")
+
+    recorded = Recorded()
+    monkeypatch.setattr(recorded, "consume", failing)
+    with pytest.raises(RuntimeError, match="the pass fails"):
+        run_pass(module_of(tiny_backbone, recorded), data_of(3), trainer(bar))
+    assert bar._bar is None
 
 
 def test_durations_read_well():

@@ -7,7 +7,7 @@ import pytest
 
 import diffprobe
 
-MODULES = ("layers", "models", "overrides", "prototypes", "results", "studies")
+MODULES = ("layers", "models", "prototypes", "results", "settings", "studies")
 EXAMPLES = [
     test
     for name in MODULES

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
 
 from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
@@ -18,7 +21,6 @@ from diffprobe.report.wording import direction, rounded
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.figure import Figure
 
 MOST_STEPS = 8  # of a figure's columns
 CELL = "padding:2px 6px;text-align:right;font-variant-numeric:tabular-nums;"
@@ -27,8 +29,6 @@ CELL = "padding:2px 6px;text-align:right;font-variant-numeric:tabular-nums;"
 @style()
 def strip_figure(title: str, steps: Sequence[int], pictures: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
     """Pictures [steps, H, W, 3] in [0, 1] beside each other and, below, maps [steps, h, w] in the range of each row."""
-    from matplotlib.figure import Figure
-
     places = sorted({round(at * (len(steps) - 1) / (MOST_STEPS - 1)) for at in range(MOST_STEPS)})
     width = min(DOUBLE_COLUMN, 0.5 + 1.1 * len(places))
     side = (width - 0.5) / len(places)
@@ -91,3 +91,16 @@ def figure_html(figure: Figure, caption: str = "") -> str:
     figure.savefig(file, format="png", dpi=120)
     data = b64encode(file.getvalue()).decode("ascii")
     return f"<img style='max-width:100%' alt='{escape(caption)}' src='data:image/png;base64,{data}'/>"
+
+
+def in_notebooks(figure: Figure) -> Figure:
+    """The same figure. Where IPython runs it learns to show figures, which it does only once pyplot has drawn one."""
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        from IPython.core.pylabtools import select_figure_formats
+
+        try:
+            shell.display_formatter.formatters["image/png"].lookup_by_type(Figure)
+        except KeyError:
+            select_figure_formats(shell, {"png"})
+    return figure

@@ -40,8 +40,7 @@ def load(model: str | Path = "pocket", **settings: Any) -> Model:
     >>> dp.load("pocket", scheduler="ddim")
     pocket on cpu: StableDiffusionPipeline, 64 pixels, float32, guidance 2.5
     """
-    from diffprobe.api.overrides import typed
-    from diffprobe.api.running import choices_of, compose_settings
+    from diffprobe.api.settings import choices_of, compose_settings, typed
     from diffprobe.parts import make
 
     name = str(model)
@@ -332,7 +331,7 @@ class Captured:
             layers: by default none; names among those that were captured. Each cell is the root mean square over the
                 channels, from the smallest to the largest of the layer.
         """
-        from diffprobe.api.display import strip_figure
+        from diffprobe.api.display import in_notebooks, strip_figure
         from diffprobe.backbone.layers import select_layers
 
         self._check(image)
@@ -343,7 +342,7 @@ class Captured:
         maps = {
             short[layer.name]: self[layer.name][:, image].float().square().mean(1).sqrt().numpy() for layer in chosen
         }
-        return strip_figure(self.prompts[image], self.steps, pictures, maps)
+        return in_notebooks(strip_figure(self.prompts[image], self.steps, pictures, maps))
 
     def _check(self, image: int) -> None:
         if not 0 <= image < len(self.names):

@@ -93,6 +93,8 @@ class Result:
         names = self.figures
         if not names or (name is not None and name not in names):
             raise UserError(f"no figure {name!r}; there are {', '.join(names) or 'none'}")
+        from diffprobe.api.display import in_notebooks
+
         figure = self.report.figures[name or names[0]]
         assert isinstance(figure, Plot)
         return in_notebooks(figure.draw())
@@ -145,15 +147,6 @@ def _table(tables: Mapping[str, DataFrame], name: str, kind: str) -> DataFrame:
     if name not in tables:
         raise UserError(f"{kind} has no table {name!r}; it has {', '.join(tables)}")
     return tables[name]
-
-
-def in_notebooks(figure: Figure) -> Figure:
-    """The same figure; where IPython runs, its inline backend is loaded, without which it shows no figure."""
-    import sys
-
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-        import matplotlib.pyplot  # noqa: F401  (loading it is what tells IPython how to show figures)
-    return figure
 
 
 def read_run(folder: str | Path) -> Run:
@@ -272,6 +265,8 @@ class Run:
         """A figure of `figures`, by default the first, as the run drew it. Raises UserError where there is none."""
         from matplotlib.figure import Figure
         from matplotlib.image import imread
+
+        from diffprobe.api.display import in_notebooks
 
         figures = self.figures
         if not figures or (name is not None and name not in figures):

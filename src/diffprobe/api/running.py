@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from diffprobe.api.models import Model, as_prompts, load
-from diffprobe.api.overrides import typed
-from diffprobe.cli.composing import compose_typed, conf_folder
+from diffprobe.api.settings import compose_settings, typed
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
 
@@ -117,37 +116,6 @@ class FunctionLabeler:
     def fingerprint(self, name: str) -> str:
         """The function's name: what it computes cannot be known, so nothing is kept under it."""
         return self.name
-
-
-@cache
-def choices_of(group: str) -> list[str]:
-    """The choices of a group of the configuration."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-
-
-def compose_settings(script: str, overrides: Sequence[str]) -> tuple[tuple[DictConfig, DictConfig], Any]:
-    """What a script composes of overrides (settings, Hydra's), and the settings checked.
-
-    Raises:
-        UserError: as the script says in one line.
-    """
-    from diffprobe.cli.errors import explanation
-    from diffprobe.runs.settings import check_analysis, checked
-
-    commands = [item for item in overrides if item.startswith(("-", "hydra", "dry_run", "gather=", "run="))]
-    if commands:
-        raise UserError(f"{commands[0]} is for commands; in Python, result.save(FOLDER) writes a run folder")
-    conf = conf_folder()
-    try:
-        composed = compose_typed(overrides, conf, script)
-        return composed, (checked if script == "train" else check_analysis)(composed[0])
-    except UserError:
-        raise
-    except Exception as error:  # Hydra's
-        line = explanation(error, conf, script)
-        if line is None:
-            raise
-        raise UserError(line) from error
 
 
 def run_analysis(script: str, model: str | Path | Model | None, given: Given, *, verbose: bool) -> Finished:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from diffprobe.api.overrides import as_list, typed
+from diffprobe.api.settings import as_list, typed
 from diffprobe.errors import UserError
 
 VALUES = st.recursive(

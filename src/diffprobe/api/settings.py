@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from diffprobe.cli.composing import compose_typed, conf_folder
 from diffprobe.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def typed(settings: Mapping[str, Any]) -> list[str]:
@@ -61,3 +66,34 @@ def choice_or_names(group: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield group, value
     elif value is not None:
         yield f"{group}.names", list(value)
+
+
+@cache
+def choices_of(group: str) -> list[str]:
+    """The choices of a group of the configuration."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+def compose_settings(script: str, overrides: Sequence[str]) -> tuple[tuple[DictConfig, DictConfig], Any]:
+    """What a script composes of overrides (settings, Hydra's), and the settings checked.
+
+    Raises:
+        UserError: as the script says in one line.
+    """
+    from diffprobe.cli.errors import explanation
+    from diffprobe.runs.settings import check_analysis, checked
+
+    commands = [item for item in overrides if item.startswith(("-", "hydra", "dry_run", "gather=", "run="))]
+    if commands:
+        raise UserError(f"{commands[0]} is for commands; in Python, result.save(FOLDER) writes a run folder")
+    conf = conf_folder()
+    try:
+        composed = compose_typed(overrides, conf, script)
+        return composed, (checked if script == "train" else check_analysis)(composed[0])
+    except UserError:
+        raise
+    except Exception as error:  # Hydra's
+        line = explanation(error, conf, script)
+        if line is None:
+            raise
+        raise UserError(line) from error
