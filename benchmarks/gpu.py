@@ -359,11 +359,11 @@ def _backbone(tiny: bool) -> Any:
     from diffprobe.backbone.load import load_backbone
 
     with tempfile.TemporaryDirectory() as folder:
-        path = build_tiny_pipeline(Path(folder)) if tiny else _full_size_pipeline(Path(folder))
+        path = build_tiny_pipeline(Path(folder)) if tiny else full_size_pipeline(Path(folder))
         return load_backbone(str(path), device=DEVICE.type, dtype="float32" if tiny else "float16")
 
 
-def _full_size_pipeline(folder: Path) -> Path:
+def full_size_pipeline(folder: Path, *, half: bool = True) -> Path:
     """Writes a Stable Diffusion 1.4 pipeline of random weights, with the vocabulary of the built-in model."""
     import diffusers
     from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
@@ -372,6 +372,7 @@ def _full_size_pipeline(folder: Path) -> Path:
     import diffprobe.pocket
 
     library: Any = diffusers
+    dtype = torch.float16 if half else torch.float32
     (package,), (pocket,) = diffprobe.backbone.__path__, diffprobe.pocket.__path__
     configs = Path(package) / "configs/stable-diffusion-v1-4"
     tokenizer: Any = AutoTokenizer.from_pretrained(Path(pocket) / "weights/pipeline/tokenizer", local_files_only=True)
@@ -391,7 +392,7 @@ def _full_size_pipeline(folder: Path) -> Path:
             "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(configs / "text_encoder", **words)),
         }
     pipeline = library.StableDiffusionPipeline(
-        **{name: random_weights(network).half() for name, network in networks.items()},
+        **{name: random_weights(network).to(dtype) for name, network in networks.items()},
         tokenizer=tokenizer,
         scheduler=made(library.PNDMScheduler, "scheduler"),
         safety_checker=None,
