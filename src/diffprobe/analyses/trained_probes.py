@@ -129,7 +129,18 @@ def plan_probing(task: ProbingTask) -> Plan:
         f"{', '.join(probing_config.items)}; {task.budget.evaluations} network evaluations, "
         f"{in_units(task.budget.bytes)} of activations {KEPT[task.inputs.features.store]}"
     )
-    return Plan([line], task.budget.lines())
+    estimate = [_memory(task)] if task.inputs.settings.dry_run else []  # it takes half a second
+    return Plan([line], [*task.budget.lines(), *estimate])
+
+
+def _memory(task: ProbingTask) -> str:
+    from diffprobe.activations.cost import memory_line
+
+    features, backbone, config = task.inputs.features, task.inputs.backbone, task.probing_config
+    batch = min(features.batch_size, len(task.source.names))
+    numbers = sum(layer.channels * layer.tokens for layer in config.recorded) * len(config.steps) * batch
+    kept = 0 if task.stores else task.budget.bytes
+    return memory_line(backbone, batch, numbers * backbone.dtype.itemsize + kept)
 
 
 def train_probes(task: ProbingTask, context: RunContext) -> ProbingResults:
