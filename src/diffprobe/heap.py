@@ -8,8 +8,9 @@ import sys
 
 # Parameters of mallopt(3)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGE = 2**30  # bytes; larger blocks still go back to the system at once
-_LARGEST_OF_OLD_LIBRARIES = 2**25
+# Bytes, the most that the C library takes in all its versions. Larger blocks, such as those of an image of 512 pixels,
+# still go back to the system at once: kept, they would be fragments that no other tensor fits.
+_LARGE = 2**25
 
 
 def keep_freed_memory() -> bool:
@@ -28,5 +29,4 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    kept = any(mallopt(_MMAP_THRESHOLD, size) for size in (_LARGE, _LARGEST_OF_OLD_LIBRARIES))
-    return kept and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGE)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
