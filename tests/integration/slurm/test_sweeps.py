@@ -27,13 +27,39 @@ def evaluations(folder: Path) -> int:
     return json.loads((folder / FINISHED).read_text())["network_evaluations"]
 
 
-def test_a_sweep_gives_the_results_of_runs_without_slurm(cluster, undisturbed, tmp_path):
-    sweep = tmp_path / "sweep"
-    done = cluster.train("-m", *SMALL, *LAUNCHER, "seed=0,1", f"hydra.sweep.dir={sweep}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_of_a_sweep_one_job_is_stopped_twice_and_goes_on_and_the_other_is_undisturbed(cluster, undisturbed, tmp_path):
+    """It is stopped near its time limit and by preemption; each time SLURM starts it again."""
+    sweep, gate, reached = tmp_path / "sweep", tmp_path / "gate", tmp_path / "gate" / "reached-0"
+    gate.mkdir()
+    (gate / "reached-1").touch()  # of the two, this one does not wait
+    limits = ("timeout_min=10", "signal_delay_s=120", "max_num_timeout=1", "partition=preemptible")
+    options = [*(each for each in LAUNCHER if "partition" not in each), *(f"hydra.launcher.{each}" for each in limits)]
+    options += ["seed=0,1", f"hydra.sweep.dir={sweep}", *held(gate, "${seed}", after=2)]
+    process = cluster.begin("-m", *SMALL, *options, cwd=tmp_path, said=tmp_path / "said")
+    try:
+        wait_for(lambda: reached.exists() and (sweep / "1" / FINISHED).exists(), "a job to be held, and one to end")
+        (said,) = sweep.glob(".submitit/*_0/*_log.err")
+        job = said.parent.name
+        assert "#SBATCH --signal=USR2@120\n" in next(said.parent.parent.glob("*/*.sh")).read_text()
+        reached.unlink()
+        assert cluster.run("scancel", "--signal=USR2", job).returncode == 0  # as SLURM does 120 s before the limit
+        wait_for(reached.exists, "the job to go on")
+        assert "DUE TO JOB REQUEUE" in said.read_text()
+        node = cluster.shown(job)["NodeList"]
+        urgent = cluster.run("srun", "--partition=urgent", f"--nodelist={node}", "--exclusive", "true")
+        assert urgent.returncode == 0, urgent.stderr
+        (gate / "open").touch()
+        assert process.wait(PATIENCE) == 0, (tmp_path / "said").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in said.read_text()
+    assert said.read_text().count("job 0 stopped by SIGTERM; SLURM needs its place, and starts it again later") == 1
+    assert said.with_suffix(".out").read_text().count("Starting with JobEnvironment") == 3
     for seed in "01":
         assert scores(sweep / seed) == scores(undisturbed / seed)
-        assert evaluations(sweep / seed) == evaluations(undisturbed / seed) == 24
+    assert evaluations(sweep / "1") == evaluations(undisturbed / "1") == 24
+    assert evaluations(sweep / "0") == 24 - 2 * 2 * 4  # twice two batches of two images at two steps were stored
 
 
 def test_of_an_array_with_a_killed_job_the_others_finish_and_it_can_be_made_again(cluster, undisturbed, tmp_path):
@@ -60,44 +86,3 @@ def test_of_an_array_with_a_killed_job_the_others_finish_and_it_can_be_made_agai
     assert "skipped, since it is finished" in (tmp_path / f"seeds-{again}_0.log").read_text()
     assert 0 < evaluations(runs / "1") < 24  # of what was stored before it was killed, none was made again
     assert not list((tmp_path / "stores").rglob("*.tmp*"))
-
-
-def test_a_job_beyond_its_time_limit_is_started_again_and_goes_on(cluster, undisturbed, tmp_path):
-    sweep = tmp_path / "sweep"
-    limits = ("timeout_min=1", "signal_delay_s=20", "max_num_timeout=2")  # the signal comes after 10 to 40 s
-    options = [*LAUNCHER, *(f"hydra.launcher.{limit}" for limit in limits), f"hydra.sweep.dir={sweep}", "seed=0"]
-    process = cluster.begin("-m", *SMALL, *options, *held(tmp_path), cwd=tmp_path, said=tmp_path / "said")
-    try:
-        wait_for((tmp_path / "reached-run").exists, "the job to be in the middle")
-        (said,) = sweep.glob(".submitit/*/*_log.err")
-        wait_for(lambda: "DUE TO JOB REQUEUE" in said.read_text(), "the time limit")
-        assert cluster.run("scontrol", "update", f"JobId={said.parent.name}", "TimeLimit=60").returncode == 0
-        assert process.wait(PATIENCE) == 0, (tmp_path / "said").read_text()
-    finally:
-        process.kill()
-        process.wait()
-    assert "Traceback" not in said.read_text()
-    assert said.with_suffix(".out").read_text().count("Starting with JobEnvironment") == 2
-    assert scores(sweep / "0") == scores(undisturbed / "0")
-    assert evaluations(sweep / "0") == 24 - 3 * 4  # three batches of two images at two steps were stored
-
-
-def test_a_preempted_job_of_a_sweep_is_started_again_and_goes_on(cluster, undisturbed, tmp_path):
-    sweep = tmp_path / "sweep"
-    partition = ("hydra.launcher.partition=preemptible", "hydra.launcher.cpus_per_task=2")  # all of a node
-    options = [*(each for each in LAUNCHER if "partition" not in each and "cpus" not in each), *partition, "seed=0"]
-    options += [f"hydra.sweep.dir={sweep}", *held(tmp_path)]
-    process = cluster.begin("-m", *SMALL, *options, cwd=tmp_path, said=tmp_path / "said")
-    try:
-        wait_for((tmp_path / "reached-run").exists, "the job to be in the middle")
-        (said,) = sweep.glob(".submitit/*/*_log.err")
-        node = cluster.shown(said.parent.name)["NodeList"]
-        urgent = cluster.run("srun", "--partition=urgent", f"--nodelist={node}", "--exclusive", "true")
-        assert urgent.returncode == 0, urgent.stderr
-        assert process.wait(PATIENCE) == 0, (tmp_path / "said").read_text()
-    finally:
-        process.kill()
-        process.wait()
-    assert "job 0 stopped by SIGTERM; SLURM needs its place, and starts it again later" in said.read_text()
-    assert scores(sweep / "0") == scores(undisturbed / "0")
-    assert evaluations(sweep / "0") == 24 - 3 * 4
