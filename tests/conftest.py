@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch and numba, which sets torch's threads too: workers share the cores instead of fighting for them.
@@ -18,33 +18,38 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np
 import pytest
 
-from diffprobe.backbone.layers import Layer, catalogue
 from diffprobe.backbone.load import Backbone, load_backbone
 from tests.commands import IMAGES
 from tests.report.made_up_run import make_choices, make_example, make_summaries
-from tests.tiny import build_tiny_pipeline
+from tests.tiny import build_tiny_pipeline, listed_layers
 from tests.tiny_families import Families
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests first, so that at the end no process has one of them left while the others wait."""
+    """Files with many slow tests first, so that at the end no process has one of them left while the others wait.
+
+    Before them those that wait for a SLURM, one after another: the other process has the presets meanwhile.
+    """
     if "PYTEST_XDIST_WORKER" in os.environ:
         slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-        items.sort(key=lambda item: -slow[item.path])
+        waits = {path: 1000.0 for path in slow if path.parent.name == "slurm"}
+        for late in sorted(waits)[1:]:
+            waits[late] = max(slow.values()) - 0.5  # after the file with the most
+        items.sort(key=lambda item: -waits.get(item.path, slow[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays, so that nobody looks again and again whether it is garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def layers_found_once() -> Iterator[None]:
     """Runs of one network look for its layers once in all, which takes as long as loading it twice."""
-    found: dict[Any, list[Layer]] = {}
-
-    def once(denoiser: Any) -> list[Layer]:
-        key = (type(denoiser), repr(sorted(item for item in denoiser.config.items() if not item[0].startswith("_"))))
-        found[key] = found.get(key) or catalogue(denoiser)
-        return list(found[key])
-
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("diffprobe.backbone.layers.catalogue", once)
+        for module in ("backbone.layers", "backbone.certify", "app.session"):
+            patched.setattr(f"diffprobe.{module}.catalogue", listed_layers)
         yield
 
 

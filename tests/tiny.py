@@ -73,15 +73,15 @@ def shared_backbone(path: Path, **options: Any) -> Backbone:
     return load_backbone(str(path), device="cpu", **options)
 
 
-_LISTED: dict[str, list[Layer]] = {}
+_LISTED: dict[Any, list[Layer]] = {}
 
 
 def listed_layers(denoiser: Any) -> list[Layer]:
     """`catalogue`, once for each configuration: to list a small network's layers takes longer than to run it."""
-    config = denoiser.to_json_string()
-    if config not in _LISTED:
-        _LISTED[config] = catalogue(denoiser)
-    return list(_LISTED[config])
+    key = (type(denoiser), repr(sorted(item for item in denoiser.config.items() if not item[0].startswith("_"))))
+    if key not in _LISTED:
+        _LISTED[key] = catalogue(denoiser)
+    return list(_LISTED[key])
 
 
 def tiny_layers(wanted: str) -> list[Layer]:

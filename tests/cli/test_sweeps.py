@@ -164,13 +164,10 @@ def test_seeds_are_told_one_by_one_and_side_by_side(material, tmp_path):
     assert "mean (lowest, highest)" in told.stdout
 
 
-@pytest.mark.parametrize(
-    "launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=["joblib", "submitit"]
-)
-def test_jobs_that_start_together_fill_the_store_once(material, tmp_path, launcher):
-    name, *options = launcher
-    sweep = [*SWEEP[:1], "control=none", *KEPT, f"hydra/launcher={name}", *options]
-    done = command_apart("train.py", "-m", *arguments(material, tmp_path / "sweep"), *sweep, cwd=tmp_path, threads=None)
+def test_jobs_that_start_together_fill_the_store_once(material, tmp_path):
+    sweep = ["-m", *arguments(material, tmp_path / "sweep"), *SWEEP[:1], "control=none", *KEPT]
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = command_apart("train.py", *sweep, *joblib, cwd=tmp_path, threads=None)
     assert done.returncode == 0, done.stderr
     jobs = [environment(tmp_path / "sweep" / job) for job in "01"]
     assert sorted(job["network_evaluations"] for job in jobs) == [0, IMAGES * 2]

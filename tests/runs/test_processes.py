@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import submitit
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -97,6 +100,24 @@ def test_devices_and_jobs_that_run_at_once_share_the_cores(monkeypatch):
     assert not by_joblib(moded("RUN"))
     monkeypatch.setenv("SLURM_NTASKS", "2")  # whose share is reckoned already
     assert processes_at_once(trainer(2), moded("RUN")) == 1
+
+
+def counted(folder: Path, number: int) -> int:
+    """The jobs at once that one of two sees; neither looks before both have started, nor ends before both have."""
+    found = []
+    for mark in ("started", "looked"):
+        (folder / f"{mark}{number}").touch()
+        while len(list(folder.glob(f"{mark}?"))) < 2:
+            time.sleep(0.01)
+        found.append(processes_at_once(trainer(), moded("MULTIRUN")))
+    return found[0]
+
+
+def test_jobs_of_the_local_launcher_of_submitit_that_run_at_once_are_counted(tmp_path):
+    executor = submitit.LocalExecutor(tmp_path / "logs")
+    executor.update_parameters(timeout_min=2)
+    jobs = [executor.submit(counted, tmp_path, number) for number in range(2)]
+    assert [job.result() for job in jobs] == [2, 2]
 
 
 def test_more_processes_than_cores_are_refused():

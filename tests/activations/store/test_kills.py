@@ -17,6 +17,7 @@ from tests.processes import FORK
 IMAGES = [{"id": f"image_{row}"} for row in range(12)]
 TENSORS = 4 * 6  # of all shards
 PAUSE = 0.002
+KILLS = 10
 
 
 def extract(folder, pause=0.0, progress=None):
@@ -43,12 +44,12 @@ def run(*arguments):
     return process
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_run_again_the_store_ends_as_an_undisturbed_one(tmp_path, kills):
+@pytest.mark.slow
+def test_killed_and_run_again_the_store_ends_as_an_undisturbed_one(tmp_path):
     undisturbed = filled(tmp_path / "undisturbed", images=IMAGES)
-    moments = random.Random(kills)
+    moments = random.Random(KILLS)
     survived = []  # finished shards after each kill
-    for kill in range(kills):
+    for kill in range(KILLS):
         folder = tmp_path / f"store_{kill}"
         progress = FORK.Value("i", 0)
         process = run(folder, PAUSE, progress)
