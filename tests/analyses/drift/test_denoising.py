@@ -53,7 +53,6 @@ def knows_the_images(backbone: Backbone, images: Tensor) -> Any:
 @pytest.mark.parametrize(
     ("scheduler", "look"),
     [
-        ("dpm++", ["trajectory=clean"]),
         ("lms", ["trajectory=clean"]),
         ("dpm++", ["trajectory=noised", "trajectory.timesteps=[300]"]),
     ],

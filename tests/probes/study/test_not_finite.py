@@ -48,7 +48,7 @@ def test_a_study_of_probes_names_layer_image_and_step(tiny_backbone, layers, way
         run_probing(tiny_backbone, SOURCE, brightness, probing_config, means(way, tmp_path))
 
 
-@pytest.mark.parametrize("way", ["live", "memory", "stored"])
+@pytest.mark.parametrize("way", ["live", "stored"])
 def test_a_picture_that_is_none_ends_a_study_of_probes(tiny_backbone, layers, way, tmp_path):
     probing_config = ProbingConfig(layers, steps=[0], controls=(), probe_config=RIDGE)
     with spoilt(tiny_backbone.vae.decoder, 0, call=3), pytest.raises(UserError, match=f"decoded image of {IMAGE}"):
