@@ -2,12 +2,13 @@
 
 Writes a Stable Diffusion 1.4 with random weights in float32 (4.3 GB), and runs `train.py` on three images of 512 pixels
 and two steps, with an .onnx saliency model of one convolution, stores on disk and both default controls. Prints the
-highest memory of that process and its seconds.
+highest memory of that process and its seconds, and what the plan (`dry_run=true`) says of both before.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import subprocess
 import sys
@@ -31,26 +32,36 @@ def main() -> None:
         if not (folder / "model_index.json").is_file():
             full_size_pipeline(folder, half=False)
         save_saliency(Path(scratch) / "saliency.onnx")
+        call = command(folder, Path(scratch), options.batch_size)
+        memory, seconds = told(call)
         start = time.perf_counter()
-        peak = command(folder, Path(scratch), options.batch_size)
-        seconds = time.perf_counter() - start
-    print(
-        f"python train.py on Stable Diffusion 1.4 in float32, {options.batch_size} images at a time: highest memory, "
-        f"goal {MEMORY / 1e9:.1f} GB, measured {peak / 1e9:.2f} GB, ratio {peak / MEMORY:.2f}; {seconds:.0f} s"
-    )
+        subprocess.run(call, check=True)
+        whole = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest child
+    print(f"python train.py on Stable Diffusion 1.4 in float32, {options.batch_size} images at a time: {whole:.0f} s")
+    print(f"highest memory: goal {MEMORY / 1e9:.1f} GB, measured {peak / 1e9:.2f} GB, ratio {peak / MEMORY:.2f}")
+    print(f"memory that the plan tells: goal 0.75 to 1.25 of it, {memory / 1e9:.2f} GB, ratio {memory / peak:.2f}")
+    print(f"time that the plan tells: goal 0.75 to 1.25 of it, {seconds:.0f} s, ratio {seconds / whole:.2f}")
 
 
-def command(model: Path, scratch: Path, batch_size: int) -> float:
-    """The highest memory of the command's process in bytes."""
-    call = [
+def command(model: Path, scratch: Path, batch_size: int) -> list[str]:
+    """The main job, as it is typed."""
+    return [
         *(sys.executable, str(ROOT / "train.py"), "model=local", f"model.path={model}", "logger=csv"),
         *("data.count=3", "data.fractions=[0.34,0.33,0.33]", "steps.sampling=2", "property=saliency"),
         *("labeler=image_models", f"labeler.saliency.path={scratch}/saliency.onnx", "labeler.saliency.family=u2net"),
         *("labeler.cache=null", "features=disk", f"features.folder={scratch}/stores"),
         *(f"features.batch_size={batch_size}", f"hydra.run.dir={scratch}/run"),
     ]
-    subprocess.run(call, check=True)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest child
+
+
+def told(call: list[str]) -> tuple[float, float]:
+    """Bytes and seconds that the plan tells."""
+    plan = subprocess.run([*call, "dry_run=true"], check=True, capture_output=True, text=True).stdout
+    memory, time_ = (re.search(rf"^about ([\d.]+) (\w+) {what}", plan, re.M) for what in ("of memory", "for the pass"))
+    assert memory and time_, plan
+    units = {"MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600}
+    return float(memory[1]) * units[memory[2]], float(time_[1]) * units[time_[2]]
 
 
 def save_saliency(path: Path) -> None:

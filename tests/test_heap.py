@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import ROOT
 
-PAGES = 5_000  # of 4 KiB in a tensor of 20 MB
+PAGES = 20_000  # of 4 KiB in four tensors of 20 MB
 
 COUNT_FAULTS = """
 import resource, sys
@@ -20,7 +20,7 @@ from diffprobe.heap import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
-        torch.ones(5_000_000)
+        [torch.ones(5_000_000) for _ in range(4)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 if sys.argv[1] != "leave":
@@ -31,7 +31,7 @@ print(faults())
 
 
 def page_faults(choice: str, **variables: str) -> int:
-    """Pages that the system maps while ten tensors of 20 MB are made one after another."""
+    """Pages that the system maps while ten times four tensors of 20 MB are made and freed."""
     command, environment = [sys.executable, "-c", COUNT_FAULTS, choice], os.environ | variables
     ended = subprocess.run(command, cwd=ROOT / "src", env=environment, check=True, capture_output=True, text=True)
     return int(ended.stdout)

@@ -129,18 +129,31 @@ def plan_probing(task: ProbingTask) -> Plan:
         f"{', '.join(probing_config.items)}; {task.budget.evaluations} network evaluations, "
         f"{in_units(task.budget.bytes)} of activations {KEPT[task.inputs.features.store]}"
     )
-    estimate = [_memory(task)] if task.inputs.settings.dry_run else []  # it takes half a second
+    estimate = _estimates(task) if task.inputs.settings.dry_run else []  # two steps of the first batch are taken
     return Plan([line], [*task.budget.lines(), *estimate])
 
 
-def _memory(task: ProbingTask) -> str:
-    from diffprobe.activations.cost import memory_line
+def _estimates(task: ProbingTask) -> list[str]:
+    """Lines on the memory and the time that the passes over images will take."""
+    from diffprobe.activations.cost import memory_line, time_line
 
     features, backbone, config = task.inputs.features, task.inputs.backbone, task.probing_config
     batch = min(features.batch_size, len(task.source.names))
     numbers = sum(layer.channels * layer.tokens for layer in config.recorded) * len(config.steps) * batch
     kept = 0 if task.stores else task.budget.bytes
-    return memory_line(backbone, batch, numbers * backbone.dtype.itemsize + kept)
+    examples = min(task.inputs.settings.report.examples, len(task.source.names))
+    return [
+        memory_line(backbone, batch, numbers * backbone.dtype.itemsize + kept),
+        time_line(
+            backbone,
+            task.source,
+            [layer.name for layer in config.recorded],
+            config.steps,
+            batch,
+            replays=len(config.replayed),
+            decoded=examples * len(config.steps) if task.source.is_trajectory else 0,
+        ),
+    ]
 
 
 def train_probes(task: ProbingTask, context: RunContext) -> ProbingResults:
