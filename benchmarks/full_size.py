@@ -58,10 +58,10 @@ def command(model: Path, scratch: Path, batch_size: int) -> list[str]:
 def told(call: list[str]) -> tuple[float, float]:
     """Bytes and seconds that the plan tells."""
     plan = subprocess.run([*call, "dry_run=true"], check=True, capture_output=True, text=True).stdout
-    memory, time_ = (re.search(rf"^about ([\d.]+) (\w+) {what}", plan, re.M) for what in ("of memory", "for the pass"))
-    assert memory and time_, plan
     units = {"MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600}
-    return float(memory[1]) * units[memory[2]], float(time_[1]) * units[time_[2]]
+    found = re.findall(r"^about ([\d.]+) (\w+) (?:of memory|for the passes)", plan, re.M)
+    memory, seconds = (float(number) * units[unit] for number, unit in found)
+    return memory, seconds
 
 
 def save_saliency(path: Path) -> None:
