@@ -79,7 +79,7 @@ def test_the_commands_of_the_cluster_page_are_settings(command):
     """Each is composed, and checked as before a run; of a sweep its first job."""
     words = shlex.split(re.sub(r"\$\w+", "7", command), comments=True)
     at = words.index("train.py")
-    typed = typed_arguments(words[at + 1 :], ROOT / "conf")
+    typed = typed_arguments(words[at + 1 :])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         first = [item.split(",")[0] for item in typed if item != "-m"]
         settings = checked(compose("train", first))

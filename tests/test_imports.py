@@ -28,6 +28,7 @@ LEVELS = (
     ("analyses",),
     ("cli",),
     ("api", "app", "try_labels"),
+    ("commands",),
 )
 SHARED_BY_ANALYSES = ("analysis", "inputs", "objects", "trained_probes")
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -1,11 +1,15 @@
-"""The console of this package's commands."""
+"""The console of this package's commands, and how they are typed."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_INSTALLED = Path(__file__).resolve().parent / "commands"  # scripts of the console command `diffprobe`
 
 
 def plain_console(least_width: int = 0, **options: Any) -> Console:
@@ -21,3 +25,20 @@ def plain_console(least_width: int = 0, **options: Any) -> Console:
     console = Console(markup=False, emoji=False, force_jupyter=False, **options)
     console.width = max(console.width, least_width)
     return console
+
+
+def script_command(script: str | None = None) -> list[str]:
+    """What is typed to run a script: `python train.py`, or `diffprobe train` for who has typed `diffprobe`.
+
+    Args:
+        script: such as 'train'; by default the one that is running.
+    """
+    running = Path(sys.argv[0])
+    name = script or running.stem
+    by_console = running.parent == _INSTALLED or sys.argv[0].startswith("diffprobe ")
+    return ["diffprobe", name] if by_console else ["python", f"{name}.py"]
+
+
+def module_command(module: str) -> str:
+    """What is typed to run a module: `python -m MODULE`, or the command of `diffprobe` that was typed for it."""
+    return sys.argv[0] if sys.argv[0].startswith("diffprobe ") else f"python -m {module}"

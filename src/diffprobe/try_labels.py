@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from diffprobe.cli.composing import compose_typed, conf_folder
+from diffprobe.cli.composing import compose_typed
 from diffprobe.cli.errors import explanation
 from diffprobe.errors import UserError
 from diffprobe.parts import Part
 from diffprobe.ranges import shown, typed_path
 from diffprobe.runs.settings import ProbingSettings, checked
 from diffprobe.signals import run_command
+from diffprobe.terminal import module_command
 
 if TYPE_CHECKING:
     from diffprobe.analyses.inputs import Inputs
@@ -74,7 +75,9 @@ class Asked:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m diffprobe.try_labels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=module_command("diffprobe.try_labels"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", help="settings as of train.py, GROUP=CHOICE and KEY=VALUE")
     parser.add_argument("--images", type=typed_path, help="folder or list of photographs, as data.images")
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except Exception as error:  # Hydra's, which are told in one line
-        line = explanation(error, conf_folder(), "analyze" if asked.typed("classifier") else "train")
+        line = explanation(error, "analyze" if asked.typed("classifier") else "train")
         if line is None:
             raise
         print(line, file=sys.stderr)
@@ -147,11 +150,11 @@ def trial_settings(asked: Asked) -> Any:
     # train.py has no group of classifiers in its defaults, to which a choice is added
     overrides = [f"+{item}" if item.startswith("classifier=") else item for item in asked.overrides]
     if asked.images is None:
-        return checked(compose_typed(overrides, conf_folder())[0], TrialSettings)
+        return checked(compose_typed(overrides)[0], TrialSettings)
     twice = [item for item in overrides if item.startswith(("data=", "data.images="))]
     if twice:
         raise UserError(f"--images and {twice[0]} both say which images to take; leave one of them out")
-    config, _ = compose_typed(["data=images", *overrides], conf_folder())
+    config, _ = compose_typed(["data=images", *overrides])
     config.data.images = str(asked.images)
     return checked(config, TrialSettings)
 

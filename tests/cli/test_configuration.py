@@ -120,7 +120,7 @@ def test_a_wrong_value_is_named_with_its_key(override, message):
 def test_a_typo_is_answered_with_the_nearest_valid_key(override, nearest):
     with pytest.raises(HydraException) as caught:
         settings(override)
-    line = explanation(caught.value, CONF)
+    line = explanation(caught.value)
     assert line is not None
     assert nearest in line
     assert "\n" not in line
@@ -158,10 +158,10 @@ def test_steps_of_a_preset_that_are_not_there_are_named():
 
 
 def test_a_programming_error_is_not_explained_away():
-    assert explanation(RuntimeError("bug"), CONF) is None
+    assert explanation(RuntimeError("bug")) is None
     error = RuntimeError("wrapped")
     error.__cause__ = UserError("no such layer")
-    assert explanation(error, CONF) == "no such layer"
+    assert explanation(error) == "no such layer"
 
 
 def test_real_images_are_noised_unless_asked_otherwise():
@@ -193,6 +193,6 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra():
     text = (
         "In 'x': Could not find 'hydra/sweeper/optuna' Available options in 'hydra/sweeper': basic Config search path"
     )
-    line = explanation(HydraException(text), CONF)
+    line = explanation(HydraException(text))
     assert line is not None
     assert "needs the extra 'hpo'" in line

@@ -29,7 +29,7 @@ def answer(script: str, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> str
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
         compose(script, list(overrides))
-    line = explanation(caught.value, CONF, script)
+    line = explanation(caught.value, script)
     assert line is not None
     assert "\n" not in line
     return line
@@ -90,9 +90,9 @@ def test_what_does_not_compose_is_answered_with_what_to_type(script, override, t
 def test_errors_that_came_from_each_other_are_looked_at_once():
     first, second = ValueError("first"), ValueError("second")
     first.__context__, second.__context__ = second, first
-    assert explanation(first, CONF, "train") is None
+    assert explanation(first, "train") is None
     second.__context__ = UserError("what to do")
-    assert explanation(first, CONF, "train") == "what to do"
+    assert explanation(first, "train") == "what to do"
 
 
 def test_no_key_is_answered_with_itself():
@@ -101,18 +101,18 @@ def test_no_key_is_answered_with_itself():
 
     from diffprobe.cli.keys import read_conf
 
-    keys = sorted({key for file in read_conf(CONF) for key in file.keys})
+    keys = sorted({key for file in read_conf() for key in file.keys})
     assert len(keys) > 100
     for key in keys:
         for script in ("train", "analyze"):
-            line = explain_key(key, CONF, script)
+            line = explain_key(key, script)
             assert not re.search(rf"valid key is '{re.escape(key)}'", line), line
 
 
 def test_home_and_flags_are_put_right_on_the_command_line():
     home = str(Path.home())
     typed = ["data.prompts=~/x.csv", "analysis.runs=[~/a,~/b]", "hydra.run.dir='~/r'", "~seed", "job=a~b", "run=~"]
-    assert typed_arguments([*typed, "-m"], CONF) == [
+    assert typed_arguments([*typed, "-m"]) == [
         "-m",
         f"data.prompts={home}/x.csv",
         f"analysis.runs=[{home}/a,{home}/b]",
@@ -122,7 +122,7 @@ def test_home_and_flags_are_put_right_on_the_command_line():
         f"run={home}",
     ]
     with pytest.raises(UserError, match="no home folder"):
-        typed_arguments(["run=~nobody_of_that_name/x"], CONF)
+        typed_arguments(["run=~nobody_of_that_name/x"])
 
 
 @pytest.mark.parametrize("place", ["/proc/foo", "/etc/passwd"])
@@ -147,7 +147,7 @@ def test_a_run_folder_that_cannot_be_made_is_named(place):
     ],
 )
 def test_a_setting_that_no_choice_has_is_left_to_the_class_that_takes_it(typed, taken):
-    assert typed_arguments([typed], CONF) == [taken]
+    assert typed_arguments([typed]) == [taken]
 
 
 @pytest.mark.parametrize(
@@ -199,16 +199,16 @@ class UncompletedJobError(RuntimeError):
 def test_a_lost_job_of_a_sweep_is_named_with_its_state_and_its_log(tmp_path):
     result = tmp_path / "sweep" / ".submitit" / "6_1" / "6_1_0_result.pkl"
     text = f"Job 6_1 (task: 0) with path {result}\nhas not produced any output (state: CANCELLED by 0)\nError stream:\n"
-    line = explanation(UncompletedJobError(text), CONF, "train")
+    line = explanation(UncompletedJobError(text), "train")
     assert line is not None
     assert line.startswith("job 6_1 of the sweep ended before it was done (state CANCELLED by 0); ")
     assert f"hydra.sweep.dir={tmp_path / 'sweep'} " in line
     assert line.endswith(f"{result.parent / '6_1_0_log.err'}")
-    late = explanation(UncompletedJobError("Job not requeued because: timed-out too many times."), CONF, "train")
+    late = explanation(UncompletedJobError("Job not requeued because: timed-out too many times."), "train")
     assert late is not None
     assert "hydra.launcher.timeout_min" in late
     assert "hydra.launcher.max_num_timeout=N" in late
-    assert explanation(UncompletedJobError(), CONF, "train") == (
+    assert explanation(UncompletedJobError(), "train") == (
         "a job of the sweep ended before it was done: it left no result"
     )
 

@@ -248,8 +248,3 @@ def test_a_broken_image_can_be_left_out(capsys, drawn, scenes):
     lines = run(capsys, "--images", "some", "data.on_error=skip", "property=saliency")
     assert lines[0].startswith("left out a: ")
     assert lines[1] == "1 images of 64 pixels"
-
-
-def test_without_a_folder_of_configurations_it_says_where_to_run(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("diffprobe.cli.composing.__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
-    assert refusal(capsys, "property=depth").endswith("run this in the folder that holds train.py")

@@ -88,7 +88,7 @@ def test_rank_tests_and_effects_equal_scipy_with_and_without_ties(levels: int | 
 @pytest.mark.parametrize("levels", [None, 1])
 def test_the_posthoc_test_equals_its_formula_on_joint_ranks(levels: int | None) -> None:
     sets = drawn(1, levels)
-    pooled = np.concatenate(list(sets.values()))
+    pooled = np.concatenate(list(sets.values())).astype(np.float64)  # of which scipy makes the ranks' type
     n, counts = len(pooled), np.unique(pooled, return_counts=True)[1]
     ranks = dict(zip(sets, np.split(rankdata(pooled), np.cumsum([len(v) for v in sets.values()])[:-1]), strict=True))
     variance = n * (n + 1) / 12 - (counts**3 - counts).sum() / (12 * (n - 1))

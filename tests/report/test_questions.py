@@ -47,7 +47,7 @@ def test_an_analysis_is_told_with_its_own_settings():
 
 
 def test_the_command_has_its_overrides_quoted_for_a_shell(tmp_path):
-    found = dict(reproduce(tmp_path, ["data.count=3", "steps.select=[0,1]"], {"seed": 7}, "train.py"))
+    found = dict(reproduce(tmp_path, ["data.count=3", "steps.select=[0,1]"], {"seed": 7}, "train"))
     assert found["command"] == "python train.py data.count=3 'steps.select=[0,1]'"
     assert found["seeds"] == "seed 7"
     assert "torch " in found["versions"]

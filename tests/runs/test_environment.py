@@ -25,7 +25,7 @@ def make_checkout(folder):
 def test_versions_hardware_and_what_the_run_says_are_recorded():
     record = environment(**KNOWN)
 
-    assert record["packages"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(record["packages"]["torch"])  # +cu124 may stand behind it
     assert record["hardware"]["cpus"] >= 1
     assert (record["seeds"], record["wall_seconds"], record["network_evaluations"]) == tuple(KNOWN.values())
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffprobe.cli.composing import compose_typed, conf_folder
+from diffprobe.cli.composing import compose_typed
+from diffprobe.cli.conf import conf_folders
 from diffprobe.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,10 +68,9 @@ def choice_or_names(group: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield f"{group}.names", list(value)
 
 
-@cache
 def choices_of(group: str) -> list[str]:
     """The choices of a group of the configuration."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+    return sorted({path.stem for folder in conf_folders() for path in (folder / group).glob("*.yaml")})
 
 
 def compose_settings(script: str, overrides: Sequence[str]) -> tuple[tuple[DictConfig, DictConfig], Any]:
@@ -86,14 +85,13 @@ def compose_settings(script: str, overrides: Sequence[str]) -> tuple[tuple[DictC
     commands = [item for item in overrides if item.startswith(("-", "hydra", "dry_run", "gather=", "run="))]
     if commands:
         raise UserError(f"{commands[0]} is for commands; in Python, result.save(FOLDER) writes a run folder")
-    conf = conf_folder()
     try:
-        composed = compose_typed(overrides, conf, script)
+        composed = compose_typed(overrides, script)
         return composed, (checked if script == "train" else check_analysis)(composed[0])
     except UserError:
         raise
     except Exception as error:  # Hydra's
-        line = explanation(error, conf, script)
+        line = explanation(error, script)
         if line is None:
             raise
         raise UserError(line) from error

@@ -11,12 +11,13 @@ from pathlib import Path
 from diffprobe.errors import UserError
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
+from diffprobe.terminal import module_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m diffprobe.app",
+        prog=module_command("diffprobe.app"),
         description="See what probes see while an image is made, and denoise it again with another mask. "
         "For one person, on this machine alone.",
     )

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from diffprobe.errors import UserError
 from diffprobe.signals import run_command
-from diffprobe.terminal import plain_console
+from diffprobe.terminal import module_command, plain_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m diffprobe.backbone", description="List the layers of a model.")
+    parser = argparse.ArgumentParser(
+        prog=module_command("diffprobe.backbone"), description="List the layers of a model."
+    )
     parser.add_argument("model", help="pocket, sd14 (needs no weights), a pipeline or denoiser folder, or a hub id")
     parser.add_argument("--layers", nargs="+", metavar="GLOB", help="name, glob, kind or key=value, joined by &")
     parser.add_argument("--resolution", nargs="+", metavar="N", help="only layers of this height, or height x width")

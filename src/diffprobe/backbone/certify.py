@@ -32,7 +32,7 @@ from diffprobe.backbone.trajectory import fresh_scheduler, generate, normal_nois
 from diffprobe.errors import UserError, one_line
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
-from diffprobe.terminal import plain_console
+from diffprobe.terminal import module_command, plain_console
 
 SD14 = "CompVis/stable-diffusion-v1-4"
 PROMPTS = tuple(published.PROMPT_TOKENS)
@@ -301,7 +301,7 @@ def print_checks(checks: Sequence[Check]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 if a check did not pass, or the model cannot be loaded."""
     parser = argparse.ArgumentParser(
-        prog="python -m diffprobe.backbone.certify",
+        prog=module_command("diffprobe.backbone.certify"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from diffprobe.cli.conf import search_own_conf
 from diffprobe.cli.keys import SCRIPTS, explain_key, read_conf, typed_arguments
 from diffprobe.errors import SharedError, UserError
 from diffprobe.runs.preemption import requeue_if_preempted
@@ -42,7 +43,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             os.environ.update({"HYDRA_FULL_ERROR": "1", _OURS: "1"})
         try:
             with stoppable():
-                sys.argv[1:] = typed_arguments(sys.argv[1:], _conf())
+                search_own_conf()
+                sys.argv[1:] = typed_arguments(sys.argv[1:])
                 return function(*arguments)
         except Stopped as stopped:
             end_children()
@@ -54,7 +56,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None
         except Exception as error:
-            line = explanation(error, _conf())
+            line = explanation(error)
             if line is None or _WANTS_TRACEBACK:
                 raise
             if not _told_by_another(error):
@@ -93,7 +95,7 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                 print(f"job {HydraConfig.get().job.num} {stopped.line}", file=sys.stderr, flush=True)
             raise
         except Exception as error:
-            line = explanation(error, _conf())
+            line = explanation(error)
             text = traceback.format_exc() if line is None or _WANTS_TRACEBACK else line
             print(f"job {HydraConfig.get().job.num} failed: {text}", file=sys.stderr, flush=True)
             if line is None:
@@ -103,33 +105,30 @@ def job_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _conf() -> Path:
-    """The folder of configurations, beside the script that is running."""
-    return Path(sys.argv[0]).resolve().parent / "conf"
-
-
-def explanation(error: BaseException, conf: Path, script: str | None = None) -> str | None:
+def explanation(error: BaseException, script: str | None = None) -> str | None:
     """One line for the user, or None for an error that is not theirs.
 
     Args:
-        conf: the folder of configurations.
         script: 'train' or 'analyze'; by default the script that is running.
     """
     from hydra.errors import HydraException, InstantiationException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
+    from yaml import YAMLError
 
     for cause in _chain(error):
         if isinstance(cause, UserError):
             return str(cause)
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key} is not set; give it as {cause.full_key}=VALUE"
+        if isinstance(cause, YAMLError):  # it names file and line
+            return f"a configuration cannot be read: {' '.join(str(cause).split())}"
         if type(cause).__name__ == "UncompletedJobError":  # submitit's, which need not be installed
             return _lost_job(str(cause))
     text = " ".join(str(error).split())
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
-        return _no_choice(sys.argv[1:], conf)
+        return _no_choice(sys.argv[1:])
     if isinstance(error, AssertionError) and "debug=null" in sys.argv:  # other choices are named after it
-        return _no_choice(["debug=null"], conf)
+        return _no_choice(["debug=null"])
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, text)
     if isinstance(error, HydraException):
@@ -137,7 +136,7 @@ def explanation(error: BaseException, conf: Path, script: str | None = None) -> 
             return None
         running = Path(sys.argv[0]).stem
         script = script or (running if running in SCRIPTS else SCRIPTS[-1])
-        return _wrong_choice(text, script) or _wrong_key(error, text, conf, script)
+        return _wrong_choice(text, script) or _wrong_key(error, text, script)
     return _no_run_folder(error) if isinstance(error, OSError) else None
 
 
@@ -185,9 +184,9 @@ def _no_run_folder(error: OSError) -> str | None:
     )
 
 
-def _no_choice(typed: Sequence[str], conf: Path) -> str:
+def _no_choice(typed: Sequence[str]) -> str:
     """A group that is set to null or to a number, which Hydra does not name."""
-    files = read_conf(conf)
+    files = read_conf()
     groups = {file.group for file in files if file.group} | {group for file in files for group in file.groups}
     for item in typed:
         group, equals, value = item.lstrip("+").partition("=")
@@ -232,7 +231,7 @@ def _wrong_choice(text: str, script: str) -> str | None:
     return None
 
 
-def _wrong_key(error: BaseException, text: str, conf: Path, script: str) -> str:
+def _wrong_key(error: BaseException, text: str, script: str) -> str:
     """What Hydra says of a key that is there already, of its value, or that it is unknown; else its own text."""
     if match := re.search(r"An item is already at '([^']+)'", text):  # +model.path=x
         return f"{match[1]} is there already; write {match[1]}=VALUE, without +"
@@ -246,6 +245,6 @@ def _wrong_key(error: BaseException, text: str, conf: Path, script: str) -> str:
         if "@" in key:
             return f"{key}: a group has its own place; write {key.split('@')[0]}=CHOICE"
         inner = str(getattr(error.__cause__, "full_key", None))  # of a mapping that holds it: probe.learning_rates.dept
-        return explain_key(inner if inner.startswith(f"{key}.") else key, conf, script, deleted="delete" in text)
+        return explain_key(inner if inner.startswith(f"{key}.") else key, script, deleted="delete" in text)
     cause = error.__cause__
     return f"{text}: {' '.join(str(cause).split(chr(10))[0].split())}" if cause and "Error merging" in text else text

@@ -19,6 +19,7 @@ from diffprobe.runs.folder import (
     remove_results,
 )
 from diffprobe.runs.settings import ProbingSettings, flattened
+from diffprobe.terminal import script_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,7 @@ def find_jobs(folder: Path) -> tuple[list[Job], list[Path]]:
     if "analysis" in read_recorded(finished[0]):
         raise UserError(
             f"gather={folder} is a sweep of analyze.py, whose jobs cannot be joined; to set them side by side: "
-            f"python analyze.py analysis=compare 'analysis.runs=[{folder}]'"
+            f"{shlex.join(script_command('analyze'))} analysis=compare 'analysis.runs=[{folder}]'"
         )
     jobs = [Job(path, read_settings(path), read_overrides(path)) for path in finished]
     return jobs, [path for path in begun if path not in finished]
@@ -182,7 +183,7 @@ def _publish(name: str, jobs: Sequence[Job], folder: Path, console: Console) -> 
 
     scores = join_scores({str(job.folder): read_scores(job.folder) for job in jobs})
     summaries, settings = summarise(scores), jobs[0].settings
-    reproduce = [("command", shlex.join(["python", "analyze.py", f"gather={jobs[0].folder.parent}"]))]
+    reproduce = [("command", shlex.join([*script_command("analyze"), f"gather={jobs[0].folder.parent}"]))]
     reproduce += [(f"job {job.folder.name}", shlex.join(job.overrides)) for job in jobs]
     joined = report(scores, summaries, seed=settings.seed, published=settings.report.get("published", {}))
     publish(joined, folder=folder, console=console, reproduce=reproduce)

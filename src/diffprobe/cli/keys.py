@@ -1,4 +1,4 @@
-"""Which keys the configuration folder knows, and which of them a command line may overrule.
+"""Which keys the folders of configurations know, and which of them a command line may overrule.
 
 Hydra composes groups first and then what presets say of single keys, so that a preset or an analysis which sets a key
 of a group would silently overrule a choice that was typed for it. `check_typed` refuses that.
@@ -6,6 +6,7 @@ of a group would silently overrule a choice that was typed for it. `check_typed`
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffprobe.cli.conf import conf_folders
 from diffprobe.errors import UserError
 from diffprobe.parts import check_recorded
 from diffprobe.ranges import expanded, shown
@@ -24,37 +26,42 @@ from diffprobe.runs.settings import leaves
 SCRIPTS = ("train", "analyze")  # their primary configurations, the wider last
 GLOBAL = "# @package _global_"
 _NO_SETTINGS = {"defaults", "hydra", "_target_", "_partial_"}
+_FOLDER_FLAGS = ("-cp", "--config-path")
 _PRESETS = ("experiment", "debug")  # groups whose choices set keys of others
 _FREE = ("layers.groups", "prototypes.groups", "analysis.classes")  # mappings whose keys are the user's
 
 
-def typed_arguments(arguments: list[str], conf: Path) -> list[str]:
+def typed_arguments(arguments: list[str]) -> list[str]:
     """A command line as Hydra takes it.
 
     Flags come before overrides. ~ at the beginning of a path is replaced, which a shell does for few of them. A setting
-    that no choice in the folder of configurations has (`trainer.gradient_clip_val=1`) gets ++, since the class that
-    takes it, or not, is known when all is composed.
+    that no choice in the folders of configurations has (`trainer.gradient_clip_val=1`) gets ++, since the class that
+    takes it, or not, is known when all is composed. A folder of -cp is that of the working directory.
 
     Raises:
         UserError: ~user of a user who is not there.
     """
     flags = [item for item in arguments if item in ("-m", "--multirun")]
     overrides = []
-    for item in arguments:
-        if item not in flags:
+    for item, before in zip(arguments, ["", *arguments], strict=False):
+        if before in _FOLDER_FLAGS and "://" not in item:
+            overrides.append(os.path.abspath(os.path.expanduser(item)))
+        elif item not in flags:
             path = r"(?<=[=\[,'\"])~[\w.-]*(?=/|$|[,\]'\"])"
             item = re.sub(path, lambda match: expanded(match[0], "the command line"), item)
-            overrides.append(f"++{item}" if _is_argument_of_a_class(item, conf) else item)
+            overrides.append(f"++{item}" if _is_argument_of_a_class(item) else item)
     return [*flags, *overrides]
 
 
-def _is_argument_of_a_class(override: str, conf: Path) -> bool:
+def _is_argument_of_a_class(override: str) -> bool:
     """Whether an override sets a key in a group that no choice of any group sets."""
     key, equals, _ = override.partition("=")
     group = key.partition(".")[0]
-    if not equals or "." not in key or not group.isidentifier() or not (conf / group).is_dir() or group == "hydra":
+    if not equals or "." not in key or not group.isidentifier() or group == "hydra":
         return False
-    return not any(key in file.keys for file in read_conf(conf))
+    if not any((folder / group).is_dir() for folder in conf_folders()):
+        return False
+    return not any(key in file.keys for file in read_conf())
 
 
 def check_typed(config: DictConfig, hydra: Any) -> None:
@@ -146,7 +153,7 @@ def _package(path: Path, group: str) -> str:
 
 @dataclass(frozen=True)
 class ConfFile:
-    """A file of the configuration folder: a choice of a group ('' for a primary configuration).
+    """A file of a folder of configurations: a choice of a group ('' for a primary configuration).
 
     Attributes:
         keys: those that it sets, and the sections that they lie in.
@@ -159,25 +166,39 @@ class ConfFile:
     groups: frozenset[str]
 
 
-@cache
-def read_conf(conf: Path) -> list[ConfFile]:
-    """Every file of a configuration folder but those of Hydra's own groups."""
-    import yaml
+def read_conf() -> list[ConfFile]:
+    """Every file of the folders of configurations but those of Hydra's own groups, the first of its name."""
+    return _read_folders(conf_folders())
 
-    paths = [path for path in sorted(conf.rglob("*.yaml")) if not path.is_relative_to(conf / "hydra")]
-    contents = {path: yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in paths}
-    named = {path: frozenset(_groups(contents[path], str(path.parent.relative_to(conf)))) for path in paths}
+
+@cache
+def _read_folders(folders: tuple[Path, ...]) -> list[ConfFile]:
+    paths = {path.relative_to(folder): path for folder in reversed(folders) for path in folder.rglob("*.yaml")}
+    paths = {place: paths[place] for place in sorted(paths) if place.parts[0] != "hydra"}
+    contents = {place: _content(path) for place, path in paths.items()}
+    named = {place: frozenset(_groups(contents[place], str(place.parent))) for place in paths}
     every = {"experiment"}.union(*named.values())
     files = []
-    for path in paths:
-        inside = path.relative_to(conf).with_suffix("")
+    for place, path in paths.items():
+        inside = place.with_suffix("")
         group = next((str(parent) for parent in inside.parents if str(parent) in every), "")
-        settings = leaves(contents[path], _package(path, group)) if contents[path] else ()
+        settings = leaves(contents[place], _package(path, group)) if contents[place] else ()
         parts = [names for key, _ in settings if not _NO_SETTINGS & {*(names := key.split("."))}]
         keys = frozenset(".".join(names[: end + 1]) for names in parts for end in range(len(names)))
         choice = str(inside.relative_to(group)) if group else str(inside)
-        files.append(ConfFile(group, choice, keys, named[path]))
+        files.append(ConfFile(group, choice, keys, named[place]))
     return files
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a file sets; nothing of one that is no configuration: Hydra says so if it is chosen."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _groups(content: dict[str, Any], within: str) -> Iterator[str]:
@@ -188,14 +209,14 @@ def _groups(content: dict[str, Any], within: str) -> Iterator[str]:
             yield group.removeprefix("/") if group.startswith("/") or within == "." else f"{within}/{group}"
 
 
-def explain_key(key: str, conf: Path, script: str, *, deleted: bool = False) -> str:
+def explain_key(key: str, script: str, *, deleted: bool = False) -> str:
     """Why a run of a script has no such key: the choice or the script that it belongs to, or the nearest that there is.
 
     deleted: whether the key was to be left out (~KEY).
     """
     if key.startswith("hydra."):
         return f"unknown key {key!r} of Hydra; --cfg hydra lists those that there are"
-    files = read_conf(conf)
+    files = read_conf()
     known = _known(script, files)
     if deleted and key in known:
         return f"{key} is not set, so there is nothing to leave out"

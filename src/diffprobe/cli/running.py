@@ -222,6 +222,7 @@ def _run(
     from diffprobe.report.tracking import Tracker
     from diffprobe.runs.environment import reproduce
 
+    script = "train" if name.kind == "probing" else "analyze"
     plain: Any = OmegaConf.to_container(config, resolve=True)
     typed = HydraConfig.get().overrides
     overrides = [*(each for each in typed.hydra if each.startswith("hydra.searchpath=")), *typed.task]
@@ -234,7 +235,7 @@ def _run(
             console=console,
             tracker=tracker,
             config=plain,
-            reproduce=reproduce(folder, overrides, {"seed": settings.seed}),
+            reproduce=reproduce(folder, overrides, {"seed": settings.seed}, script),
         )
         stop_if_asked()
     return report.evaluations

@@ -25,6 +25,7 @@ from diffprobe.errors import UserError
 from diffprobe.files import remove_leftovers, replacing
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
+from diffprobe.terminal import module_command, script_command
 
 SHOWN = 5  # names of faulty files
 CHUNK = 2**20
@@ -145,7 +146,9 @@ DATA_SETS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 for what could not be got, or is not whole."""
     parser = argparse.ArgumentParser(
-        prog="python -m diffprobe.data.get", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=module_command("diffprobe.data.get"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=DATA_SETS)
     parser.add_argument("--root", type=typed_path, required=True, help="folder of the data set")
@@ -172,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not faults:
-        print(f"{data_set.title} is whole: python analyze.py objects={data_set.objects} objects.root={options.root}")
+        analyze = " ".join(script_command("analyze"))
+        print(f"{data_set.title} is whole: {analyze} objects={data_set.objects} objects.root={options.root}")
     return 1 if faults else 0
 
 

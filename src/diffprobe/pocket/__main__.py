@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from diffprobe.errors import UserError
 from diffprobe.ranges import typed_path
 from diffprobe.signals import run_command
+from diffprobe.terminal import module_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ BATCH = 25
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m diffprobe.pocket",
+        prog=module_command("diffprobe.pocket"),
         description="Write rendered scenes: FOLDER/images/*.png, FOLDER/images/captions.csv, and exact maps of all "
         "properties of the built-in world, FOLDER/maps/PROPERTY, and of its objects by number, FOLDER/maps/instance.",
     )

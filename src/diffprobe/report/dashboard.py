@@ -22,6 +22,7 @@ from diffprobe.properties import PAPERS, PROPERTIES
 from diffprobe.ranges import typed_path
 from diffprobe.report.report import STEP
 from diffprobe.signals import run_command
+from diffprobe.terminal import module_command
 
 NAME = "diffprobe"
 BEST, HEADLINE = "best", "headline"
@@ -223,7 +224,7 @@ def save(made: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m diffprobe.report.dashboard",
+        prog=module_command("diffprobe.report.dashboard"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

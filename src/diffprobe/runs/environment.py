@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from diffprobe.terminal import script_command
+
 PACKAGES = (
     "diffprobe",
     "torch",
@@ -60,7 +62,7 @@ def reproduce(
     """(what, answer): the command with its overrides, revision, seeds, versions and hardware.
 
     Args:
-        script: by default the one that is running.
+        script: 'train' or 'analyze'; by default the one that is running.
     """
     machine, git = hardware(), git_state()
     revision = "not from a git checkout; see the version of diffprobe"
@@ -68,7 +70,7 @@ def reproduce(
         revision = f"git {git['revision']}" + " with changes that are in no commit" * git["dirty"]
     versions = [f"{name} {version}" for name, version in _versions().items() if version]
     return [
-        ("command", shlex.join(["python", script or Path(sys.argv[0]).name, *overrides])),
+        ("command", shlex.join([*script_command(script), *overrides])),
         ("revision", revision),
         ("seeds", ", ".join(f"{name} {value}" for name, value in seeds.items())),
         ("versions", ", ".join([f"Python {platform.python_version()}", *versions])),

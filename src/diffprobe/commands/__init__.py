@@ -1,0 +1,1 @@
+"""The console command `diffprobe`, and the two of its commands that Hydra composes."""
