@@ -6,14 +6,17 @@ import ast
 import re
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from text import plain
 
+from diffprobe.parts import Part
 from diffprobe.ranges import Choice, OneOrMore, WordOr, described, shown
-from diffprobe.signatures import Signature, _find, signature_of
+from diffprobe.runs.settings import AnalysisJobSettings
+from diffprobe.signatures import _find, signature_of
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -66,37 +69,74 @@ def _keys_of_run() -> Iterator[str]:
 
 
 def _group(group: str) -> Iterator[str]:
-    taken = {
-        key: value
-        for item in _loaded(CONF / "train.yaml")["defaults"]
-        if isinstance(item, dict)
-        for key, value in item.items()
-    }
-    yield from (f"## {group}", "", "| choice | what | class |", "| --- | --- | --- |")
-    keys: dict[str, dict[str, list[str]]] = {}
-    for path in choices_of(group):
-        content = _loaded(path)
-        content = content.get(group, content)  # of a file that sets other groups too
-        nested = [each["_target_"] for each in content.values() if isinstance(each, dict) and "_target_" in each]
-        target = content.get("_target_", "") or ", ".join(nested)
-        name = f"**`{path.stem}`**" if taken.get(group) == path.stem else f"`{path.stem}`"
-        yield f"| {name} | {plain(_header(path))} | {f'`{target}`' if target else ''} |"
-        for key, value in content.items():
-            if key not in ("defaults", "hydra", "_target_", "_partial_"):
-                of_key = keys.setdefault(key, {"values": [], "takes": [], "means": []})
-                of_key["values"].append(shown(value))
-                signature = _signature(target) or _signature(_inherited(path))
-                if signature and key in signature.arguments:
-                    of_key["takes"].append(takes(signature.arguments[key].hint))
-                of_key["means"].append(_comments(path).get(key) or _documented(target or _inherited(path)).get(key, ""))
+    chosen = {key: value for item in _loaded(CONF / "train.yaml")["defaults"] for key, value in _choice(item).items()}
+    classes = {path: _class(path, group) for path in choices_of(group)}
+    several = len(set(filter(None, classes.values()))) > 1
+    yield from (f"## {group}", "")
+    yield from () if several or not any(classes.values()) else (f"Class: `{next(filter(None, classes.values()))}`", "")
+    yield from (
+        ("| choice | what | class |", "| --- | --- | --- |") if several else ("| choice | what |", "| --- | --- |")
+    )
+    for path, target in classes.items():
+        name = f"**`{path.stem}`**" if chosen.get(group) == path.stem else f"`{path.stem}`"
+        yield f"| {name} | {plain(_header(path))} |" + (f" {f'`{target}`' if target else ''} |" if several else "")
     yield ""
+    keys = _keys(group, classes)
     if keys:
         yield from (f"| `{group.replace('/', '.')}.` | in the choices | takes | meaning |", "| --- | --- | --- | --- |")
         for key, each in sorted(keys.items()):
-            values = ", ".join(plain(f"`{value}`") for value in dict.fromkeys(each["values"]))
-            means = next((text for text in each["means"] if text), "")
-            yield f"| `{key}` | {values} | {plain(', '.join(dict.fromkeys(each['takes'])))} | {plain(means)} |"
+            values = ", ".join(plain(f"`{value}`") for value in dict.fromkeys(each.values))
+            means = next(filter(None, each.means), "")
+            yield f"| `{key}` | {values} | {plain(', '.join(dict.fromkeys(each.takes)))} | {plain(means)} |"
         yield ""
+
+
+@dataclass
+class _Key:
+    """What the choices of a group say of a key: its values in their files, what it takes, what it means."""
+
+    values: list[str] = field(default_factory=list)
+    takes: list[str] = field(default_factory=list)
+    means: list[str] = field(default_factory=list)
+
+
+def _keys(group: str, classes: dict[Path, str]) -> dict[str, _Key]:
+    """The keys in the files of a group, and the arguments of its classes that can be typed besides."""
+    keys: dict[str, _Key] = {}
+    for path, target in classes.items():
+        for name, value in _content(path, group).items():
+            if name not in ("defaults", "hydra", "_target_", "_partial_"):
+                keys.setdefault(name, _Key()).values.append(shown(value))
+                keys[name].means.append(_comments(path).get(name, ""))
+        signature = signature_of(target, imported=False) if target.startswith("diffprobe.") else None
+        for name, argument in signature.arguments.items() if signature else ():
+            words = takes(argument.hint)
+            if name in keys or (words and name not in _given(group)):
+                keys.setdefault(name, _Key()).takes.extend([words] if words else [])
+                keys[name].means.append(_documented(target).get(name, ""))
+    return keys
+
+
+def _given(group: str) -> set[str]:
+    """The arguments that the run gives to the class of a group, which nobody types."""
+    hint = get_type_hints(AnalysisJobSettings, include_extras=True).get(group)
+    return {name for note in get_args(hint)[1:] if isinstance(note, Part) for name in note.given}
+
+
+def _choice(item: Any) -> dict[str, Any]:
+    return item if isinstance(item, dict) else {}
+
+
+def _content(path: Path, group: str) -> dict[str, Any]:
+    content = _loaded(path)
+    return content.get(group, content)  # of a file that sets other groups too
+
+
+def _class(path: Path, group: str) -> str:
+    """The class of a choice, or of the file that it builds on; of callbacks and the like each that it holds."""
+    content = _content(path, group)
+    nested = [each["_target_"] for each in content.values() if isinstance(each, dict) and "_target_" in each]
+    return content.get("_target_", "") or ", ".join(nested) or _inherited(path)
 
 
 def takes(hint: Any) -> str:
@@ -143,10 +183,6 @@ def _inherited(path: Path) -> str:
         if isinstance(item, str) and item != "_self_" and base.is_file():
             return _loaded(base).get("_target_", "") or _inherited(base)
     return ""
-
-
-def _signature(target: str) -> Signature | None:
-    return signature_of(target, imported=False) if target else None
 
 
 def _documented(target: str) -> dict[str, str]:
