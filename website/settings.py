@@ -86,7 +86,8 @@ def _group(group: str) -> Iterator[str]:
         yield from (f"| `{group.replace('/', '.')}.` | in the choices | takes | meaning |", "| --- | --- | --- | --- |")
         for key, each in sorted(keys.items()):
             values = ", ".join(plain(f"`{value}`") for value in dict.fromkeys(each.values))
-            means = next(filter(None, each.means), "")
+            told = [text for text in each.means if text]
+            means = min(told, key=lambda text: text.startswith("or "), default="")  # "or x": other values, told already
             yield f"| `{key}` | {values} | {plain(', '.join(dict.fromkeys(each.takes)))} | {plain(means)} |"
         yield ""
 
