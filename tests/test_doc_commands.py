@@ -44,14 +44,21 @@ def lines_of(page: Page) -> Iterator[str]:
     yield from page.words
 
 
+def lines_of_presets() -> Iterator[tuple[str, str]]:
+    """Preset and command, of the indented lines of the comments that presets begin with."""
+    for path in sorted((ROOT / "conf" / "experiment").rglob("*.yaml")):
+        text = re.sub(r"\\\n#", " ", path.read_text())
+        yield from ((path.relative_to(ROOT).as_posix(), line) for line in re.findall(r"^#   (.*)$", text, re.MULTILINE))
+
+
 def commands() -> list[tuple[str, str]]:
-    """Page and command, of those that run one of ours."""
+    """Page or preset, and command, of those that run one of ours."""
     found = []
-    for page in PAGES:
-        for line in lines_of(page):
-            for part in line.split(" && "):
-                if re.search(r"(^|\s)python3? ([\w/]+\.py|-m diffprobe)", part) and (page.path, part) not in found:
-                    found.append((page.path, part.strip()))
+    of_pages = [(page.path, line) for page in PAGES for line in lines_of(page)]
+    for place, line in [*of_pages, *lines_of_presets()]:
+        for part in line.split(" && "):
+            if re.search(r"(^|\s)python3? ([\w/]+\.py|-m diffprobe)", part) and (place, part) not in found:
+                found.append((place, part.strip()))
     return found
 
 
@@ -112,7 +119,7 @@ def test_a_command_is_one_that_there_is(page, command, monkeypatch):
 
 
 def test_commands_are_found():
-    assert len(commands()) > 90
+    assert len(commands()) > 110
     assert ("README.md", "python train.py") in commands()
     assert values("seed=[1,2],[3]") == ["seed=[1,2]"]
     assert jobs(["-m", "seed=1,2", "layers=x,y"]) == [["seed=1", "layers=x"], ["seed=1", "layers=y"]]
