@@ -18,11 +18,13 @@ from diffprobe.signatures import signature_of
 from tests.pages import ROOT, Page, pages
 
 SCRIPTS = ("train.py", "analyze.py")
+COMMAND = re.compile(r"(^|\s)(python3? ([\w/]+\.py|-m diffprobe)|diffprobe (train|analyze)\b)")
 KMEANS = ROOT / "tests" / "integration" / "examples" / "kmeans"
 # The changelog names what there was.
 PAGES = [page for page in pages() if page.path != "CHANGELOG.md"]
 # What stands for something of the reader's: a value that fits. All else that stands for a file is a name like another.
 FITTING = (
+    (r"\bdiffprobe (train|analyze)\b", r"python \1.py"),
     (r"\$PYTHONPATH", str(KMEANS)),
     (r"\$PWD", str(ROOT)),
     (r"\$\{?\w+\}?", "7"),
@@ -30,7 +32,7 @@ FITTING = (
     (r"(?<=objects\.root=)\w+", "VOCdevkit"),
 )
 # Made of files that the page tells the reader to write first.
-OF_THE_READER = ("my_conf",)
+OF_THE_READER = ("=mine",)
 # Settings of the analysis that docs/extending.md writes.
 OF_AN_EXAMPLE = ("analysis.clusters=1", "+analysis.cluster=3")
 # Endings of files whose names look like keys.
@@ -57,7 +59,7 @@ def commands() -> list[tuple[str, str]]:
     of_pages = [(page.path, line) for page in PAGES for line in lines_of(page)]
     for place, line in [*of_pages, *lines_of_presets()]:
         for part in line.split(" && "):
-            if re.search(r"(^|\s)python3? ([\w/]+\.py|-m diffprobe)", part) and (place, part) not in found:
+            if COMMAND.search(part) and (place, part) not in found:
                 found.append((place, part.strip()))
     return found
 
@@ -102,7 +104,7 @@ def test_a_command_is_one_that_there_is(page, command, monkeypatch):
     monkeypatch.syspath_prepend(str(KMEANS))
     program, *arguments = words_of(command)
     if program in SCRIPTS:
-        if "--help" not in arguments:
+        if not any(word.startswith("--") for word in arguments):  # --help and what else ends before a run
             check(program, *arguments)
         return
     if program != "-m":
@@ -121,6 +123,9 @@ def test_a_command_is_one_that_there_is(page, command, monkeypatch):
 def test_commands_are_found():
     assert len(commands()) > 110
     assert ("README.md", "python train.py") in commands()
+    assert (
+        words_of("diffprobe train seed=1 ...  # more") == words_of("python train.py seed=1") == ["train.py", "seed=1"]
+    )
     assert values("seed=[1,2],[3]") == ["seed=[1,2]"]
     assert jobs(["-m", "seed=1,2", "layers=x,y"]) == [["seed=1", "layers=x"], ["seed=1", "layers=y"]]
 
