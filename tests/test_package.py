@@ -76,7 +76,7 @@ def test_the_wheel_holds_code_configurations_and_data_and_nothing_else(built):
     inside = {name for name in built.wheel.namelist() if ".dist-info/" not in name}
     conf = {path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml") if "local" not in path.parts[:-1]}
     source = {path.relative_to(ROOT / "src") for path in (ROOT / "src" / "diffprobe").rglob("*") if path.is_file()}
-    source = {path for path in source if path.suffix != ".pyc"}
+    source = {path for path in source if "__pycache__" not in path.parts}
     assert inside == {f"diffprobe/{path}" for path in conf} | {str(path) for path in source}
     assert {"diffprobe/py.typed", "diffprobe/conf/train.yaml", "diffprobe/report/html/page.html"} <= inside
     assert any(name.endswith(".safetensors") for name in inside)

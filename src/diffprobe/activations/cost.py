@@ -56,7 +56,7 @@ class _Counter(TorchDispatchMode):
         self.known = {weight.untyped_storage()._cdata for weight in weights}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        found: Any = func(*args, **(kwargs or {}))
         for tensor in found if isinstance(found, (tuple, list)) else (found,):
             if isinstance(tensor, Tensor):
                 self._hold(tensor.untyped_storage())
