@@ -56,12 +56,13 @@ class _Counter(TorchDispatchMode):
         self.known = {weight.untyped_storage()._cdata for weight in weights}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found: Any = func(*args, **(kwargs or {}))
-        for tensor in found if isinstance(found, (tuple, list)) else (found,):
+        found = func(*args, **(kwargs or {}))
+        made = found if isinstance(found, (tuple, list)) else (found,)
+        for tensor in made:
             if isinstance(tensor, Tensor):
                 self._hold(tensor.untyped_storage())
         if self.copies and func is torch.ops.aten.convolution.default:
-            self.peak = max(self.peak, self.held + args[0].nbytes + found.nbytes)
+            self.peak = max(self.peak, self.held + args[0].nbytes + made[0].nbytes)
         return found
 
     def _hold(self, storage: Any) -> None:
