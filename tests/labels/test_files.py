@@ -54,6 +54,11 @@ def test_missing_maps_are_named_before_work(maps):
         FilesLabeler(maps / "nothere")
 
 
+def test_maps_that_lie_above_their_propertys_folder_are_pointed_at(maps):
+    with pytest.raises(UserError, match=r"no folder .*saliency.saliency; move the 2 maps in .*saliency there"):
+        FilesLabeler(maps / "saliency").check(NAMES, ["saliency"], 8)
+
+
 def test_maps_that_are_no_plane_of_numbers_are_refused(maps):
     np.save(maps / "depth" / f"{NAMES[0]}.npy", np.full((8, 8), np.nan))
     with pytest.raises(UserError, match=NAMES[0]):

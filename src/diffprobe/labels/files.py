@@ -60,7 +60,13 @@ class FilesLabeler:
         for name in properties:
             folder = self.path / name
             if not folder.is_dir():
-                raise UserError(f"no folder {folder}; put one map per image there, or leave {name} out of property")
+                lie_above = [image for image in names if self._files("", image)]
+                what = (
+                    f"move the {len(lie_above)} maps in {self.path} there"
+                    if lie_above
+                    else "put one map per image there"
+                )
+                raise UserError(f"no folder {folder}; {what}, or leave {name} out of property")
             missing = [image for image in names if not self._files(name, image)]
             if missing:
                 raise UserError(
