@@ -14,13 +14,13 @@ from tests.pages import ROOT
 def made(monkeypatch):
     """The generated pages by name."""
     monkeypatch.syspath_prepend(str(ROOT / "website"))
-    modules = {name: import_module(name) for name in ("commands", "names", "notebooks", "settings", "text")}
+    modules = {name: import_module(name) for name in ("commands", "names", "tutorial", "settings", "text")}
     yield {
         "names": modules["names"].page(),
         "settings": modules["settings"].groups_page(),
         "presets": modules["settings"].presets_page(),
         "commands": modules["commands"].page(),
-        "notebook": modules["notebooks"].page(ROOT / "notebooks" / "02_main_study.ipynb"),
+        "notebook": modules["tutorial"].page(ROOT / "notebooks" / "02_main_study.ipynb"),
     }
     for name in modules:
         sys.modules.pop(name)

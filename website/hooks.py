@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "website")]
 
 import names  # noqa: E402
-import notebooks  # noqa: E402
 import settings  # noqa: E402
+import tutorial  # noqa: E402
 
 import commands  # noqa: E402
 
@@ -39,7 +39,7 @@ def on_files(files: Files, config: Any) -> Files:
     pages["reference/presets.md"] = settings.presets_page()
     pages["reference/commands.md"] = commands.page()
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        pages[f"tutorial/{path.stem}.md"], pictures = notebooks.page(path)
+        pages[f"tutorial/{path.stem}.md"], pictures = tutorial.page(path)
         for name, content in pictures.items():
             files.append(File.generated(config, f"tutorial/{name}", content=content))
     files.append(File.generated(config, "site.css", content=(ROOT / "website" / "site.css").read_text()))

@@ -51,7 +51,7 @@ def save(finished: Finished, folder: Path, *, track: bool) -> Path:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         place = folder.resolve()
         name = RunName(finished.kind, f"{place.parent.name}/{place.name}")
-        again = reproduce(folder, overrides, seeds, f"{finished.script}.py")
+        again = reproduce(folder, overrides, seeds, finished.script)
         if finished.labels is not None:
             again[0] = ("made by", f"Python, with labels of {finished.labels}")
         with Tracker(finished.settings.logger, folder, plain, name) if track else nullcontext() as tracker:

@@ -116,7 +116,7 @@ def emergence(
         others: as of `dp.probe`.
 
     >>> import diffprobe as dp
-    >>> result = dp.emergence("pocket", count=12, properties="saliency", overrides=["steps.sampling=2"], verbose=False)
+    >>> result = dp.emergence("pocket", count=12, properties="depth", overrides=["steps.sampling=2"], verbose=False)
     >>> "emergence" in result.tables
     True
     """
