@@ -28,8 +28,8 @@ result
 # %% [markdown]
 # ## Edited images
 #
-# From left to right: the image, its saliency map, the map that is wanted, and the image that is denoised with edited
-# activations. The random edit is as large and has a random direction: it should not move the object.
+# From top to bottom: the image and its saliency map, the map that is wanted, the image that is denoised with edited
+# activations (with the outline of that map), and what its saliency map is.
 
 # %%
 result.plot("intervention_examples")
@@ -38,7 +38,7 @@ result.plot("intervention_examples")
 # ## How often does it work?
 #
 # The overlap (Dice) of the new picture's saliency with the map that was asked for, beside that of the unedited picture
-# and of random edits.
+# and of random edits, which are as large and have a random direction: they should not move the object.
 
 # %%
 result.plot("intervention_scores")
