@@ -9,9 +9,7 @@ from html import unescape
 
 import pytest
 
-from diffprobe.report.page import page_html
 from diffprobe.report.publish import publish
-from diffprobe.report.report import Cell, HeatMap, Report
 from tests.report.made_up_report import MadeUpRun, make_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -52,12 +50,6 @@ search.value = "1.1 0.300";
 search.dispatchEvent(new Event("input"));
 const found = document.getElementById(search.dataset.searches).tBodies[0].rows;
 seen.found = [...found].filter((row) => !row.hidden).length;
-seen.saved = [];
-HTMLAnchorElement.prototype.click = function () { seen.saved.push([this.download, this.href.slice(0, 14)]); };
-for (const name of ["[data-figure]", "[data-saves]"]) document.querySelector(name).click();
-const theme = document.querySelector(".theme");
-seen.themes = [1, 2].map(() => { theme.click(); return getComputedStyle(document.body).backgroundColor; });
-seen.csv = csvOf(heading.closest("table")).split("\\n").slice(0, 2);
 seen.width = innerWidth;
 seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 document.title = JSON.stringify(seen);
@@ -116,35 +108,3 @@ def test_a_reader_finds_scores_pictures_and_order_by_keyboard_and_click(tmp_path
         assert numbers == sorted(numbers, reverse=order == "descending")
         assert len(set(numbers)) == 4
     assert seen["found"] == 8
-    (figure, png), (table, blob) = seen["saved"]
-    assert (figure.endswith(".png"), png, table.endswith(".csv"), blob[:5]) == (True, "data:image/png", True, "blob:")
-    assert sorted(seen["themes"]) == ["rgb(22, 24, 27)", "rgb(255, 255, 255)"]
-    assert "mean" in seen["csv"][0]
-    assert seen["csv"][1] == "up 1.1,1,0.3,20"  # the first row that is seen, in full precision
-
-
-LINKED = """
-const seen = {};
-const [one, other] = document.querySelectorAll(".heat");
-one.querySelector("button[data-row='1'][data-column='0']").click();
-seen.chosen = [...document.querySelectorAll("[aria-pressed=true][data-row]")].map((each) => each.ariaLabel);
-seen.panels = [one, other].map((each) => each.querySelector(".panel").textContent);
-seen.alone = document.querySelectorAll(".heat")[2].querySelector("[aria-pressed]");
-document.title = JSON.stringify(seen);
-"""
-
-
-def test_a_cell_that_is_chosen_is_chosen_in_all_maps_of_its_group(tmp_path, monkeypatch):
-    """By its layer and step, though they stand in other places of the other map."""
-    first = {("a", 0): Cell(0.1), ("b", 0): Cell(0.2, 0.1, 0.3, 9)}
-    second = {("b", 0): Cell(0.4, 0.3, 0.5, 9, ["Paired: above."]), ("b", 1): Cell(0.5)}
-    maps = [HeatMap(name, "dice", cells, group="depth") for name, cells in (("one", first), ("two", second))]
-    page = page_html(Report("two runs", heatmaps=[*maps, HeatMap("alone", "dice", first)]))
-    (tmp_path / "page.html").write_text(page, encoding="utf-8")
-    monkeypatch.setattr("tests.report.test_page_browser.VISIT", LINKED)
-    seen, messages = visit(tmp_path / "page.html", 1280, tmp_path / "profile")
-    assert messages == []
-    assert seen["chosen"] == ["b, step 1: 0.20", "b, step 1: 0.40"]
-    assert "0.200 [0.100, 0.300]" in seen["panels"][0]
-    assert "Paired: above." in seen["panels"][1]
-    assert seen["alone"] is None

@@ -14,7 +14,6 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from diffprobe.analyses.analysis import Plan
-from diffprobe.backbone.layers import network_order
 from diffprobe.errors import UserError
 from diffprobe.files import Step
 from diffprobe.labels.classifiers import PROPERTY as CLASS
@@ -24,7 +23,7 @@ from diffprobe.probes.score_table import TEXT, concatenate, read_csv, read_score
 from diffprobe.probes.summaries import best_layer, headline_metric, read_summary, summary_rows
 from diffprobe.ranges import Folder, Items
 from diffprobe.report.choices import metric_name, or_nan
-from diffprobe.report.report import Cell, HeatMap, Plot, Report, Table
+from diffprobe.report.report import Plot, Report, Table
 from diffprobe.report.style import (
     BEST_STYLE,
     BLUE,
@@ -141,7 +140,6 @@ class Comparison:
                 "settings": Table(differing_settings(runs), title="settings that differ"),
             },
             figures=figures,
-            heatmaps=run_heat_maps(runs, headlines, differences),
         )
 
 
@@ -276,43 +274,6 @@ def differing_settings(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     differing = [key for key in keys if len({str(run.settings.get(key)) for run in runs}) > 1]
     rows = [(key, run.name, str(run.settings.get(key, ""))) for key in differing for run in runs]
     return pd.DataFrame(rows, columns=["setting", "run", "value"], dtype="str")
-
-
-def run_heat_maps(
-    runs: Sequence[FinishedRun], headlines: Sequence[RunScore], differences: Sequence[ScoreDifference]
-) -> list[HeatMap]:
-    """Scores of every layer and step: a group for each property that several runs have, with a map of each run.
-
-    The cell of a headline score says how it differs from those of other runs on the same images.
-    """
-    tables = {run.name: run.summaries for run in runs if run.summaries is not None}
-    maps = []
-    for (what, metric), rows in _by_score(
-        [row for row in headlines if row.run in tables and row.what != CLASS]
-    ).items():
-        own = [row for row in differences if (row.property, row.metric) == (what, metric)]
-        for label, row in zip(labels_of(rows), rows, strict=True) if len(rows) > 1 else ():
-            notes = [_difference_line(each, len(own)) for each in own if _is_of(row, each)]
-            chosen = {"control": "none", "split": "test", "property": what, "metric": metric}
-            table = select(tables[row.run], model=row.model, probe=row.probe, **chosen)
-            order = {layer: place for place, layer in enumerate(network_order(table["layer"]))}
-            best = (row.layer, row.step)
-            cells = {
-                (each.layer, each.step): Cell(
-                    each.mean, each.low, each.high, each.n, notes if (each.layer, each.step) == best else ()
-                )
-                for each in sorted(summary_rows(table), key=lambda each: (order[each.layer], each.step))
-            }
-            maps.append(HeatMap(label, metric, cells, group=what))
-    return maps
-
-
-def _is_of(row: RunScore, difference: ScoreDifference) -> bool:
-    """Whether a difference is one of a run's headline score."""
-    one = (difference.model, difference.layer, difference.step, difference.probe)
-    other = (difference.other_model, difference.other_layer, difference.other_step, difference.other_probe)
-    labels = (row.run, f"{row.run}: {row.model}")
-    return any((label, row.layer, row.step, row.probe) in (one, other) for label in labels)
 
 
 @style()

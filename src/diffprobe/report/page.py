@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +62,7 @@ def page_html(
         title=report.title,
         findings=shortened(report.findings, (layer for heat in report.heatmaps for layer in heat.layers)),
         questions=[*report.questions, *questions],
-        heatmaps=_heat_maps(report.heatmaps),
+        heatmaps=[_heat_map(heat) for heat in report.heatmaps],
         examples=report.examples,
         figures=[_figure(report, name, path) for name, path in (figures or {}).items()],
         tables=[_table(name, table) for name, table in report.tables.items() if "page" in table.show],
@@ -96,20 +95,13 @@ def _figure(report: Report, name: str, path: Path) -> dict[str, Any]:
         width, height = opened.size
     caption = report.figures[name].caption or name.replace("_", " ")
     shown = round(96 * width / PIXELS_PER_INCH)
-    uri = figure_uri(path)
-    kind = "png" if uri.startswith("data:image/png") else "jpg"
-    return {"uri": uri, "kind": kind, "name": name, "caption": caption} | {
-        "width": width,
-        "height": height,
-        "shown": shown,
-    }
+    return {"uri": figure_uri(path), "caption": caption, "width": width, "height": height, "shown": shown}
 
 
 def _table(name: str, table: Table) -> dict[str, Any]:
     columns, count = columns_of(table, MOST), len(table.data)
     return {
         "name": table.title or name,
-        "file": re.sub(r"[^\w.-]+", "_", name.rpartition("/")[2]),
         "count": f"{count} rows" if count <= MOST else f"the first {MOST} of {count} rows",
         "folded": count > MANY,
         "columns": columns,
@@ -119,30 +111,13 @@ def _table(name: str, table: Table) -> dict[str, Any]:
     }
 
 
-def _heat_maps(heatmaps: Sequence[HeatMap]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Maps by group, '' for each without one, as the template draws them; those of a group share their colours."""
-    found: list[tuple[str, list[dict[str, Any]]]] = []
-    for number, heat in enumerate(heatmaps, 1):
-        group = [one for one in heatmaps if one.group == heat.group] if heat.group else [heat]
-        drawn = _heat_map(heat, [cell.value for one in group for cell in one.cells.values()]) | {"number": number}
-        if not heat.group or not found or found[-1][0] != heat.group:
-            found.append((heat.group, []))
-        found[-1][1].append(drawn)
-    return found
-
-
-def _heat_map(heat: HeatMap, values: Sequence[float | None]) -> dict[str, Any]:
-    """What the template draws, and what the script opens: of every cell its sentences, of every layer its pictures.
-
-    Args:
-        values: from the lowest to the highest of which colours run.
-    """
+def _heat_map(heat: HeatMap) -> dict[str, Any]:
+    """What the template draws, and what the script opens: of every cell its sentences, of every layer its pictures."""
     short, layers, steps = short_names(heat.layers), heat.layers, heat.steps
-    colours = cell_colours(values, colours_of(heat.metric))
+    colours = cell_colours([cell.value for cell in heat.cells.values()], colours_of(heat.metric))
     grid = [[heat.cells.get((layer, step), Cell(None)) for step in steps] for layer in layers]
     return {
         "title": heat.title,
-        "group": heat.group,
         "score": metric_name(heat.metric) + direction(heat.metric),
         "steps": ["all" if step == NO_STEP else str(step + 1) for step in steps],
         "rows": [

@@ -207,8 +207,6 @@ class HeatMap:
         frames: layer -> what its probe shows of an image, over the steps of the map.
         beside: what to compare it with, by name; over the steps, or one picture.
         caption: what the opened pictures are of.
-        group: maps of one group stand side by side with one scale of colours, and a cell that is chosen in one is
-            chosen in all; '' for a map of its own.
     """
 
     title: str
@@ -217,7 +215,6 @@ class HeatMap:
     frames: Mapping[str, Frames] = field(default_factory=dict)
     beside: Mapping[str, Frames] = field(default_factory=dict)
     caption: str = ""
-    group: str = ""
 
     @property
     def layers(self) -> list[str]:

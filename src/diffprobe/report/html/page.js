@@ -86,51 +86,6 @@ function openCell(heat, data, button) {
   turn(panel, column);
 }
 
-// The same layer and step in the other maps of a group.
-function others(heat, button) {
-  const group = heat.dataset.group;
-  const place = button.getAttribute("aria-label").replace(/: [^:]*$/, "");
-  const maps = group ? [...document.querySelectorAll(".heat")].filter((one) => one !== heat && one.dataset.group === group) : [];
-  return maps.flatMap((one) => {
-    const there = [...one.querySelectorAll(".cells button")].find((each) => each.getAttribute("aria-label").replace(/: [^:]*$/, "") === place);
-    return there ? [[one, there]] : [];
-  });
-}
-
-// Dark and light: as the system has it, until the button says otherwise.
-function darkNow() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function showTheme(button) {
-  button.setAttribute("aria-pressed", String(darkNow()));
-  button.textContent = darkNow() ? "light" : "dark";
-}
-
-// Tables as files, in the order and with the rows that are seen.
-function csvOf(table) {
-  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const headings = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
-  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
-  const exact = (cell) => (Number(cell.dataset.value) === Number(cell.textContent) ? cell.textContent : cell.dataset.value ?? cell.textContent);
-  const lines = rows.map((row) => [...row.cells].map(exact));
-  return [headings, ...lines].map((line) => line.map(quoted).join(",") + "\n").join("");
-}
-
-function download(address, name) {
-  const link = document.createElement("a");
-  link.href = address;
-  link.download = name;
-  link.click();
-}
-
-function saveTable(button) {
-  const address = URL.createObjectURL(new Blob([csvOf(document.getElementById(button.dataset.saves))], { type: "text/csv" }));
-  download(address, button.dataset.name);
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
-}
-
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 function moveFocus(heat, event) {
@@ -161,33 +116,12 @@ for (const input of document.querySelectorAll("input[type=search]")) {
 for (const input of document.querySelectorAll(".slider input[type=range]")) {
   input.addEventListener("input", () => slide(input));
 }
-for (const button of document.querySelectorAll("[data-saves]")) {
-  button.addEventListener("click", () => saveTable(button));
-}
-for (const button of document.querySelectorAll("[data-figure]")) {
-  button.addEventListener("click", () => download(button.closest("figure").querySelector("img").src, button.dataset.figure));
-}
-for (const button of document.querySelectorAll(".theme")) {
-  showTheme(button);
-  button.addEventListener("click", () => {
-    document.documentElement.dataset.theme = darkNow() ? "light" : "dark";
-    showTheme(button);
-  });
-}
-// On paper tables are there, but for those of many pages
-addEventListener("beforeprint", () => {
-  for (const each of document.querySelectorAll("details:has(table)")) each.open = each.querySelectorAll("tr").length < 200;
-});
 for (const heat of document.querySelectorAll(".heat")) {
   const data = JSON.parse(heat.querySelector(".cells-data").textContent);
   const table = heat.querySelector(".cells");
   table.addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    if (!button) return;
-    openCell(heat, data, button);
-    for (const [one, there] of others(heat, button)) {
-      openCell(one, JSON.parse(one.querySelector(".cells-data").textContent), there);
-    }
+    if (button) openCell(heat, data, button);
   });
   table.addEventListener("keydown", (event) => moveFocus(heat, event));
 }
