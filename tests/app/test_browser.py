@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -11,20 +10,14 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from diffprobe.app.page import open_page  # noqa: E402
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
-PATIENCE = 30_000  # milliseconds
+from diffprobe.app.page import open_page
+from tests.browser import NEEDS_BROWSER, open_tab
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::Warning:gradio"),
-    pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed"),
+    NEEDS_BROWSER,
 ]
 
 
@@ -39,12 +32,8 @@ def address(equipment) -> Iterator[str]:
 
 @pytest.fixture
 def tab() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        tab = browser.new_page(viewport={"width": 1280, "height": 1200})
-        tab.set_default_timeout(PATIENCE)
+    with open_tab() as tab:
         yield tab
-        browser.close()
 
 
 def source(tab: Any, name: str) -> str:

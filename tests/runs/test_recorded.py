@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffprobe.analyses.comparison import read_run
+from diffprobe.analyses.comparison.runs import read_run
 from diffprobe.analyses.inputs import Inputs
 from diffprobe.analyses.trained_probes import read_probes
 from diffprobe.app.session import load_from_run
