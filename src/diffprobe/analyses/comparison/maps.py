@@ -75,9 +75,14 @@ def _of_objects(run: FinishedRun, row: RunScore) -> dict[Place, Cell]:
     rows = select(run.tests, model=row.model, measure=measure, **wanted)
     columns = rows[["layer", "step", "value", "low", "high"]].astype({"step": "Int64"})
     return {
-        (layer, NO_STEP if step != step else int(step)): Cell(*(end if is_number(end) else None for end in numbers))
+        (layer, NO_STEP if step != step else int(step)): _cell(*numbers)
         for layer, step, *numbers in columns.itertuples(index=False)
     }
+
+
+def _cell(*numbers: float) -> Cell:
+    value, low, high = (number if is_number(number) else None for number in numbers)
+    return Cell(value, low, high)
 
 
 def _notes(
