@@ -27,7 +27,8 @@ LEVELS = (
     ("runs",),
     ("analyses",),
     ("cli",),
-    ("api", "app", "try_labels"),
+    ("api",),
+    ("app", "try_labels"),
 )
 SHARED_BY_ANALYSES = ("analysis", "inputs", "objects", "trained_probes")
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
