@@ -49,7 +49,7 @@ def pytest_collection_finish() -> None:
 def layers_found_once() -> Iterator[None]:
     """Runs of one network look for its layers once in all, which takes as long as loading it twice."""
     with pytest.MonkeyPatch.context() as patched:
-        for module in ("backbone.layers", "backbone.certify", "app.session"):
+        for module in ("backbone.layers", "backbone.certify", "app.equipment"):
             patched.setattr(f"diffprobe.{module}.catalogue", listed_layers)
         yield
 

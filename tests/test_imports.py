@@ -27,7 +27,8 @@ LEVELS = (
     ("runs",),
     ("analyses",),
     ("cli",),
-    ("api", "app", "try_labels"),
+    ("api",),
+    ("app", "try_labels"),
     ("commands",),
 )
 SHARED_BY_ANALYSES = ("analysis", "inputs", "objects", "trained_probes")

@@ -40,7 +40,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     ),
     "analysis": (
         "diffprobe.analyses.classification.analysis.Classification",
-        "diffprobe.analyses.comparison.Comparison",
+        "diffprobe.analyses.comparison.analysis.Comparison",
         "diffprobe.analyses.drift.analysis.Denoising",
         "diffprobe.analyses.drift.analysis.Transforms",
         "diffprobe.analyses.drift.analysis.Video",

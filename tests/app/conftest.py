@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from diffprobe.app.session import Equipment, build_equipment
+from diffprobe.app.equipment import Equipment, build_equipment
 from diffprobe.data.prompts import Prompt
 from diffprobe.probes.bank import ProbeBank
 
@@ -21,6 +21,9 @@ class LighterHalf:
         salient = (grey > grey.flatten(1).median(1).values[:, None, None]).float()
         maps = {"saliency": salient, "depth": grey, "shading": grey}
         return {name: maps[name] for name in properties}
+
+    def check(self, names: list[str], properties: list[str], image_size: int) -> None:
+        """Knows every image."""
 
     def fingerprint(self, name: str) -> str:
         return f"lighter half: {name}"

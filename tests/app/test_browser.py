@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 
-from diffprobe.app.page import open_page  # noqa: E402
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
-PATIENCE = 30_000  # milliseconds
+from diffprobe.app import page as page_module
+from diffprobe.app.page import open_page
+from diffprobe.probes.bank import ProbeBank
+from tests.app.conftest import LAYERS
+from tests.browser import NEEDS_BROWSER, open_tab
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::Warning:gradio"),
-    pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed"),
+    NEEDS_BROWSER,
 ]
 
 
 @pytest.fixture
-def address(equipment) -> Iterator[str]:
+def address(equipment, tmp_path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    page = open_page(equipment, port)
+    page = open_page(equipment, tmp_path, port)
     yield f"http://127.0.0.1:{port}/"
     page.close(verbose=False)
 
 
 @pytest.fixture
 def tab() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        tab = browser.new_page(viewport={"width": 1280, "height": 1200})
-        tab.set_default_timeout(PATIENCE)
+    with open_tab() as tab:
         yield tab
-        browser.close()
 
 
 def source(tab: Any, name: str) -> str:
@@ -52,7 +46,14 @@ def source(tab: Any, name: str) -> str:
 
 
 def press(tab: Any, name: str) -> None:
-    tab.get_by_role("button", name=name).click()
+    tab.get_by_role("button", name=name, exact=True).click()
+
+
+def seen(tab: Any, place: str) -> dict[str, float]:
+    """Where something is in the window, once it is there."""
+    found = tab.locator(place).first
+    found.scroll_into_view_if_needed()
+    return found.bounding_box()
 
 
 def changed(tab: Any, name: str, before: str) -> None:
@@ -75,16 +76,16 @@ def test_a_person_gets_from_opening_the_page_to_an_image_denoised_with_a_moved_a
     tab.locator("#prompt textarea, #prompt input").first.fill("a dog")
     press(tab, "Generate")
     tab.locator("#target img").wait_for()
-    for name in ("after", "map_saliency", "map_depth", "original"):
+    for name in ("slot_1", "label", "original"):
         tab.locator(f"#{name} img").wait_for()
 
-    last = source(tab, "map_saliency")
+    last = source(tab, "slot_1")
     tab.locator("#step input[type=number]").fill("1")
     tab.locator("#step input[type=number]").press("Enter")
-    changed(tab, "map_saliency", last)
+    changed(tab, "slot_1", last)
 
     still = source(tab, "target")
-    box = tab.locator("#target img").bounding_box()
+    box = seen(tab, "#target img")
     tab.mouse.click(box["x"] + 0.7 * box["width"], box["y"] + 0.5 * box["height"])
     changed(tab, "target", still)
     press(tab, "Denoise with this mask")
@@ -94,7 +95,7 @@ def test_a_person_gets_from_opening_the_page_to_an_image_denoised_with_a_moved_a
     assert re.fullmatch(r"Dice with the mask asked for: [01]\.\d\d", verdict.inner_text())
 
     moved, first = source(tab, "target"), source(tab, "edited")
-    box = tab.locator("#editor canvas").first.bounding_box()
+    box = seen(tab, "#editor canvas")
     x, y = box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"]
     tab.mouse.move(x, y)
     tab.mouse.down()
@@ -106,3 +107,95 @@ def test_a_person_gets_from_opening_the_page_to_an_image_denoised_with_a_moved_a
 
     assert [url for url in elsewhere if not url.startswith(address)] == []
     assert errors == []
+
+
+def choose(tab: Any, name: str, text: str) -> None:
+    """Writes into a list and takes what is written."""
+    field = tab.locator(f"#{name} input")
+    field.fill(text)
+    field.press("Enter")
+
+
+def test_several_images_are_compared_by_property_layer_and_step_and_taken_along(address, tab, tmp_path):
+    tab.goto(address)
+    tab.locator("#prompt textarea").fill("a dog\na cat\na fox")
+    press(tab, "Generate")
+    for number in (1, 2, 3):
+        tab.locator(f"#slot_{number} img").wait_for()
+    assert tab.locator("#slot_4").count() == 0
+    curve = tab.locator("#curve svg")
+    assert "Dice at steps 1, 3. a dog" in curve.get_attribute("aria-label")
+    assert tab.locator("#curve li").count() == 3
+
+    first, label = source(tab, "slot_2"), source(tab, "label")
+    choose(tab, "property", "depth")
+    changed(tab, "label", label)
+    assert source(tab, "slot_2") != first
+    assert "rank correlation" in curve.get_attribute("aria-label")
+    first = source(tab, "slot_2")
+    choose(tab, "layer", next(iter(LAYERS)))
+    changed(tab, "slot_2", first)
+
+    label, original = source(tab, "label"), source(tab, "original")
+    tab.get_by_label("2: a cat").check()
+    changed(tab, "original", original)
+    assert source(tab, "label") != label
+
+    tab.locator("#export").click()
+    tab.locator("#files a").nth(1).wait_for()
+    with tab.expect_download() as waiting:
+        tab.locator("#files a").first.click()
+    assert waiting.value.suggested_filename == "a_cat_depth_step_3.png"
+    assert Image.open(waiting.value.path()).size[0] > 800
+    assert "make_images(equipment, ['a dog', 'a cat', 'a fox'], [2, 2, 2])" in tab.locator("#python").inner_text()
+
+    choose(tab, "model", str(tmp_path / "nowhere"))
+    press(tab, "Load")
+    tab.get_by_text("there is no such folder").first.wait_for()
+    assert tab.locator("#slot_1 img").count() == 1  # the page goes on with what it had
+
+
+def test_another_model_is_loaded_from_the_list_and_the_page_begins_anew(equipment, address, tab, monkeypatch):
+    bank = ProbeBank({"up_blocks.3.resnets.2": 8}, [1], ["saliency", "shading"])
+    other = replace(equipment, bank=bank)
+
+    def load(choice, stores, log):
+        log(f"training probes of {choice}")
+        return other
+
+    monkeypatch.setattr(page_module, "load_equipment", load)
+    tab.goto(address)
+    tab.locator("#seed textarea, #seed input").first.fill("1 2")
+    press(tab, "Generate")
+    tab.locator("#slot_2 img").wait_for()
+    tab.get_by_label("2: a blue cube").check()
+    choose(tab, "model", "runs/other")
+    press(tab, "Load")
+    tab.get_by_text("training probes of runs/other").first.wait_for()
+    tab.wait_for_function("!document.querySelector('#slot_1 img') && !document.querySelector('#original img')")
+    assert tab.locator("#slot_2, #current").count() == 0
+
+    press(tab, "Generate")
+    tab.locator("#slot_2 img").wait_for()
+    assert "Dice at steps 2. a blue cube" in tab.locator("#curve svg").get_attribute("aria-label")
+    label = source(tab, "label")
+    choose(tab, "property", "shading")
+    changed(tab, "label", label)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_page_is_no_wider_than_the_window(address, scheme):
+    with open_tab(390, 800, color_scheme=scheme) as tab:
+        tab.goto(address)
+        press(tab, "Generate")
+        tab.locator("#target img").wait_for()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        ground, ink = (
+            tab.evaluate("([place, of]) => getComputedStyle(document.querySelector(place))[of]", [place, of])
+            for place, of in (("body", "backgroundColor"), ("#curve svg text", "fill"))
+        )
+        assert (light(ground), light(ink)) == ((True, False) if scheme == "light" else (False, True))
+
+
+def light(colour: str) -> bool:
+    return sum(float(number) for number in re.findall(r"[\d.]+", colour)[:3]) / 3 > 128

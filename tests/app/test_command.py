@@ -25,3 +25,9 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(capsys):
     said = capsys.readouterr()
     assert f"--port {port} cannot be used" in said.err
     assert said.out == ""
+
+
+def test_a_folder_that_is_none_is_told_in_a_line(capsys):
+    pytest.importorskip("gradio")
+    assert main(["--probes", "no/such/folder", "--port", "0"]) == 1
+    assert capsys.readouterr().err.startswith("no/such/folder: there is no such folder; ")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-pytest.importorskip("gradio")
-
-from diffprobe.app.page import LINE, SIDE, apply_colours, draw_outline, picture
+from diffprobe.app.pictures import LINE, SIDE, apply_colours, draw_outline, picture
 from diffprobe.properties import property_named
 
 

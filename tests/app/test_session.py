@@ -6,23 +6,25 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from diffprobe.analyses.intervention.edits import TokenMoments, replacements
+from diffprobe.analyses.intervention.edits import replacements
 from diffprobe.app.session import (
-    build_equipment,
     centre,
     denoise_towards,
     drawn_mask,
-    load_from_run,
+    label_of,
     make_image,
+    make_images,
     moved_mask,
-    trained_bank,
+    prompts_and_seeds,
+    scores_over_steps,
 )
 from diffprobe.backbone.trajectory import generate
 from diffprobe.errors import UserError
-from diffprobe.probes.bank import ProbeBank
+from diffprobe.labels.pocket import PocketLabeler
 from diffprobe.probes.editing import readout_at
-from tests.app.conftest import LAYERS, PROMPTS, LighterHalf
+from tests.app.conftest import LAYERS
 from tests.spoilt import spoilt
 
 
@@ -49,6 +51,49 @@ def test_an_image_comes_with_all_its_steps_and_what_every_probe_sees(equipment, 
     assert 0.4 < generated.label.mean() < 0.6
 
 
+def test_images_of_several_prompts_are_those_of_each_alone(equipment, generated):
+    other, again = make_images(equipment, ["a cat", "a dog"], [5, 3])
+    assert (other.prompt, other.seed, again.prompt, again.seed) == ("a cat", 5, "a dog", 3)
+    torch.testing.assert_close(again.images, generated.images, rtol=1e-4, atol=1e-4)
+    for name, by_layer in generated.maps.items():
+        for layer, values in by_layer.items():
+            torch.testing.assert_close(again.maps[name][layer], values, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(other.images[-1], again.images[-1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "words"), [([], [], "no prompt"), (["a", "b"], [1], "one seed"), (["a", "a"], [1, 1], "two")]
+)
+def test_several_prompts_need_a_seed_each_and_differ(equipment, prompts, seeds, words):
+    with pytest.raises(UserError, match=words):
+        make_images(equipment, prompts, seeds)
+
+
+def test_scores_over_steps_are_the_agreement_with_the_label_of_the_final_image(equipment, generated):
+    layer = list(LAYERS)[1]
+    area = torch.nn.functional.interpolate(generated.maps["saliency"][layer][:, None], (128, 128))[:, 0] > 0.5
+    wanted = 2 * (area * generated.label).sum((1, 2)) / (area.sum((1, 2)) + generated.label.sum())
+    assert scores_over_steps(equipment, generated, "saliency", layer) == pytest.approx(wanted.tolist(), abs=1e-6)
+
+    grey = generated.images[-1].mean(0)
+    assert torch.equal(label_of(equipment, generated, "depth"), grey)
+    found = scores_over_steps(equipment, generated, "depth", layer)
+    for score, values in zip(found, generated.maps["depth"][layer], strict=True):
+        enlarged = torch.nn.functional.interpolate(values[None, None], (128, 128))[0, 0]
+        assert score == pytest.approx(spearmanr(enlarged.flatten(), grey.flatten()).statistic, abs=1e-4)
+
+
+def test_a_label_is_asked_for_once_and_an_unknown_property_is_refused(equipment):
+    image = make_image(equipment, "a dog", 4)
+    assert image.labels == {}
+    first = label_of(equipment, image, "depth")
+    assert label_of(equipment, image, "depth") is first
+
+    refusing = replace(equipment, labeler=PocketLabeler())
+    with pytest.raises(UserError, match="64-pixel pictures"):
+        scores_over_steps(refusing, make_image(equipment, "a dog", 4), "depth", next(iter(LAYERS)))
+
+
 def test_denoising_towards_a_mask_edits_the_first_third_and_is_scored_against_the_mask(equipment, generated):
     target = torch.zeros(128, 128)
     target[:, 64:] = 1
@@ -62,16 +107,6 @@ def test_denoising_towards_a_mask_edits_the_first_third_and_is_scored_against_th
     assert not torch.allclose(edited.image, generated.images[-1], atol=1e-3)
     for found, label in ((edited.dice, edited.label), (edited.dice_before, generated.label)):
         assert found == pytest.approx(float(2 * (label * target).sum() / (label.sum() + target.sum())))
-
-
-def test_covariances_are_those_of_the_first_images_at_the_edited_step(equipment):
-    moments = TokenMoments()
-    texts, seeds = [f"picture {number}" for number in range(5)], list(range(5))
-    first = next(generate(equipment.backbone, texts, seeds, steps=3, layers=list(LAYERS)))
-    moments.add(0, first.activations)
-    assert equipment.covariances.keys() == moments.covariances().keys()
-    for key, covariance in moments.covariances().items():
-        torch.testing.assert_close(equipment.covariances[key], covariance)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +151,7 @@ def test_what_is_painted_covers_a_pixel_where_it_covers_half_of_it():
 def test_numbers_that_are_none_are_told_with_advice_that_fits_the_page(equipment, generated):
     target = torch.zeros(128, 128)
     target[:, 64:] = 1
-    told = r"the latents of image 'a dog' at step 1.*the run that --probes names"
+    told = r"the latents of image 'a dog' at step 1.*the run that the probes are of"
     with spoilt(equipment.backbone.denoiser, -1, call=1), pytest.raises(UserError, match=told):
         make_image(equipment, "a dog", 3)
     with spoilt(equipment.backbone.vae.decoder, 0), pytest.raises(UserError, match="decoded image of image 'a dog'"):
@@ -126,43 +161,23 @@ def test_numbers_that_are_none_are_told_with_advice_that_fits_the_page(equipment
     assert "analysis." not in str(caught.value)
 
 
-def test_only_the_layers_and_steps_that_images_follow_are_edited(tiny_backbone):
-    bank = ProbeBank({**LAYERS, "mid_block.resnets.0": 16}, range(6), ["saliency"], head="mlp")
-    found = build_equipment(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=6)
-    assert list(found.editing.layers) == list(LAYERS)
-    assert list(found.editing.steps) == [0, 1]
-    assert found.editing.method == "gradient"  # of probes that are not linear
-    assert found.covariances == {}
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "found"),
+    [
+        ("a cat\n\n a dog ", "2", (["a cat", "a dog"], [2, 2])),
+        ("a cat\na dog", "2, 5", (["a cat", "a dog"], [2, 5])),
+        ("a cat", "1 2 3", (["a cat"] * 3, [1, 2, 3])),
+        ("", "1", ([], [1])),
+    ],
+)
+def test_one_prompt_or_one_seed_stands_for_all(prompts, seeds, found):
+    assert prompts_and_seeds(prompts, seeds, 4) == found
 
 
-@pytest.mark.parametrize(("steps", "name"), [([4, 5], "saliency"), ([0, 1], "depth")])
-def test_probes_that_cannot_edit_are_refused(tiny_backbone, steps, name):
-    bank = ProbeBank(LAYERS, steps, [name])
-    with pytest.raises(UserError, match=rf"probes are of {name} at steps \[{steps[0]}, {steps[1]}\].*first third of 6"):
-        build_equipment(tiny_backbone, LighterHalf(), bank, PROMPTS, sampling_steps=6)
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no finished run of train\.py"):
-        load_from_run(tmp_path)
-
-
-@pytest.mark.slow
-def test_probes_are_trained_at_the_first_start_alone(tiny_backbone, tmp_path):
-    told: list[str] = []
-    banks = [
-        trained_bank(tiny_backbone, LighterHalf(), PROMPTS, tmp_path, told.append, sampling_steps=2) for _ in range(2)
-    ]
-    assert sum("first start" in line for line in told) == 1
-    assert list(banks[0].properties) == ["saliency", "depth", "shading"]
-    for one, other in zip(banks[0].parameters(), banks[1].parameters(), strict=True):
-        assert torch.equal(one, other)
-    file = next(tmp_path.rglob("depth.safetensors"))
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-2] + bytes([whole[-2] ^ 0x40]) + whole[-1:])
-    mended = trained_bank(tiny_backbone, LighterHalf(), PROMPTS, tmp_path, told.append, sampling_steps=2)
-    assert any("depth.safetensors is damaged" in line and "trained again" in line for line in told)
-    for one, other in zip(banks[0].parameters(), mended.parameters(), strict=True):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
-    trained_bank(tiny_backbone, LighterHalf(), PROMPTS[1:] + PROMPTS[:1], tmp_path, told.append, sampling_steps=2)
-    assert sum("first start" in line for line in told) == 2
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "words"),
+    [("a", "", "whole number"), ("a", "x", "whole number"), ("a", "1 2 3", "2 are shown")],
+)
+def test_what_is_no_seed_and_too_many_images_are_told(prompts, seeds, words):
+    with pytest.raises(UserError, match=words):
+        prompts_and_seeds(prompts, seeds, 2)

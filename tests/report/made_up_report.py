@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from rich.console import Console
 
-from diffprobe.report.report import Cell, Example, Frames, HeatMap, Overlay, Plot, Report, Table
+from diffprobe.report.report import Cell, Example, Frames, HeatMap, Overlay, Plot, Report, SideBySide, Table
 
 LAYERS = [f"up_blocks.{block}.attentions.1.transformer_blocks.0.attn1.to_out.0" for block in (1, 2)]
 STEPS = 3
@@ -70,6 +70,14 @@ def make_report() -> Report:
         scalars=DataFrame({"denoising_step": [1, 2], "saliency/dice/best": [0.5, None]}),
         artifacts={"probes": save_probes},
     )
+
+
+def make_view() -> SideBySide:
+    """Two runs with one layer and two steps in common."""
+    one = {(LAYERS[0], 0): Cell(0.2, 0.1, 0.3, 20), (LAYERS[0], 1): Cell(0.4), (LAYERS[1], 0): Cell(0.5)}
+    two = {(LAYERS[0], 0): Cell(0.9, 0.8, 1.0, 20), (LAYERS[0], 1): Cell(None), (LAYERS[0], 2): Cell(0.7)}
+    maps = [HeatMap("run <one>", "dice", one), HeatMap("two", "dice", two)]
+    return SideBySide("saliency", maps, {(LAYERS[0], 0): ["one less two: -0.700."]}, "Of each cell alone.")
 
 
 def save_probes(folder: Path) -> list[Path]:

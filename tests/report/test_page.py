@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffprobe.report.page import LARGEST, MANY, MOST, figure_uri, page_html, strip_uri
+from diffprobe.report.page import LARGEST, MANY, MOST, cell_colours, figure_uri, page_html, strip_uri
 from diffprobe.report.publish import publish
 from diffprobe.report.report import Cell, Frames, Headed, HeatMap, Report
 from tests.report.checking import Checked
-from tests.report.made_up_report import LAYERS, STEPS, MadeUpRun, make_report, make_table
+from tests.report.made_up_report import LAYERS, STEPS, MadeUpRun, make_report, make_table, make_view
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,31 @@ def test_parts_that_there_are_none_of_are_not_mentioned():
 def test_a_score_that_is_missing_is_a_cell_that_says_so():
     heat = HeatMap("depth", "rank correlation", {("a", 0): Cell(None), ("b", 0): Cell(0.5), ("b", 2): Cell(0.5)})
     page = Checked(page_html(Report("run", heatmaps=[heat])))
-    labels = [given["aria-label"] for name, given in page.elements if name == "button"]
+    labels = [given["aria-label"] for name, given in page.elements if name == "button" and "data-row" in given]
     assert labels == ["a, step 1: no score", "a, step 3: no score", "b, step 1: 0.50", "b, step 3: 0.50"]
+
+
+def test_maps_of_several_runs_have_one_scale_of_colours_and_know_each_others_cells():
+    page = Checked(page_html(Report("runs", side_by_side=[make_view()])))
+    assert page.faults == page.outside == []
+    cells = [given for name, given in page.elements if name == "button" and "data-same" in given]
+    assert [(given["aria-label"], given["data-same"]) for given in cells] == [
+        ("up 1.1, step 1: 0.20", "0-0"), ("up 1.1, step 2: 0.40", "0-1"),
+        ("up 2.1, step 1: 0.50", "1-0"), ("up 2.1, step 2: no score", "1-1"),
+        ("up 1.1, step 1: 0.90", "0-0"), ("up 1.1, step 2: no score", "0-1"), ("up 1.1, step 3: 0.70", "0-2"),
+    ]  # fmt: skip
+    colours = cell_colours([0.2, 0.4, 0.5, 0.7, 0.9], "viridis")
+    styles = {given["aria-label"][-4:]: given["style"] for given in cells if "style" in given}
+    assert styles == {f"{value:.2f}": f"background:{ground};color:{ink}" for value, (ground, ink) in colours.items()}
+    assert sum(given["tabindex"] == "0" for given in cells) == 2  # one a map
+    assert "One scale of colours for all runs: 0.20" in page.text
+    assert "run <one>" in page.text
 
 
 def test_every_heading_is_a_button_that_sorts_by_numbers_and_says_what_it_holds():
     page = page_html(Report("run", tables={"scores": make_table()}))
     assert Checked(page).elements.count(("button", {"type": "button"})) == 4
-    assert 'data-value="0.3"' in page
+    assert 'data-exact="0.3,0.25,0.35"' in page
     assert "In all rows: model pocket." in page
     assert 'title="denoising step, counted from 1"' in page
 

@@ -3,21 +3,16 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from html import unescape
 
 import pytest
 
 from diffprobe.report.publish import publish
+from tests.browser import BROWSER, FLAGS, NEEDS_BROWSER
 from tests.report.made_up_report import MadeUpRun, make_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr", "--dump-dom",
-]  # fmt: skip
+DUMP = [*FLAGS, "--headless", "--enable-logging=stderr", "--dump-dom"]
 # Goes through the page as a reader does, and leaves what it saw in the title.
 VISIT = """
 const key = (element, name) => element.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
@@ -40,7 +35,8 @@ seen.step = slider.querySelector("output").textContent + "/" + range.getAttribut
 seen.moved = [...slider.querySelectorAll(".frame")].map((each) => each.style.getPropertyValue("--at"));
 const heading = [...document.querySelectorAll(".sortable th")].find((each) => each.textContent.startsWith("mean"));
 const column = [...heading.parentElement.children].indexOf(heading);
-const values = () => [...heading.closest("table").tBodies[0].rows].map((row) => row.children[column].dataset.value);
+const rows = () => [...heading.closest("table").tBodies[0].rows];
+const values = () => rows().map((row) => parseFloat(row.children[column].dataset.exact));
 heading.firstChild.click();
 seen.rising = [heading.getAttribute("aria-sort"), values()];
 heading.firstChild.click();
@@ -63,10 +59,7 @@ frame.onload = () => {{ document.title = frame.contentDocument.title; }};
 frame.srcdoc = {page};
 </script></body></html>"""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed"),
-]
+pytestmark = [pytest.mark.slow, NEEDS_BROWSER]
 
 
 def visit(path, width, profile):
@@ -76,7 +69,7 @@ def visit(path, width, profile):
     shown = json.dumps(text).replace("<", "\\u003c")
     framed.write_text(FRAME.format(width=width, page=shown), encoding="utf-8")
     done = subprocess.run(
-        [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", "--window-size=1400,1000", f"file://{framed}"],
+        [str(BROWSER), *DUMP, f"--user-data-dir={profile}", "--window-size=1400,1000", f"file://{framed}"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -103,8 +96,7 @@ def test_a_reader_finds_scores_pictures_and_order_by_keyboard_and_click(tmp_path
     assert set(seen["moved"]) == {"1"}
     for name, order in (("rising", "ascending"), ("falling", "descending")):
         told, values = seen[name]
-        numbers = [float(value) for value in values]
         assert told == order
-        assert numbers == sorted(numbers, reverse=order == "descending")
-        assert len(set(numbers)) == 4
+        assert values == sorted(values, reverse=order == "descending")
+        assert len(set(values)) == 4
     assert seen["found"] == 8

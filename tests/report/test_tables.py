@@ -35,10 +35,12 @@ def test_steps_count_from_one_and_intervals_stand_with_their_mean():
     ]
 
 
-def test_numbers_are_sorted_by_their_value_and_steps_by_what_is_seen():
+def test_numbers_come_with_the_values_of_all_columns_that_they_show_as_a_file_has_them():
     layer, step, mean, n = columns_of(Table.of(Row, ROWS))
     assert [column.numeric for column in (layer, step, mean, n)] == [False, True, True, True]
-    assert (step.keys, mean.keys) == ([1, None], [0.5, None])
+    assert [list(column.names) for column in (layer, step, mean)] == [["layer"], ["step"], ["mean", "low", "high"]]
+    assert (step.exact, mean.exact) == (["0", ""], ["0.5,0.4,0.6", ""])
+    assert layer.shortened
 
 
 def test_what_all_rows_share_is_told_once_and_empty_columns_are_not_shown():

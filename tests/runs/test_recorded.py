@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffprobe.analyses.comparison import read_run
+from diffprobe.analyses.comparison.runs import read_run
 from diffprobe.analyses.inputs import Inputs
 from diffprobe.analyses.trained_probes import read_probes
-from diffprobe.app.session import load_from_run
+from diffprobe.app import equipment
+from diffprobe.app.equipment import load_from_run
 from diffprobe.cli import running as reporting
 from diffprobe.cli.gathering import find_jobs
 from diffprobe.errors import UserError
@@ -190,11 +191,9 @@ def test_the_page_makes_no_class_of_a_strangers_run(tmp_path, target):
 
 
 def test_the_page_keeps_no_maps_where_a_strangers_run_says(tmp_path, monkeypatch):
-    from diffprobe.app import session
-
     folder = run_folder(tmp_path / "run", "labeler=image_models", f"labeler.cache={tmp_path / 'elsewhere'}")
     made: list = []
-    monkeypatch.setattr(session, "make", lambda chosen: made.append(chosen) or 1 / 0)
+    monkeypatch.setattr(equipment, "make", lambda chosen: made.append(chosen) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_from_run(folder)
     assert made[0].cache is None
@@ -231,6 +230,12 @@ def test_a_run_that_names_the_old_place_of_a_class_is_still_read(tmp_path, reade
     rewrite(old, lambda text: text.replace("diffprobe.properties.PropertySelection", OLD_SELECTION))
     assert OLD_SELECTION in (old / ".hydra" / "config.yaml").read_text()
     assert outcome(reader, old).replace(str(tmp_path / "old"), str(tmp_path / "new")) == outcome(reader, new)
+
+
+def test_a_comparison_of_runs_is_found_at_the_old_place_of_its_class(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("analysis: {_target_: diffprobe.analyses.comparison.Comparison}\n")
+    assert read_recorded(tmp_path).analysis._target_ in CLASSES["analysis"]
 
 
 OLD_SELECTION = "diffprobe.probes.properties.PropertySelection"

@@ -1,4 +1,4 @@
-"""Serves the interactive page on this machine: python -m diffprobe.app [--probes RUN] [--port N]"""
+"""Serves the interactive page on this machine: python -m diffprobe.app [--probes FOLDER] [--port N]"""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--probes",
         type=typed_path,
-        metavar="RUN",
-        help="finished run of train.py, whose model, labeler and probes are taken (the built-in model)",
+        metavar="FOLDER",
+        help="finished run of train.py, whose model, labeler and probes are taken, or a pipeline (the built-in model)",
     )
     parser.add_argument(
         "--stores", type=typed_path, default=Path("stores"), help="where trained probes are kept (stores)"
@@ -46,8 +46,8 @@ def start(probes: Path | None, stores: Path, port: int) -> None:
     Raises:
         UserError: gradio is missing, the port is taken, or the probes cannot be used.
     """
+    from diffprobe.app.equipment import load_equipment
     from diffprobe.app.page import LOOPBACK, serve
-    from diffprobe.app.session import load_built_in, load_from_run
     from diffprobe.runs.trainers import quiet_libraries
 
     try:
@@ -56,8 +56,8 @@ def start(probes: Path | None, stores: Path, port: int) -> None:
         raise UserError(f"--port {port} cannot be used: {error}; give another") from error
     print("loading the model", flush=True)
     with quiet_libraries():
-        equipment = load_from_run(probes) if probes else load_built_in(stores, lambda line: print(line, flush=True))
-    serve(equipment, port)
+        equipment = load_equipment(str(probes or ""), stores, lambda line: print(line, flush=True))
+    serve(equipment, stores, port)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,28 @@
-"""What one does on the page, without the page: generate an image, say where its object shall be, denoise again."""
+"""What one does on the page, without the page: generate images, say where an object shall be, denoise again."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatch
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffprobe.activations.sources import Generation
-from diffprobe.activations.store.manifest import describe, folder_name
-from diffprobe.analyses.intervention.edits import Covariances, Editing, TokenMoments, final_images, replacements
+from diffprobe.analyses.intervention.edits import final_images, replacements
 from diffprobe.analyses.intervention.target_maps import Move, move
+from diffprobe.api.models import as_prompts
+from diffprobe.app.equipment import NEW, Equipment
 from diffprobe.backbone.finite import NotFinite, naming_images
-from diffprobe.backbone.layers import catalogue, select_layers
-from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.trajectory import generate
-from diffprobe.data.prompts import LARGEST_SEED, Prompt, load_prompts, scene_prompts
+from diffprobe.data.prompts import LARGEST_SEED
 from diffprobe.errors import UserError
-from diffprobe.labels.pocket import PocketLabeler
-from diffprobe.parts import class_name, make
-from diffprobe.probes.bank import ProbeBank, ProbeConfig, load_bank, save_bank
-from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
+from diffprobe.probes.bank import ProbeBank
 from diffprobe.properties.binary import dice
-from diffprobe.runs.folder import FINISHED, read_settings
+from diffprobe.properties.tokens import grid_of
 
-EDITED_LAYERS = ("down_blocks.0.resnets.?", "up_blocks.3.resnets.?")  # what pocket follows best, see intervention.md
-EDITED_STEP_FRACTION = 1 / 3  # of the trajectory, its beginning: the papers' first five of 15 steps
-TRAINING_SCENES = 80
-COVARIANCE_IMAGES = 16
-SAMPLING_STEPS = 15
 SMALLEST_SHARE = 0.005  # of the picture, that a mask must cover: half of pocket's smallest objects
-
-
-@dataclass(frozen=True)
-class Equipment:
-    """A model, probes of it, a labeler, and how images are edited.
-
-    Attributes:
-        bank: probes of a mask, by which images are edited, and of whatever else shall be shown.
-        covariances: of the edited layers' activations, where the editing needs them.
-        sampling_steps: of every trajectory.
-    """
-
-    backbone: Backbone
-    labeler: Any
-    bank: ProbeBank
-    editing: Editing
-    covariances: Covariances
-    sampling_steps: int
-
-    @property
-    def mask(self) -> str:
-        """The property of the bank that images are edited by: its first mask."""
-        return self.editing.property
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +34,7 @@ class GeneratedImage:
         steps: which steps, from 0, the probes are of.
         maps: {property: {layer: [probed steps, h, w]}}: probability of foreground, and quantities in label units.
         label: the labeler's mask of the final image, [H, W] in {0, 1}.
+        labels, scores: its labels of other properties, and scores of (property, layer), as far as they were asked for.
     """
 
     prompt: str
@@ -80,156 +43,134 @@ class GeneratedImage:
     steps: list[int]
     maps: dict[str, dict[str, Tensor]]
     label: Tensor
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    scores: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class EditedImage:
-    """The image [3, H, W] that was denoised towards a target mask, and its label [H, W].
+    """The image [3, H, W] that was denoised towards a target mask [H, W], and its label [H, W].
 
     `dice` is that label's overlap with the target, `dice_before` the original label's; NaN where it is not defined.
     """
 
+    target: Tensor
     image: Tensor
     label: Tensor
     dice: float
     dice_before: float
 
 
-def load_built_in(stores: Path, log: Callable[[str], None]) -> Equipment:
-    """The built-in model with ridge probes, trained on scenes of its grammar the first time and kept in `stores`."""
-    backbone = load_backbone("pocket", guidance=2.5)
-    labeler, prompts = PocketLabeler(), scene_prompts(TRAINING_SCENES)
-    bank = trained_bank(backbone, labeler, prompts, stores, log)
-    return build_equipment(backbone, labeler, bank, prompts, SAMPLING_STEPS)
-
-
-def load_from_run(folder: Path) -> Equipment:
-    """Model, labeler and probes of a finished run of train.py.
-
-    Raises:
-        UserError: the folder is no such run of a generation, its labeler knows no new images, or it has no probes of
-            saliency at the steps that are edited.
-    """
-    if not (folder / FINISHED).exists():
-        raise UserError(f"--probes {folder}: no finished run of train.py is there; give such a run's folder")
-    settings = read_settings(folder)
-    trajectory = class_name(settings.trajectory)
-    if trajectory != "generation":
-        raise UserError(f"--probes {folder}: made with trajectory={trajectory}; give one of generation")
-    chosen = settings.labeler
-    if chosen is not None and "cache" in chosen:
-        chosen.cache = None  # a folder that the run's maker chose: nothing is written there
-    labeler = make(chosen)
-    backbone = make(settings.model, device="auto")
-    prompts = load_prompts(settings.data.prompts, seed=settings.seed)
-    equipment = build_equipment(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)
-    labeler.check(["a new image"], [equipment.mask], backbone.image_size)
-    return equipment
-
-
-def build_equipment(
-    backbone: Backbone, labeler: Any, bank: ProbeBank, prompts: Sequence[Prompt], sampling_steps: int
-) -> Equipment:
-    """Chooses the probes that edit, and measures how the activations vary that they read, in images of the prompts.
-
-    Raises:
-        UserError: there are no probes of a mask at the first third of the steps.
-    """
-    layers = [name for name in bank.layers if any(fnmatch(name, glob) for glob in EDITED_LAYERS)] or bank.layers
-    steps = [step for step in bank.steps if step < sampling_steps * EDITED_STEP_FRACTION]
-    masks = [name for name, item in bank.properties.items() if item.binary]
-    if not masks or not steps:
-        raise UserError(
-            f"the probes are of {', '.join(bank.properties)} at steps {bank.steps}, and images are edited by those of "
-            f"a mask at the first third of {sampling_steps} steps; train some there"
-        )
-    editing = Editing(masks[0], layers, steps, method="pattern" if bank.head == "linear" else "gradient")
-    moments = TokenMoments()
-    if editing.method == "pattern":
-        few = prompts[:COVARIANCE_IMAGES]
-        texts, seeds = [prompt.text for prompt in few], [prompt.seed for prompt in few]
-        with naming_images([prompt.name for prompt in few]):
-            for step in generate(backbone, texts, seeds, steps=sampling_steps, layers=layers):
-                if step.index in steps:
-                    moments.add(step.index, step.activations)
-                if step.index == max(steps):
-                    break
-    return Equipment(backbone, labeler, bank, editing, moments.covariances(), sampling_steps)
-
-
-def trained_bank(
-    backbone: Backbone,
-    labeler: Any,
-    prompts: Sequence[Prompt],
-    stores: Path,
-    log: Callable[[str], None],
-    sampling_steps: int = SAMPLING_STEPS,
-) -> ProbeBank:
-    """Ridge probes of all properties on the layers to be edited, at every step, of images of these prompts.
-
-    They are kept in `stores/app/<fingerprint>`, by all that determines them: networks, prompts, layers, labeler, probe.
-    """
-    source = Generation(prompts, sampling_steps)
-    layers = select_layers(catalogue(backbone.denoiser), EDITED_LAYERS)
-    probe_config = ProbeConfig("ridge", "ridge")
-    probing_config = ProbingConfig(layers, range(sampling_steps), controls=[], probe_config=probe_config)
-    manifest = describe(backbone, source, layers, probing_config.steps, ExecutionConfig.dtype, 1, identified=True)
-    provenance = [
-        manifest.fingerprint,
-        [labeler.fingerprint(name) for name in probing_config.items],
-        asdict(probe_config),
-    ]
-    fingerprint = hashlib.sha256(json.dumps(provenance).encode()).hexdigest()
-    folder = stores / "app" / folder_name(backbone.name, fingerprint)
-    if all((folder / f"{name}.safetensors").exists() for name in probing_config.items):
-        try:
-            return load_bank(folder, fingerprint)
-        except UserError as error:
-            log(f"{error}. They are trained again")
-    else:
-        log(f"the first start trains probes, which are kept in {folder}; a minute or two")
-    bank = run_probing(backbone, source, labeler, probing_config, replace(ExecutionConfig(), log=log)).bank
-    save_bank(bank, folder, fingerprint)
-    return load_bank(folder, fingerprint)
-
-
 def make_image(equipment: Equipment, prompt: str, seed: float | None) -> GeneratedImage:
-    """The image of a prompt and seed, with the probes' maps.
+    """As `make_images`, of one prompt and seed."""
+    return make_images(equipment, [prompt], [seed])[0]
+
+
+def prompts_and_seeds(prompts: str, seeds: str, most: int) -> tuple[list[str], list[int]]:
+    """Prompts, one a line, and as many seeds; one of either stands for all.
 
     Raises:
-        UserError: no prompt, or a seed that is none.
+        UserError: a seed is no number, or there are more images than `most`.
     """
-    if not prompt or not prompt.strip():
+    lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+    words = seeds.replace(",", " ").split()
+    if not words or not all(word.isdecimal() for word in words):
+        raise UserError(f"seed {seeds!r}: write a whole number from 0 to {LARGEST_SEED}, or one for each image")
+    numbers = [int(word) for word in words]
+    count = max(len(lines), len(numbers))
+    if count > most:
+        raise UserError(f"these are {count} images; {most} are shown side by side at most")
+    return lines * count if len(lines) == 1 else lines, numbers * count if len(numbers) == 1 else numbers
+
+
+def make_images(equipment: Equipment, prompts: Sequence[str], seeds: Sequence[float | None]) -> list[GeneratedImage]:
+    """The images of prompts and seeds, with the probes' maps, all made at once.
+
+    Raises:
+        UserError: no prompt, a seed that is none, not one seed a prompt, or two of one prompt and seed.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError("there is no prompt: write what shall be in the picture, such as 'a red cube on a table'")
-    if seed is None or not 0 <= seed <= LARGEST_SEED or int(seed) != seed:
-        raise UserError(f"the seed has to be a whole number from 0 to {LARGEST_SEED}")
+    whole = [int(seed) for seed in seeds if seed is not None and 0 <= seed <= LARGEST_SEED and int(seed) == seed]
+    if len(whole) < len(seeds):
+        raise UserError(f"a seed has to be a whole number from 0 to {LARGEST_SEED}")
+    chosen = as_prompts(prompts, whole)
     bank = equipment.bank
+    texts, numbers = [prompt.text for prompt in chosen], [prompt.seed for prompt in chosen]
     images, activations = [], {layer: [] for layer in bank.layers}
     steps = generate(
-        equipment.backbone, [prompt], [int(seed)], steps=equipment.sampling_steps, layers=bank.layers, decode=True
+        equipment.backbone, texts, numbers, steps=equipment.sampling_steps, layers=bank.layers, decode=True
     )
-    with _advice_for_page(prompt):
+    with _advice_for_page(texts):
         for step in steps:
             assert step.images is not None  # by decode=True
-            images.append(step.images[0].cpu())
+            images.append(step.images.cpu())
             if step.index in bank.steps:
                 for layer, values in step.activations.items():
                     activations[layer].append(values.float().cpu())
     maps = _maps(bank, {layer: torch.stack(values) for layer, values in activations.items()})
-    return GeneratedImage(prompt, int(seed), torch.stack(images), bank.steps, maps, _label(equipment, images[-1]))
+    decoded = torch.stack(images, 1)
+    return [
+        GeneratedImage(
+            prompt.text,
+            prompt.seed,
+            decoded[at],
+            bank.steps,
+            {name: {layer: values[:, at] for layer, values in by_layer.items()} for name, by_layer in maps.items()},
+            _label(equipment, decoded[at, -1]),
+        )
+        for at, prompt in enumerate(chosen)
+    ]
 
 
 @torch.no_grad()
 def _maps(bank: ProbeBank, activations: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """What the probes predict from activations [steps, 1, channels, h, w] by layer."""
+    """What the probes predict from activations [steps, images, channels, h, w] by layer: [steps, images, h, w]."""
     outputs = {layer: bank(layer, values) for layer, values in activations.items()}
     return {
         name: {
-            layer: item.in_label_units(item.decode(output[name], statistics), statistics)[:, 0]
+            layer: item.in_label_units(item.decode(output[name], statistics), statistics)
             for layer, output in outputs.items()
         }
         for (name, item), statistics in zip(bank.properties.items(), bank.standardisations.values(), strict=True)
     }
+
+
+def label_of(equipment: Equipment, image: GeneratedImage, name: str) -> Tensor:
+    """The labeler's map of a property of the final image, [H, W]; it is asked once.
+
+    Raises:
+        UserError: the labeler does not know the property.
+    """
+    if name == equipment.mask:
+        return image.label
+    if name not in image.labels:
+        equipment.labeler.check([NEW], [name], equipment.backbone.image_size)
+        image.labels[name] = _label(equipment, image.images[-1], name)
+    return image.labels[name]
+
+
+def scores_over_steps(equipment: Equipment, image: GeneratedImage, name: str, layer: str) -> list[float]:
+    """How well the probe of a layer agrees with the label of the final image, at every probed step: by the headline
+    metric of the property, as in a run. NaN where it is not defined.
+
+    Raises:
+        UserError: as `label_of`.
+    """
+    if (name, layer) not in image.scores:
+        image.scores[name, layer] = _scores(equipment, image, name, layer)
+    return image.scores[name, layer]
+
+
+def _scores(equipment: Equipment, image: GeneratedImage, name: str, layer: str) -> list[float]:
+    bank = equipment.bank
+    item, statistics = bank.properties[name], bank.standardisations[name]
+    target = item.target(label_of(equipment, image, name)[None])
+    predicted = item.of_labels(image.maps[name][layer][:, None], statistics)  # from label units to those of scores
+    grid = grid_of(predicted)
+    thresholds = bank.thresholds[name][layer] if item.binary else []
+    scores = item.scores(predicted, item.prepared(target, statistics, [grid])[grid], thresholds)
+    return scores[item.headline][:, 0].tolist()
 
 
 def moved_mask(label: Tensor, right: float, down: float) -> Tensor:
@@ -270,7 +211,7 @@ def denoise_towards(equipment: Equipment, generated: GeneratedImage, target: Ten
         raise UserError("the mask is empty, or nearly so: move it back into the picture, or draw a larger one")
     if share == 1:
         raise UserError("the mask covers the whole picture: leave some background")
-    with _advice_for_page(generated.prompt):
+    with _advice_for_page([generated.prompt]):
         backbone, prompts, seeds = equipment.backbone, [generated.prompt], [generated.seed]
         edits = replacements(
             backbone, seeds, target[None], equipment.bank, equipment.editing, covariances=equipment.covariances
@@ -279,22 +220,23 @@ def denoise_towards(equipment: Equipment, generated: GeneratedImage, target: Ten
         (image,) = final_images(backbone, trajectory)
     label = _label(equipment, image)
     after, before = dice(torch.stack([label, generated.label]), target.expand(2, *target.shape)).tolist()
-    return EditedImage(image, label, after, before)
+    return EditedImage(target, image, label, after, before)
 
 
 @contextmanager
-def _advice_for_page(prompt: str) -> Iterator[None]:
+def _advice_for_page(prompts: Sequence[str]) -> Iterator[None]:
     """Names the image in which something is not finite, with advice that can be followed on the page."""
     try:
-        with naming_images([prompt]):
+        with naming_images(list(prompts)):
             yield
     except NotFinite as error:
-        error.advice += " (settings of the run that --probes names)"
+        error.advice += " (settings of the run that the probes are of)"
         if error.edited:
             error.advice = "the mask asks for too much; move it less far"
         raise
 
 
-def _label(equipment: Equipment, image: Tensor) -> Tensor:
-    """The labeler's mask [H, W] of an image [3, H, W]."""
-    return equipment.labeler(image[None], ["a new image"], [equipment.mask])[equipment.mask][0]
+def _label(equipment: Equipment, image: Tensor, name: str = "") -> Tensor:
+    """The labeler's map [H, W] of an image [3, H, W]: of the mask, or of another property."""
+    wanted = name or equipment.mask
+    return equipment.labeler(image[None], [NEW], [wanted])[wanted][0]

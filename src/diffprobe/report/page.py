@@ -16,20 +16,22 @@ from diffprobe.backbone.layers import short_names
 from diffprobe.files import NO_STEP
 from diffprobe.parts import class_name
 from diffprobe.report.choices import metric_name
-from diffprobe.report.report import Cell, Frames, Headed, HeatMap, Report, Table
+from diffprobe.report.report import Cell, Frames, Headed, HeatMap, Report, SideBySide, Table
 from diffprobe.report.style import colours_of
-from diffprobe.report.tables import columns_of, notes_of
-from diffprobe.report.wording import direction, interval, is_number, rounded
+from diffprobe.report.tables import columns_of, layers_of, notes_of, shared_texts
+from diffprobe.report.wording import direction, images_text, interval, is_number, rounded
 
 # The page may use what is in it, and nothing else.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 MOST = 2000  # rows of a table on the page; the CSV file has all
 MANY = 20  # more rows are folded away, and can be searched
+PRINTED = 30  # rows of a folded table on paper, as print.css has them
 LARGEST = 160  # pixels a side of a picture; larger ones are made smaller
 LOSSLESS = 64  # up to so many pixels a side pictures are PNG, and above JPEG
 LARGE = 400_000  # bytes of a figure
 QUALITY = 85  # of JPEG
 PIXELS_PER_INCH = 200  # of the figures, as style.save_figure writes them
+STYLES, SCRIPTS = ("page.css", "print.css"), ("page.js", "tables.js", "cells.js")
 TITLES = {"data": "images", "labeler": "labels", "property": "properties", "control": "controls"}
 
 
@@ -47,6 +49,7 @@ def page_html(
         questions, reproduce: (what, answer): what the configuration says, and how to make the run again.
         configuration: the whole of it, folded away.
     """
+    heats = [*report.heatmaps, *(heat for view in report.side_by_side for heat in view.maps)]
     loader = PackageLoader("diffprobe.report", "html")
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     jinja.filters |= {
@@ -54,15 +57,16 @@ def page_html(
         "strip": strip_uri,
         "rounded": rounded,
     }
-    css, script = (Markup(loader.get_source(jinja, name)[0]) for name in ("page.css", "page.js"))
+    css, script = (Markup("".join(loader.get_source(jinja, name)[0] for name in names)) for names in (STYLES, SCRIPTS))
     return jinja.get_template("page.html").render(
         policy=POLICY,
         css=css,
         script=script,
         title=report.title,
-        findings=shortened(report.findings, (layer for heat in report.heatmaps for layer in heat.layers)),
+        findings=shortened(report.findings, (layer for heat in heats for layer in heat.layers)),
         questions=[*report.questions, *questions],
         heatmaps=[_heat_map(heat) for heat in report.heatmaps],
+        side_by_side=[_side_by_side(view) for view in report.side_by_side],
         examples=report.examples,
         figures=[_figure(report, name, path) for name, path in (figures or {}).items()],
         tables=[_table(name, table) for name, table in report.tables.items() if "page" in table.show],
@@ -94,8 +98,10 @@ def _figure(report: Report, name: str, path: Path) -> dict[str, Any]:
     with Image.open(path, formats=["PNG"]) as opened:
         width, height = opened.size
     caption = report.figures[name].caption or name.replace("_", " ")
-    shown = round(96 * width / PIXELS_PER_INCH)
-    return {"uri": figure_uri(path), "caption": caption, "width": width, "height": height, "shown": shown}
+    shown, uri = round(96 * width / PIXELS_PER_INCH), figure_uri(path)
+    kind = "PNG" if uri.startswith("data:image/png") else "JPEG"
+    saved = {"kind": kind, "saved": f"{name}.{kind.lower()}", "pdf": f"{path.parent.name}/{name}.pdf"}
+    return {"uri": uri, "caption": caption, "width": width, "height": height, "shown": shown, **saved}
 
 
 def _table(name: str, table: Table) -> dict[str, Any]:
@@ -108,38 +114,101 @@ def _table(name: str, table: Table) -> dict[str, Any]:
         "rows": range(min(count, MOST)),
         "notes": notes_of(table),
         "described": [(column.heading, column.description) for column in columns if column.description],
+        "whole": f"{name}.csv in the run's folder has all." * ("csv" in table.show and count > MOST),
+        "printed": f"On paper {PRINTED} of {count} rows." * (count > PRINTED),
+        "saved": f"{name.rpartition('/')[2]}.csv",
+        "file": _file_of(table),
     }
+
+
+def _file_of(table: Table) -> dict[str, Any]:
+    """What the script needs to make the table's CSV file of what is seen: all columns, the texts that are the same in
+    all rows, and the names of layers by their short ones."""
+    data = table.data
+    layers = {short: layer for layer, short in layers_of(data).items()}
+    shared = {name: data[name].iloc[0] for name in shared_texts(table)}
+    return {"columns": list(data.columns), "shared": shared, "layers": layers}
 
 
 def _heat_map(heat: HeatMap) -> dict[str, Any]:
     """What the template draws, and what the script opens: of every cell its sentences, of every layer its pictures."""
     short, layers, steps = short_names(heat.layers), heat.layers, heat.steps
-    colours = cell_colours([cell.value for cell in heat.cells.values()], colours_of(heat.metric))
-    grid = [[heat.cells.get((layer, step), Cell(None)) for step in steps] for layer in layers]
-    return {
-        "title": heat.title,
-        "score": metric_name(heat.metric) + direction(heat.metric),
-        "steps": ["all" if step == NO_STEP else str(step + 1) for step in steps],
-        "rows": [
-            {
-                "place": place,
-                "layer": layer,
-                "short": short[layer],
-                "cells": [{"value": cell.value, "colours": colours.get(cell.value)} for cell in grid[place]],
-            }
-            for place, layer in enumerate(layers)
-        ],
-        "data": {
-            "cells": [
-                [_sentences(heat, cell, short[layer], layer, step) for cell, step in zip(row, steps, strict=True)]
-                for layer, row in zip(layers, grid, strict=True)
-            ],
-            "films": [_strip(heat.frames[layer]) if layer in heat.frames else None for layer in layers],
-            "beside": [{"name": name, **_strip(frames)} for name, frames in heat.beside.items()],
-            "caption": heat.caption,
-            "own": f"{heat.title}: probe",
-        },
+    sentences = [
+        [_sentences(heat, heat.cells.get((layer, step), Cell(None)), short[layer], layer, step) for step in steps]
+        for layer in layers
+    ]
+    data = {
+        "cells": sentences,
+        "films": [_strip(heat.frames[layer]) if layer in heat.frames else None for layer in layers],
+        "beside": [{"name": name, **_strip(frames)} for name, frames in heat.beside.items()],
+        "caption": heat.caption,
+        "own": f"{heat.title}: probe",
     }
+    colours = cell_colours([cell.value for cell in heat.cells.values()], colours_of(heat.metric))
+    return {**_cells(heat, short, colours), "data": data}
+
+
+def _cells(heat: HeatMap, short: Mapping[str, str], colours: Mapping[float | None, tuple[str, str]]) -> dict[str, Any]:
+    """The rows and columns of a map, as the template draws them."""
+    rows = []
+    for place, layer in enumerate(heat.layers):
+        values = [heat.cells.get((layer, step), Cell(None)).value for step in heat.steps]
+        cells = [{"value": value, "colours": colours.get(value)} for value in values]
+        rows.append({"place": place, "layer": layer, "short": short[layer], "cells": cells})
+    score = metric_name(heat.metric) + direction(heat.metric)
+    return {"title": heat.title, "score": score, "steps": list(map(_step_name, heat.steps)), "rows": rows, "linked": ()}
+
+
+def _step_name(step: int) -> str:
+    return "all" if step == NO_STEP else str(step + 1)
+
+
+def _side_by_side(view: SideBySide) -> dict[str, Any]:
+    """The maps in one scale of colours, and what the script shows of the same cell in all of them."""
+    layers = list(dict.fromkeys(layer for heat in view.maps for layer in heat.layers))
+    steps = sorted({step for heat in view.maps for step in heat.steps})
+    values = [cell.value for heat in view.maps for cell in heat.cells.values() if is_number(cell.value)]
+    metric, short = view.maps[0].metric, short_names(layers)
+    colours = cell_colours(values, colours_of(metric))
+    linked = [
+        {
+            **_cells(heat, short, colours),
+            "linked": [layers.index(layer) for layer in heat.layers],
+            "columns": [steps.index(step) for step in heat.steps],
+        }
+        for heat in view.maps
+    ]
+    cells = [[_of_runs(view, (layer, step)) for step in steps] for layer in layers]
+    data = {
+        "runs": [heat.title for heat in view.maps],
+        "layers": [[short[layer], layer] for layer in layers],
+        "steps": list(map(_step_name, steps)),
+        "score": metric_name(metric),
+        "cells": cells,
+        "caption": view.caption,
+    }
+    return {"title": view.title, "maps": linked, "scale": _scale(values, colours_of(metric)), "data": data}
+
+
+def _of_runs(view: SideBySide, place: tuple[str, int]) -> dict[str, Any]:
+    """Of every run its score there as text and over how many images, None without one; and the notes of the place."""
+    found = [heat.cells.get(place, Cell(None)) for heat in view.maps]
+    scores = [
+        [interval(cell.value, cell.low, cell.high, 3), images_text(cell.n) if cell.n else ""]
+        if is_number(cell.value)
+        else None
+        for cell in found
+    ]
+    return {"scores": scores, "notes": list(view.notes.get(place, ()))}
+
+
+def _scale(values: Sequence[float], name: str) -> dict[str, Any] | None:
+    """The lowest and the highest value and the colours between them; None without values."""
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    between = [low + (high - low) * at / 8 for at in range(9)]
+    return {"low": low, "high": high, "colours": [colour for colour, _ in cell_colours(between, name).values()]}
 
 
 def _sentences(heat: HeatMap, cell: Cell, short: str, layer: str, step: int) -> list[str]:

@@ -225,6 +225,23 @@ class HeatMap:
         return sorted({step for _, step in self.cells})
 
 
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """Heat maps of one score in several runs, in one scale of colours; a cell is marked in all of them.
+
+    Attributes:
+        title: what is mapped.
+        maps: one a run, with its name as title; all of one metric.
+        notes: (layer, step) -> sentences that belong to all runs there.
+        caption: what belongs to all cells.
+    """
+
+    title: str
+    maps: Sequence[HeatMap]
+    notes: Mapping[tuple[str, int], Sequence[str]] = field(default_factory=dict)
+    caption: str = ""
+
+
 @dataclass(frozen=True)
 class Headed:
     """Findings under a heading."""
@@ -253,7 +270,8 @@ class Report:
         questions: what was asked beside the configuration, as (what, answer).
         tables: by the name of the file, without its ending: 'summary', 'tables/means'.
         figures: by the name of the files, without their ending.
-        heatmaps, examples: what the page shows of layers and steps, and of single images.
+        heatmaps, side_by_side, examples: what the page shows of layers and steps, of those of several runs, and of
+            single images.
         scalars: curves for the tracker, as of `scalars_over_steps`.
         artifacts: name -> what saves it into a folder of that name and returns the files: probe banks, prototypes.
         evaluations: how often the network was evaluated.
@@ -266,6 +284,7 @@ class Report:
     tables: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Plot | Animation] = field(default_factory=dict)
     heatmaps: Sequence[HeatMap] = ()
+    side_by_side: Sequence[SideBySide] = ()
     examples: Sequence[Example] = ()
     scalars: DataFrame | None = None
     artifacts: Mapping[str, Callable[[Path], Sequence[Path]]] = field(default_factory=dict)

@@ -55,13 +55,21 @@ _POWER = re.compile(r"\b(\d+(?:\.\d+)?)e([+-]?\d+)\b")  # 3.1e-436
 
 @dataclass(frozen=True)
 class Column:
-    """A heading with its description, and the text of each row; numbers are sorted by their keys, None last."""
+    """A heading with its description, and the text of each row.
+
+    Attributes:
+        names: the columns of the data that it shows: one, or a centre and the ends of its interval.
+        exact: of numbers, the values of `names` in each row as a CSV file has them; they are sorted by the first.
+        shortened: whether short names stand for layers.
+    """
 
     heading: str
     description: str
     numeric: bool
     cells: Sequence[str]
-    keys: Sequence[float | None] = ()
+    names: Sequence[str]
+    exact: Sequence[str] = ()
+    shortened: bool = False
 
 
 def columns_of(table: Table, most: int | None = None) -> list[Column]:
@@ -75,7 +83,7 @@ def columns_of(table: Table, most: int | None = None) -> list[Column]:
 
 def shared_texts(table: Table) -> dict[str, str]:
     """The texts that are the same in every row, of several, by their column."""
-    data, short = table.data, _short_layers(table.data)
+    data, short = table.data, layers_of(table.data)
     if len(data) < 2:
         return {}
     texts = [name for name in data.columns if not is_numeric_dtype(data[name])]
@@ -104,20 +112,26 @@ def _column(table: Table, name: str, ends: tuple[str, str] | None, most: int | N
     values, heading = data[name], HEADINGS.get(name, name.replace("_", " "))
     description = {**DESCRIPTIONS, **table.columns}.get(name, "")
     if not is_numeric_dtype(values):
-        short = _short_layers(table.data)
+        short = layers_of(table.data)
         texts = ["" if not _has_value(value) else str(short.get(value, value)) for value in values]
-        return Column(heading, description, False, texts)
-    keys = _numbers(values)
+        return Column(heading, description, False, texts, [name], shortened=any(value in short for value in values))
+    keys, names = _numbers(values), [name, *(ends or ())]
+    rows = zip(*(_exact(data[each]) for each in names), strict=True)
+    exact = [",".join(row) if any(row) else "" for row in rows]
     if name in table.steps:
-        keys = [None if key is None else key + 1 for key in keys]
-        return Column(heading, description, True, ["" if key is None else f"{key:.0f}" for key in keys], keys)
-    if ends:
+        cells = ["" if key is None else f"{key + 1:.0f}" for key in keys]
+    elif ends:
+        heading = f"{heading} [95 %]"
         low, high = (_numbers(data[end]) for end in ends)
         cells = [interval(*row, 3) for row in zip(keys, low, high, strict=True)]
-        return Column(f"{heading} [95 %]", description, True, cells, keys)
-    form = ".4g" if is_float_dtype(values) else ".0f"
-    cells = ["" if key is None else short_power(f"{key:{form}}") for key in keys]
-    return Column(heading, description, True, cells, keys)
+    else:
+        form = ".4g" if is_float_dtype(values) else ".0f"
+        cells = ["" if key is None else short_power(f"{key:{form}}") for key in keys]
+    return Column(heading, description, True, cells, names, exact)
+
+
+def _exact(values: Series) -> list[str]:
+    return [str(value) if _has_value(value) else "" for value in values.tolist()]
 
 
 def _intervals(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -127,7 +141,8 @@ def _intervals(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     return ends | ({centre: ("low", "high")} if centre and {"low", "high"} <= set(names) else {})
 
 
-def _short_layers(data: DataFrame) -> Mapping[Any, str]:
+def layers_of(data: DataFrame) -> Mapping[Any, str]:
+    """Layers of a table -> the short names that it shows."""
     columns = [name for name in data.columns if "layer" in name and not is_numeric_dtype(data[name])]
     return short_names(str(value) for name in columns for value in data[name].unique() if _has_value(value))
 

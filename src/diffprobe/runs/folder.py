@@ -50,7 +50,10 @@ _ANOTHER = "another folder (hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOL
 
 
 # Classes that older runs name
-_MOVED = {"diffprobe.probes.properties.PropertySelection": "diffprobe.properties.PropertySelection"}
+_MOVED = {
+    "diffprobe.probes.properties.PropertySelection": "diffprobe.properties.PropertySelection",
+    "diffprobe.analyses.comparison.Comparison": "diffprobe.analyses.comparison.analysis.Comparison",
+}
 
 
 def read_recorded(folder: Path) -> DictConfig:

@@ -4,47 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.comparison import (
-    FinishedRun,
-    RunScore,
+from diffprobe.analyses.comparison.analysis import (
     differing_settings,
-    headline_scores,
-    labels_of,
     run_curves,
     run_differences,
     run_lines,
     run_scores,
 )
-from diffprobe.errors import UserError
+from diffprobe.analyses.comparison.runs import headline_scores
 from diffprobe.probes.score_table import read_scores, write_scores
 from diffprobe.probes.summaries import Summary, summarise
-from diffprobe.prototypes.separation import TestRow
-from diffprobe.report.report import frame_of
+from tests.analyses.comparison.made_up_runs import BLANK, IMAGES, make_object_run, make_run, score
 from tests.commands import command, one_line
-from tests.reference.score_rows import Score, summary_table, table_of
+from tests.reference.score_rows import summary_table, table_of
 from tests.tasks import refusal
-
-BLANK = Score("pocket", "a", 0, 999.0, "saliency", "linear", "none", "test", "", "dice", 0.0)
-IMAGES = [f"image{number}" for number in range(20)]
-
-
-def make_run(name, gain=0.0, images=IMAGES, model="pocket", **settings):
-    """Layer b is best; scores rise over two steps; image by image `gain` better than another run."""
-    scores = [
-        replace(BLANK, model=model, layer=layer, step=step, split=split, image=image,
-                value=0.4 + 0.1 * step + 0.2 * (layer == "b") + 0.005 * (at % 3) + gain)
-        for split in ("validation", "test")
-        for layer in ("a", "b")
-        for step in (0, 1)
-        for at, image in enumerate(images)
-    ]  # fmt: skip
-    return FinishedRun(name, table_of(scores), summarise(table_of(scores)), settings=settings)
-
-
-def test_the_layer_is_chosen_on_validation_images_and_told_at_the_last_step():
-    (row,) = headline_scores([make_run("one")])
-    assert (row.run, row.what, row.metric, row.layer, row.step, row.n) == ("one", "saliency", "dice", "b", 1, 20)
-    assert row.mean == pytest.approx(0.7 + 0.005 * 19 / 20)
 
 
 def test_differences_are_of_the_images_that_both_have():
@@ -73,15 +46,9 @@ def test_three_runs_are_compared_two_by_two_and_p_is_adjusted_for_all():
     assert all(row.p_holm == pytest.approx(3 * (row.p or 0)) for row in rows)
 
 
-def test_of_objects_the_highest_statistic_is_told_with_its_interval():
-    def row_of(layer, value):
-        interval = (value, value - 0.1, value + 0.1)
-        return TestRow("pocket", layer, 0, 1.0, "cosine", "scdi", "dcdi", "auc", *interval, 0.01, None, None)
-
-    rows = frame_of(TestRow, [row_of("a", 0.6), row_of("b", 0.9), row_of("d", 0.7)])
-    (row,) = headline_scores([FinishedRun("objects", tests=rows)])
-    assert (row.what, row.metric, row.layer, row.mean) == ("objects (cosine)", "AUC of scdi < dcdi", "b", 0.9)
-    assert run_differences([FinishedRun("objects", tests=rows)], [row]) == []
+def test_objects_have_no_scores_image_by_image_and_no_differences():
+    runs = [make_object_run("one", {"a": 0.6}), make_object_run("two", {"a": 0.7})]
+    assert run_differences(runs, headline_scores(runs)) == []
 
 
 def test_settings_are_listed_where_runs_differ():
@@ -89,15 +56,6 @@ def test_settings_are_listed_where_runs_differ():
     rows = differing_settings(runs[:2])
     assert rows.to_numpy().tolist() == [["seed", "one", "0"], ["seed", "two", "1"]]
     assert set(differing_settings(runs).query("run == 'three'")["value"]) == {""}
-
-
-def test_a_run_with_nothing_to_compare_is_refused():
-    with pytest.raises(UserError, match="the run empty has no scores"):
-        headline_scores([FinishedRun("empty")])
-
-
-def score(run, what="depth", probe="linear", mean=0.5):
-    return RunScore(run, "pocket", probe, what, "spearman", "a", 1, mean, mean - 0.1, mean + 0.1, 20)
 
 
 def test_every_run_is_a_dot_with_its_interval_in_the_panel_of_its_property():
@@ -108,14 +66,6 @@ def test_every_run_is_a_dot_with_its_interval_in_the_panel_of_its_property():
     interval, dot = figure.axes[0].lines[:2]
     assert list(interval.get_xdata()) == [0.4, 0.6]
     assert list(dot.get_xdata()) == [0.5]
-
-
-def test_rows_of_one_run_are_told_apart_by_model_and_probe():
-    assert labels_of([score("one"), score("one", probe="mlp"), score("two")]) == [
-        "one, pocket, linear",
-        "one, pocket, mlp",
-        "two",
-    ]
 
 
 def test_curves_are_of_the_chosen_layers_over_the_steps():
