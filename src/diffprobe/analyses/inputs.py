@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,19 @@ class Inputs:
     @cached_property
     def source(self) -> Source:
         """Where activations come from: `data` on the `trajectory`."""
-        return make_source(self.settings, self.log)
+        from diffprobe.activations.sources import Generation
+
+        source = make_source(self.settings, self.log)
+        if isinstance(source, Generation):
+            self.tell_of_texts(source.prompts)
+        return source
+
+    def tell_of_texts(self, prompts: Sequence[Prompt]) -> None:
+        """Tells people of prompts that the model does not see as they are written."""
+        from diffprobe.backbone.texts import text_warnings
+
+        for line in text_warnings(self.backbone, {prompt.name: prompt.text for prompt in prompts}):
+            self.log(line)
 
     @cached_property
     def properties(self) -> list[Property]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +142,7 @@ class Model:
         """
         from diffprobe.backbone.trajectory import generate
 
-        chosen = as_prompts(prompts, seeds)
+        chosen = self._prompts(prompts, seeds)
         names = self.layers(layers).names if layers else []
         texts, numbers = [prompt.text for prompt in chosen], [prompt.seed for prompt in chosen]
         return generate(self.backbone, texts, numbers, steps=steps, layers=names, decode=decode)
@@ -196,6 +197,15 @@ class Model:
             found = extract(self.backbone, source, list(chosen), wanted, batch_size=batch_size, dtype=dtype)
         return Captured(self, chosen, found)
 
+    def _prompts(self, given: str | Sequence[str | Prompt], seeds: Sequence[int] | None) -> list[Prompt]:
+        """Those that are given; warns of what the model does not see of their texts."""
+        from diffprobe.backbone.texts import text_warnings
+
+        found = as_prompts(given, seeds)
+        for line in text_warnings(self.backbone, {prompt.name: prompt.text for prompt in found}):
+            warnings.warn(line, stacklevel=3)
+        return found
+
     def _source(
         self,
         prompts: str | Sequence[str | Prompt] | None,
@@ -210,7 +220,7 @@ class Model:
         if (prompts is None) == (images is None):
             raise UserError("give one of prompts, of which images are made, and images, a folder or list of them")
         if images is None:
-            return Generation(as_prompts(prompts or [], seeds), sampling_steps)
+            return Generation(self._prompts(prompts or [], seeds), sampling_steps)
         if seeds is not None:
             raise UserError("seeds are of prompts; the noise of an image follows from its name")
         noise = "off" if list(timesteps) == [0] else "seeded"

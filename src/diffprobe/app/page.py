@@ -29,6 +29,7 @@ from diffprobe.app.session import (
     prompts_and_seeds,
     scores_over_steps,
 )
+from diffprobe.backbone.texts import text_warnings
 from diffprobe.errors import UserError
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is sent anywhere
@@ -246,7 +247,10 @@ def _loader(stores: Path) -> Callable[..., Any]:
 
 @_shows_errors
 def _generate(equipment: Equipment, prompts: str, seeds: str) -> tuple[Images, gr.Radio]:
-    images = make_images(equipment, *prompts_and_seeds(prompts, seeds, MOST))
+    texts, numbers = prompts_and_seeds(prompts, seeds, MOST)
+    for line in text_warnings(equipment.backbone, {text: text for text in texts}):
+        gr.Warning(line)
+    images = make_images(equipment, texts, numbers)
     names = [(f"{at + 1}: {image.prompt} ({image.seed})", at) for at, image in enumerate(images)]
     return images, gr.Radio(names, value=0, visible=len(images) > 1)
 

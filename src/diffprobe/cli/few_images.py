@@ -69,6 +69,7 @@ class Generated(FewImages):
     def __init__(self, inputs: Inputs, count: int) -> None:
         settings = inputs.settings
         self.prompts = load_prompts(settings.data.prompts, settings.data.count, settings.seed, inputs.log)[:count]
+        inputs.tell_of_texts(self.prompts)
         self.backbone, self.steps = inputs.backbone, settings.steps.sampling
         self.batch_size = settings.features.batch_size
         self.names, self.size = [prompt.name for prompt in self.prompts], self.backbone.image_size

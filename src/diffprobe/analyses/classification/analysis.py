@@ -74,6 +74,7 @@ class Classification:
                 f"none of the {len(given)} prompts names exactly one class that {classifier.name} knows, such as "
                 f"{given[0].text!r}; say what they show: 'analysis.classes={{WORDS: CLASS}}'"
             )
+        inputs.tell_of_texts(prompts)
         classifier.check(inputs.backbone.image_size)
         photos = load_photos(self.photos, patterns, set(right), len(prompts), inputs)
         steps = inputs.steps(range(settings.steps.sampling))

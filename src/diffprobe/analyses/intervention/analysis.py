@@ -93,6 +93,7 @@ class Intervention:
                 f"property {items[0].name} is {items[0].kind}; targets are masks and quantities ({', '.join(EDITABLE)})"
             )
         prompts = load_prompts(self.prompts, self.count, settings.seed + OTHER_SCENES, inputs.log)
+        inputs.tell_of_texts(prompts)
         probing, bank = None, None
         if not self.probes:
             probing = _check_training(inputs, prompts)
