@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import diffprobe as dp
 from diffprobe.analyses.inputs import Inputs
 from diffprobe.api.settings import compose_settings
+from diffprobe.backbone.capture import encode_prompts
 from diffprobe.backbone.load import Backbone, load_backbone
 from diffprobe.backbone.texts import text_warnings
 from diffprobe.data.prompts import scene_prompts
@@ -52,6 +54,17 @@ def test_tokenizers_of_one_limit_are_told_of_once(pocket: Backbone) -> None:
 
 def test_a_model_without_text_has_nothing_to_tell(pocket: Backbone) -> None:
     assert text_warnings(with_tokenizers(pocket), {"any": "dog " * 100}) == []
+
+
+def test_the_libraries_do_not_say_it_again_in_every_batch(pocket: Backbone, caplog: Any) -> None:
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).addHandler(caplog.handler)
+    try:
+        encode_prompts(pocket, ["red " * 40], guided=True)
+    finally:
+        for name in ("diffusers", "transformers"):
+            logging.getLogger(name).removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 def test_python_warns_and_a_command_prints(tmp_path: Any) -> None:

@@ -18,6 +18,7 @@ from diffprobe.backbone.families import Conditions
 from diffprobe.backbone.finite import check_finite
 from diffprobe.backbone.layers import SpatialSizes, enclosing, unknown_layer
 from diffprobe.backbone.load import Backbone, is_compiled
+from diffprobe.backbone.model_folder import quiet
 from diffprobe.errors import UserError
 
 HALVES = ("conditional", "unconditional", "both")
@@ -28,7 +29,8 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str], *, guided: bool) 
 
     If guided (at most `backbone.guided`), as many rows of empty prompts come first. Empty for a model without text.
     """
-    return backbone.family.conditions(backbone, prompts, guided)
+    with quiet():  # pipelines warn of a long text in every batch; `text_warnings` says it once
+        return backbone.family.conditions(backbone, prompts, guided)
 
 
 def encode_images(backbone: Backbone, images: Tensor) -> Tensor:
