@@ -36,7 +36,8 @@ class LayerChoice:
     Attributes:
         model, probe, property, metric: what was probed how, and the headline metric.
         best: layer with the best validation score at the last step.
-        emergence: step by which the best layer's score reaches `fraction` of its last one, see `emergence_step`.
+        emergence: step by which the best layer's score reaches `fraction` of its last one, see `emergence_step`; None
+            where the noise does not fall from step to step, as of real images with more and more noise.
         comparisons: of the best layer at the last step with controls, layers and earlier steps.
         headline: the layer the papers show; it need not be among the probed ones.
     """
@@ -46,7 +47,7 @@ class LayerChoice:
     property: str
     metric: str
     best: str
-    emergence: EmergenceStep
+    emergence: EmergenceStep | None
     comparisons: tuple[ScoreDifference, ...] = ()
     fraction: float = 0.95
     headline: str = HEADLINE_LAYER
@@ -75,12 +76,20 @@ def choose(
     kinds = summaries[["model", "probe", "property"]].drop_duplicates()
     for model, probe, name in kinds.itertuples(index=False):
         best = best_layer(summaries, name, model=model, probe=probe)
-        emergence = emergence_step(scores, best, name, model=model, probe=probe, fraction=fraction)
+        emergence = None
+        if noise_falls(select(summaries, model=model, probe=probe, property=name, control="none")):
+            emergence = emergence_step(scores, best, name, model=model, probe=probe, fraction=fraction)
         key = (model, probe, name, best)
         own = tuple(row for row in comparisons if (row.model, row.probe, row.property, row.layer) == key)
         metric = headline_metric(summaries, name).name
         choices.append(LayerChoice(model, probe, name, metric, best, emergence, own, fraction))
     return choices
+
+
+def noise_falls(rows: pd.DataFrame) -> bool:
+    """Whether each step of rows with `step` and `timestep` has less noise than the one before, as in denoising."""
+    steps = rows[["step", "timestep"]].dropna().drop_duplicates().sort_values("step")
+    return bool((steps["timestep"].diff().iloc[1:] < 0).all())
 
 
 def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:

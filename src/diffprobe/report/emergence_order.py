@@ -21,9 +21,11 @@ def emergence_order(
 ) -> tuple[list[str], dict[str, Table]]:
     """Which properties are shown to emerge before others at their best layers: sentences, and 'emergence_order'.
 
-    Nothing of one property, nor of one step. A property that its comparisons do not show to be better than all of its
-    controls is left out: a score that never rises has emerged at once. The choices are of one fraction.
+    Nothing of one property, nor of one step, nor where the noise does not fall from step to step. A property that its
+    comparisons do not show to be better than all of its controls is left out: a score that never rises has emerged at
+    once. The choices are of one fraction.
     """
+    choices = [choice for choice in choices if choice.emergence is not None]
     left_out = [choice.property for choice in choices if not _beats_controls(choice)]
     choices = [choice for choice in choices if _beats_controls(choice)]
     probed = [ProbedLayer(choice.model, choice.probe, choice.property, choice.best) for choice in choices]

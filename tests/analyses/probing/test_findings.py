@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from diffprobe.analyses.probing.findings import controls_at, score_at, verdict
+from diffprobe.analyses.probing.findings import controls_at, published_table, score_at, verdict
+from diffprobe.analyses.probing.report import closing_tables
 from diffprobe.probes.comparisons import compare_run
 from diffprobe.probes.summaries import EmergenceStep, summarise
 from diffprobe.report.choices import choose, grouped, sign_of
+from diffprobe.report.emergence_order import emergence_order
 from diffprobe.report.wording import interval_text
 from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, make_choices, make_comparison
@@ -181,7 +183,9 @@ def test_five_images_have_intervals_and_six_can_show_a_difference():
 def told_of(images: int):
     """The verdict on a probe far above its control, of few images."""
     scores = [
-        Score("m", "up", step, 1.0, "depth", "linear", control, part, str(at), "spearman", value + 0.01 * (at % 3))
+        Score(
+            "m", "up", step, 2.0 - step, "depth", "linear", control, part, str(at), "spearman", value + 0.01 * (at % 3)
+        )
         for part in ("validation", "test")
         for at in range(images)
         for step, real in ((0, 0.3), (1, 0.9))
@@ -290,7 +294,19 @@ def test_paired_differences_of_errors_are_told_with_the_way_that_is_better(summa
 
 def test_the_whole_way_from_scores_of_errors_to_sentences():
     scores = table_of(
-        Score("m", layer, step, 1.0, "normals", "linear", control, part, str(at), "mean_angle", value + 0.1 * (at % 3))
+        Score(
+            "m",
+            layer,
+            step,
+            3.0 - step,
+            "normals",
+            "linear",
+            control,
+            part,
+            str(at),
+            "mean_angle",
+            value + 0.1 * (at % 3),
+        )
         for part in ("validation", "test")
         for at in range(8)
         for layer, end in (("good", 20.0), ("bad", 40.0))
@@ -307,6 +323,47 @@ def test_the_whole_way_from_scores_of_errors_to_sentences():
     against = choice.against("layer", other_layer="bad")
     assert against is not None
     assert against.difference == pytest.approx(-20)
+
+
+def test_nothing_is_said_to_emerge_where_the_noise_does_not_fall_from_step_to_step():
+    scores = table_of(
+        Score("m", "one", step, timestep, name, "linear", "none", part, str(at), "dice", 0.5 + gain * step - 0.01 * at)
+        for part in ("validation", "test")
+        for at in range(8)
+        for name, gain in (("saliency", 0.2), ("shadow", 0.1))
+        for step, timestep in ((0, 0.0), (1, 100.0), (2, 261.0))
+    )
+    summaries = summarise(scores)
+    choices = choose(summaries, scores)
+    assert [choice.emergence for choice in choices] == [None, None]
+    assert emergence_order(scores, choices) == ([], {})
+    emerged, _ = verdict(summaries, choices)["saliency"]
+    assert emerged.startswith(
+        "No step is named by which saliency emerges, since the noise does not fall from step to step (step 1 is "
+        "timestep 0, step 3 is timestep 261). Its score on one, Dice, is 0.46 ["
+    )
+    (table,) = closing_tables(summaries, choices).values()
+    told = table.data.set_index("step (timestep)").index.tolist()
+    assert told[:4] == ["1 (0)", "2 (100)", "3 (261)", "best layer"]
+    assert "emerged by step" not in told
+    assert (
+        "found by step"
+        not in published_table({"saliency": {"step": 5, "dice": 0.8}}, summaries, scores)["published"]
+        .data["what"]
+        .str.cat()
+    )
+
+
+def test_real_images_with_less_and_less_noise_are_in_the_order_of_denoising():
+    falling = table_of(
+        Score("m", "one", step, timestep, "depth", "linear", "none", part, str(at), "spearman", 0.4 + 0.1 * step)
+        for part in ("validation", "test")
+        for at in range(8)
+        for step, timestep in ((0, 400.0), (1, 200.0), (2, 0.0))
+    )
+    (choice,) = choose(summarise(falling), falling)
+    assert choice.emergence is not None
+    assert choice.emergence.step == 2
 
 
 def test_sentences_stand_by_what_tells_their_choices_apart(summaries):

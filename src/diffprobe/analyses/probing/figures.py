@@ -69,7 +69,7 @@ def scores_over_steps(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -
         for control in controls(summaries, choice):
             draw_control(axes, control_curve(summaries, choice, control), control)
         emergence = choice.emergence
-        if emergence.step is not None:
+        if emergence is not None and emergence.step is not None:
             share = choice.fraction if sign_of(choice.metric) > 0 else 1 / choice.fraction
             label = f"{100 * share:.0f} % of the last {'score' if sign_of(choice.metric) > 0 else 'error'} reached"
             draw_step(axes, emergence.step, emergence.low, emergence.high, label, EMERGENCE_STYLE)

@@ -24,6 +24,7 @@ from diffprobe.report.choices import (
     curve,
     grouped,
     metric_name,
+    noise_falls,
     or_nan,
     sign_of,
 )
@@ -103,7 +104,10 @@ def published_table(
         for probe in probes:
             suffix = f" ({probe})" if len(probes) > 1 else ""
             at_last = {row.metric: row for row in rows if (row.step, row.probe) == (last, probe)}
+            falls = noise_falls(select(summaries, layer=layer, property=name, probe=probe, control="none"))
             for metric, number in numbers.items():
+                if metric == STEP and not falls:
+                    continue
                 what, text = metric_name(metric), interval_text(at_last.get(metric))
                 if metric == STEP:
                     emergence = emergence_step(scores, layer, name, probe=probe)
@@ -145,6 +149,12 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     if len(rows) == 1:
         return f"Only step {last.step + 1} was probed for {choice.property}, so nothing is said of when it emerges."
     what = "score" if sign_of(choice.metric) > 0 else "error"
+    if emergence is None:
+        return (
+            f"No step is named by which {choice.property} emerges, since the noise does not fall from step to step "
+            f"({_moment(rows[0])}, {_moment(last)}). Its {what} on {choice.best}, {metric_name(choice.metric)}, is "
+            f"{interval_text(rows[0])} at the first of them and {interval_text(last)} at the last."
+        )
     score = f"final {choice.property} {what}, {metric_name(choice.metric)} {interval_text(last)}"
     if last.n < MINIMUM_IMAGES:
         return (
@@ -162,6 +172,10 @@ def _emergence_line(choice: LayerChoice, rows: Sequence[Summary]) -> str:
     if emergence.step == rows[0].step:
         return f"{sentence}: already at the first step probed, so nothing is seen to emerge."
     return f"{sentence}."
+
+
+def _moment(row: Summary) -> str:
+    return f"step {row.step + 1} is timestep {row.timestep:g}" if row.timestep is not None else f"step {row.step + 1}"
 
 
 def _reached(choice: LayerChoice) -> str:

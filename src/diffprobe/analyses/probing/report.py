@@ -67,9 +67,16 @@ def _closing_lines(summaries: pd.DataFrame, choices: Sequence[LayerChoice]) -> p
     headings = [f"{choice.property}\n{metric_name(choice.metric)}" for choice in choices]
     scores = [{row.step: row for row in curve(summaries, choice, choice.best)} for choice in choices]
     steps = sorted(set().union(*scores))
-    lines = [[str(step + 1), *(interval_text(rows.get(step)) for rows in scores)] for step in steps]
+    timesteps = {} if all(choice.emergence for choice in choices) else _timesteps(scores)
+    names = {step: f"{step + 1} ({timesteps[step]:g})" if step in timesteps else str(step + 1) for step in steps}
+    lines = [[names[step], *(interval_text(rows.get(step)) for rows in scores)] for step in steps]
     lines += _compared(summaries, choices, steps) if steps else []
-    return pd.DataFrame(lines, columns=["step", *headings])
+    return pd.DataFrame(lines, columns=["step (timestep)" if timesteps else "step", *headings])
+
+
+def _timesteps(scores: Sequence[Mapping[int, Summary]]) -> dict[int, float]:
+    """The timestep of each step that has one."""
+    return {step: row.timestep for rows in scores for step, row in rows.items() if row.timestep is not None}
 
 
 def _compared(summaries: pd.DataFrame, choices: Sequence[LayerChoice], steps: Sequence[int]) -> Iterator[list[str]]:
@@ -79,8 +86,9 @@ def _compared(summaries: pd.DataFrame, choices: Sequence[LayerChoice], steps: Se
     papers = [score_at(summaries, choice, choice.headline, last) for choice in choices]
     headline = names.get(choices[0].headline, "not probed")
     yield ["best layer", *(names.get(choice.best, choice.best) for choice in choices)]
-    if len(steps) > 1:  # of one step alone nothing emerges
-        yield ["emerged by step", *(emergence_text(choice.emergence) for choice in choices)]
+    emergences = [choice.emergence for choice in choices]
+    if len(steps) > 1 and any(emergences):  # of one step alone nothing emerges
+        yield ["emerged by step", *(emergence_text(emergence) if emergence else "" for emergence in emergences)]
     yield [f"papers' layer ({headline}), step {last + 1}", *map(interval_text, papers)]
     scores = [controls_at(summaries, choice, last) for choice in choices]
     for control in dict.fromkeys(name for rows in scores for name in rows):
