@@ -79,6 +79,23 @@ def test_the_folder_of_the_package_is_searched_once(monkeypatch, tmp_path):
     assert package_conf() == ROOT / "conf"
 
 
+def test_a_folder_of_another_program_is_not_searched_and_is_told_of(place):
+    (place / "conf" / "train.yaml").write_text("defaults: [{model: resnet}]\nepochs: 3\n")
+    done = train("seed=3", "--cfg", "job", cwd=place)
+    (line,) = done.stderr.splitlines()
+    assert f"{place / 'conf'} is not searched: it is of another program, since {place / 'conf' / 'train.yaml'}" in line
+    assert "lacks the groups callbacks, control, data, " in line
+    settings = yaml.safe_load(done.stdout)
+    assert (settings["seed"], settings["model"]["path"], settings["job"]) == (3, "pocket", "probing")
+    assert "property has no choice 'mine'" in train("property=mine", cwd=place).stderr
+
+
+def test_a_main_configuration_of_one_s_own_takes_the_place_of_the_package_s(place):
+    text = (ROOT / "conf" / "train.yaml").read_text()
+    (place / "conf" / "train.yaml").write_text(text.replace("seed: 0", "seed: 5"))
+    assert composed(place)["seed"] == 5
+
+
 def test_a_named_folder_is_that_of_the_working_directory_and_nothing_is_searched_before_it(place):
     """As of a run folder, `-cp RUN/.hydra`."""
     (place / "named").mkdir()
