@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-_INSTALLED = Path(__file__).resolve().parent / "commands"  # scripts of the console command `diffprobe`
+BY_CONSOLE = "DIFFPROBE_CONSOLE"  # set by the console command; processes that it starts, jobs of SLURM too, inherit it
 
 
 def plain_console(least_width: int = 0, **options: Any) -> Console:
@@ -33,10 +34,8 @@ def script_command(script: str | None = None) -> list[str]:
     Args:
         script: such as 'train'; by default the one that is running.
     """
-    running = Path(sys.argv[0])
-    name = script or running.stem
-    by_console = running.parent == _INSTALLED or sys.argv[0].startswith("diffprobe ")
-    return ["diffprobe", name] if by_console else ["python", f"{name}.py"]
+    name = script or Path(sys.argv[0]).stem
+    return ["diffprobe", name] if BY_CONSOLE in os.environ else ["python", f"{name}.py"]
 
 
 def module_command(module: str) -> str:

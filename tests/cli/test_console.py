@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from diffprobe.commands import console
-from diffprobe.terminal import module_command, script_command
+from diffprobe.terminal import BY_CONSOLE, module_command, script_command
 
 SCRIPTS = Path(console.__file__).parent
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/diffprobe", *arguments])
+    monkeypatch.setenv(BY_CONSOLE, "")  # gone with the test, which sets it
     return console.main()
 
 
@@ -50,6 +51,15 @@ def test_train_and_analyze_leave_a_command_line_that_starts_again(name, monkeypa
     monkeypatch.setattr("diffprobe.cli.errors.plain_errors", lambda function: lambda: started.append(function))
     runpy.run_path(sys.argv[0], run_name="__main__")
     assert [each.__name__ for each in started[1:]] == ["main"]
+
+
+def test_a_process_that_the_console_command_starts_names_that_command(monkeypatch):
+    """Such as a job of SLURM, whose command line is submitit's."""
+    monkeypatch.setattr("diffprobe.commands.console.start", lambda name: None)
+    typed(monkeypatch, "train")
+    code = "from diffprobe.terminal import script_command; print(*script_command('train'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "diffprobe train\n"
 
 
 def test_a_script_of_a_checkout_is_called_as_such(monkeypatch):

@@ -28,6 +28,7 @@ from diffprobe.pocket.networks import IMAGE_SIZE
 from diffprobe.probes.bank import ProbeBank, ProbeConfig, load_bank, save_bank
 from diffprobe.probes.study.two_pass import ExecutionConfig, ProbingConfig, run_probing
 from diffprobe.runs.folder import FINISHED, read_overrides, read_settings
+from diffprobe.terminal import script_command
 
 EDITED_LAYERS = ("down_blocks.0.resnets.?", "up_blocks.3.resnets.?")  # what pocket follows best, see intervention.md
 EDITED_STEP_FRACTION = 1 / 3  # of the trajectory, its beginning: the papers' first five of 15 steps
@@ -110,7 +111,7 @@ def load_model(name: str, stores: Path, log: Callable[[str], None]) -> Equipment
     model, labeler, prompts = load(name), PocketLabeler(), scene_prompts(TRAINING_SCENES)
     overrides = [*model.overrides, "probe=ridge", "control=none", f"data.count={TRAINING_SCENES}"]
     if model.backbone.image_size != IMAGE_SIZE:
-        advice = shlex.join(["python", "train.py", *model.overrides, "labeler=image_models", "probe=ridge"])
+        advice = shlex.join([*script_command("train"), *model.overrides, "labeler=image_models", "probe=ridge"])
         raise UserError(
             f"{name}: its pictures have {model.backbone.image_size} pixels, and the built-in labels are of those of "
             f"{IMAGE_SIZE}; train probes with labels of your own, such as {advice}, and give the folder of that run"
@@ -119,7 +120,7 @@ def load_model(name: str, stores: Path, log: Callable[[str], None]) -> Equipment
     equipment = build_equipment(model.backbone, labeler, bank, prompts, SAMPLING_STEPS)
     folder = RUNS / "app" / model.name
     where = typed({"layers.select": bank.layers, "hydra.run.dir": folder})
-    command = shlex.join(["python", "train.py", *overrides, *where])
+    command = shlex.join([*script_command("train"), *overrides, *where])
     return replace(equipment, source=name, command=command, folder=folder)
 
 
@@ -145,7 +146,7 @@ def load_from_run(folder: Path) -> Equipment:
     equipment = build_equipment(backbone, labeler, load_bank(folder / "probes"), prompts, settings.steps.sampling)
     labeler.check([NEW], [equipment.mask], backbone.image_size)
     again = [*read_overrides(folder), *typed({"hydra.run.dir": folder})]
-    command = shlex.join(["python", "train.py", *again])
+    command = shlex.join([*script_command("train"), *again])
     return replace(equipment, source=str(folder), command=command, folder=folder)
 
 

@@ -6,12 +6,14 @@ Nothing that takes time is imported before the handlers of signals are there.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 from diffprobe.signals import listen, run_command
+from diffprobe.terminal import BY_CONSOLE
 
 HYDRAS = {  # name -> what it does, of the modules beside this one
     "train": "probe the activations of a diffusion model (train.py)",
@@ -30,6 +32,7 @@ OTHERS = {  # name -> module with a `main`, and what it does
 
 def main() -> int:
     """Runs the command that was typed; returns the exit code."""
+    os.environ[BY_CONSOLE] = "1"
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in HYDRAS:
         # A file that Python can run: Lightning starts it again for each further device
