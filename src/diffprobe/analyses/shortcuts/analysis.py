@@ -96,7 +96,7 @@ class Shortcuts:
         prompts = [everything[row] for row in rows]
         sampling_steps = settings.steps.sampling
         ways, left_out = available(backbone, sampling_steps, [prompt.text for prompt in prompts], self.shortcuts)
-        classifier, why = _classifier(inputs)
+        classifier, why = checked_classifier(inputs)
         task = ShortcutsTask(
             probing,
             given,
@@ -162,7 +162,7 @@ class Shortcuts:
         )
 
 
-def _classifier(inputs: Inputs) -> tuple[Classifier | None, list[str]]:
+def checked_classifier(inputs: Inputs) -> tuple[Classifier | None, list[str]]:
     """The classifier, where it knows pictures of this size; else a sentence."""
     classifier = inputs.classifier
     try:

@@ -47,10 +47,11 @@ def summarise_agreement(agreement: pd.DataFrame, model: str, sampling_steps: int
     rows = []
     for (shortcut, full_steps, name, metric), group in agreement.groupby(keys, sort=False, dropna=False):
         values, known = group["value"].to_numpy(float), metric_named(metric)
-        mean, low, high = _mean_with_ends(values, share=metric == SAME_CLASS and full_steps != sampling_steps)
+        taken = None if pd.isna(full_steps) else int(full_steps)
+        mean, low, high = _mean_with_ends(values, share=metric == SAME_CLASS and taken != sampling_steps)
         if low is not None and high is not None:
             low, high = max(low, known.low), min(high, known.high)
-        taken, n = None if pd.isna(full_steps) else int(full_steps), int(np.isfinite(values).sum())
+        n = int(np.isfinite(values).sum())
         rows.append(AgreementSummary(model, shortcut, taken, name, metric, mean, low, high, n))
     return rows
 
