@@ -28,7 +28,7 @@ NUMBERS = Path(__file__).parent / "numbers"
 TOLERANCE = 1e-5  # of 1, or of the number where it is larger
 ELSEWHERE = 0.05  # of a column's mean, on another machine
 ROWS = 20  # of a long table that are kept one by one; of all its rows there are means
-NOT_RESULTS = {"curves"}  # what the CSV logger repeats of the tables
+NOT_RESULTS = {"curves", "seconds"}  # what the CSV logger repeats of the tables, and what a clock said
 
 Table = dict[str, Any]  # {"rows": number of rows, "columns": {name: what is kept of a column}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,11 @@ from diffprobe.parts import make
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
+    from diffprobe.activations.activations import ReadableActivations
     from diffprobe.activations.budget import Plan as Budget
-    from diffprobe.activations.extraction import StoreFolder
+    from diffprobe.activations.extraction import Extraction, StoreFolder
     from diffprobe.activations.sources import Source
     from diffprobe.analyses.analysis import RunContext
     from diffprobe.analyses.inputs import Inputs
@@ -235,3 +238,70 @@ def read_probes(folder: str | Path, inputs: Inputs) -> LoadedProbes:
     prompts = source.prompts if isinstance(source, Generation) else []
     pictures = {prompt.image_key for prompt in prompts if prompt.name in used}
     return LoadedProbes(load_bank(folder / "probes"), probe, select(scores, split="validation"), used, pictures)
+
+
+def check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes]:
+    """Layers, steps and properties are those of the probes of a finished run, images those that they have not seen.
+
+    Raises:
+        UserError: as `read_probes`, or controls are asked for.
+    """
+    from diffprobe.activations.sources import Generation
+    from diffprobe.probes.study.study import ProbingConfig
+
+    if inputs.settings.control.names:
+        raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")
+    backbone, everything, given = inputs.backbone, inputs.source, read_probes(folder, inputs)
+    assert isinstance(everything, Generation)  # other trajectories have been refused
+    source = Generation(given.unseen(everything.prompts), everything.sampling_steps, everything.half)
+    probing_config = ProbingConfig(
+        chosen_layers(given.bank.layers, backbone),
+        chosen_steps(given.bank.steps, source.timesteps(backbone)),
+        properties=list(given.bank.properties),
+        controls=[],
+        seed=inputs.settings.seed,
+    )
+    inputs.labeler.check(source.names, list(probing_config.items), backbone.image_size)
+    return task_of(inputs, source, probing_config), given
+
+
+def extract_unseen(task: ProbingTask, context: RunContext) -> tuple[Extraction, dict[str, Tensor], int]:
+    """Activations of the images of `check_given`, their label maps by property, and network evaluations."""
+    from diffprobe.activations.extraction import extract
+
+    probing_config, source, inputs = task.probing_config, task.source, task.inputs
+    context.log(f"running {len(source.names)} images through {len(probing_config.steps)} steps")
+    extraction = extract(
+        inputs.backbone,
+        source,
+        probing_config.recorded,
+        probing_config.steps,
+        batch_size=inputs.features.batch_size,
+        dtype=inputs.features.dtype,
+        stores=task.stores,
+        images_per_shard=inputs.features.images_per_shard,
+        trainer=context.trainer("generate"),
+        log=context.log,
+    )
+    targets = inputs.labeler(extraction.images, source.names, list(probing_config.items))
+    return extraction, targets, extraction.computed * source.evaluations(inputs.backbone, probing_config.steps)
+
+
+def score_probes(
+    bank: ProbeBank,
+    activations: ReadableActivations,
+    targets: Mapping[str, Tensor],
+    rows: Sequence[int],
+    *,
+    model: str,
+    probe: str,
+) -> pd.DataFrame:
+    """Every metric of every probe on the test images `rows`, as `score_bank` scores a bank it has trained."""
+    from diffprobe.probes.score_table import score_table
+    from diffprobe.probes.scoring import score_images
+    from diffprobe.probes.study.study import one_valued, skip_flat
+
+    items, names = bank.properties, [activations.names[row] for row in rows]
+    blocks = score_images(bank, activations, targets, rows, "test", model=model, probe=probe)
+    maps = {key: item.target(targets[key][list(rows)]) for key, item in items.items()}
+    return skip_flat(score_table(blocks), one_valued(maps, names, items), items)

@@ -213,6 +213,46 @@ def classify(
     return _analysis("classification", model, Given(settings, overrides, prompts), verbose)
 
 
+def shortcuts(
+    model: AnyModel = "pocket",
+    *,
+    prompts: Prompts | None = None,
+    labels: str | Path | Labeler | Callable[[Tensor], Any] | None = None,
+    properties: str | CustomProperty | Sequence[str | CustomProperty] | None = None,
+    shortcuts: str | Sequence[str] | None = None,
+    steps: Steps | None = None,
+    probes: str | Path | Run | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    overrides: Overrides = (),
+    verbose: bool = True,
+) -> Result:
+    """From which step on the sampler can do less, and when probes could read what is fixed then (docs/shortcuts.md).
+
+    Args:
+        shortcuts: of 'guidance_off', 'half_the_steps', 'third_of_the_steps', 'deep_features', 'empty_prompt' and
+            'other_prompt'; all by default.
+        steps: after which shortcuts are begun, and at which probes are read.
+        probes: a finished run whose probes are taken; by default they are trained first.
+        others: as of `dp.probe`.
+
+    >>> import diffprobe as dp
+    >>> result = dp.shortcuts("pocket", count=12, properties="depth", shortcuts="guidance_off", steps="all",
+    ...                       overrides=["steps.sampling=2"], verbose=False)
+    >>> result.figures[:2]
+    ['shortcuts', 'shortcuts_over_steps']
+    """
+    settings = {
+        **_properties(properties),
+        **_where(None, steps, None),
+        "analysis.shortcuts": as_list(shortcuts),
+        "analysis.probes": _folder(probes),
+        "data.count": count,
+        "seed": seed,
+    }
+    return _analysis("shortcuts", model, Given(settings, overrides, prompts, labels), verbose)
+
+
 def separation(
     model: AnyModel = "pocket",
     *,

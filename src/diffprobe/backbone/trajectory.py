@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +43,34 @@ class TrajectoryStep:
     latents: Tensor
     activations: dict[str, Tensor]
     images: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingState:
+    """Where a batch of trajectories stands between two steps: beside the model, all that the steps to come depend on.
+
+    Attributes:
+        scheduler: with what it keeps of the steps that were taken.
+        latents: before the next step, [batch, channels, h, w].
+        generators: one an image, of the noise that some samplers add on the way.
+    """
+
+    scheduler: Any
+    latents: Tensor
+    generators: Sequence[torch.Generator]
+
+    @classmethod
+    def at_start(cls, backbone: Backbone, seeds: Sequence[int], steps: int) -> SamplingState:
+        """Noise from a CPU generator per image. Raises UserError as `fresh_scheduler`."""
+        scheduler = fresh_scheduler(backbone, steps)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        latents = normal_noise(generators, backbone.latent_shape) * getattr(scheduler, "init_noise_sigma", 1.0)
+        return cls(scheduler, latents.to(backbone.device, backbone.dtype), generators)
+
+    def after(self, step: TrajectoryStep) -> SamplingState:
+        """A state of its own right after a step of `sample_steps` that was given the parts of this one."""
+        generators = [generator.clone_state() for generator in self.generators]
+        return SamplingState(copy.deepcopy(self.scheduler), step.latents, generators)
 
 
 def evaluate(denoiser: nn.Module, latents: Tensor, timestep: Any, conditions: Conditions) -> Tensor:
@@ -87,19 +116,17 @@ def generate(
     check_half(backbone, half, guided)
     replaced = {name: function for by_layer in replace.values() for name, function in by_layer.items()}
     capture(backbone.denoiser, layers, replace=replaced)  # unknown layers are an error now, not at the first step
-    scheduler = fresh_scheduler(backbone, steps)
+    state = SamplingState.at_start(backbone, seeds, steps)
     if any(not 0 <= step < steps for step in replace):
         raise UserError(f"activations to be replaced at steps {sorted(replace)} of {steps}, counted from 0")
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    latents = normal_noise(generators, backbone.latent_shape) * getattr(scheduler, "init_noise_sigma", 1.0)
     return sample_steps(
         backbone,
-        scheduler,
-        latents.to(backbone.device, backbone.dtype),
+        state.scheduler,
+        state.latents,
         prompts,
         layers,
-        range(len(scheduler.timesteps)),
-        generators,
+        range(steps),
+        state.generators,
         half=half,
         guided=guided,
         decode=decode,
@@ -127,10 +154,15 @@ def sample_steps(
     guided: bool = False,
     decode: bool = False,
     replace: Replacements = UNCHANGED,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[TrajectoryStep]:
-    """Takes the steps `indices` of a scheduler at its start, from latents [batch, channels, h, w] on.
+    """Takes the steps `indices` from latents [batch, channels, h, w] on.
 
     Samplers that add noise on the way draw each image's from its generator.
+
+    Args:
+        scheduler: at its start, or right before `indices` in mid-run, as of `SamplingState.after`.
+        within: makes a context that one evaluation of the denoiser is in.
 
     Raises:
         NotFinite: latents, activations or decoded images hold NaN or infinity.
@@ -144,7 +176,7 @@ def sample_steps(
         timestep = scheduler.timesteps[index]
         inputs = _scaled(scheduler, torch.cat([noisy, noisy]) if guided else noisy, timestep)
         edits = replace.get(index, {})
-        with capture(backbone.denoiser, layers, half=half, guided=guided, replace=edits) as taken:
+        with capture(backbone.denoiser, layers, half=half, guided=guided, replace=edits) as taken, within():
             predicted = evaluate(backbone.denoiser, inputs, timestep, conditions)
         if guided:
             unconditional, conditional = predicted.chunk(2)

@@ -63,6 +63,11 @@ METRICS = {
         Metric("confidence", "confidence"),
         Metric("top1", "right class first"),
         Metric("top5", "right class among the first five"),
+        Metric("same_class", "share of the same class"),
+        # Of pictures
+        Metric("psnr", "PSNR (dB)", high=inf),
+        Metric("ssim", "SSIM", low=-1.0),
+        Metric("lpips", "LPIPS", high=inf, higher_is_better=False),
     )
 }
 _HEADLINES = ("dice", "spearman", "mean_iou", "mean_angle", "rmse", "top1")  # one of each kind of property

@@ -11,9 +11,9 @@ from diffprobe.analyses.emergence.image_models import (
     ProbesUnderTest,
     check_labeler,
     score_image_models,
-    score_loaded_bank,
     step_names,
 )
+from diffprobe.analyses.trained_probes import score_probes
 from diffprobe.errors import UserError
 from diffprobe.labels.files import FilesLabeler
 from diffprobe.probes.study.two_pass import ExecutionConfig, run_probing
@@ -98,7 +98,8 @@ def test_probes_scored_without_training_score_as_they_did_when_they_were_trained
         return {(row.layer, row.step, row.property, row.image, row.metric): row.value for row in scores}
 
     trained = values(row for row in rows_of(findings.scores) if (row.split, row.control) == ("test", "none"))
-    given = values(rows_of(score_loaded_bank(probed, "other name")))
+    known = (probed.bank, probed.activations, probed.targets, probed.rows)
+    given = values(rows_of(score_probes(*known, model="other name", probe=probed.probe)))
     assert given == pytest.approx(trained)
 
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from diffprobe.analyses.analysis import Plan
-from diffprobe.analyses.trained_probes import ProbingTask, check_probing, plan_probing, task_of, train_probes
+from diffprobe.analyses.trained_probes import (
+    ProbingTask,
+    check_given,
+    check_probing,
+    plan_probing,
+    train_probes,
+)
 from diffprobe.errors import UserError
 from diffprobe.parts import class_name
 from diffprobe.ranges import Folder, Items, Share
@@ -58,7 +64,7 @@ class Emergence:
             probing, given = check_probing(inputs), None
             tested = list(probing.probing_config.split(probing.source.names).test)
         else:
-            probing, given = _check_given(self.probes, inputs)
+            probing, given = check_given(self.probes, inputs)
             tested = list(range(len(probing.source.names)))
         names, probing_config = [probing.source.names[row] for row in tested], probing.probing_config
         size = inputs.backbone.image_size
@@ -111,52 +117,15 @@ class Emergence:
         return replace(made, evaluations=evaluations)
 
 
-def _check_given(folder: str, inputs: Inputs) -> tuple[ProbingTask, LoadedProbes]:
-    """Layers, steps and properties are those of the given probes, images those that they have not seen."""
-    from diffprobe.activations.sources import Generation
-    from diffprobe.analyses.inputs import chosen_layers, chosen_steps
-    from diffprobe.analyses.trained_probes import read_probes
-    from diffprobe.probes.study.study import ProbingConfig
-
-    if inputs.settings.control.names:
-        raise UserError("analysis.probes gives trained probes, and controls would have to be trained: control=none")
-    backbone, everything, given = inputs.backbone, inputs.source, read_probes(folder, inputs)
-    assert isinstance(everything, Generation)  # other trajectories have been refused
-    source = Generation(given.unseen(everything.prompts), everything.sampling_steps, everything.half)
-    probing_config = ProbingConfig(
-        chosen_layers(given.bank.layers, backbone),
-        chosen_steps(given.bank.steps, source.timesteps(backbone)),
-        properties=list(given.bank.properties),
-        controls=[],
-        seed=inputs.settings.seed,
-    )
-    inputs.labeler.check(source.names, list(probing_config.items), backbone.image_size)
-    return task_of(inputs, source, probing_config), given
-
-
 def _score_given(
     task: ProbingTask, given: LoadedProbes, context: RunContext
 ) -> tuple[ProbesUnderTest, pd.DataFrame, int]:
-    from diffprobe.activations.extraction import extract
-    from diffprobe.analyses.emergence.image_models import ProbesUnderTest, score_loaded_bank
+    from diffprobe.analyses.emergence.image_models import ProbesUnderTest
+    from diffprobe.analyses.trained_probes import extract_unseen, score_probes
     from diffprobe.probes.score_table import concatenate
 
-    probing_config, source, inputs = task.probing_config, task.source, task.inputs
-    context.log(f"running {len(source.names)} images through {len(probing_config.steps)} steps")
-    extraction = extract(
-        inputs.backbone,
-        source,
-        probing_config.recorded,
-        probing_config.steps,
-        batch_size=inputs.features.batch_size,
-        dtype=inputs.features.dtype,
-        stores=task.stores,
-        images_per_shard=inputs.features.images_per_shard,
-        trainer=context.trainer("generate"),
-        log=context.log,
-    )
-    targets = inputs.labeler(extraction.images, source.names, list(probing_config.items))
-    rows = range(len(source.names))
+    extraction, targets, evaluations = extract_unseen(task, context)
+    rows, model = range(len(task.source.names)), task.inputs.backbone.name
     probed = ProbesUnderTest(given.bank, extraction, extraction.activations, targets, rows, given.name)
-    scores = concatenate([given.validation, score_loaded_bank(probed, inputs.backbone.name)])
-    return probed, scores, extraction.computed * source.evaluations(inputs.backbone, probing_config.steps)
+    own = score_probes(given.bank, extraction.activations, targets, rows, model=model, probe=given.name)
+    return probed, concatenate([given.validation, own]), evaluations

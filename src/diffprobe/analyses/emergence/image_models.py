@@ -14,7 +14,7 @@ from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler, check_reference_maps
 from diffprobe.probes.score_table import ScoreBlock, score_table
-from diffprobe.probes.scoring import predict_maps, score_images
+from diffprobe.probes.scoring import predict_maps
 from diffprobe.probes.study.study import ExampleImage, one_valued, skip_flat
 from diffprobe.properties.tokens import grid_of
 
@@ -124,13 +124,4 @@ def _example_image(probed: ProbesUnderTest, row: int, pictures: Tensor) -> Examp
             name: {layer: predict_maps(bank, probed.activations, name, layer, [row])[:, 0] for layer in bank.layers}
             for name in bank.properties
         },
-    )
-
-
-def score_loaded_bank(probed: ProbesUnderTest, model: str) -> pd.DataFrame:
-    """Every metric of every probe on the test images, as `score_bank` scores a bank it has trained."""
-    return probed.without_flat(
-        score_images(
-            probed.bank, probed.activations, probed.targets, probed.rows, "test", model=model, probe=probed.probe
-        )
     )
