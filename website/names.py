@@ -6,7 +6,10 @@ from importlib import import_module
 
 _PARTS = {
     "Models and activations": ["load", "Model", "Layers", "prompts", "Prompt", "Captured", "TrajectoryStep"],
-    "Studies": ["probe", "emergence", "intervene", "classify", "separation", "drift", "object_prototypes", "compare"],
+    "Studies": [
+        *("probe", "emergence", "similarity", "intervene", "classify", "separation", "drift", "object_prototypes"),
+        "compare",
+    ],
     "Results": ["Result", "Run", "read_run", "ObjectPrototypes"],
 }
 

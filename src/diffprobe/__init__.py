@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diffprobe.api.models import Captured, Model, load, prompts
     from diffprobe.api.prototypes import ObjectPrototypes, object_prototypes
     from diffprobe.api.results import Result, Run, read_run
-    from diffprobe.api.studies import classify, compare, drift, emergence, intervene, probe, separation
+    from diffprobe.api.studies import classify, compare, drift, emergence, intervene, probe, separation, similarity
     from diffprobe.backbone.trajectory import TrajectoryStep
     from diffprobe.data.prompts import Prompt
     from diffprobe.errors import UserError
@@ -32,7 +32,8 @@ _PLACES = {
     **dict.fromkeys(("ObjectPrototypes", "object_prototypes"), "diffprobe.api.prototypes"),
     **dict.fromkeys(("Result", "Run", "read_run"), "diffprobe.api.results"),
     **dict.fromkeys(
-        ("classify", "compare", "drift", "emergence", "intervene", "probe", "separation"), "diffprobe.api.studies"
+        ("classify", "compare", "drift", "emergence", "intervene", "probe", "separation", "similarity"),
+        "diffprobe.api.studies",
     ),
     "TrajectoryStep": "diffprobe.backbone.trajectory",
     "Prompt": "diffprobe.data.prompts",
@@ -62,6 +63,7 @@ __all__ = [
     "prompts",
     "read_run",
     "separation",
+    "similarity",
 ]
 
 

@@ -47,6 +47,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "diffprobe.analyses.emergence.analysis.Emergence",
         "diffprobe.analyses.intervention.analysis.Intervention",
         "diffprobe.analyses.separation.analysis.Separation",
+        "diffprobe.analyses.similarity.analysis.Similarity",
     ),
     "model": ("diffprobe.backbone.load.load_backbone",),
     "data": (

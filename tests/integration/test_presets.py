@@ -53,6 +53,7 @@ SMALL = {
     "video": (*OBJECTS, ONE_LAYER, "objects=moving_scenes", "objects.count=2", "analysis.gaps=[1,2]"),
     "emergence": ("data.count=12", "steps.sampling=2", "report.examples=1"),
     "intervention": ("data.count=6", "steps=all", "steps.sampling=2", "analysis.count=2", "analysis.frames=2"),
+    "similarity": ("data.count=16", "steps.sampling=3"),
     "classification": ("data.count=2", "steps.sampling=2", "analysis.photos=null"),
 }
 

@@ -130,6 +130,44 @@ def emergence(
     return _analysis("emergence", model, Given(settings, overrides, prompts, labels), verbose)
 
 
+def similarity(
+    model: AnyModel = "pocket",
+    *,
+    prompts: Prompts | None = None,
+    labels: str | Path | Labeler | Callable[[Tensor], Any] | None = None,
+    properties: str | CustomProperty | Sequence[str | CustomProperty] | None = None,
+    layers: LayerItems | None = None,
+    steps: Steps | None = None,
+    tokens: int | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    overrides: Overrides = (),
+    verbose: bool = True,
+) -> Result:
+    """Which layers and steps know the same: debiased CKA of their activations, and probes at the other steps of their
+    layer (docs/similarity.md).
+
+    Args:
+        layers: the first self-attention of every block by default.
+        tokens: places of each test image that CKA compares; 16 by default.
+        others: as of `dp.probe`.
+
+    >>> import diffprobe as dp
+    >>> result = dp.similarity("pocket", count=20, properties="depth", layers="up_blocks.3.attentions.?",
+    ...                        overrides=["steps.sampling=2"], verbose=False)
+    >>> result.tables["cka"].query("layer == other_layer")[["step", "other_step", "n"]].values.tolist()
+    [[0, 1, 7], [0, 1, 7], [0, 1, 7]]
+    """
+    settings = {
+        **_properties(properties),
+        **_where(layers, steps, None),
+        "analysis.tokens": tokens,
+        "data.count": count,
+        "seed": seed,
+    }
+    return _analysis("similarity", model, Given(settings, overrides, prompts, labels), verbose)
+
+
 def intervene(
     model: AnyModel = "pocket",
     *,
