@@ -75,7 +75,7 @@ def test_a_probe_at_its_own_step_has_its_own_score(streamed):
 
 @pytest.mark.slow
 def test_stored_activations_say_the_same(streamed, tmp_path):
-    done = similarity("features=memory", "features.dtype=float32", folder=tmp_path / "run")
+    done = similarity("features=memory", "features.dtype=float32", "report.examples=1", folder=tmp_path / "run")
     assert done.returncode == 0, done.stderr
     for name, keys in (
         ("cka", ["layer", "step", "other_layer", "other_step"]),
@@ -86,6 +86,9 @@ def test_stored_activations_say_the_same(streamed, tmp_path):
             for folder in (tmp_path / "run", streamed[1])
         )
         pd.testing.assert_frame_equal(ours, theirs, atol=2e-3, rtol=0)
+
+    assert (tmp_path / "run" / "figures" / "example_1.png").is_file()
+    assert "depth: probe" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_what_cannot_be_done_is_said_before_any_work():

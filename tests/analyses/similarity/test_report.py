@@ -113,7 +113,7 @@ def test_errors_are_told_the_other_way_round():
     assert "and is above pixel position" in first
     assert third == "saliency: at step 10 no probe of an earlier step reaches 105 % of its own probe's error."
     (row,) = (row for row in transfer_rows("pocket", "ridge", [one]) if (row.step, row.tested_step) == (9, 5))
-    assert shown_better(row, one.metric)
+    assert shown_better(row)
 
 
 def test_a_layer_that_knows_nothing_has_no_share_and_no_step():
@@ -155,7 +155,7 @@ def test_every_cell_is_drawn_and_what_is_no_better_than_the_floor_is_pale(metric
         own = [row for row in rows if row.layer == LAYERS[1].name]
         np.testing.assert_allclose(values.get_array().ravel(), [getattr(row, field) for row in own])
         pale = np.ravel(veil.get_alpha()) > 0
-        assert pale.tolist() == [not shown_better(row, one.metric) for row in own]
+        assert pale.tolist() == [not shown_better(row) for row in own]
         assert 0 < pale.sum() < 9
 
 

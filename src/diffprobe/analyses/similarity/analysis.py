@@ -107,6 +107,7 @@ class Similarity:
             result.similarities,
             result.transfer,
             probe=config.probe_config.name,
+            captions=task.source.captions,
             seed=context.seed,
         )
         return replace(made, evaluations=result.probing.evaluations)

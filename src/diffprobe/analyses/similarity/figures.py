@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffprobe.backbone.layers import short_names
-from diffprobe.properties.metrics import Metric, metric_named
+from diffprobe.properties.metrics import metric_named
 from diffprobe.report.choices import control_name, or_nan
 from diffprobe.report.report import Plot
 from diffprobe.report.style import DOUBLE_COLUMN, SEQUENTIAL, SINGLE_COLUMN, colours_of, spread_ticks, style
@@ -81,7 +81,7 @@ def transfer_matrices(
     colours = SEQUENTIAL if shares else colours_of(metric.name)
     for axes, layer in zip(panels, layers, strict=False):
         own = np.array([row.layer == layer.name for row in rows])
-        pale = [not shown_better(row, metric) for row in rows if row.layer == layer.name]
+        pale = [not shown_better(row) for row in rows if row.layer == layer.name]
         shape = (len(steps), len(steps))
         mesh = _draw(axes, values[own].reshape(shape), colours, at_most)
         veil = np.where(np.reshape(pale, shape), PALE, 0.0)
@@ -101,10 +101,10 @@ def transfer_matrices(
     return figure
 
 
-def shown_better(row: Transfer, metric: Metric) -> bool:
+def shown_better(row: Transfer) -> bool:
     """Whether the interval of its difference to pixel position leaves out 0, on the better side."""
     low, high = or_nan(row.above_floor_low), or_nan(row.above_floor_high)
-    return low > 0 if metric.higher_is_better else high < 0
+    return low > 0 if metric_named(row.metric).higher_is_better else high < 0
 
 
 def _draw(axes: Axes, values: np.ndarray, colours: str = SEQUENTIAL, at_most: float = 1.0) -> Any:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from diffprobe.analyses.similarity.figures import similarity_figures
+from diffprobe.analyses.similarity.figures import shown_better, similarity_figures
 from diffprobe.analyses.similarity.findings import CkaPair, cka_lines, cka_rows, closing_tables, transfer_lines
 from diffprobe.analyses.similarity.transfer import Transfer, transfer_rows
 from diffprobe.probes.bank import save_bank
-from diffprobe.report.choices import choose
-from diffprobe.report.report import Cell, HeatMap, Report, Table, scalars_over_steps, with_headings
+from diffprobe.report.choices import choose, control_name, metric_name
+from diffprobe.report.grid import PredictionExample, example_over_steps, prediction_grid
+from diffprobe.report.report import Cell, HeatMap, Plot, Report, Table, scalars_over_steps, with_headings
+from diffprobe.report.wording import interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -45,6 +47,7 @@ def report(
     transfer: Sequence[TransferScores],
     *,
     probe: str,
+    captions: Sequence[str],
     seed: int = 0,
 ) -> Report:
     """Which layers and steps know the same.
@@ -52,6 +55,7 @@ def report(
     Args:
         layers: in the order of the conditions of `found`; steps: the same, from 0.
         probing: the probes, with their scores at their own steps.
+        captions: of all images.
         seed: of the paired comparisons.
     """
     pairs = cka_rows(model, layers, steps, found)
@@ -62,6 +66,11 @@ def report(
         (own,) = (one for one in transfer if (one.property, one.layer) == (choice.property, choice.best))
         there = [row for row in rows if (row.property, row.layer) == (choice.property, choice.best)]
         findings[choice.property] = transfer_lines(own, there, seed=seed)
+    best = {choice.property: choice.best for choice in choices}
+    examples = [
+        PredictionExample.of_image(each, captions[each.row], steps, best, probing.bank.properties)
+        for each in probing.examples
+    ]
     return Report(
         title=f"Which layers and steps of {model} know the same",
         findings=with_headings(findings, probing.warnings),
@@ -73,11 +82,19 @@ def report(
             "summary": Table(probing.summaries, title="Scores of every probe at its own step"),
             "scores": Table(probing.scores, show=["parquet"]),
         },
-        figures=similarity_figures(layers, steps, found, rows),
+        figures=similarity_figures(layers, steps, found, rows) | _example_figures(examples),
         heatmaps=_heat_maps(pairs, rows, steps),
+        examples=[example_over_steps(each) for each in examples],
         scalars=_scalars(pairs, rows, steps),
         artifacts={"probes": partial(save_bank, probing.bank)},
     )
+
+
+def _example_figures(examples: Sequence[PredictionExample]) -> dict[str, Plot]:
+    caption = "One test image as it is denoised, and what the best layer's probes see of it, each at its own step."
+    return {
+        f"example_{number}": Plot(partial(prediction_grid, each), caption) for number, each in enumerate(examples, 1)
+    }
 
 
 def _with_last(pairs: Sequence[CkaPair], last: int) -> list[CkaPair]:
@@ -94,9 +111,19 @@ def _heat_maps(pairs: Sequence[CkaPair], rows: Sequence[Transfer], steps: Sequen
     maps = [HeatMap(f"CKA with step {last + 1} of the layer", "debiased CKA", cells)]
     for name in dict.fromkeys(row.property for row in rows):
         own = [row for row in rows if row.property == name and row.tested_step == last]
-        cells = {(row.layer, row.step): Cell(row.share, row.share_low, row.share_high, row.n) for row in own}
+        cells = {
+            (row.layer, row.step): Cell(row.share, row.share_low, row.share_high, row.n, [_beside_floor(row)])
+            for row in own
+        }
         maps.append(HeatMap(f"{name}: each step's probe at step {last + 1}", "share of the native score", cells))
     return maps
+
+
+def _beside_floor(row: Transfer) -> str:
+    score, floor = interval(row.mean, row.low, row.high) or "no score", interval(row.floor, None, None)
+    position = f"{control_name('position')} has {floor}"
+    better = "" if shown_better(row) else ", than which it is not shown to be better"
+    return f"{metric_name(row.metric)} {score}; {position}{better}."
 
 
 def _scalars(pairs: Sequence[CkaPair], rows: Sequence[Transfer], steps: Sequence[int]) -> DataFrame:

@@ -6,7 +6,7 @@ The network is evaluated (images x steps) times, and memory does not grow with t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,14 +124,6 @@ class _OnePassStudy:
         self.overlap = SplitOverlapCheck()  # of this process
         self.flat: list[tuple[str, str]] = []  # see `one_valued`; after the last part of all processes
 
-    @cached_property
-    def bank(self) -> ProbeBank:
-        """The network's probes, once validation images have passed."""
-        one = self.passes[NETWORK]
-        bank = one.candidates.bank(self.probing_config.steps)
-        bank.thresholds = one.thresholds
-        return bank
-
     def take(self, part: str, batch: ActivationBatch) -> None:
         """Shows the images of a batch to every pass."""
         names = batch.batch.names
@@ -161,6 +153,10 @@ class _OnePassStudy:
                 for batch in self.shuffled.close(_from_neighbour):
                     one.take(part, batch)
             one.conclude(part, partial(trainer.strategy.reduce, reduce_op="sum"), _gather)  # type: ignore[arg-type]
+        if part == "validation":
+            network = self.passes[NETWORK]
+            self.bank: ProbeBank = network.candidates.bank(self.probing_config.steps)
+            self.bank.thresholds = network.thresholds
         if part == "test":
             self.examples, self.flat = _gather(self.examples), _gather(self.flat)
 
