@@ -18,6 +18,8 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 from diffprobe.analyses.emergence.tables import COMMON, OWN, _lead
+from diffprobe.analyses.similarity.cka import Similarities, hsic, normalised
+from diffprobe.analyses.similarity.transfer import shares
 from diffprobe.properties.metrics import METRICS
 from diffprobe.prototypes.resampling import between_images, set_intervals
 from diffprobe.prototypes.retrieval import retrieve
@@ -220,6 +222,34 @@ def emergence_order(kind: str, n: int, simulations: int, random: Random) -> Coun
     return counts
 
 
+def cka_of_layers(kind: str, n: int, simulations: int, random: Random) -> Counts:
+    """Two layers that have 0.3 of their variance in common, at tokens that are alike within an image."""
+    first = random.normal(size=(8, 12)) * np.linspace(1.5, 0.2, 8)[:, None]
+    second = first @ random.normal(size=(12, 9))
+    covariances = (np.sqrt(0.3) * first.T @ second, first.T @ first, second.T @ second)
+    across, own, other = ((matrix**2).sum() for matrix in covariances)
+    counts = Counts()
+    for _ in range(simulations):
+        common, rest = (
+            (noise(kind, random, (n, 1, 8)) + noise(kind, random, (n, 4, 8))) / np.sqrt(2) for _ in range(2)
+        )
+        found = hsic([common @ first, (np.sqrt(0.3) * common + np.sqrt(0.7) * rest) @ second])
+        counts.one(Similarities(*map(normalised, vars(found).values())).mean([(0, 1)]), across / np.sqrt(own * other))
+    return counts
+
+
+def share_kept(kind: str, n: int, simulations: int, random: Random) -> Counts:
+    """The score of a probe at another step, 0.6 on average, in shares of the native one, 0.8."""
+    image = noise(kind, random, (simulations, n))
+    scores, native = (
+        mean + 0.1 * (image + noise(kind, random, (simulations, n))) for mean in (0.6, 0.8)
+    )  # of the same images
+    _, low, high = shares(scores, native, METRICS["spearman"])
+    counts = Counts()
+    counts.add(low, high, 0.75)
+    return counts
+
+
 def half_of_images(kind: str, n: int, simulations: int, random: Random) -> Counts:
     counts = Counts()
     centre = 6.0 if kind == NORMAL else 4 * np.log(2)
@@ -340,6 +370,8 @@ SLOW: dict[str, Kind] = {
     "step of emergence": emergence,
     "lead": lead,
     "order of emergence": emergence_order,
+    "CKA of two layers": cka_of_layers,
+    "share of the native score": share_kept,
     "step of half the images": half_of_images,
     "difference within classes": within_classes,
     "order of the sets": order,

@@ -7,13 +7,7 @@ from importlib import import_module
 _PARTS = {
     "Models and activations": ["load", "Model", "Layers", "prompts", "Prompt", "Captured", "TrajectoryStep"],
     "Studies": [
-        "probe",
-        "emergence",
-        "intervene",
-        "classify",
-        "shortcuts",
-        "separation",
-        "drift",
+        *("probe", "emergence", "shortcuts", "similarity", "intervene", "classify", "separation", "drift"),
         "object_prototypes",
         "compare",
     ],

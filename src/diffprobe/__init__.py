@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffprobe.api.layers import Layers
     from diffprobe.api.models import Captured, Model, load, prompts
+    from diffprobe.api.object_studies import drift, separation
     from diffprobe.api.prototypes import ObjectPrototypes, object_prototypes
     from diffprobe.api.results import Result, Run, read_run
-    from diffprobe.api.studies import classify, compare, drift, emergence, intervene, probe, separation, shortcuts
+    from diffprobe.api.studies import classify, compare, emergence, intervene, probe, shortcuts, similarity
     from diffprobe.backbone.trajectory import TrajectoryStep
     from diffprobe.data.prompts import Prompt
     from diffprobe.errors import UserError
@@ -31,9 +32,9 @@ _PLACES = {
     "Layers": "diffprobe.api.layers",
     **dict.fromkeys(("ObjectPrototypes", "object_prototypes"), "diffprobe.api.prototypes"),
     **dict.fromkeys(("Result", "Run", "read_run"), "diffprobe.api.results"),
+    **dict.fromkeys(("drift", "separation"), "diffprobe.api.object_studies"),
     **dict.fromkeys(
-        ("classify", "compare", "drift", "emergence", "intervene", "probe", "separation", "shortcuts"),
-        "diffprobe.api.studies",
+        ("classify", "compare", "emergence", "intervene", "probe", "shortcuts", "similarity"), "diffprobe.api.studies"
     ),
     "TrajectoryStep": "diffprobe.backbone.trajectory",
     "Prompt": "diffprobe.data.prompts",
@@ -64,6 +65,7 @@ __all__ = [
     "read_run",
     "separation",
     "shortcuts",
+    "similarity",
 ]
 
 

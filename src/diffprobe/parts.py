@@ -48,6 +48,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "diffprobe.analyses.intervention.analysis.Intervention",
         "diffprobe.analyses.separation.analysis.Separation",
         "diffprobe.analyses.shortcuts.analysis.Shortcuts",
+        "diffprobe.analyses.similarity.analysis.Similarity",
     ),
     "model": ("diffprobe.backbone.load.load_backbone",),
     "data": (

@@ -65,7 +65,7 @@ def test_photos_that_are_left_out_are_told(tmp_path, told):
     assert told[1] == "left out 1 of 2 photos, which are of no class that the prompts name"
 
 
-@pytest.mark.parametrize("analysis", ["separation", "emergence", "intervention"])
+@pytest.mark.parametrize("analysis", ["separation", "emergence", "intervention", "similarity"])
 def test_a_run_without_layers_is_told_what_to_choose(analysis: str) -> None:
     with pytest.raises(UserError, match="both empty; choose at least one layer"):
         checked_analysis(f"analysis={analysis}", "layers.select=null", "data.count=12", "objects.count=4")

@@ -29,6 +29,7 @@ CHOICES = {
         for name in ("range", "methods", "margin", "learning_rate", "frames")
     },
     **dict.fromkeys(("analysis.fractions", "analysis.probes"), "analysis=emergence"),
+    "analysis.tokens": "analysis=similarity",
     **dict.fromkeys(("objects.root", "objects.largest_over"), "objects=voc"),
     **{"analysis.gaps": "analysis=video", "analysis.runs": "analysis=compare"},
     **{"data.fit": "data=images", "trajectory.strength": "trajectory=image_to_image"},

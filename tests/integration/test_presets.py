@@ -54,6 +54,7 @@ SMALL = {
     "emergence": ("data.count=12", "steps.sampling=2", "report.examples=1"),
     "intervention": ("data.count=6", "steps=all", "steps.sampling=2", "analysis.count=2", "analysis.frames=2"),
     "shortcuts": ("data.count=12", "steps.sampling=2", "steps.select=all", "report.examples=1"),
+    "similarity": ("data.count=16", "steps.sampling=3"),
     "classification": ("data.count=2", "steps.sampling=2", "analysis.photos=null"),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from diffprobe.analyses.inputs import Inputs
     from diffprobe.data.prompts import Prompt
     from diffprobe.probes.bank import ProbeBank
+    from diffprobe.probes.one_pass import LabeledBatch
     from diffprobe.probes.study.study import ProbingConfig, ProbingResults
 
+OnTest = Callable[["ProbeBank", "LabeledBatch"], None]
 KEPT = {"disk": "on disk", "memory": "in memory", "none": "held at a time, and not kept"}
 # Settings that make other activations of the same step; probes of one kind say nothing of the other.
 SAME_ACTIVATIONS = (
@@ -159,8 +161,12 @@ def _estimates(task: ProbingTask) -> list[str]:
     ]
 
 
-def train_probes(task: ProbingTask, context: RunContext) -> ProbingResults:
-    """Takes the images through the network, trains all probes and controls, and scores them."""
+def train_probes(task: ProbingTask, context: RunContext, on_test: OnTest | None = None) -> ProbingResults:
+    """Takes the images through the network, trains all probes and controls, and scores them.
+
+    Args:
+        on_test: takes the network's probes and the test images, a batch at a time.
+    """
     from diffprobe.probes.study.two_pass import ExecutionConfig, run_probing
 
     inputs, features = task.inputs, task.inputs.features
@@ -173,6 +179,7 @@ def train_probes(task: ProbingTask, context: RunContext) -> ProbingResults:
         example_count=inputs.settings.report.examples,
         make_trainer=context.trainer,
         log=context.log,
+        on_test=on_test,
     )
     return run_probing(inputs.backbone, task.source, inputs.labeler, task.probing_config, execution)
 

@@ -46,8 +46,8 @@ def object_prototypes(
     >>> found["mid"].shape[1], list(found.objects.columns[:3])
     (96, ['object', 'image', 'label'])
     """
+    from diffprobe.api.object_studies import settings_of_objects
     from diffprobe.api.running import Given, collect_prototypes
-    from diffprobe.api.studies import settings_of_objects
 
     settings = settings_of_objects(objects, root, label, layers, timesteps, None, count, seed)
     found: Any = collect_prototypes(model, Given(settings, overrides), verbose=verbose)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from diffprobe.api.layers import Layers
 from diffprobe.api.models import LayerItems, Model
 from diffprobe.api.results import Result, Run
-from diffprobe.api.running import Given, run_analysis
+from diffprobe.api.running import Given
 from diffprobe.api.settings import as_list, choice_or_names
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
@@ -84,7 +84,7 @@ def probe(
         "data.images": images,
         "trajectory.timesteps": None if timesteps is None else list(timesteps),
         **_properties(properties),
-        **_where(layers, steps, sampling_steps),
+        **where_and_when(layers, steps, sampling_steps),
         "probe": probe,
         **dict(choice_or_names("control", controls)),
         "features": features,
@@ -122,12 +122,50 @@ def emergence(
     """
     settings = {
         **_properties(properties),
-        **_where(layers, steps, None),
+        **where_and_when(layers, steps, None),
         "analysis.probes": _folder(probes),
         "data.count": count,
         "seed": seed,
     }
-    return _analysis("emergence", model, Given(settings, overrides, prompts, labels), verbose)
+    return run_study("emergence", model, Given(settings, overrides, prompts, labels), verbose)
+
+
+def similarity(
+    model: AnyModel = "pocket",
+    *,
+    prompts: Prompts | None = None,
+    labels: str | Path | Labeler | Callable[[Tensor], Any] | None = None,
+    properties: str | CustomProperty | Sequence[str | CustomProperty] | None = None,
+    layers: LayerItems | None = None,
+    steps: Steps | None = None,
+    tokens: int | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    overrides: Overrides = (),
+    verbose: bool = True,
+) -> Result:
+    """Which layers and steps know the same: debiased CKA of their activations, and probes at the other steps of their
+    layer (docs/similarity.md).
+
+    Args:
+        layers: the first self-attention of every block by default.
+        tokens: places of each test image that CKA compares; 16 by default.
+        others: as of `dp.probe`.
+
+    >>> import diffprobe as dp
+    >>> result = dp.similarity("pocket", count=20, properties="depth", layers="up_blocks.3.attentions.?",
+    ...                        overrides=["steps.sampling=2"], verbose=False)
+    >>> result.tables["cka"].query("layer == other_layer")[["step", "other_step", "n"]].values.tolist()
+    [[0, 1, 7], [0, 1, 7], [0, 1, 7]]
+    """
+    settings = {
+        **_properties(properties),
+        **where_and_when(layers, steps, None),
+        "analysis.tokens": tokens,
+        "data.count": count,
+        "seed": seed,
+    }
+    return run_study("similarity", model, Given(settings, overrides, prompts, labels), verbose)
 
 
 def intervene(
@@ -168,7 +206,7 @@ def intervene(
     """
     settings = {
         "property": properties,
-        **_where(layers, steps, None),
+        **where_and_when(layers, steps, None),
         "analysis.target": target,
         "analysis.range": range if range is None else list(range),
         "analysis.mask": mask,
@@ -178,7 +216,7 @@ def intervene(
         "analysis.count": count,
         "seed": seed,
     }
-    return _analysis("intervention", model, Given(settings, overrides), verbose)
+    return run_study("intervention", model, Given(settings, overrides), verbose)
 
 
 def classify(
@@ -206,11 +244,11 @@ def classify(
     """
     settings = {
         "classifier": classifier,
-        **_where(None, steps, sampling_steps),
+        **where_and_when(None, steps, sampling_steps),
         "data.count": count,
         "seed": seed,
     }
-    return _analysis("classification", model, Given(settings, overrides, prompts), verbose)
+    return run_study("classification", model, Given(settings, overrides, prompts), verbose)
 
 
 def shortcuts(
@@ -244,80 +282,13 @@ def shortcuts(
     """
     settings = {
         **_properties(properties),
-        **_where(None, steps, None),
+        **where_and_when(None, steps, None),
         "analysis.shortcuts": as_list(shortcuts),
         "analysis.probes": _folder(probes),
         "data.count": count,
         "seed": seed,
     }
-    return _analysis("shortcuts", model, Given(settings, overrides, prompts, labels), verbose)
-
-
-def separation(
-    model: AnyModel = "pocket",
-    *,
-    objects: str | None = None,
-    root: str | Path | None = None,
-    label: str | None = None,
-    layers: LayerItems | None = None,
-    timesteps: Sequence[int] | None = None,
-    measures: str | Sequence[str] | None = None,
-    count: int | None = None,
-    seed: int = 0,
-    overrides: Overrides = (),
-    verbose: bool = True,
-) -> Result:
-    """Whether objects of one class are near each other inside the network (docs/prototypes.md).
-
-    Args:
-        objects: 'scenes' of the built-in world, 'voc', 'coco', 'davis' or 'moving_scenes'.
-        root: the folder of a data set.
-        label: what makes the class of a scene's object: 'colour', 'shape' or 'both'.
-        layers: as of `Model.layers`; the residual blocks by default.
-        timesteps: of the noise that images are shown with; none by default.
-        measures: 'pearson', 'all' or another choice of the group `measure`, or names of distances.
-        count: images.
-        others: as of `dp.probe`.
-
-    >>> import diffprobe as dp
-    >>> result = dp.separation("pocket", count=12, layers="mid & resnet", verbose=False,
-    ...                        overrides=["statistics.permutations=19", "statistics.resamples=19"])
-    >>> sorted(result.tables)[:3]
-    ['means', 'objects', 'pairs']
-    """
-    settings = settings_of_objects(objects, root, label, layers, timesteps, measures, count, seed)
-    return _analysis("separation", model, Given(settings, overrides), verbose)
-
-
-def drift(
-    model: AnyModel = "pocket",
-    change: str = "transforms",
-    *,
-    objects: str | None = None,
-    root: str | Path | None = None,
-    layers: LayerItems | None = None,
-    measures: str | Sequence[str] | None = None,
-    count: int | None = None,
-    seed: int = 0,
-    overrides: Overrides = (),
-    verbose: bool = True,
-) -> Result:
-    """How far objects move inside the network when their image is changed.
-
-    Args:
-        change: 'transforms' (turned, scaled, cropped ...), 'denoising' (noised and denoised again), or 'video'.
-        others: as of `dp.separation`.
-
-    >>> import diffprobe as dp
-    >>> result = dp.drift("pocket", "video", count=3, layers="mid & resnet", verbose=False,
-    ...                   overrides=["analysis.gaps=[1,2]"])
-    >>> len(result.tables["drift"]) > 0
-    True
-    """
-    if change not in ("transforms", "denoising", "video"):
-        raise UserError(f"no change {change!r}; use one of transforms, denoising, video")
-    settings = settings_of_objects(objects, root, None, layers, None, measures, count, seed)
-    return _analysis(change, model, Given(settings, overrides), verbose)
+    return run_study("shortcuts", model, Given(settings, overrides, prompts, labels), verbose)
 
 
 def compare(*runs: str | Path | Run, seed: int = 0, verbose: bool = True) -> Result:
@@ -331,17 +302,19 @@ def compare(*runs: str | Path | Run, seed: int = 0, verbose: bool = True) -> Res
     if len(runs) < 2:
         raise UserError("give at least two runs to compare")
     settings = {"analysis.runs": [_folder(run) for run in runs], "seed": seed}
-    return _analysis("compare", None, Given(settings), verbose)
+    return run_study("compare", None, Given(settings), verbose)
 
 
-def _analysis(name: str, model: AnyModel | None, given: Given, verbose: bool) -> Result:
+def run_study(name: str, model: AnyModel | None, given: Given, verbose: bool) -> Result:
+    """Runs `analyze.py analysis=NAME` in this process."""
     overrides = [f"analysis={name}", *given.overrides]
     return Result(
         run_analysis("analyze", model, Given(given.settings, overrides, given.prompts, given.labels), verbose=verbose)
     )
 
 
-def _where(layers: LayerItems | None, steps: Steps | None, sampling_steps: int | None) -> dict[str, Any]:
+def where_and_when(layers: LayerItems | None, steps: Steps | None, sampling_steps: int | None) -> dict[str, Any]:
+    """The settings of layers and steps."""
     names = layers.names if isinstance(layers, Layers) else layers
     return {"layers.select": names, "steps.select": steps, "steps.sampling": sampling_steps}
 
@@ -366,26 +339,3 @@ def _folder(run: str | Path | Run | Result | None) -> str | None:
     if isinstance(run, Result):
         raise UserError("a result is in memory; give the folder that result.save(FOLDER) returns")
     return None if run is None else str(run.folder if isinstance(run, Run) else run)
-
-
-def settings_of_objects(
-    objects: str | None,
-    root: str | Path | None,
-    label: str | None,
-    layers: LayerItems | None,
-    timesteps: Sequence[int] | None,
-    measures: str | Sequence[str] | None,
-    count: int | None,
-    seed: int,
-) -> dict[str, Any]:
-    return {
-        "objects": objects,
-        "objects.root": root,
-        "objects.label": label,
-        "objects.count": count,
-        **_where(layers, None, None),
-        "trajectory": None if timesteps is None else "noised",
-        "trajectory.timesteps": timesteps,
-        **dict(choice_or_names("measure", measures)),
-        "seed": seed,
-    }

@@ -79,6 +79,30 @@ def test_the_bank_and_the_pictures_are_those_of_stored_activations(found, kept):
             torch.testing.assert_close(ours.predictions["depth"][layer], said, atol=2e-3, rtol=0)
 
 
+def test_test_images_are_handed_on_with_their_probes_and_activations_either_way(tiny_backbone, probing_config):
+    alone = replace(probing_config, controls=())
+    seen: list[dict[str, tuple]] = []
+    for one_pass in (True, False):
+        own: dict[str, tuple] = {}
+
+        def on_test(bank, batch, own=own):
+            for place, name in enumerate(batch.names):
+                values = {layer: every[:, place].cpu() for layer, every in batch.values.items()}
+                own[name] = (bank.strengths, values, batch.targets["depth"][place].cpu())
+
+        execution = ExecutionConfig(batch_size=3, dtype="float32", one_pass=one_pass, on_test=on_test)
+        results = run_probing(tiny_backbone, SOURCE, brightness, alone, execution)
+        assert sorted(own) == sorted(PROMPTS[row].name for row in results.split.test)
+        seen.append(own)
+    for name, (strengths, values, target) in seen[0].items():
+        other_strengths, other_values, other_target = seen[1][name]
+        assert strengths == other_strengths
+        torch.testing.assert_close(target, other_target, atol=1e-3, rtol=0)
+        assert values.keys() == other_values.keys() == {layer.name for layer in alone.inputs}
+        for layer in values:
+            torch.testing.assert_close(values[layer], other_values[layer], atol=1e-3, rtol=1e-3)
+
+
 def test_every_image_is_seen_once_and_evaluations_are_images_times_steps(
     tiny_backbone, probing_config, found, monkeypatch
 ):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import lightning
 
     from diffprobe.backbone.load import Backbone
+    from diffprobe.probes.bank import ProbeBank
 
 
 def run_probing_in_one_pass(
@@ -56,7 +57,7 @@ def run_probing_in_one_pass(
     if probing_config.probe_config.solver != "ridge":
         raise UserError("features.store=none keeps no activations, which only probe.solver=ridge can do without")
     split = probing_config.split(source.names)
-    study = _OnePassStudy(backbone, source, labeler, probing_config, split.test[: execution.example_count])
+    study = _OnePassStudy(backbone, source, labeler, probing_config, execution, split.test[: execution.example_count])
     trainer = execution.make_trainer("generate") or quiet_trainer(backbone.device)
     random = np.random.default_rng(probing_config.seed)
     for part in PARTS:
@@ -78,9 +79,7 @@ def run_probing_in_one_pass(
     candidates = {control.name: one.candidates for control, one in study.passes.items()}
     paths = {name: path for name, path in candidates.items() if isinstance(path, RidgePath)}
     strengths = {name: path.first_strengths() for name, path in paths.items()}
-    bank = paths[NETWORK.name].bank(probing_config.steps)
     blocks = {control.name: one.blocks(source.names) for control, one in study.passes.items()}
-    bank.thresholds = study.passes[NETWORK].thresholds
     scores, warnings = scores_and_warnings(probing_config, blocks, strengths, study.flat, len(source.names))
     for line in warnings:
         execution.log(line)
@@ -88,7 +87,7 @@ def run_probing_in_one_pass(
     return ProbingResults(
         scores,
         summarise(scores),
-        bank,
+        study.bank,
         sorted(study.examples, key=lambda one: split.test.index(one.row)),
         split,
         len(source.names) * (source.evaluations(backbone, probing_config.steps) + replayed),
@@ -105,9 +104,11 @@ class _OnePassStudy:
         source: Source,
         labeler: Labeler,
         probing_config: ProbingConfig,
+        execution: ExecutionConfig,
         example_rows: Sequence[int],
     ) -> None:
         self.backbone, self.source, self.labeler, self.probing_config = backbone, source, labeler, probing_config
+        self.on_test = execution.on_test
         self.layers = [layer.name for layer in probing_config.recorded]
         control_layers(backbone, probing_config.control_inputs)  # which refuses those that the model does not have
         self.networks: dict[str, nn.Module] = {
@@ -140,6 +141,8 @@ class _OnePassStudy:
                 continue
             predictions = one.take(part, labeled)
             if control.kind == "network" and part == "test":
+                if self.on_test is not None:
+                    self.on_test(self.bank, labeled)
                 places = [place for place, row in enumerate(batch.batch.rows) if row in self.example_rows]
                 self.examples += [self._example(batch, place, labels, predictions) for place in places]
 
@@ -150,6 +153,10 @@ class _OnePassStudy:
                 for batch in self.shuffled.close(_from_neighbour):
                     one.take(part, batch)
             one.conclude(part, partial(trainer.strategy.reduce, reduce_op="sum"), _gather)  # type: ignore[arg-type]
+        if part == "validation":
+            network = self.passes[NETWORK]
+            self.bank: ProbeBank = network.candidates.bank(self.probing_config.steps)
+            self.bank.thresholds = network.thresholds
         if part == "test":
             self.examples, self.flat = _gather(self.examples), _gather(self.flat)
 

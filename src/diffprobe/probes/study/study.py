@@ -20,6 +20,7 @@ from diffprobe.probes.adam import train_bank
 from diffprobe.probes.bank import ProbeBank, ProbeConfig
 from diffprobe.probes.controls import CONTROL_NAMES, CONTROLS, NETWORK, POSITION, Control
 from diffprobe.probes.exact import solve_bank
+from diffprobe.probes.one_pass import LabeledBatch
 from diffprobe.probes.ridge import Strengths, edge_lines, ridge_bank
 from diffprobe.probes.score_table import ScoreBlock, score_table, select
 from diffprobe.probes.scoring import Threshold, check_threshold
@@ -128,6 +129,8 @@ class ExecutionConfig:
     # The trainer of a stage: 'generate', 'replay', 'train' or 'train_control'
     make_trainer: Callable[[str], lightning.Trainer | None] = field(default=lambda stage: None)
     log: Callable[[str], None] = field(default=lambda line: None)
+    # Takes the network's probes, once they are chosen, and the test images, a batch at a time
+    on_test: Callable[[ProbeBank, LabeledBatch], None] | None = None
 
 
 @dataclass(frozen=True)

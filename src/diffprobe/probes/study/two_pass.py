@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from diffprobe.activations.control_inputs import extract_control_inputs
 from diffprobe.activations.extraction import Extraction, extract, extract_replayed
 from diffprobe.activations.sources import Source
 from diffprobe.probes.controls import Control, position_scores, shuffled_targets
+from diffprobe.probes.one_pass import LabeledBatch
 from diffprobe.probes.ridge import Strengths
 from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import choose_thresholds, predict_maps, score_bank, target_maps
@@ -79,6 +81,9 @@ def run_probing(
     blocks = {control.name: study.scored(control) for control in probing_config.probe_sets}
     maps = {name: target_maps(targets, item, source.names) for name, item in items.items()}
     flat = one_valued(maps, source.names, items)
+    if execution.on_test is not None:
+        for start in range(0, len(split.test), execution.batch_size):
+            execution.on_test(study.bank, study.labeled(split.test[start : start + execution.batch_size], maps))
     scores, warnings = scores_and_warnings(probing_config, blocks, study.strengths, flat, len(source.names))
     for line in warnings:
         execution.log(line)
@@ -141,6 +146,12 @@ class _TwoPassStudy:
         if control.kind == "network":
             self.bank = bank
         return score_bank(bank, activations, targets, self.split, control=control.name, **tables)
+
+    def labeled(self, rows: Sequence[int], targets: Mapping[str, Tensor]) -> LabeledBatch:
+        """Some images with their activations, and of all targets theirs."""
+        values = {layer: self.activations.values[layer][:, list(rows)] for layer in self.bank.layers}
+        own = {name: maps[list(rows)] for name, maps in targets.items()}
+        return LabeledBatch(values, own, [self.activations.names[row] for row in rows])
 
     def example(self, row: int) -> ExampleImage:
         bank = self.bank
