@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from diffprobe.api.layers import Layers
 from diffprobe.api.models import LayerItems, Model
 from diffprobe.api.results import Result, Run
-from diffprobe.api.running import Given
+from diffprobe.api.running import Given, run_analysis
 from diffprobe.api.settings import as_list, choice_or_names
 from diffprobe.data.prompts import Prompt
 from diffprobe.errors import UserError
