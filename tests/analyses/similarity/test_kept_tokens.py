@@ -78,7 +78,7 @@ def test_order_and_batches_of_images_do_not_matter():
 
 def test_what_is_kept_grows_with_tokens_and_is_refused_where_it_does_not_fit():
     sizes = [kept_bytes(LAYERS, 2, 7, tokens) for tokens in (4, 16)]
-    tokens = [7 * 2 * 12 * ((3 + 5 + 6) + (3 + 5) + 3) * each for each in (4, 16)]
+    tokens = [7 * 2 * 4 * ((3 + 5 + 6) + (3 + 5) + 3) * each for each in (4, 16)]
     assert sizes[1] - sizes[0] > tokens[1] - tokens[0] > 0
     assert sizes[0] > tokens[0]
     with pytest.raises(UserError, match=r"^CKA need 1e\+03 TB of memory, .*analysis.tokens") as caught:

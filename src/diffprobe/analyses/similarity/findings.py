@@ -111,7 +111,7 @@ def _more_alike(difference: Interval) -> str:
     if difference.low is None or difference.high is None:
         return "without an interval, neither is said to be more alike"
     if difference.low <= 0 <= difference.high:
-        return f"neither are shown to be more alike (difference {_text(difference)})"
+        return f"neither is shown to be more alike (difference {_text(difference)})"
     more = "steps" if difference.low > 0 else "layers"
     value = Interval.of(abs(difference.value or 0.0), *sorted((abs(difference.low), abs(difference.high))))
     return f"the {more} are more alike, by {_text(value)}"
@@ -152,8 +152,8 @@ def _ends_line(scores: TransferScores, row: Transfer, better: int) -> str:
     if kept:
         kept = f", {kept} of that of {own}" if higher else f", of which that of {own} is {kept}"
     score = interval(row.mean, row.low, row.high) or "no score"
-    of_floor = mean_intervals(scores.floor[None])
-    floor = interval(float(of_floor.mean[0]), float(of_floor.low[0]), float(of_floor.high[0]))
+    mean, *ends = (float(each[0]) for each in mean_intervals(scores.floor[None])[:3])
+    floor = interval(mean, max(ends[0], scores.metric.low), min(ends[1], scores.metric.high))
     return (
         f"{scores.property}: at step {row.tested_step + 1} the probe of step {row.step + 1} on {scores.layer} has "
         f"{metric_name(row.metric)}{direction(row.metric)} {score}{kept}, and {verdict} {control_name('position')} "
@@ -167,13 +167,19 @@ def _kept_line(scores: TransferScores) -> str:
     share = KEPT if metric.higher_is_better else 1 / KEPT
     at_end = scores.values[:, last]
     start = f"{scores.property}: at step {scores.steps[last] + 1}"
-    if not mean_intervals(at_end[last:]).low[0] > 0:
+    what = f"{100 * share:.0f} % of its own probe's {'score' if metric.higher_is_better else 'error'}"
+    native = mean_intervals(at_end[last:])
+    if native.n[0] < MINIMUM_IMAGES:
+        few = f"{images_text(int(native.n[0]))} are too few"
+        return f"{start} {few} to tell which probe is the first to reach {what}, it takes {MINIMUM_IMAGES}."
+    if not native.low[0] > 0:
         return f"{start} its own probe has no score that is shown to be above 0."
     found = steps_reaching(metric.sign * (at_end - share * at_end[last]))
-    what = f"{100 * share:.0f} % of its own probe's {'score' if metric.higher_is_better else 'error'}"
+    first, low, high = (
+        None if at is None else scores.steps[min(at, last)] for at in (found.first, found.low, found.high)
+    )
     if found.first >= last:
-        return f"{start} no probe of an earlier step reaches {what}."
-    first, low, high = (None if at is None else scores.steps[at] for at in (found.first, found.low, found.high))
+        return f"{start} no probe of an earlier step reaches {what} (the first is step {steps_text(first, low, high)})."
     return f"{start} the first probe to reach {what} is that of step {steps_text(first, low, high)}."
 
 

@@ -49,15 +49,15 @@ def places_of(image: str, grid: Grid, tokens: int, seed: int) -> np.ndarray:
 
 
 def kept_bytes(layers: Sequence[Layer], steps: int, images: int, tokens: int) -> int:
-    """The most memory that CKA takes: tokens in float32 and float64, and sums of all pairs, without each image."""
-    numbers = 12 * sum(
-        own.channels * steps * images * min(tokens, prod(grid))
+    """The most memory that CKA takes: tokens in float32, those of one grid in float64, and sums of all pairs,
+    without each image."""
+    numbers = [
+        steps * images * min(tokens, prod(grid)) * sum(layer.channels for layer in chosen)
         for grid, chosen in grids_of(layers).items()
-        for own in chosen
-    )
+    ]
     conditions = len(layers) * steps
     rows = 2 * 8 * conditions * images * tokens**2
-    return numbers + rows + 6 * 8 * images * conditions**2
+    return 4 * sum(numbers) + 8 * max(numbers) + rows + 6 * 8 * images * conditions**2
 
 
 def check_free(size: int, what: str) -> None:
