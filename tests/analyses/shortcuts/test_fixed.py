@@ -10,7 +10,7 @@ import pytest
 
 from diffprobe.analyses.shortcuts.agreement import CLASS, SAME_CLASS
 from diffprobe.analyses.shortcuts.findings import shortcut_lines, shortcut_tables, shown
-from diffprobe.analyses.shortcuts.fixed import ANY, FixedStep, fixed_steps, summarise_agreement
+from diffprobe.analyses.shortcuts.fixed import ANY, ANY_SAME_PROMPT, FixedStep, fixed_steps, summarise_agreement
 from diffprobe.analyses.shortcuts.study import AGREEMENT_COLUMNS, UNRELATED
 from diffprobe.analyses.shortcuts.ways import DEEP, GUIDANCE_OFF, OTHER
 from diffprobe.probes.summaries import EmergenceStep
@@ -90,6 +90,21 @@ def test_whatever_shortcut_counts_the_worst_of_each_image() -> None:
         table.loc[rows, "value"] = 0.97
     rows = {row.shortcut: row for row in fixed_steps(table, scores(1), [CHOICE], tolerance=0.02)}
     assert (rows[GUIDANCE_OFF].fixed, rows[OTHER].fixed, rows[ANY].fixed) == (0, 0, 4)
+
+
+def test_what_keeps_the_prompt_is_told_apart_from_what_replaces_it() -> None:
+    rows = found({GUIDANCE_OFF: EARLY, OTHER: LATE})
+    assert list(rows) == [ANY, ANY_SAME_PROMPT, GUIDANCE_OFF, OTHER]
+    assert (rows[ANY].fixed, rows[ANY_SAME_PROMPT].fixed) == (6, 2)
+    lines = shortcut_lines(list(rows.values()), [], STEPS)["depth"]
+    assert "whatever shortcut with the same prompt is taken" in lines[1]
+    assert ANY_SAME_PROMPT not in found({GUIDANCE_OFF: EARLY, DEEP: LATE})
+
+
+def test_where_only_the_whole_run_is_left_it_is_said() -> None:
+    row = found({OTHER: dict.fromkeys(GRID, 0.1) | {STEPS: 0.0}})[ANY]
+    assert row.fixed == STEPS
+    assert shortcut_lines([row], [], STEPS)["depth"][0].startswith("depth: only after step 8 [8, 8] of 8 the final")
 
 
 def test_few_images_have_no_interval_and_no_verdict() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from diffprobe.analyses.shortcuts.agreement import CLASS, PICTURE
-from diffprobe.analyses.shortcuts.fixed import ANY, AgreementSummary, FixedStep
+from diffprobe.analyses.shortcuts.fixed import ANY, ANY_SAME_PROMPT, AgreementSummary, FixedStep
 from diffprobe.analyses.shortcuts.study import UNRELATED
 from diffprobe.analyses.shortcuts.ways import NAMES
 from diffprobe.backbone.layers import short_names
@@ -19,7 +19,8 @@ from diffprobe.statistics.intervals import MINIMUM_IMAGES, SIGNIFICANT
 if TYPE_CHECKING:
     import pandas as pd
 
-_WAY_NAMES = {ANY: "whatever shortcut", UNRELATED: "unrelated pictures", **NAMES}
+_WHATEVER = {ANY: "whatever shortcut", ANY_SAME_PROMPT: "whatever shortcut with the same prompt"}
+_WAY_NAMES = {**_WHATEVER, UNRELATED: "unrelated pictures", **NAMES}
 
 
 def shortcut_label(shortcut: str) -> str:
@@ -38,12 +39,13 @@ def shortcut_lines(
 ) -> dict[str, list[str]]:
     """Sentences by heading: of each property, and of the pictures themselves."""
     tests = sum(row.p is not None for row in rows)
-    lines = {}
-    for row in rows:
-        if row.shortcut == ANY:
-            own = [each for each in rows if each.property == row.property and each.shortcut != ANY]
-            floor = _unrelated(summaries, row.property, row.metric)
-            lines[row.property] = [_fixed_line(row, sampling_steps, tests), _by_shortcut(row, own, floor)]
+    lines: dict[str, list[str]] = {}
+    for name in dict.fromkeys(row.property for row in rows):
+        own = [row for row in rows if row.property == name]
+        each = [row for row in own if row.shortcut not in _WHATEVER]
+        floor = _unrelated(summaries, name, own[0].metric)
+        lines[name] = [_fixed_line(row, sampling_steps, tests) for row in own if row.shortcut in _WHATEVER]
+        lines[name].append(_by_shortcut(own[0], each, floor))
     half = max(
         (row.full_steps for row in summaries if row.full_steps and 2 * row.full_steps <= sampling_steps + 1), default=0
     )
@@ -59,10 +61,11 @@ def steps_counted(step: int | None, low: int | None, high: int | None, n: int) -
 
 def _fixed_line(row: FixedStep, sampling_steps: int, tests: int) -> str:
     fixed = steps_counted(row.fixed, row.fixed_low, row.fixed_high, row.n)
-    less = f"{row.tolerance:g} {metric_name(row.metric)}"
+    only = "only " if row.fixed == sampling_steps else ""  # where nothing is left that a shortcut could change
+    less = f"less than {row.tolerance:g} {metric_name(row.metric)} {shortcut_label(row.shortcut)} is taken"
     return (
-        f"{row.property}: after step {fixed} of {sampling_steps} the final picture's {row.property} changes by less "
-        f"than {less} whatever shortcut is taken, on average over {images_text(row.n)}; {_verdict(row, tests)}."
+        f"{row.property}: {only}after step {fixed} of {sampling_steps} the final picture's {row.property} changes by "
+        f"{less}, on average over {images_text(row.n)}; {_verdict(row, tests)}."
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from diffprobe.analyses.shortcuts.agreement import SAME_CLASS
 from diffprobe.analyses.shortcuts.study import UNRELATED
+from diffprobe.analyses.shortcuts.ways import EMPTY, OTHER
 from diffprobe.probes.score_table import select
 from diffprobe.probes.summaries import levelled
 from diffprobe.properties.metrics import metric_named
@@ -20,7 +21,8 @@ from diffprobe.statistics.intervals import mean_intervals, skewed_t
 if TYPE_CHECKING:
     from diffprobe.report.choices import LayerChoice
 
-ANY = "any"  # in the column `shortcut`: the one that changes an image most
+# In the column `shortcut`: the one that changes an image most, of all and of those that keep the prompt
+ANY, ANY_SAME_PROMPT = "any", "any_same_prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ def summarise_agreement(agreement: pd.DataFrame, model: str, sampling_steps: int
     """
     keys = ["shortcut", "full_steps", "property", "metric"]
     rows = []
-    for (shortcut, full_steps, name, metric), group in agreement.groupby(keys, sort=False, dropna=False):
+    for key, group in agreement.groupby(keys, sort=False, dropna=False):
+        shortcut, full_steps, name, metric = cast(tuple[str, Any, str, str], key)
         values, known = group["value"].to_numpy(float), metric_named(metric)
         taken = None if pd.isna(full_steps) else int(full_steps)
         mean, low, high = _mean_with_ends(values, share=metric == SAME_CLASS and taken != sampling_steps)
@@ -107,7 +110,7 @@ def fixed_steps(
     tolerance: float,
     seed: int = 0,
 ) -> list[FixedStep]:
-    """One row for each property and shortcut, and one for whatever shortcut.
+    """One row for each property and shortcut, one for whatever shortcut, and one for whatever one keeps the prompt.
 
     Args:
         agreement: of `ShortcutResults`.
@@ -128,8 +131,8 @@ def fixed_steps(
 
 
 def _changes(agreement: pd.DataFrame) -> tuple[list[str], dict[str, pd.DataFrame]]:
-    """The images, and of each shortcut and 'any' how far the property is off, [full steps, images], 0 where it is as in
-    the whole run; NaN where a shortcut cannot be begun."""
+    """The images, and of whatever shortcut and of each how far the property is off, [full steps, images]: 0 where it is
+    as in the whole run, NaN where a shortcut cannot be begun."""
     agreement = agreement[agreement["shortcut"] != UNRELATED]
     metric = metric_named(agreement["metric"].iloc[0])
     best, scale = (metric.high, metric.high) if metric.higher_is_better else (0.0, metric.high)
@@ -138,8 +141,14 @@ def _changes(agreement: pd.DataFrame) -> tuple[list[str], dict[str, pd.DataFrame
     for shortcut, group in agreement.groupby("shortcut", sort=False):
         values = group.pivot(index="full_steps", columns="image", values="value").reindex(index=grid, columns=images)
         found[str(shortcut)] = metric.sign * (best - values) / scale
-    largest = np.fmax.reduce([change.to_numpy() for change in found.values()])
-    return list(images), {ANY: pd.DataFrame(largest, index=grid, columns=images), **found}
+    groups = {ANY: list(found), ANY_SAME_PROMPT: [way for way in found if way not in (EMPTY, OTHER)]}
+    if len(groups[ANY_SAME_PROMPT]) in (0, len(found)):
+        del groups[ANY_SAME_PROMPT]
+    largest = {
+        name: pd.DataFrame(np.fmax.reduce([found[way].to_numpy() for way in ways]), index=grid, columns=images)
+        for name, ways in groups.items()
+    }
+    return list(images), {**largest, **found}
 
 
 def _largest_from_here(changes: np.ndarray) -> np.ndarray:
@@ -164,7 +173,7 @@ def _probe_curve(
     options = {"fraction": choice.fraction, "model": choice.model, "probe": choice.probe}
     curve = levelled(scores, choice.best, choice.property, **options)
     own = pd.DataFrame(curve.above, index=[step + 1 for step in curve.steps], columns=curve.images)
-    return _on_all_steps(own.reindex(index=grid, columns=list(images)).to_numpy(), grid)
+    return _on_all_steps(own.reindex(index=list(grid), columns=list(images)).to_numpy(), grid)
 
 
 def _fixed(
@@ -175,14 +184,29 @@ def _fixed(
     emergence = choice.emergence
     bounded = found.low is not None and emergence.low is not None
     metric = metric_named(choice.metric)
+    fixed, fixed_low, fixed_high = (
+        None if place in (None, beyond) else place for place in (found.first, found.low, found.high)
+    )
+    probe_step, probe_low, probe_high = (
+        None if step is None else step + 1 for step in (emergence.step, emergence.low, emergence.high)
+    )
     return FixedStep(
-        *(choice.model, choice.best, choice.property, choice.metric, shortcut, tolerance * metric.high),
-        *(None if place in (None, beyond) else place for place in (found.first, found.low, found.high)),
-        *(None if step is None else step + 1 for step in (emergence.step, emergence.low, emergence.high)),
-        difference.difference if difference else None,
-        difference.low if difference and bounded else None,
-        difference.high if difference and bounded else None,
-        difference.p if difference else None,
-        None,
-        difference.n if difference else int(np.isfinite(above).sum(1).max()),
+        model=choice.model,
+        layer=choice.best,
+        property=choice.property,
+        metric=choice.metric,
+        shortcut=shortcut,
+        tolerance=tolerance * metric.high,
+        fixed=fixed,
+        fixed_low=fixed_low,
+        fixed_high=fixed_high,
+        probe=probe_step,
+        probe_low=probe_low,
+        probe_high=probe_high,
+        later=difference.difference if difference else None,
+        later_low=difference.low if difference and bounded else None,
+        later_high=difference.high if difference and bounded else None,
+        p=difference.p if difference else None,
+        p_holm=None,
+        n=difference.n if difference else int(np.isfinite(above).sum(1).max()),
     )

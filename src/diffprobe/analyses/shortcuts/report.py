@@ -19,7 +19,7 @@ from diffprobe.analyses.shortcuts.ways import DEEP, EMPTY, GUIDANCE_OFF, HALF, O
 from diffprobe.probes.bank import save_bank
 from diffprobe.probes.summaries import summarise
 from diffprobe.properties.metrics import metric_named
-from diffprobe.report.choices import choose, metric_name
+from diffprobe.report.choices import choose, metric_name, or_nan
 from diffprobe.report.report import Example, Frames, Plot, Report, Table, scalars_over_steps, with_headings
 from diffprobe.report.style import (
     BLACK,
@@ -111,7 +111,8 @@ def report(
 
 COLUMNS = {
     "property": "what is compared: a property of the label maps, the class, or the picture",
-    "shortcut": "how the sampler does less; any: whatever shortcut; unrelated: pictures of other prompts and seeds",
+    "shortcut": "how the sampler does less; any: whatever shortcut, any_same_prompt: whatever one keeps the prompt; "
+    "unrelated: pictures of other prompts and seeds",
     "full_steps": "full steps before the shortcut is begun",
     "layer": "the layer of the probe",
     "tolerance": "a change below which a property counts as fixed, in units of the metric",
@@ -176,7 +177,7 @@ def quality_curves(
             at = next((row for row in rows if probe is not None and row.full_steps == probe), None)
             if at is not None:
                 axes.plot(
-                    [work[way, at.full_steps or 0]], [at.mean], linestyle="", marker="o", markersize=8,
+                    [work[way, at.full_steps or 0]], [or_nan(at.mean)], linestyle="", marker="o", markersize=8,
                     markerfacecolor="none", markeredgecolor=BLACK, label="begun at the probe's step", zorder=4,
                 )  # fmt: skip
         _finish(axes, summaries, name, metric, tolerance if any(row.property == name for row in fixed) else None)
