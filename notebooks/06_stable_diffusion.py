@@ -87,3 +87,5 @@ if SD14:
 # ```bash
 # python train.py model=sd14 data.prompts=prompts.csv labeler=files labeler.path=maps features=disk
 # ```
+#
+# Next: [07_early_knowledge](07_early_knowledge.ipynb).
