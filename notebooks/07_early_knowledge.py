@@ -63,7 +63,9 @@ result.tables["costs"].query("shortcut == 'deep_features'")
 # property over time. And CKA says how alike two layers, or two steps, lay out the tokens of images.
 
 # %%
-alike = dp.similarity(model, count=30, properties="saliency", layers="up_blocks.3.attentions.?", steps=[0, 3, 7, "last"])
+alike = dp.similarity(
+    model, count=30, properties="saliency", layers="up_blocks.3.attentions.?", steps=[0, 3, 7, "last"]
+)
 alike
 
 # %%

@@ -87,9 +87,12 @@ def choose(
 
 
 def noise_falls(rows: pd.DataFrame) -> bool:
-    """Whether each step of rows with `step` and `timestep` has less noise than the one before, as in denoising."""
+    """Whether no step of rows with `step` and `timestep` has more noise than the one before, as in denoising.
+
+    Samplers that round their timesteps may have one twice.
+    """
     steps = rows[["step", "timestep"]].dropna().drop_duplicates().sort_values("step")
-    return bool((steps["timestep"].diff().iloc[1:] < 0).all())
+    return bool((steps["timestep"].diff().iloc[1:] <= 0).all())
 
 
 def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:

@@ -12,7 +12,7 @@ from diffprobe.analyses.shortcuts.ways import NAMES
 from diffprobe.backbone.layers import short_names
 from diffprobe.report.choices import metric_name
 from diffprobe.report.report import PaperCell, Table
-from diffprobe.report.wording import images_text, interval, rounded
+from diffprobe.report.wording import images_text, interval, p_text, rounded
 from diffprobe.statistics.differences import images_needed
 from diffprobe.statistics.intervals import MINIMUM_IMAGES, SIGNIFICANT
 
@@ -86,7 +86,8 @@ def _verdict(row: FixedStep, tests: int) -> str:
         return f"nothing is known of whether this is before or after {reads}"
     sign = shown(row)
     if not sign:
-        return f"it is not shown whether this is before or after {reads}: {_later(row)} steps"
+        p = p_text(row.p_holm)
+        return f"it is not shown whether this is before or after {reads}: {_later(row)} steps, p = {p} after Holm"
     value, low, high = (sign * each for each in (row.later, row.later_low, row.later_high))
     ends = f"{value} [{min(low, high)}, {max(low, high)}]"
     return f"this is {ends} steps {'after' if sign > 0 else 'before'} {reads}"

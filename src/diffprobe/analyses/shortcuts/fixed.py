@@ -13,7 +13,7 @@ from diffprobe.analyses.shortcuts.agreement import SAME_CLASS
 from diffprobe.analyses.shortcuts.study import UNRELATED
 from diffprobe.analyses.shortcuts.ways import EMPTY, OTHER
 from diffprobe.probes.score_table import select
-from diffprobe.probes.summaries import levelled
+from diffprobe.probes.summaries import EmergenceStep, levelled
 from diffprobe.properties.metrics import metric_named
 from diffprobe.statistics.differences import holm, step_differences, steps_reaching
 from diffprobe.statistics.intervals import mean_intervals, skewed_t
@@ -164,11 +164,16 @@ def _on_all_steps(values: np.ndarray, grid: Sequence[int]) -> np.ndarray:
     return whole
 
 
+def _emergence(choice: LayerChoice) -> EmergenceStep:
+    assert choice.emergence is not None  # the noise of generated images falls
+    return choice.emergence
+
+
 def _probe_curve(
     scores: pd.DataFrame, choice: LayerChoice, images: Sequence[str], grid: Sequence[int]
 ) -> np.ndarray | None:
     """By how much each image's score is above its level after as many evaluations; None where none emerges."""
-    if choice.emergence.step is None:
+    if _emergence(choice).step is None:
         return None
     options = {"fraction": choice.fraction, "model": choice.model, "probe": choice.probe}
     curve = levelled(scores, choice.best, choice.property, **options)
@@ -181,7 +186,7 @@ def _fixed(
 ) -> FixedStep:
     found, beyond = steps_reaching(above), len(above)
     difference = None if probe is None else step_differences(np.stack([probe, above]), [(0, 1)], seed=seed)[0]
-    emergence = choice.emergence
+    emergence = _emergence(choice)
     bounded = found.low is not None and emergence.low is not None
     metric = metric_named(choice.metric)
     fixed, fixed_low, fixed_high = (
