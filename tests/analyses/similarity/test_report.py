@@ -7,7 +7,13 @@ import pytest
 
 from diffprobe.analyses.similarity.cka import Similarities, hsic, normalised
 from diffprobe.analyses.similarity.figures import shown_better, similarity_figures
-from diffprobe.analyses.similarity.findings import cka_lines, cka_rows, closing_tables, transfer_lines
+from diffprobe.analyses.similarity.findings import (
+    cka_lines,
+    cka_rows,
+    closing_tables,
+    steps_on_grids_of_pairs,
+    transfer_lines,
+)
 from diffprobe.analyses.similarity.transfer import TransferScores, transfer_rows
 from diffprobe.backbone.layers import Layer
 from diffprobe.probes.summaries import EmergenceStep
@@ -65,19 +71,27 @@ def test_neighbours_are_told_with_which_are_more_alike():
     first, second = cka_lines(LAYERS, STEPS, similarities())
     assert first.startswith("Neighbouring steps of a layer have a mean CKA of 0.")
     assert ", neighbouring layers at one step have a mean CKA of " in first
-    assert ": the steps are more alike, by 0." in first
+    assert ": on the same grids the steps are more alike, by 0." in first
     assert second.startswith("Step 1 and step 10 of one layer have a CKA: up 2.0 0.")
     unlike = cka_lines(LAYERS, STEPS, similarities(drift=1000))[0]
-    assert "neither is shown to be more alike (difference " in unlike
+    assert "neither are shown to be more alike (difference " in unlike
+
+
+def test_layers_are_held_against_steps_of_the_coarser_one():
+    assert steps_on_grids_of_pairs(LAYERS, 3) == [(0, 1), (1, 2)]
+    assert steps_on_grids_of_pairs(LAYERS[::-1], 3) == [(3, 4), (4, 5)]
+    found = similarities()
+    wanted = found.mean([(0, 1), (1, 2)], [(0, 3), (1, 4), (2, 5)])
+    assert f"by {wanted.value:.2f} [" in cka_lines(LAYERS, STEPS, found)[0]
 
 
 def test_few_images_have_no_interval_and_no_verdict():
     *told, last = cka_lines(LAYERS, STEPS, similarities(4))
-    assert "neither is said to be more alike" in told[0]
+    assert "neither are said to be more alike" in told[0]
     assert not any("[" in line for line in told)
     assert last == "4 images are too few for intervals of CKA, it takes 5."
     first, second, third = lines(scores(KEEPS, images=4))
-    assert "at step 10 4 images are too few to tell which probe is the first" in third
+    assert "at step 10, 4 images are too few to tell which probe is the first" in third
     assert "has no verdict, which takes 7 images, against pixel position (0.40)" in first
     assert "[" not in first + second + third
 

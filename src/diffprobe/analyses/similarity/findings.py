@@ -74,6 +74,14 @@ def neighbouring_layers(layers: int, steps: int) -> Pairs:
     return [(layer * steps + at, (layer + 1) * steps + at) for layer in range(layers - 1) for at in range(steps)]
 
 
+def steps_on_grids_of_pairs(layers: Sequence[Layer], steps: int) -> Pairs:
+    """Of every two neighbouring layers the neighbouring steps of the coarser one, whose CKA is of the same grid as that
+    of the two layers."""
+    sizes = [layer.height * layer.width for layer in layers]
+    coarse = [number + (sizes[number + 1] < sizes[number]) for number in range(len(layers) - 1)]
+    return [pair for number in coarse for pair in _of_layer(neighbouring_steps(len(layers), steps), number, steps)]
+
+
 def ends_of(layer: int, steps: int) -> Pairs:
     """The pair of conditions of a layer at the first and at the last step."""
     return [(layer * steps, (layer + 1) * steps - 1)]
@@ -90,7 +98,8 @@ def cka_lines(layers: Sequence[Layer], steps: Sequence[int], found: Similarities
     if over_layers:
         lines.append(f"Neighbouring layers at one step have a mean CKA of {_text(found.mean(over_layers))}.")
     if over_steps and over_layers:
-        lines = [f"{lines[0][:-1]}, n{lines[1][1:-1]}: {_more_alike(found.mean(over_steps, over_layers))}."]
+        verdict = _more_alike(found.mean(steps_on_grids_of_pairs(layers, length), over_layers))
+        lines = [f"{lines[0][:-1]}, n{lines[1][1:-1]}: {verdict}."]
     if length > 2:
         every = [pair for layer in range(count) for pair in ends_of(layer, length)]
         each = [
@@ -109,12 +118,12 @@ def _text(one: Interval) -> str:
 
 def _more_alike(difference: Interval) -> str:
     if difference.low is None or difference.high is None:
-        return "without an interval, neither is said to be more alike"
+        return "without an interval, neither are said to be more alike"
     if difference.low <= 0 <= difference.high:
-        return f"neither is shown to be more alike (difference {_text(difference)})"
+        return f"on the same grids neither are shown to be more alike (difference {_text(difference)})"
     more = "steps" if difference.low > 0 else "layers"
     value = Interval.of(abs(difference.value or 0.0), *sorted((abs(difference.low), abs(difference.high))))
-    return f"the {more} are more alike, by {_text(value)}"
+    return f"on the same grids the {more} are more alike, by {_text(value)}"
 
 
 def transfer_lines(scores: TransferScores, rows: Sequence[Transfer], *, seed: int = 0) -> list[str]:
@@ -171,7 +180,7 @@ def _kept_line(scores: TransferScores) -> str:
     native = mean_intervals(at_end[last:])
     if native.n[0] < MINIMUM_IMAGES:
         few = f"{images_text(int(native.n[0]))} are too few"
-        return f"{start} {few} to tell which probe is the first to reach {what}, it takes {MINIMUM_IMAGES}."
+        return f"{start}, {few} to tell which probe is the first to reach {what}, it takes {MINIMUM_IMAGES}."
     if not native.low[0] > 0:
         return f"{start} its own probe has no score that is shown to be above 0."
     found = steps_reaching(metric.sign * (at_end - share * at_end[last]))

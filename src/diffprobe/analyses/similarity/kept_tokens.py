@@ -98,7 +98,8 @@ class KeptTokens:
                 self._kept.setdefault((grid, layer.name), []).append(taken.cpu().numpy())
 
     def similarities(self) -> Similarities:
-        """CKA of all conditions, layer after layer and its steps in order, each pair on the coarser of its grids."""
+        """CKA of all conditions, layer after layer and its steps in order, each pair on the coarser of its grids.
+        Once, since the tokens are given away."""
         conditions, images = len(self.layers) * self.steps, len(self.images)
         value, biased = (np.full((conditions, conditions), np.nan) for _ in range(2))
         without = np.full((images, conditions, conditions), np.nan)
