@@ -24,17 +24,17 @@ import diffprobe as dp
 model = dp.load("pocket")
 result = dp.shortcuts(
     model,
-    count=20,
+    count=15,
     properties="saliency",
     shortcuts=["guidance_off", "deep_features", "other_prompt"],
-    steps=[1, 4, 8, "last"],
+    steps=[4, "last"],
 )
 result
 
 # %% [markdown]
-# In the figure more work is to the right: a shortcut that is begun late spares little. A curve that is high at the left is
-# worth taking. With few images the sentences say that they are too few, as they should. The defaults take 60 prompts, all
-# shortcuts and four minutes.
+# In the figure more work is to the right: a shortcut that is begun late spares little. A curve that is high at the left
+# is worth taking. With few images the sentences say that they are too few, as they should. The defaults take 60
+# prompts, all shortcuts and some minutes.
 #
 # The same over the number of full steps before the shortcut begins:
 
@@ -59,12 +59,12 @@ result.tables["costs"].query("shortcut == 'deep_features'")
 # %% [markdown]
 # ## Does a layer know the same thing at all steps?
 #
-# A probe that was trained at one step can be tested at the others: if it keeps its score, the same direction carries the
-# property over time. And CKA says how alike two layers, or two steps, lay out the tokens of images.
+# A probe that was trained at one step can be tested at the others: if it keeps its score, the same direction carries
+# the property over time. And CKA says how alike two layers, or two steps, lay out the tokens of images.
 
 # %%
 alike = dp.similarity(
-    model, count=30, properties="saliency", layers="up_blocks.3.attentions.?", steps=[0, 3, 7, "last"]
+    model, count=20, properties="saliency", layers="up_blocks.3.attentions.?", steps=[0, 3, 7, "last"]
 )
 alike
 
