@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from diffprobe.errors import UserError
 from diffprobe.probes.summaries import EmergenceStep
-from diffprobe.report.choices import choose, control_curve, controls, curve, or_nan
+from diffprobe.report.choices import choose, control_curve, controls, curve, noise_falls, or_nan
 from tests.reference.score_rows import Score, summary_table, table_of
 from tests.report.made_up_run import BEST, LAYERS, make_comparison, make_summaries
 
@@ -97,6 +98,22 @@ def test_a_choice_keeps_the_comparisons_that_are_its_own():
     assert choice.comparisons == (own,)
     assert choice.against("control", other_control="permuted") == own
     assert choice.against("control", other_control="position") is None
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "falls"),
+    [
+        ([900, 500, 100], True),
+        ([900, 500, 500], True),  # a sampler that rounds its timesteps
+        ([0, 100, 261], False),
+        ([900, 100, 500], False),
+        ([None, None, None], True),  # a table without timesteps
+        ([500], True),
+    ],
+)
+def test_noise_falls_where_no_timestep_is_above_the_one_before(timesteps, falls):
+    rows = pd.DataFrame({"step": range(len(timesteps)), "timestep": timesteps}, dtype=float)
+    assert noise_falls(rows.sample(frac=1, random_state=0)) == falls
 
 
 def test_a_missing_value_is_nan_and_not_zero():

@@ -304,11 +304,9 @@ def score_probes(
     probe: str,
 ) -> pd.DataFrame:
     """Every metric of every probe on the test images `rows`, as `score_bank` scores a bank it has trained."""
-    from diffprobe.probes.score_table import score_table
     from diffprobe.probes.scoring import score_images
-    from diffprobe.probes.study.study import one_valued, skip_flat
+    from diffprobe.probes.study.study import scores_of_blocks
 
-    items, names = bank.properties, [activations.names[row] for row in rows]
     blocks = score_images(bank, activations, targets, rows, "test", model=model, probe=probe)
-    maps = {key: item.target(targets[key][list(rows)]) for key, item in items.items()}
-    return skip_flat(score_table(blocks), one_valued(maps, names, items), items)
+    own = {name: targets[name][list(rows)] for name in bank.properties}
+    return scores_of_blocks(blocks, own, [activations.names[row] for row in rows], bank.properties)

@@ -13,9 +13,9 @@ from torch import Tensor
 from diffprobe.activations.activations import ReadableActivations
 from diffprobe.errors import UserError
 from diffprobe.labels.labeler import Labeler, check_reference_maps
-from diffprobe.probes.score_table import ScoreBlock, score_table
+from diffprobe.probes.score_table import ScoreBlock
 from diffprobe.probes.scoring import predict_maps
-from diffprobe.probes.study.study import ExampleImage, one_valued, skip_flat
+from diffprobe.probes.study.study import ExampleImage, scores_of_blocks
 from diffprobe.properties.tokens import grid_of
 
 if TYPE_CHECKING:
@@ -46,13 +46,6 @@ class ProbesUnderTest:
     targets: dict[str, Tensor]
     rows: Sequence[int]
     probe: str
-
-    def without_flat(self, blocks: Sequence[ScoreBlock]) -> pd.DataFrame:
-        """The scores of the blocks, as `skip_flat` leaves them."""
-        rows = list(self.rows)
-        items, names = self.bank.properties, [self.activations.names[row] for row in rows]
-        targets = {key: item.target(self.targets[key][rows]) for key, item in items.items()}
-        return skip_flat(score_table(blocks), one_valued(targets, names, items), items)
 
 
 def step_names(names: Sequence[str], steps: Sequence[int]) -> list[str]:
@@ -110,7 +103,8 @@ def score_image_models(
     for (key, metric), scores in values.items():
         keys = (backbone.name, IMAGE_MODEL, key, probed.probe, IMAGE_MODEL, "test", metric)
         blocks.append(ScoreBlock(*keys, moments, names, torch.cat(scores, 1).double().cpu().numpy()))
-    return probed.without_flat(blocks), examples
+    own = {key: probed.targets[key][list(probed.rows)] for key in bank.properties}
+    return scores_of_blocks(blocks, own, names, bank.properties), examples
 
 
 def _example_image(probed: ProbesUnderTest, row: int, pictures: Tensor) -> ExampleImage:

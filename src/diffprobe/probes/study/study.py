@@ -207,6 +207,18 @@ def skip_flat(scores: pd.DataFrame, flat: Sequence[tuple[str, str]], items: Mapp
     return scores.assign(value=value)
 
 
+def scores_of_blocks(
+    blocks: Sequence[ScoreBlock], targets: Mapping[str, Tensor], names: Sequence[str], items: Mapping[str, Property]
+) -> pd.DataFrame:
+    """The scores of images called `names`, as `skip_flat` leaves them.
+
+    Args:
+        targets: label maps of these images, {property: [images, H, W]}.
+    """
+    maps = {key: item.target(targets[key]) for key, item in items.items()}
+    return skip_flat(score_table(blocks), one_valued(maps, names, items), items)
+
+
 def label_warnings(
     scores: pd.DataFrame, flat: Sequence[tuple[str, str]], items: Mapping[str, Property], images: int
 ) -> list[str]:
