@@ -179,6 +179,7 @@ def quality_curves(
                 axes.plot(
                     [work[way, at.full_steps or 0]], [or_nan(at.mean)], linestyle="", marker="o", markersize=8,
                     markerfacecolor="none", markeredgecolor=BLACK, label="begun at the probe's step", zorder=4,
+                    clip_on=False,
                 )  # fmt: skip
         _finish(axes, summaries, name, metric, tolerance if any(row.property == name for row in fixed) else None)
     shared_legend(figure)
@@ -268,4 +269,4 @@ def _over_steps(example: ShortcutExample, steps: Sequence[int]) -> Example:
     frames = {"whole run": Frames(_drawn(example.whole)[None])}
     for way in dict.fromkeys(way for way, _ in example.pictures):
         frames[shortcut_label(way)] = Frames(np.stack([_drawn(example.pictures[way, step + 1]) for step in steps]))
-    return Example(example.title, steps, frames)
+    return Example(f"{example.title} (each shortcut is begun after the step of the slider)", steps, frames)
