@@ -7,6 +7,7 @@ import time
 
 import lightning
 import pytest
+from lightning.pytorch.demos.boring_classes import BoringModel
 from rich.console import Console
 
 from diffprobe.activations.module import run_pass
@@ -56,6 +57,18 @@ def test_a_terminal_shows_a_bar_that_ends_with_the_pass(tiny_backbone):
     run_pass(module_of(tiny_backbone, Recorded()), data_of(3), trainer(bar))
     assert "3/3 images" in file.getvalue()
     assert "about" not in file.getvalue()
+
+
+def test_training_waits_no_longer_than_a_tenth_of_a_second_for_the_last_drawing_of_its_bar():
+    """Lightning's thread that draws sleeps from one drawing to the next, and the end of training waits for it."""
+    bar = ImageProgressBar()
+    fitter = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=1, limit_val_batches=0, logger=False, callbacks=[bar],
+        enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    fitter.fit(BoringModel())
+    assert bar.progress is not None
+    assert 1 / bar.progress.live.refresh_per_second <= 0.1
 
 
 def test_tqdm_counts_images_and_leaves_nothing_behind(tiny_backbone, capsys):

@@ -73,7 +73,8 @@ class ImageProgressBar(RichProgressBar):
     Without a terminal, one line after the first batch says how long the rest will take.
 
     Args:
-        refresh_rate: batches of training between two drawings; 0 draws nothing.
+        refresh_rate: drawings of a bar of training in a second, and training may wait for one when it ends; 0 draws
+            nothing.
         leave: whether the bars of finished epochs stay.
         log: takes that line; None prints it.
         console: to draw on; None is rich's own.
@@ -81,7 +82,7 @@ class ImageProgressBar(RichProgressBar):
 
     def __init__(
         self,
-        refresh_rate: Annotated[int, Number(0, 100_000)] = 1,
+        refresh_rate: Annotated[int, Number(0, 100_000)] = 10,
         leave: bool = False,
         log: Callable[[str], None] | None = None,
         console: Console | None = None,
