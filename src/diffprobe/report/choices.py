@@ -105,10 +105,21 @@ def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:
     return groups
 
 
+Curves = dict[tuple[str, str], list[Summary]]
+"""Scores over the steps, in step order, by (layer, control)."""
+
+
+def curves(summaries: pd.DataFrame, choice: LayerChoice) -> Curves:
+    """Test scores of every layer and control; rows without a score are kept."""
+    found: Curves = {}
+    for row in summary_rows(select(_of(summaries, choice), metric=choice.metric, split="test")):
+        found.setdefault((row.layer, row.control), []).append(row)
+    return {key: sorted(rows, key=lambda row: row.step) for key, rows in found.items()}
+
+
 def curve(summaries: pd.DataFrame, choice: LayerChoice, layer: str, control: str = "none") -> list[Summary]:
     """Test scores of one layer (or control) over the steps, in step order; rows without a score are kept."""
-    rows = select(_of(summaries, choice), metric=choice.metric, layer=layer, control=control, split="test")
-    return sorted(summary_rows(rows), key=lambda row: row.step)
+    return curves(select(summaries, layer=layer, control=control), choice).get((layer, control), [])
 
 
 def _of(summaries: pd.DataFrame, choice: LayerChoice) -> pd.DataFrame:
@@ -123,13 +134,17 @@ def controls(summaries: pd.DataFrame, choice: LayerChoice) -> list[str]:
 
 
 def control_curve(summaries: pd.DataFrame, choice: LayerChoice, control: str) -> list[Summary]:
-    """A control's rows over the steps: at the best layer, or at the only layer it has, such as 'pixels'.
+    """As `curve_beside`, at the best layer."""
+    return curve_beside(curves(select(summaries, control=control), choice), choice.best, control)
+
+
+def curve_beside(found: Curves, layer: str, control: str) -> list[Summary]:
+    """A control's rows over the steps: at a layer, or at the only layer it has, such as 'pixels'.
 
     A control without steps has one row, with step `NO_STEP`.
     """
-    at_best = curve(summaries, choice, choice.best, control)
-    layers = select(_of(summaries, choice), control=control)["layer"].unique()
-    return at_best or (curve(summaries, choice, layers[0], control) if len(layers) == 1 else [])
+    own = [rows for (_, name), rows in found.items() if name == control]
+    return found.get((layer, control)) or (own[0] if len(own) == 1 else [])
 
 
 def metric_name(metric: str) -> str:

@@ -18,10 +18,11 @@ from diffprobe.probes.summaries import Summary, emergence_step, summary_rows
 from diffprobe.report.choices import (
     HEADLINE_LAYER,
     LayerChoice,
-    control_curve,
     control_name,
     controls,
     curve,
+    curve_beside,
+    curves,
     grouped,
     metric_name,
     noise_falls,
@@ -61,8 +62,9 @@ def score_at(summaries: pd.DataFrame, choice: LayerChoice, layer: str, step: int
 
 
 def control_curves(summaries: pd.DataFrame, choice: LayerChoice) -> dict[str, list[Summary]]:
-    """The test scores of every control over the steps, see `control_curve`."""
-    return {name: control_curve(summaries, choice, name) for name in controls(summaries, choice)}
+    """The test scores of every control over the steps, see `curve_beside`."""
+    found = curves(summaries, choice)
+    return {name: curve_beside(found, choice.best, name) for name in controls(summaries, choice)}
 
 
 def at_step(curves: Mapping[str, Sequence[Summary]], step: int) -> dict[str, Summary | None]:

@@ -14,7 +14,6 @@ from diffprobe.analyses.probing.figures import probing_figures
 from diffprobe.analyses.probing.findings import (
     at_step,
     cell_rows,
-    control_curves,
     controls_at,
     emergence_text,
     published_table,
@@ -26,7 +25,18 @@ from diffprobe.files import NO_STEP
 from diffprobe.probes.bank import save_bank
 from diffprobe.probes.comparisons import ScoreDifference, compare_run
 from diffprobe.probes.score_table import select
-from diffprobe.report.choices import LayerChoice, choose, control_name, curve, curve_scalars, grouped, metric_name
+from diffprobe.report.choices import (
+    LayerChoice,
+    choose,
+    control_name,
+    controls,
+    curve,
+    curve_beside,
+    curve_scalars,
+    curves,
+    grouped,
+    metric_name,
+)
 from diffprobe.report.emergence_order import emergence_order
 from diffprobe.report.grid import PredictionExample, example_over_steps, map_frames
 from diffprobe.report.report import Cell, Frames, HeatMap, Report, Table, with_headings
@@ -201,13 +211,13 @@ def _heat_map(
     """Scores on test images of every layer and step, each beside its controls; cells open maps of the first example."""
     rows = {(row.layer, row.step): row for row in cell_rows(summaries, choice)}
     order = network_order(layer for layer, _ in rows)
-    own = select(summaries, property=choice.property, metric=choice.metric, split="test")
-    curves = {layer: control_curves(own, replace(choice, best=layer)) for layer in order}
+    found, names = curves(summaries, choice), controls(summaries, choice)
+    beside = {layer: {name: curve_beside(found, layer, name) for name in names} for layer in order}
     cells = {}
     for (layer, step), row in sorted(rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
         scored = [
             f"{control_name(name)} {interval(control.mean, control.low, control.high, 3)}"
-            for name, control in at_step(curves[layer], step).items()
+            for name, control in at_step(beside[layer], step).items()
             if control is not None and is_number(control.mean)
         ]
         notes = [f"Controls: {'; '.join(scored)}."] if scored else []
