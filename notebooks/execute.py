@@ -32,13 +32,12 @@ def source(name: str) -> Any:
     return notebook
 
 
-def executed(name: str) -> tuple[Any, float]:
+def executed(notebook: Any) -> tuple[Any, float]:
     """A notebook with the outputs of a clean kernel in an empty folder, and the seconds that it took.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raises.
     """
-    notebook = source(name)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
         client = NotebookClient(notebook, timeout=LIMIT, resources={"metadata": {"path": folder}})
@@ -53,7 +52,7 @@ def executed(name: str) -> tuple[Any, float]:
 
 def main(wanted: list[str]) -> int:
     for name in wanted or names():
-        notebook, seconds = executed(name.removesuffix(".py"))
+        notebook, seconds = executed(source(name.removesuffix(".py")))
         path = FOLDER / f"{name.removesuffix('.py')}.ipynb"
         nbformat.write(notebook, path)
         print(f"{path.name}: {seconds:.0f} s, {path.stat().st_size / 1e6:.2f} MB", flush=True)

@@ -1,4 +1,7 @@
-"""The notebooks run from a clean kernel, and what is committed of them is what they are."""
+"""The notebooks run from a clean kernel, on fewer images, and what is committed of them is what they are.
+
+`python notebooks/execute.py` runs them as they are, and prints how long each takes.
+"""
 
 import re
 from pathlib import Path
@@ -11,7 +14,14 @@ pytest.importorskip("jupytext")
 import nbformat
 from notebooks.execute import FOLDER, executed, names, source
 
-MINUTE = 60
+# What is written there -> what it is here: cells do the same with fewer images.
+FEWER = {
+    "02_main_study": {"count=60": "count=12"},
+    "03_your_own_property": {"count=60": "count=12", '"60"': '"12"'},
+    "04_objects": {"count=80": "count=20"},
+    "05_moving_an_object": {"data.count=40": "data.count=10", "count=8": "count=2"},
+    "07_early_knowledge": {"count=15": "count=10", "count=20": "count=14"},
+}
 LARGEST = 1_000_000  # bytes of a notebook with its outputs
 
 
@@ -22,14 +32,16 @@ def pictures(notebook) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
-def test_a_notebook_runs_from_a_clean_kernel(name, record_property, monkeypatch):
+def test_a_notebook_runs_from_a_clean_kernel(name, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))
     monkeypatch.delenv("SD14", raising=False)
-    notebook, seconds = executed(name)
-    record_property("seconds", seconds)
-    print(f"{name}: {seconds:.0f} s (goal {MINUTE} s on two idle cores)")
+    notebook = source(name)
+    for written, fewer in FEWER.get(name, {}).items():
+        assert any(written in cell.source for cell in notebook.cells)
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(written, fewer) if cell.cell_type == "code" else cell.source
     committed = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    assert pictures(notebook) == pictures(committed) > 0
+    assert pictures(executed(notebook)[0]) == pictures(committed) > 0
 
 
 @pytest.mark.parametrize("name", names())
