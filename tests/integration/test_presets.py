@@ -27,7 +27,7 @@ PRESETS = sorted(
 OF_PRESETS = ("separation", "transforms", "denoising", "video")
 ANALYSES = sorted({path.stem for path in CONF.glob("analysis/*.yaml")} - {*OF_PRESETS, "compare"})
 
-PROBING = ("data.count=6", "probe.epochs=1", "report.examples=1")
+PROBING = ("data.count=6", "steps.sampling=5", "probe.epochs=1", "report.examples=1")
 OBJECTS = ("objects.count=6", "statistics.resamples=20", "statistics.permutations=20", "report.examples=1")
 ONE_LAYER = "layers.select=[up_blocks.3.resnets.1]"
 POCKET = "model=pocket"
@@ -39,7 +39,10 @@ OFFLINE = {
     "semantic_lens": ("analyze", (POCKET,)),
 }
 DRAWN = ("quick", "table1", "layers_by_timestep", *OF_PRESETS)  # figures of other presets are of the same kinds
-FEWER = {"layers_by_timestep": ("trajectory.timesteps=[0,900]", "layers.select=[down_blocks.2.resnets.?]")}
+FEWER = {
+    "quick": ("steps.select=[0,1,3,4]",),
+    "layers_by_timestep": ("trajectory.timesteps=[0,900]", "layers.select=[down_blocks.2.resnets.?]"),
+}
 SMALL = {
     "transforms": ("objects=scenes", *OBJECTS, ONE_LAYER, "analysis.changes={flip: [1], rotation: [30]}"),
     "denoising": (
@@ -152,6 +155,6 @@ WAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_of_training_probes_gives_the_frozen_numbers(way, tmp_path):
-    small = ("data.count=20", "steps.sampling=3", "report.examples=0", "logger=csv")
+    small = ("data.count=12", "steps.sampling=3", "report.examples=0", "logger=csv")
     run("train", tmp_path / "run", *small, *WAYS[way], cwd=tmp_path, blank_figures=True)
     check_frozen(way, tmp_path / "run")
