@@ -164,6 +164,7 @@ def test_seeds_are_told_one_by_one_and_side_by_side(material, tmp_path):
     assert "mean (lowest, highest)" in told.stdout
 
 
+@pytest.mark.programs
 def test_jobs_that_start_together_fill_the_store_once(material, tmp_path):
     sweep = ["-m", *arguments(material, tmp_path / "sweep"), *SWEEP[:1], "control=none", *KEPT]
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

@@ -31,6 +31,7 @@ def pictures(notebook) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.programs
 @pytest.mark.parametrize("name", names())
 def test_a_notebook_runs_from_a_clean_kernel(name, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent / "src"))

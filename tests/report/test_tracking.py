@@ -351,6 +351,7 @@ class TestMlflow:
 
 
 @pytest.mark.slow
+@pytest.mark.programs
 def test_a_signal_to_all_processes_of_a_job_stops_the_run_without_a_traceback(home, tmp_path):
     """As SLURM sends it. W&B's own process does not heed SIGUSR1, and ends at SIGTERM before it can note anything."""
     ended = {signal.SIGUSR1: [138], signal.SIGTERM: []}

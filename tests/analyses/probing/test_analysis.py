@@ -149,6 +149,7 @@ def test_wide_and_turned_photos_and_their_maps_are_checked_before_any_work(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.programs
 def test_two_processes_share_the_work_and_one_tells(material, tmp_path):
     arguments = [*overrides(material, tmp_path / "run"), "features=disk", "logger=csv", "report.examples=0"]
     arguments += ["trainer=ddp", "trainer.accelerator=cpu"]

@@ -53,6 +53,7 @@ def test_it_does_not_take_a_folder_of_other_files(commands, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.programs
 def test_it_starts_once_and_leaves_nothing(cluster, tmp_path):
     box = tmp_path / "box"
     first = Cluster(box)

@@ -11,7 +11,7 @@ from diffprobe.runs.folder import FINISHED
 from tests.commands import train
 from tests.integration.slurm.cluster import SMALL, held, scores, script_of_page, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.programs]
 
 # Gradients are added up in another order, in float32: differences of 1.2e-7 were seen.
 CLOSE = 1e-5

@@ -20,7 +20,7 @@ from tests.integration.slurm.cluster import (
     wait_for,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.programs]
 
 
 def evaluations(folder: Path) -> int:
