@@ -28,6 +28,7 @@ NAME = "diffprobe"
 BEST, HEADLINE = "best", "headline"
 PAPERS_CONTROLS = ("permuted", "position")
 OBJECTS = r".+/(auc|mean_average_precision|knn_accuracy)"  # <measure>/<layer>/<statistic>
+OVER_STEPS = ("scores_over_steps", "emergence", "shortcuts_over_steps", "cka")
 TRAINING = r"train(_control)?-(training|validation)_loss/.+"
 # Of the configuration, to tell the runs of a sweep apart
 ASKED = ("seed", "model.path", "layers.select", "steps.sampling", "probe.name")
@@ -148,7 +149,7 @@ def _layer_panels(panels: Any, curves: Sequence[Curves]) -> list[Any]:
     figures = [f"figures/layers_{one.name}" for one in curves]
     return [
         _media(panels, "layers and steps", [*figures, "figures/separation"]),
-        _media(panels, "scores over steps", ["figures/scores_over_steps", "figures/emergence"]),
+        _media(panels, "over steps", [f"figures/{name}" for name in OVER_STEPS]),
         panels.WeavePanelSummaryTable(table_name="tables/summary"),
         panels.WeavePanelSummaryTable(table_name="tables/emergence_order"),
     ]
