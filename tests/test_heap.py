@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import ROOT
 
-PAGES = 20_000  # of 4 KiB, a fraction of the 130 MB that a forward makes
+PAGES = 4_096  # of 4 KiB in a tensor; a forward makes eight
 
 COUNT_FAULTS = """
 import resource, sys
@@ -35,24 +35,25 @@ def faults():
         forward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults()
-print(faults())
+counted = [faults() for _ in range(5)]
+print(min(counted[1:]), max(counted[1:]))
 """
 
 
-def page_faults(choice: str, **variables: str) -> int:
-    """Pages that the system maps during the second forward of a network."""
+def page_faults(choice: str, **variables: str) -> tuple[int, int]:
+    """Pages that the system maps during a forward after the first one: the fewest and the most of four."""
     command, environment = [sys.executable, "-c", COUNT_FAULTS, choice], os.environ | variables
     ended = subprocess.run(command, cwd=ROOT / "src", env=environment, check=True, capture_output=True, text=True)
-    return int(ended.stdout)
+    fewest, most = map(int, ended.stdout.split())
+    return fewest, most
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library is GNU's only on Linux")
 def test_the_next_forward_takes_the_memory_of_the_last():
-    assert page_faults("keep") < PAGES / 5
-    assert page_faults("leave") > PAGES
+    assert page_faults("keep")[0] < PAGES / 10
+    assert page_faults("leave")[1] > PAGES
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library is GNU's only on Linux")
 def test_settings_of_the_user_are_left_alone():
-    assert page_faults("refused", MALLOC_MMAP_THRESHOLD_="1000000") > PAGES
+    assert page_faults("refused", MALLOC_MMAP_THRESHOLD_="1000000")[0] > PAGES
