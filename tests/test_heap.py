@@ -36,24 +36,23 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 counted = [faults() for _ in range(5)]
-print(min(counted[1:]), max(counted[1:]))
+print(sum(counted[1:]))
 """
 
 
-def page_faults(choice: str, **variables: str) -> tuple[int, int]:
-    """Pages that the system maps during a forward after the first one: the fewest and the most of four."""
+def page_faults(choice: str, **variables: str) -> int:
+    """Pages that the system maps during four forwards after the first one, of which some may need none by chance."""
     command, environment = [sys.executable, "-c", COUNT_FAULTS, choice], os.environ | variables
     ended = subprocess.run(command, cwd=ROOT / "src", env=environment, check=True, capture_output=True, text=True)
-    fewest, most = map(int, ended.stdout.split())
-    return fewest, most
+    return int(ended.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library is GNU's only on Linux")
 def test_the_next_forward_takes_the_memory_of_the_last():
-    assert page_faults("keep")[0] < PAGES / 10
-    assert page_faults("leave")[1] > PAGES
+    assert page_faults("keep") < 2 * PAGES
+    assert page_faults("leave") > 4 * PAGES
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library is GNU's only on Linux")
 def test_settings_of_the_user_are_left_alone():
-    assert page_faults("refused", MALLOC_MMAP_THRESHOLD_="1000000")[0] > PAGES
+    assert page_faults("refused", MALLOC_MMAP_THRESHOLD_="1000000") > 4 * PAGES
