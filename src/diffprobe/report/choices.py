@@ -105,13 +105,13 @@ def grouped(choices: Sequence[LayerChoice]) -> dict[str, list[LayerChoice]]:
     return groups
 
 
-Curves = dict[tuple[str, str], list[Summary]]
+CurvesByLayer = dict[tuple[str, str], list[Summary]]
 """Scores over the steps, in step order, by (layer, control)."""
 
 
-def curves(summaries: pd.DataFrame, choice: LayerChoice) -> Curves:
+def curves(summaries: pd.DataFrame, choice: LayerChoice) -> CurvesByLayer:
     """Test scores of every layer and control; rows without a score are kept."""
-    found: Curves = {}
+    found: CurvesByLayer = {}
     for row in summary_rows(select(_of(summaries, choice), metric=choice.metric, split="test")):
         found.setdefault((row.layer, row.control), []).append(row)
     return {key: sorted(rows, key=lambda row: row.step) for key, rows in found.items()}
@@ -138,7 +138,7 @@ def control_curve(summaries: pd.DataFrame, choice: LayerChoice, control: str) ->
     return curve_beside(curves(select(summaries, control=control), choice), choice.best, control)
 
 
-def curve_beside(found: Curves, layer: str, control: str) -> list[Summary]:
+def curve_beside(found: CurvesByLayer, layer: str, control: str) -> list[Summary]:
     """A control's rows over the steps: at a layer, or at the only layer it has, such as 'pixels'.
 
     A control without steps has one row, with step `NO_STEP`.
