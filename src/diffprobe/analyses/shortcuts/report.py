@@ -269,4 +269,4 @@ def _over_steps(example: ShortcutExample, steps: Sequence[int]) -> Example:
     frames = {"whole run": Frames(_drawn(example.whole)[None])}
     for way in dict.fromkeys(way for way, _ in example.pictures):
         frames[shortcut_label(way)] = Frames(np.stack([_drawn(example.pictures[way, step + 1]) for step in steps]))
-    return Example(f"{example.title} (each shortcut is begun after the step of the slider)", steps, frames)
+    return Example(f"{example.title}: shortcuts begun after this step", steps, frames)
