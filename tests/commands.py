@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from matplotlib.figure import Figure
 from PIL import Image
@@ -26,6 +27,8 @@ from tests.processes import FORK
 ROOT = Path(__file__).parents[1]
 IMAGES = 6
 TERMINAL = {"COLUMNS": "100"}
+# To list all installed packages for W&B takes as long as the rest of what it does in a small run.
+TRACKER = {"WANDB_X_SAVE_REQUIREMENTS": "false"}
 _DRAW = Figure.savefig
 
 
@@ -62,7 +65,7 @@ def command(
         _as_typed(script, arguments, cwd),
         redirect_stdout(out),
         redirect_stderr(err),
-        patch.object(Figure, "savefig", _save_blank if blank_figures else _save_coarse),
+        patch.object(Figure, "savefig", _save_blank if blank_figures else save_coarse),
     ):
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
@@ -136,7 +139,8 @@ def _save_blank(figure: Figure, path: Path, format: str, **options: object) -> N
     Image.new("RGB", (1, 1)).save(path, format)
 
 
-def _save_coarse(figure: Figure, path: Path, format: str, **options: object) -> None:
+def save_coarse(figure: Figure, path: Path, format: str, **options: object) -> None:
+    """In place of `Figure.savefig`."""
     if format == "pdf":  # to embed its fonts takes longer than all that is drawn
         _save_blank(figure, path, format)
     else:
@@ -149,10 +153,12 @@ def _as_typed(script: str, arguments: Sequence[str], cwd: Path | None) -> Iterat
     line, environment, folder, listeners = sys.argv, dict(os.environ), Path.cwd(), logging.root.handlers[:]
     heard = {number: signal.getsignal(number) for number in (*STOPPING, signal.SIGALRM)}
     sys.argv = [str(ROOT / script), *arguments]
-    os.environ.update(TERMINAL)
+    os.environ.update({**TERMINAL, **TRACKER})
     os.chdir(cwd or folder)
     try:
-        yield
+        # Hydra composes every configuration twice, the first time for its mode alone, which no configuration here sets.
+        with patch.object(Hydra, "get_mode", return_value=None):
+            yield
     finally:
         sys.argv = line
         os.chdir(folder)

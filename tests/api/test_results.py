@@ -8,6 +8,8 @@ import pytest
 import diffprobe as dp
 from tests.commands import command
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
 
 @pytest.fixture(scope="module")
 def result():

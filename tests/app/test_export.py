@@ -73,12 +73,13 @@ def test_files_are_named_after_prompt_property_and_step(equipment, images, tmp_p
 def test_the_command_and_the_lines_of_python_make_the_same_figures_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(equipping, "TRAINING_SCENES", 12)
+    monkeypatch.setattr(equipping, "SAMPLING_STEPS", 5)
     monkeypatch.setattr(equipping, "EDITED_LAYERS", ("up_blocks.3.resnets.2",))
     equipment = load_equipment("pocket", tmp_path / "stores", print)
     images = make_images(equipment, ["a blue cube", "a 'red' cone"], [2, 3])
     (layer,) = equipment.bank.layers
     edited = denoise_towards(equipment, images[1], moved_mask(images[1].label, 0.1, 0.1))
-    seen = Seen(equipment, images, "shading", layer, 7, 1, edited)
+    seen = Seen(equipment, images, "shading", layer, 3, 1, edited)
     seen.save(tmp_path)
 
     _, script, *overrides = shlex.split(equipment.command)

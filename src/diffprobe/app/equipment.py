@@ -109,14 +109,15 @@ def load_model(name: str, stores: Path, log: Callable[[str], None]) -> Equipment
         UserError: the folder does not load, or its images are none that the built-in labeler knows.
     """
     model, labeler, prompts = load(name), PocketLabeler(), scene_prompts(TRAINING_SCENES)
-    overrides = [*model.overrides, "probe=ridge", "control=none", f"data.count={TRAINING_SCENES}"]
+    sizes = [f"data.count={TRAINING_SCENES}", f"steps.sampling={SAMPLING_STEPS}"]
+    overrides = [*model.overrides, "probe=ridge", "control=none", *sizes]
     if model.backbone.image_size != IMAGE_SIZE:
         advice = shlex.join([*script_command("train"), *model.overrides, "labeler=image_models", "probe=ridge"])
         raise UserError(
             f"{name}: its pictures have {model.backbone.image_size} pixels, and the built-in labels are of those of "
             f"{IMAGE_SIZE}; train probes with labels of your own, such as {advice}, and give the folder of that run"
         )
-    bank = trained_bank(model.backbone, labeler, prompts, stores, log)
+    bank = trained_bank(model.backbone, labeler, prompts, stores, log, SAMPLING_STEPS)
     equipment = build_equipment(model.backbone, labeler, bank, prompts, SAMPLING_STEPS)
     folder = RUNS / "app" / model.name
     where = typed({"layers.select": bank.layers, "hydra.run.dir": folder})
@@ -186,7 +187,7 @@ def trained_bank(
     prompts: Sequence[Prompt],
     stores: Path,
     log: Callable[[str], None],
-    sampling_steps: int = SAMPLING_STEPS,
+    sampling_steps: int,
 ) -> ProbeBank:
     """Ridge probes of all properties on the layers to be edited (those of self-attention where the network has none of
     these), at every step, of images of these prompts.
