@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import socket
 from collections.abc import Iterator
@@ -195,6 +196,13 @@ def test_a_narrow_page_is_no_wider_than_the_window(address, scheme):
             for place, of in (("body", "backgroundColor"), ("#curve svg text", "fill"))
         )
         assert (light(ground), light(ink)) == ((True, False) if scheme == "light" else (False, True))
+
+
+def test_who_presses_before_the_page_is_through_with_loading_has_its_model(equipment, tmp_path):
+    page = page_module.build_page(equipment, tmp_path)
+    states = [block.value for block in page.blocks.values() if isinstance(block, page_module.gr.State)]
+    assert states[0] is equipment
+    assert copy.deepcopy(states[0]) is equipment  # as gradio does for every visitor
 
 
 def light(colour: str) -> bool:

@@ -65,6 +65,10 @@ class Equipment:
     command: str = ""
     folder: Path = Path()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Equipment:
+        """Itself: nothing of it changes, and the visitors of a page, each given a copy, share the networks."""
+        return self
+
     @property
     def mask(self) -> str:
         """The property of the bank that images are edited by: its first mask."""

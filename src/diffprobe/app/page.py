@@ -99,7 +99,7 @@ class Editing:
 def build_page(equipment: Equipment, stores: Path) -> gr.Blocks:
     """All controls and what they do."""
     with gr.Blocks(title="diffprobe", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
-        state, images, target, edited = gr.State(), gr.State([]), gr.State(), gr.State()
+        state, images, target, edited = gr.State(equipment), gr.State([]), gr.State(), gr.State()
         heading = gr.Markdown(_heading(equipment))
         with gr.Row(equal_height=True):
             choice = gr.Dropdown(
@@ -114,7 +114,6 @@ def build_page(equipment: Equipment, stores: Path) -> gr.Blocks:
             make = gr.Button("Generate", variant="primary", elem_id="generate")
         view = _view(equipment)
         editing = _editing()
-        page.load(lambda: equipment, outputs=state)
         shown = [state, images, view.current, view.step, view.name, view.layer]
         everything = [*view.slots, view.curve, view.label]
         of_image = [edited, target, editing.right, editing.down, editing.editor, editing.wanted, *editing.results]
