@@ -27,7 +27,7 @@ from tests.processes import FORK
 ROOT = Path(__file__).parents[1]
 IMAGES = 6
 TERMINAL = {"COLUMNS": "100"}
-# To list all installed packages for W&B takes as long as the rest of what it does in a small run.
+# To list all installed packages takes W&B longer than all else that it does at the start of a run.
 TRACKER = {"WANDB_X_SAVE_REQUIREMENTS": "false"}
 _DRAW = Figure.savefig
 

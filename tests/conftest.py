@@ -17,10 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from diffprobe.backbone.load import Backbone, load_backbone
-from tests.commands import IMAGES, save_coarse
+from tests.commands import IMAGES
 from tests.report.made_up_run import make_choices, make_example, make_summaries
 from tests.tiny import build_tiny_pipeline, listed_layers
 from tests.tiny_families import Families
@@ -52,14 +51,6 @@ def layers_found_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for module in ("backbone.layers", "backbone.certify", "app.equipment"):
             patched.setattr(f"diffprobe.{module}.catalogue", listed_layers)
-        yield
-
-
-@pytest.fixture(scope="module")
-def coarse_figures() -> Iterator[None]:
-    """Figures of a run are drawn once, coarsely, and their PDFs are blank, as `tests.commands.command` draws them."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Figure, "savefig", save_coarse)
         yield
 
 

@@ -4,11 +4,18 @@ import json
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 import diffprobe as dp
-from tests.commands import command
+from tests.commands import command, save_coarse
 
-pytestmark = pytest.mark.usefixtures("coarse_figures")
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_figures():
+    """Figures are drawn once, coarsely, and their PDFs are blank, as in a run of `command`."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", save_coarse)
+        yield
 
 
 @pytest.fixture(scope="module")
